@@ -1,0 +1,203 @@
+"""A task bundle: one `.edge` file (a zip) that brings a task to a fleet as data.
+
+Parts, in this order, stored with their sha256 in the manifest:
+
+    manifest.json   this file's `Manifest`
+    infer.onnx      x[B, *input] -> y[B, *output]; weightless, see below
+    train.onnx      (theta[P], x[B, *input], y[B, *target] [, seed]) -> (loss, grad[P] [, buffers[Q]])
+    theta0          float32[P], little endian
+
+`infer.onnx` holds no weights: each parameter is external data in the virtual file `WEIGHTS_FILE` at 4 x its offset in theta.
+`buffers` are the new values of the coordinates that are not trained by gradient (running statistics), in layout order.
+A bundle without `train.onnx` (`manifest.python` set) is trained by the torch oracle, on devices that have torch and that module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgemw.core.errors import BundleError
+from edgemw.core.ids import valid_id
+
+FORMAT = 1
+WEIGHTS_FILE = "w.bin"
+MAX_PART_BYTES = 1 << 30
+MAX_MANIFEST_BYTES = 4 << 20
+_PARTS = ("infer.onnx", "train.onnx", "theta0")
+_DTYPES = ("float32", "int64")
+
+Vector = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One named tensor inside theta; `offset` counts elements."""
+
+    name: str
+    shape: tuple[int, ...]
+    offset: int
+    trainable: bool = True
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """Shape (without the batch dimension) and dtype of one array."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a device must know about a task besides the graphs."""
+
+    name: str
+    layout: tuple[Slot, ...]
+    input: Spec
+    target: Spec
+    output: Spec
+    loss: str
+    metrics: tuple[str, ...]
+    training: dict[str, int | float | str] = field(default_factory=dict)
+    classes: int | None = None
+    seeded: bool = False
+    python: str | None = None
+    format: int = FORMAT
+
+    @property
+    def size(self) -> int:
+        """P, the length of theta."""
+        return sum(slot.size for slot in self.layout)
+
+    @property
+    def buffers(self) -> tuple[Slot, ...]:
+        """The slots that gradient descent does not train."""
+        return tuple(slot for slot in self.layout if not slot.trainable)
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A manifest with its parts, checked."""
+
+    manifest: Manifest
+    infer: bytes
+    train: bytes | None
+    theta0: Vector
+
+    def to_bytes(self) -> bytes:
+        """The `.edge` file; equal bundles give equal bytes."""
+        parts = {"infer.onnx": self.infer, "theta0": self.theta0.astype("<f4").tobytes()}
+        if self.train is not None:
+            parts["train.onnx"] = self.train
+        document = asdict(self.manifest) | {"parts": {k: hashlib.sha256(v).hexdigest() for k, v in sorted(parts.items())}}
+        text = json.dumps(document, indent=1, sort_keys=True).encode()
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in [("manifest.json", text), *((n, parts[n]) for n in _PARTS if n in parts)]:
+                archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
+        return buffer.getvalue()
+
+
+def read_bundle(data: bytes) -> Bundle:
+    """Parse and verify an `.edge` file.
+
+    Raises:
+        BundleError: not a bundle, another format version, a missing part, a wrong hash, or a layout that does not cover theta.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            document = json.loads(_part(archive, "manifest.json", MAX_MANIFEST_BYTES))
+            if not isinstance(document, dict):
+                raise BundleError("manifest.json is not an object")
+            if document.get("format") != FORMAT:
+                raise BundleError(
+                    f"bundle format {document.get('format')!r}, this edgemw reads format {FORMAT}: "
+                    "compile the task again with this version"
+                )
+            hashes = document.get("parts")
+            if not isinstance(hashes, dict) or not set(hashes) <= set(_PARTS):
+                raise BundleError("manifest.json does not list the parts")
+            parts = {name: _verified(archive, name, str(digest)) for name, digest in hashes.items()}
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BundleError(f"not a task bundle: {error}") from error
+    manifest = _manifest(document)
+    if "infer.onnx" not in parts or "theta0" not in parts:
+        raise BundleError("the bundle lacks infer.onnx or theta0")
+    if "train.onnx" not in parts and manifest.python is None:
+        raise BundleError("the bundle has no train.onnx and names no Python task")
+    if len(parts["theta0"]) != 4 * manifest.size:
+        raise BundleError(f"theta0 has {len(parts['theta0'])} bytes, the layout needs {4 * manifest.size}")
+    theta0 = np.frombuffer(parts["theta0"], "<f4").astype(np.float32)
+    if not np.isfinite(theta0).all():
+        raise BundleError("theta0 holds NaN or infinite values")
+    return Bundle(manifest, parts["infer.onnx"], parts.get("train.onnx"), theta0)
+
+
+def _part(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+    try:
+        info = archive.getinfo(name)
+    except KeyError:
+        raise BundleError(f"the bundle lacks {name}") from None
+    if info.file_size > limit:
+        raise BundleError(f"{name} is {info.file_size} bytes, at most {limit} are accepted")
+    with archive.open(info) as part:
+        data = part.read(limit + 1)
+    if len(data) > limit:
+        raise BundleError(f"{name} is larger than it claims")
+    return data
+
+
+def _verified(archive: zipfile.ZipFile, name: str, digest: str) -> bytes:
+    data = _part(archive, name, MAX_PART_BYTES)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise BundleError(f"{name} does not match its sha256: the bundle is damaged or was altered")
+    return data
+
+
+def _manifest(document: dict[str, Any]) -> Manifest:
+    try:
+        layout = tuple(
+            Slot(str(s["name"]), tuple(int(n) for n in s["shape"]), int(s["offset"]), bool(s["trainable"])) for s in document["layout"]
+        )
+        specs = {k: Spec(tuple(int(n) for n in document[k]["shape"]), str(document[k]["dtype"])) for k in ("input", "target", "output")}
+        training = document["training"]
+        if not isinstance(training, dict) or not all(isinstance(v, int | float | str) for v in training.values()):
+            raise BundleError("manifest.json: training is not a table of numbers and words")
+        manifest = Manifest(
+            name=str(document["name"]),
+            layout=layout,
+            input=specs["input"],
+            target=specs["target"],
+            output=specs["output"],
+            loss=str(document["loss"]),
+            metrics=tuple(str(m) for m in document["metrics"]),
+            training=training,
+            classes=None if document["classes"] is None else int(document["classes"]),
+            seeded=bool(document["seeded"]),
+            python=None if document["python"] is None else str(document["python"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"manifest.json is incomplete: {error!r}") from error
+    if not valid_id(manifest.name):
+        raise BundleError(f"task name {manifest.name!r}: use 1 to 40 of a-z, 0-9 and '-'")
+    if any(spec.dtype not in _DTYPES for spec in specs.values()):
+        raise BundleError(f"arrays are one of {_DTYPES}")
+    offset = 0
+    for slot in layout:
+        if slot.offset != offset or any(n < 0 for n in slot.shape):
+            raise BundleError(f"layout: {slot.name!r} does not start at {offset}")
+        offset += slot.size
+    return manifest

@@ -1,0 +1,25 @@
+"""Identities: nodes, and the updates that they make."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_ID = re.compile(r"[a-z0-9-]{1,40}\Z")
+
+
+def valid_id(text: str) -> bool:
+    """Whether `text` may name a net, a node or a task (1 to 40 of a-z, 0-9, '-')."""
+    return _ID.match(text) is not None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class UpdateId:
+    """Identity of one update: who made it, in which life of that node, and its number in that life."""
+
+    node: str
+    boot: int
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{self.node}/{self.boot}/{self.seq}"
