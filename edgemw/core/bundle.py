@@ -17,7 +17,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
+import struct
 import zipfile
+import zlib
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -34,6 +37,9 @@ MAX_MANIFEST_BYTES = 4 << 20
 _PARTS = ("infer.onnx", "train.onnx", "theta0")
 _DTYPES = ("float32", "int64")
 
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError, struct.error)
+"""What zipfile and json raise on bytes that are no bundle; RuntimeError covers encryption and nesting too deep for json."""
+
 Vector = npt.NDArray[np.float32]
 
 
@@ -49,7 +55,7 @@ class Slot:
     @property
     def size(self) -> int:
         """Number of elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +137,7 @@ def read_bundle(data: bytes) -> Bundle:
             if not isinstance(hashes, dict) or not set(hashes) <= set(_PARTS):
                 raise BundleError("manifest.json does not list the parts")
             parts = {name: _verified(archive, name, str(digest)) for name, digest in hashes.items()}
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except _DAMAGE as error:
         raise BundleError(f"not a task bundle: {error}") from error
     manifest = _manifest(document)
     if "infer.onnx" not in parts or "theta0" not in parts:
@@ -170,9 +176,12 @@ def _verified(archive: zipfile.ZipFile, name: str, digest: str) -> bytes:
 def _manifest(document: dict[str, Any]) -> Manifest:
     try:
         layout = tuple(
-            Slot(str(s["name"]), tuple(int(n) for n in s["shape"]), int(s["offset"]), bool(s["trainable"])) for s in document["layout"]
+            Slot(str(s["name"]), tuple(int(n) for n in s["shape"]), int(s["offset"]), bool(s["trainable"]))
+            for s in document["layout"]
         )
-        specs = {k: Spec(tuple(int(n) for n in document[k]["shape"]), str(document[k]["dtype"])) for k in ("input", "target", "output")}
+        specs = {
+            k: Spec(tuple(int(n) for n in document[k]["shape"]), str(document[k]["dtype"])) for k in ("input", "target", "output")
+        }
         training = document["training"]
         if not isinstance(training, dict) or not all(isinstance(v, int | float | str) for v in training.values()):
             raise BundleError("manifest.json: training is not a table of numbers and words")
@@ -189,7 +198,7 @@ def _manifest(document: dict[str, Any]) -> Manifest:
             seeded=bool(document["seeded"]),
             python=None if document["python"] is None else str(document["python"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise BundleError(f"manifest.json is incomplete: {error!r}") from error
     if not valid_id(manifest.name):
         raise BundleError(f"task name {manifest.name!r}: use 1 to 40 of a-z, 0-9 and '-'")

@@ -1,14 +1,14 @@
 """Every error that edgemw raises on purpose.
 
-    EdgeError                 exit code 1
-     |- ConfigError           3   a file or flag says something wrong: file, line, key, nearest name
-     |- DataError             3   data does not fit the task: shape, dtype, labels, not finite
-     |- BundleError           3   a task bundle is damaged, or of another format version
-     |- ExportError           3   a module cannot be exported: names the operator and the module
-     |- LinkError             4   the broker: what happened, where, what to try
-     |- WireError             -   a peer sent malformed bytes: counted and dropped, never fatal
-     |- CodecError            -   an encoding was misused here (our bug, not the peer's)
-     |- StorageError          1   a state directory cannot be used
+EdgeError                 exit code 1
+|- ConfigError           3   a file or flag says something wrong: file, line, key, nearest name
+|- DataError             3   data does not fit the task: shape, dtype, labels, not finite
+|- BundleError           3   a task bundle is damaged, or of another format version
+|- ExportError           3   a module cannot be exported: names the operator and the module
+|- LinkError             4   the broker: what happened, where, what to try
+|- WireError             -   a peer sent malformed bytes: counted and dropped, never fatal
+|- CodecError            -   an encoding was misused here (our bug, not the peer's)
+|- StorageError          1   a state directory cannot be used
 """
 
 from __future__ import annotations

@@ -23,3 +23,20 @@ class UpdateId:
 
     def __str__(self) -> str:
         return f"{self.node}/{self.boot}/{self.seq}"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a node stands in a net, in its present life.
+
+    Attributes:
+        net: name of the federation.
+        node: the node's id.
+        parent: id of the fog node above, "" for the top.
+        boot: number of this life, larger than every earlier one.
+    """
+
+    net: str
+    node: str
+    parent: str
+    boot: int

@@ -1,0 +1,18 @@
+"""edgemw: a fleet of small machines learns one model over MQTT and uses it where the data is."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {"Task": "edgemw.compile.task", "Predictor": "edgemw.serving.predictor"}
+__all__ = ["Predictor", "Task", "__version__"]  # noqa: F822  (resolved by __getattr__, so that a device never imports torch)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'edgemw' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)

@@ -1,0 +1,7 @@
+"""`python -m edgemw`."""
+
+import sys
+
+from edgemw.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,184 @@
+"""An operator's view of a running net over MQTT: who is there, how each node is, what each round brought."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+from edgemw.app.settings import Broker
+from edgemw.app.wiring import mqtt_settings
+from edgemw.core.errors import LinkError, WireError
+from edgemw.transport.link import Down, Link, Received, Up
+from edgemw.transport.mqtt import MqttLink
+from edgemw.wire import topics
+from edgemw.wire.chunks import CHUNK_BYTES, blob_of, cut
+from edgemw.wire.messages import Frame, Presence, ReleaseManifest, RoundReport, Status, StatusRequest, TaskManifest, pack, unpack
+from edgemw.wire.topics import Topic
+
+SETTLE_S = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """How one node is with one task; `task` is "" for a node without one."""
+
+    node: str
+    task: str
+    status: Status
+
+
+class Console:
+    """One connection that listens to everything that nodes say about themselves."""
+
+    def __init__(self, link: Link, net: str) -> None:
+        self._link, self._net = link, net
+        self._name = f"console-{secrets.token_hex(4)}"
+        self._presence: dict[str, tuple[str, int, Presence]] = {}  # node: domain, boot, last word
+        self._answers: dict[tuple[str, str], Status] = {}
+        self._releases: dict[tuple[str, str], ReleaseManifest] = {}
+        self._changed = asyncio.Event()
+        self.reports: asyncio.Queue[tuple[str, RoundReport]] = asyncio.Queue()
+        self.connected = False
+
+    @property
+    def presence(self) -> Mapping[str, str]:
+        """The state of each node that was ever there, by its id."""
+        return {node: message.state for node, (_, _, message) in self._presence.items()}
+
+    async def run(self) -> None:
+        """Listen until cancelled."""
+        for channel, values in (
+            ("presence", {"node": "+"}),
+            ("answer", {"asker": self._name, "node": "+"}),
+            ("event", {"node": "+", "task": "+"}),
+            ("release", {"task": "+"}),
+        ):
+            await self._link.subscribe(topics.build(self._net, "+", channel, **values))
+        async for event in self._link.events():
+            match event:
+                case Up():
+                    self.connected = True
+                case Down():
+                    self.connected = False
+                case Received(topic=text, payload=payload) if payload:
+                    try:
+                        self._take(topics.parse(text), unpack(payload))
+                    except WireError:
+                        continue  # somebody else's message: the nodes count those, a console only looks
+            self._changed.set()
+
+    def _take(self, topic: Topic, frame: Frame) -> None:
+        match frame.message:
+            case Presence() as presence:
+                known = self._presence.get(frame.node)
+                if known is None or frame.boot >= known[1]:
+                    self._presence[frame.node] = topic.domain, frame.boot, presence
+            case Status() as status:
+                self._answers[frame.node, frame.task] = status
+            case RoundReport() as report:
+                self.reports.put_nowait((frame.task, report))
+            case ReleaseManifest() as manifest:
+                self._releases[topic.domain, frame.task] = manifest
+
+    async def ask(self, timeout_s: float = 3.0) -> list[NodeStatus]:
+        """Ask every node for its status; those that do not answer in time get a reason that says so."""
+        await self._settle()
+        self._answers.clear()
+        for domain in sorted({domain for domain, _, _ in self._presence.values()}):
+            topic = topics.build(self._net, domain, "ask", node=self._name)
+            await self._link.publish(topic, pack(Frame("", self._name, 0, 0, StatusRequest())))
+        online = {node for node, state in self.presence.items() if state == "online"}
+
+        def all_answered() -> bool:
+            return online <= {node for node, _ in self._answers}
+
+        await self._until(all_answered, timeout_s)
+        await asyncio.sleep(0.05 if self._answers else 0)  # a node with several tasks answers once for each
+        return sorted([*self._answered(), *self._silent()], key=lambda s: (s.status.role != "fog", s.status.parent, s.node, s.task))
+
+    def _answered(self) -> list[NodeStatus]:
+        return [NodeStatus(node, task, status) for (node, task), status in self._answers.items()]
+
+    def _silent(self) -> list[NodeStatus]:
+        reasons = {
+            "online": ("silent", "is connected but does not answer: it may hang, or be overloaded"),
+            "lost": ("lost", "its connection broke: power, network or a crash"),
+            "offline": ("stopped", "was stopped"),
+        }
+        answered = {node for node, _ in self._answers}
+        silent = []
+        for node, (_, _, presence) in self._presence.items():
+            if node not in answered:
+                state, reason = reasons.get(presence.state, (presence.state, ""))
+                silent.append(NodeStatus(node, "", Status(presence.role, presence.parent, state, reason, {})))
+        return silent
+
+    def top(self) -> str | None:
+        """Id of the fog node without a parent, if it has been seen."""
+        return next((node for node, (_, _, p) in self._presence.items() if p.role == "fog" and not p.parent), None)
+
+    async def publish_task(self, domain: str, task: str, data: bytes, timeout_s: float) -> ReleaseManifest | None:
+        """Put a bundle on the broker; gives the release that the top made of it, or None if it has not in time."""
+        blob = blob_of(data, CHUNK_BYTES)
+        for index in range(blob.chunks):
+            topic = topics.build(self._net, domain, "blob", digest=blob.name, index=str(index))
+            await self._link.publish(topic, pack(Frame("", self._name, 0, 0, cut(data, blob, index))), retain=True)
+        topic = topics.build(self._net, domain, "task", task=task)
+        await self._link.publish(topic, pack(Frame(task, self._name, 0, 0, TaskManifest(blob))), retain=True)
+
+        def taken() -> bool:
+            manifest = self._releases.get((domain, task))
+            return manifest is not None and manifest.bundle == blob.digest
+
+        await self._until(taken, timeout_s)
+        return self._releases.get((domain, task)) if taken() else None
+
+    async def settled(self) -> None:
+        """Wait until retained messages have come in."""
+        await self._settle()
+
+    async def _settle(self) -> None:
+        """Retained messages come right after a subscription; when none has come for a moment, they are all here."""
+        while True:
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(SETTLE_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                return
+
+    async def _until(self, true: object, timeout_s: float) -> None:
+        assert callable(true)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not true():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return
+
+
+@asynccontextmanager
+async def open_console(broker: Broker, net: str, env: Mapping[str, str]) -> AsyncIterator[Console]:
+    """Connect a console. Raises LinkError when the broker cannot be used."""
+    settings = mqtt_settings(broker, f"em1-console-{secrets.token_hex(6)}", env, wait=False)
+    link = MqttLink(replace(settings, session_expiry_s=0))
+    async with link, asyncio.TaskGroup() as group:
+        console = Console(link, net)
+        listening = group.create_task(console.run(), name="console")
+        try:
+            yield console
+        finally:
+            listening.cancel()
+
+
+def link_error(error: BaseException) -> LinkError | None:
+    """The LinkError inside an exception group, if there is one."""
+    if isinstance(error, LinkError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for inner in error.exceptions if (found := link_error(inner))), None)
+    return None

@@ -1,0 +1,251 @@
+"""From a node's settings to a running node: the one place where roles, adapters and mathematics meet."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgemw.app.samples import load_samples
+from edgemw.app.settings import Broker, DeviceFile, FogFile, Limits
+from edgemw.core.bundle import Bundle, Vector, read_bundle
+from edgemw.core.errors import BundleError, ConfigError, EdgeError
+from edgemw.core.ids import Place
+from edgemw.device.agent import DeviceRole, Parts
+from edgemw.fog.agent import FogRole
+from edgemw.fog.server import ServerOptions
+from edgemw.fog.top import TopOptions
+from edgemw.fog.window import WindowOptions
+from edgemw.learning.dataset import Dataset
+from edgemw.learning.oracle import Oracle, Predict
+from edgemw.storage.database import Database
+from edgemw.telemetry.exporter import Exporter
+from edgemw.telemetry.observer import Observer
+from edgemw.transport.channel import ChannelLimits
+from edgemw.transport.http import HttpServer
+from edgemw.transport.link import Will
+from edgemw.transport.mqtt import MqttLink, MqttSettings, TlsSettings
+from edgemw.transport.shell import Doors, Role, Shell, last_will
+from edgemw.wire.messages import ReleaseManifest
+
+log = logging.getLogger(__name__)
+
+
+def mqtt_settings(broker: Broker, client_id: str, env: Mapping[str, str], *, will: Will | None = None, wait: bool = True) -> MqttSettings:
+    """The link's settings from a file's [broker]."""
+    tls = broker.tls
+    return MqttSettings(
+        url=broker.url,
+        client_id=client_id,
+        username=broker.username or None,
+        password=broker.password.reveal(env) if broker.password else None,
+        tls=TlsSettings(tls.ca, tls.cert, tls.key) if broker.url.startswith("mqtts") else None,
+        keepalive_s=int(broker.keepalive),
+        protocol={"auto": "auto", "5": 5, "3.1.1": 4}[broker.protocol],  # type: ignore[arg-type]  # a table of literals
+        will=will,
+        wait_for_broker=wait,
+    )
+
+
+def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
+    """Run a device until it is told to stop."""
+    from edgemw.serving.api import Api  # noqa: PLC0415  (onnxruntime comes with serving; a fog node has none)
+    from edgemw.serving.check import check_release  # noqa: PLC0415
+    from edgemw.serving.slot import Slot  # noqa: PLC0415
+    from edgemw.serving.store import ReleaseStore  # noqa: PLC0415
+
+    with _node(settings) as node:
+        observer = node.observer
+        store = ReleaseStore(settings.node.state / "releases", settings.serving.keep)
+        slots: dict[str, Slot] = {}
+
+        def slot(task: str) -> Slot:
+            return slots.setdefault(task, Slot(observe=observer.served))
+
+        def install(bundle: Bundle, release: ReleaseManifest, theta: Vector, predict: Predict) -> None:
+            task = bundle.manifest.name
+            store.save(task, bundle, release.run, release.number, theta)
+            slot(task).swap(predict, bundle.manifest, release.number)
+
+        def check(predict: Predict, oracle: Oracle, theta: Vector, data: Dataset | None) -> str:
+            return check_release(predict, oracle, theta, data.test if data is not None and len(data.test) else None)
+
+        parts = Parts(
+            open_oracle=lambda bundle: open_oracle(bundle, settings.training.threads),
+            load_data=lambda manifest: load_samples(settings.data, manifest),
+            check=check,
+            install=install,
+            traffic=lambda: (node.link.traffic.sent_bytes, node.link.traffic.received_bytes),
+            observe=observer.observe,
+            max_batch=settings.training.max_batch,
+            nice=settings.training.nice,
+        )
+        role = DeviceRole(node.place, node.db, parts)
+        for task in store.tasks():  # predictions go on from the last good release, whatever the network does
+            stored = store.latest(task)
+            if stored is not None:
+                slot(task).swap(stored.open(), stored.manifest, stored.number)
+        with _http(settings.serving.http, Api(slots).handle, settings.node.state / "serving.address", "serving.http"):
+            try:
+                node.run(role, lambda shell: role.attach(shell))
+            finally:
+                role.close()
+
+
+def run_fog(settings: FogFile, env: Mapping[str, str]) -> None:
+    """Run a fog node until it is told to stop."""
+    with _node(settings) as node:
+        role = FogRole(node.place, node.db, fog_options(settings), node.observer.observe)
+
+        def attach(shell: Shell) -> None:
+            role.attach(shell)
+            if settings.is_top and settings.task.bundle is not None:
+                data = read_file(settings.task.bundle)
+                role.give_bundle(read_bundle(data).manifest.name, data)
+
+        node.run(role, attach)
+
+
+def fog_options(settings: FogFile) -> WindowOptions | TopOptions:
+    """The options of a fog node's machines."""
+    w = settings.window
+    window = WindowOptions(0 if w.k == "all" else w.k, float(w.deadline), w.quorum, w.max_staleness, w.children)
+    if not settings.is_top:
+        return window
+    s, plan = settings.server, settings.plan
+    return TopOptions(
+        window=window,
+        server=ServerOptions(s.optimizer, s.lr, s.momentum, s.beta1, s.beta2, s.tau, s.staleness),
+        plan={name: value for name in plan.__dataclass_fields__ if (value := getattr(plan, name)) is not None},
+        rounds=settings.task.rounds,
+        target=settings.task.target,
+        codec=settings.codec.use,
+        codec_dtype=settings.codec.dtype,
+        kappa=settings.codec.kappa,
+    )
+
+
+def open_oracle(bundle: Bundle, threads: int) -> Oracle:
+    """The oracle of a bundle: ONNX Runtime, or torch where the bundle asks for it."""
+    from edgemw.learning.onnx_oracle import OnnxOracle  # noqa: PLC0415
+    from edgemw.serving.session import TrainingSession, open_inference  # noqa: PLC0415
+
+    manifest = bundle.manifest
+    if bundle.train is None:
+        from edgemw.learning.torch_oracle import open_torch_oracle  # noqa: PLC0415
+
+        return open_torch_oracle(manifest)
+    session = TrainingSession(bundle.train, threads=threads)
+    return OnnxOracle(
+        manifest, session.step, lambda theta: open_inference(bundle.infer, theta, size=manifest.size, threads=threads)
+    )
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a bundle file. Raises BundleError when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: {error.strerror}") from error
+
+
+@dataclass(slots=True)
+class _Running:
+    """What device and fog node have in common."""
+
+    settings: DeviceFile | FogFile
+    place: Place
+    db: Database
+    link: MqttLink
+    observer: Observer
+
+    def run(self, role: Role, attach: object) -> None:
+        """Serve until stopped: the first signal lets work in hand be finished, the second does not."""
+        assert callable(attach)
+        limits = _channel_limits(self.settings.limits)
+        shell = Shell(Doors(self.place, self.link, limits, time.monotonic), role)
+        self.observer.watch_link(lambda: self.link.traffic)
+        self.observer.watch_channel(shell.channel.sent, shell.channel.received, shell.channel.refused)
+        self.observer.watch_machines(
+            lambda: [(task, status.state, status.reason, status.facts) for task, status in list(shell.status())]
+        )
+        exporter = Exporter(self.observer, lambda: _health(shell))
+        address = self.settings.node.state / "telemetry.address"
+        with _http(self.settings.telemetry.http, exporter.handle, address, "telemetry.http"):
+            asyncio.run(_serve(shell, attach))
+
+
+async def _serve(shell: Shell, attach: object) -> None:
+    assert callable(attach)
+    attach(shell)
+    main = asyncio.current_task()
+    assert main is not None
+    signals = 0
+
+    def on_signal() -> None:
+        nonlocal signals
+        signals += 1
+        if signals == 1:
+            log.info("stopping: finishing what is in hand; once more stops at once")
+            shell.stop()
+        else:
+            main.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        await shell.run()
+    except asyncio.CancelledError:
+        log.warning("stopped at once; what was finished is on disk")
+
+
+@contextmanager
+def _node(settings: DeviceFile | FogFile) -> Iterator[_Running]:
+    db = Database(settings.node.state)
+    try:
+        place = Place(settings.net, settings.node.id, settings.node.parent or "", db.next_boot(time.time()))
+        role = "device" if isinstance(settings, DeviceFile) else "fog"
+        client_id = f"em1-{place.net}-{place.node}"
+        link = MqttLink(mqtt_settings(settings.broker, client_id, os.environ, will=last_will(role, place)))
+        log.info("starting", extra={"facts": {"role": role, "parent": place.parent or "-", "boot": place.boot, "broker": settings.broker.url}})
+        yield _Running(settings, place, db, link, Observer(role, place.node, settings.node.site))
+    finally:
+        db.close()
+
+
+@contextmanager
+def _http(address: str, handler: object, note: Path, key: str) -> Iterator[None]:
+    """Serve on an address, and leave the actual one in a file for tools and people."""
+    note.unlink(missing_ok=True)
+    if not address:
+        yield
+        return
+    assert callable(handler)
+    try:
+        server = HttpServer(address, handler)
+        server.start()
+    except EdgeError as error:
+        raise ConfigError(str(error), key=key) from error
+    try:
+        note.write_text(server.url + "\n")
+        log.info("listening", extra={"facts": {key: server.url}})
+        yield
+    finally:
+        server.stop()
+        note.unlink(missing_ok=True)
+
+
+def _health(shell: Shell) -> tuple[bool, str]:
+    reasons = [status.reason for _, status in shell.status() if status.reason]
+    return shell.connected, "; ".join(reasons)
+
+
+def _channel_limits(limits: Limits) -> ChannelLimits:
+    return ChannelLimits(limits.max_update_bytes, limits.max_release_bytes, limits.max_message_bytes)

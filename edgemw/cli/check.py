@@ -1,0 +1,233 @@
+"""`edgemw check`: whether a file is right, and what would run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from edgemw.app.settings import (
+    EMBEDDED,
+    SCHEMAS,
+    Broker,
+    Codec,
+    Deployment,
+    DeviceFile,
+    FogFile,
+    Kind,
+    Plan,
+    Task,
+    Tier,
+    Window,
+    fan_in,
+    kind_of,
+    load_file,
+    read_text,
+)
+from edgemw.core.config import duration_text, leaves, secret_warnings
+from edgemw.core.errors import ConfigError
+
+Settings = Deployment | FogFile | DeviceFile
+
+_EXAMPLES = """exit code: 0 the file is right, 3 it is not (or it has warnings and --deny-warnings is given)
+
+examples:
+  edgemw check edgemw.toml
+  edgemw check /etc/edgemw/device.toml --json --deny-warnings
+"""
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a file says: `facts` as label and text, `warnings` as sentences."""
+
+    kind: Kind
+    name: str
+    facts: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...]
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the main program."""
+    parser = subparsers.add_parser(
+        "check",
+        help="check a deployment or node file",
+        description="Check a deployment or node file and say what would run. Nothing is started, and no broker is asked.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", metavar="FILE", help="edgemw.toml, fog.toml or device.toml: the kind is seen from the content")
+    parser.add_argument("--kind", choices=sorted(SCHEMAS), help="what the file is for, where its content does not decide")
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="set a key, above the environment and the file"
+    )
+    parser.add_argument("--deny-warnings", action="store_true", help="a warning is an error")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check one file. Returns 0, or 3 when it is refused."""
+    try:
+        report = check(Path(args.file), args.kind, args.set, os.environ)
+    except ConfigError as error:
+        _print_error(error, as_json=args.json)
+        return error.exit_code
+    failed = bool(report.warnings) and args.deny_warnings
+    if args.json:
+        document = {
+            "ok": not failed,
+            "kind": report.kind,
+            "name": report.name,
+            "facts": dict(report.facts),
+            "warnings": report.warnings,
+        }
+        print(json.dumps(document, indent=2))
+    else:
+        print(f"{args.file}: {report.kind} {report.name!r}")
+        width = max(len(label) for label, _ in report.facts)
+        for label, text in report.facts:
+            print(f"  {label:<{width}}  {text}")
+        for warning in report.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+    return ConfigError.exit_code if failed else 0
+
+
+def check(path: Path, kind: Kind | None, overrides: list[str], env: Mapping[str, str]) -> Report:
+    """What a file says, and what looks wrong about it although it is allowed. Raises ConfigError when it is refused."""
+    kind = kind or kind_of(read_text(path), str(path))
+    settings = load_file(SCHEMAS[kind], path, env=env, overrides=overrides).value
+    warnings = (*_warnings(settings), *secret_warnings(settings, env))
+    if isinstance(settings, Deployment):
+        return Report(kind, settings.name, tuple(_deployment_facts(settings)), warnings)
+    facts = _fog_facts(settings) if isinstance(settings, FogFile) else _device_facts(settings)
+    return Report(kind, settings.node.id, tuple(facts), warnings)
+
+
+def _print_error(error: ConfigError, *, as_json: bool) -> None:
+    if not as_json:
+        print(f"error: {error}", file=sys.stderr)
+        return
+    names = ("reason", "file", "line", "key", "suggestion")
+    print(json.dumps({"ok": False, "error": {name: getattr(error, name) for name in names}}, indent=2))
+
+
+# ---------------------------------------------------------------------------------------------------------------- facts
+
+
+def _deployment_facts(settings: Deployment) -> Iterator[tuple[str, str]]:
+    for name in settings.top_down:
+        yield f"tier {name}", _tier(settings, name, settings.tiers[name])
+    yield "nodes", str(sum(tier.count for tier in settings.tiers.values()))
+    data = settings.data
+    if data is not None:
+        samples = data.source or _file(data.path)
+        yield "data", f"{samples}, {data.partition}" + (f" alpha {data.alpha:g}" if data.partition == "dirichlet" else "")
+    yield "broker", settings.broker.url
+    yield from _learning_facts(settings.task, settings.plan, settings.codec)
+
+
+def _tier(settings: Deployment, name: str, tier: Tier) -> str:
+    text = f"{tier.count} {tier.role}{'s' if tier.count > 1 else ''}"
+    if tier.role == "device":
+        return text + (", own samples" if tier.data else "")
+    fewest, most = fan_in(settings.tiers, name)
+    children = str(most) if fewest == most else f"{fewest} to {most}"
+    return f"{text}, {children} children each, {_window(tier.window)}"
+
+
+def _window(window: Window) -> str:
+    return f"closes at {window.k} or after {duration_text(window.deadline)} with {window.quorum}"
+
+
+def _learning_facts(task: Task, plan: Plan, codec: Codec) -> Iterator[tuple[str, str]]:
+    rounds = f"{task.rounds} rounds" if task.rounds else "without end"
+    yield "task", f"{_file(task.bundle) if task.bundle else 'published later'}, {rounds}"
+    changed = [f"{key} {value}" for key, value in leaves(plan) if value is not None]
+    yield "plan", ", ".join(changed) or "as the bundle says"
+    yield "codec", f"lattice, kappa {codec.kappa:g}" if codec.use == "lattice" else f"dense, {codec.dtype}"
+
+
+def _fog_facts(settings: FogFile) -> Iterator[tuple[str, str]]:
+    yield "net", settings.net
+    yield "parent", settings.node.parent or "none: this is the top"
+    yield "broker", settings.broker.url
+    yield "state", str(settings.node.state)
+    yield "window", _window(settings.window)
+    if settings.is_top:
+        yield from _learning_facts(settings.task, settings.plan, settings.codec)
+
+
+def _device_facts(settings: DeviceFile) -> Iterator[tuple[str, str]]:
+    yield "net", settings.net
+    yield "parent", str(settings.node.parent)
+    yield "broker", settings.broker.url
+    yield "state", str(settings.node.state)
+    for data in settings.data:
+        yield f"data {data.task or 'of any task'}", data.use or _file(data.path)
+    if not settings.data:
+        yield "data", "none: it serves predictions and does not train"
+    yield "serving", settings.serving.http or "off"
+
+
+def _file(path: Path | None) -> str:
+    return f"{path} ({'found' if path and path.is_file() else 'not found'})"
+
+
+# ------------------------------------------------------------------------------------------------------------- warnings
+
+
+def _warnings(settings: Settings) -> Iterator[str]:
+    for key, value in leaves(settings):
+        if isinstance(value, Path) and not key.endswith("node.state") and not _inherited(settings, key):
+            yield from _file_warnings(key, value)
+    yield from _broker_warnings(settings.broker)
+    if isinstance(settings, Deployment):
+        for name, tier in settings.tiers.items():
+            if tier.role == "fog":
+                yield from _window_warnings(f"tiers.{name}", tier.window, fan_in(settings.tiers, name)[1])
+            if tier.broker != settings.broker:
+                yield from _broker_warnings(tier.broker, f"tiers.{name}.")
+    if not isinstance(settings, DeviceFile) and settings.plan.steps and settings.plan.epochs:
+        yield "plan.epochs: not used, since plan.steps is given"
+
+
+def _inherited(settings: Settings, key: str) -> bool:
+    """Whether a tier only repeats what the top of the file says."""
+    return (
+        isinstance(settings, Deployment)
+        and ".broker." in key
+        and any(tier.broker == settings.broker for name, tier in settings.tiers.items() if key.startswith(f"tiers.{name}."))
+    )
+
+
+def _file_warnings(key: str, path: Path) -> Iterator[str]:
+    if not path.is_file():
+        hint = ": make it with `edgemw compile`" if path.suffix == ".edge" else ""
+        yield f"{key}: there is no file {path}{hint}"
+    elif key.endswith("tls.key") and path.stat().st_mode & 0o077:
+        yield f"{key}: {path} can be read by others than its owner: chmod 600 {path}"
+
+
+def _broker_warnings(broker: Broker, prefix: str = "") -> Iterator[str]:
+    url = urlsplit(broker.url)
+    if broker.url == EMBEDDED or url.hostname in _LOOPBACK:
+        return
+    if url.scheme == "mqtt":
+        yield f"{prefix}broker.url: what is sent to {url.hostname} can be read on the way: use mqtts://"
+    if not broker.username and broker.tls.cert is None:
+        yield f"{prefix}broker: no name and no certificate, so whoever reaches {url.hostname} can take part"
+
+
+def _window_warnings(key: str, window: Window, children: int) -> Iterator[str]:
+    if window.quorum == 1 and children > 2:
+        after = duration_text(window.deadline)
+        yield f"{key}.window.quorum: after {after} a single update of {children} closes the window"
+    if window.quorum == children > 1:
+        yield f"{key}.window.quorum: one lost child of {children} stops this tier: the deadline never has a quorum"

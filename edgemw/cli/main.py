@@ -1,0 +1,53 @@
+"""`edgemw`: the command line. One module per command; each adds its parser and says what to run."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from importlib import import_module
+
+from edgemw import __version__
+from edgemw.core.errors import EdgeError
+
+COMMANDS = ("up", "check", "status", "doctor", "device", "fog", "compile", "task", "predict", "config")
+_EXAMPLES = """examples:
+  edgemw up examples/quickstart/edgemw.toml      run a whole deployment on this machine
+  edgemw status --config device.toml             how is everybody?
+
+exit codes: 0 done, 1 failed, 2 wrong usage, 3 a file or data was refused, 4 the broker cannot be used
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser with every command."""
+    main_parser = argparse.ArgumentParser(
+        prog="edgemw",
+        description="A fleet of small machines learns one model over MQTT and uses it where the data is.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    main_parser.add_argument("--version", action="version", version=f"edgemw {__version__}")
+    subparsers = main_parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        import_module(f"edgemw.cli.{name}").add_parser(subparsers)
+    return main_parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; every refusal ends in one line on standard error and its exit code."""
+    args = parser().parse_args(arguments)
+    try:
+        return int(args.run(args))
+    except EdgeError as error:
+        print(f"edgemw: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

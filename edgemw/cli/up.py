@@ -1,0 +1,111 @@
+"""`edgemw up`: run a whole deployment on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgemw.app.report import Round, amount, open_folder
+from edgemw.app.settings import Deployment, load_file
+from edgemw.app.up import Listener, run_deployment
+
+_EXAMPLES = """the first Ctrl-C finishes the round, measures and reports; the second stops at once
+
+exit code: 0 finished, 1 a node could not run, 3 a file or data was refused, 4 the broker cannot be used
+
+examples:
+  edgemw up examples/quickstart/edgemw.toml --out run
+  edgemw up examples/quickstart/edgemw.toml --set task.rounds=10 --set codec.use=dense --json
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the main program."""
+    parser = subparsers.add_parser(
+        "up", help="run a whole deployment on this machine", epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="deployment file (TOML)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: run/NAME-TIME)")
+    parser.add_argument("--data", type=Path, metavar="FILE.npz", help="other samples: arrays x, y, and client or split if there are")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="change a value of the file"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object per round, and the summary as the last line")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the deployment and print its report."""
+    settings = load_file(Deployment, args.file, env=os.environ, overrides=[*_data_overrides(args.data), *args.overrides]).value
+    out = open_folder(args.out or Path("run") / f"{settings.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    report = run_deployment(settings, out, os.environ, _json_listener() if args.json else _Screen().listener())
+    files = [path for path in (report.write(out), report.draw(out)) if path is not None]
+    if args.json:
+        print(json.dumps(report.summary()), flush=True)
+    else:
+        print("\n" + report.screen(files))
+    return 0 if report.finished else 1
+
+
+def _data_overrides(data: Path | None) -> Iterator[str]:
+    if data is not None:
+        yield 'data.source=""'
+        yield f"data.path={json.dumps(str(data.absolute()))}"
+
+
+def _json_listener() -> Listener:
+    def tell(kind: str, text: str) -> None:
+        print(json.dumps({kind: text}), file=sys.stderr, flush=True)
+
+    def round_(r: Round) -> None:
+        line = {"release": r.release, "wall_s": round(r.wall_s, 3), **r.metrics}
+        print(json.dumps(line | {"uplink_bytes": r.uplink_bytes, "downlink_bytes": r.downlink_bytes, "late": list(r.late)}), flush=True)
+
+    return Listener(lambda text: tell("event", text), round_, lambda text: tell("waiting", text))
+
+
+class _Screen:
+    """Progress for people: a line per round, and on a terminal a line below that comes and goes."""
+
+    def __init__(self) -> None:
+        self._live = sys.stdout.isatty()
+        self._head = False
+
+    def listener(self) -> Listener:
+        return Listener(self._line, self._round, self._waiting)
+
+    def _line(self, text: str) -> None:
+        self._clear()
+        print(text, flush=True)
+
+    def _round(self, r: Round) -> None:
+        self._clear()
+        names = [name for name in r.metrics if name not in ("train_loss", "train_s", "refused")]
+        if not self._head:
+            self._head = True
+            print(f"{'round':>6}{'time':>9}{'train loss':>12}" + "".join(f"{name:>15}" for name in names) + f"{'up':>11}{'down':>11}  late")
+        loss = f"{r.metrics['train_loss']:.4f}" if "train_loss" in r.metrics else "-"
+        values = "".join(f"{r.metrics[name]:>15.4f}" for name in names)
+        late = ", ".join(r.late) or "-"
+        print(
+            f"{r.release:>6}{r.wall_s:>8.1f}s{loss:>12}{values}{amount(r.uplink_bytes):>11}{amount(r.downlink_bytes):>11}  {late}",
+            flush=True,
+        )
+
+    def _waiting(self, text: str) -> None:
+        if self._live:
+            self._clear()
+            print(f"  ... {text}"[:120], end="", flush=True)
+        else:
+            print(f"  ... {text}", flush=True)
+
+    def _clear(self) -> None:
+        if self._live:
+            print("\r\x1b[K", end="")
+
+

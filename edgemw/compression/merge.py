@@ -1,0 +1,45 @@
+"""Addition of encodings: sections by release, weights as integers, overlapping contributions refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgemw.compression.codec import Codec
+from edgemw.core.encoded import Encoded, Section
+from edgemw.core.errors import CodecError
+from edgemw.core.ids import UpdateId
+
+
+def merge(codec: Codec, parts: Sequence[Encoded]) -> Encoded:
+    """The sum of encodings; commutative and associative, exact when the codec is.
+
+    Raises:
+        CodecError: no parts, another codec or size, or a contribution that is in two of them.
+        WireError: a payload is malformed.
+    """
+    if not parts:
+        raise CodecError("nothing to merge")
+    size = parts[0].size
+    contributions: set[UpdateId] = set()
+    for part in parts:
+        if (part.codec, part.size) != (codec.name, size):
+            raise CodecError(f"cannot add {part.codec}[{part.size}] to {codec.name}[{size}]")
+        overlap = contributions & part.contributions
+        if overlap:
+            raise CodecError(f"{min(overlap)} would be counted twice")
+        contributions |= part.contributions
+    bases = sorted({section.base for part in parts for section in part.sections})
+    sections = tuple(_sum(codec, size, [s for part in parts for s in part.sections if s.base == base]) for base in bases)
+    return Encoded(codec.name, size, sections, frozenset(contributions))
+
+
+def _sum(codec: Codec, size: int, sections: list[Section]) -> Section:
+    if len(sections) == 1:
+        return sections[0]
+    return Section(
+        base=sections[0].base,
+        weight=sum(section.weight for section in sections),
+        count=sum(section.count for section in sections),
+        energy=sum(section.energy for section in sections),
+        payload=codec.merge([section.payload for section in sections], size),
+    )

@@ -1,0 +1,247 @@
+"""The device's half of the shell: opens tasks, trains, measures and serves in a thread of low priority, and saves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from edgemw.core.bundle import Bundle, Manifest, Vector, read_bundle
+from edgemw.core.errors import DataError, EdgeError
+from edgemw.core.events import Fact
+from edgemw.core.ids import Place
+from edgemw.core.plan import Plan, Tally
+from edgemw.device.cycle import Cycle
+from edgemw.device.events import (
+    Install,
+    Installed,
+    Memory,
+    OpenTask,
+    SaveAck,
+    SaveMemory,
+    SaveRound,
+    TaskOpened,
+    TaskRefused,
+    Work,
+    Worked,
+)
+from edgemw.learning.dataset import Dataset, fit_dataset
+from edgemw.learning.oracle import Oracle, Predict
+from edgemw.learning.trainer import Trained, evaluate, train
+from edgemw.storage import outbox
+from edgemw.storage.database import Database
+from edgemw.storage.outbox import DeviceRow
+from edgemw.transport.shell import Shell
+from edgemw.wire import topics
+from edgemw.wire.messages import ReleaseManifest
+
+MAX_TASKS = 8
+TEST = "test."
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a device is made of; `app` puts it together.
+
+    Attributes:
+        open_oracle: the oracle of a bundle.
+        load_data: the samples for a task. Raises DataError where there are none.
+        check: whether a release may be served: the reason why not, or "".
+        install: keep a release on disk and serve it.
+        traffic: bytes sent and received by this node so far.
+        observe: counts facts.
+        max_batch: largest batch that fits this device; 0 is no limit.
+        nice: niceness of the training thread.
+    """
+
+    open_oracle: Callable[[Bundle], Oracle]
+    load_data: Callable[[Manifest], Dataset]
+    check: Callable[[Predict, Oracle, Vector, Dataset | None], str]
+    install: Callable[[Bundle, ReleaseManifest, Vector, Predict], None]
+    traffic: Callable[[], tuple[int, int]]
+    observe: Callable[[str, Fact], None]
+    max_batch: int = 0
+    nice: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    bundle: Bundle
+    oracle: Oracle
+    data: Dataset | None
+
+
+class DeviceRole:
+    """See the module; the shell calls it from the event loop."""
+
+    role = "device"
+
+    def __init__(self, place: Place, db: Database, parts: Parts) -> None:
+        self._place, self._db, self._parts = place, db, parts
+        self._tasks: dict[str, _Opened] = {}
+        self._predictors: dict[str, tuple[tuple[int, int], Predict]] = {}
+        self._reported = (0, 0)
+        self._stop_now = threading.Event()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="work", initializer=_lower_priority, initargs=(parts.nice,))
+        self._shell: Shell | None = None
+
+    def attach(self, shell: Shell) -> None:
+        """Say where events go; tasks known from the disk are opened."""
+        self._shell = shell
+        shell.open_tasks(outbox.known_tasks(self._db))
+
+    def close(self) -> None:
+        """Stop training after the step that is running."""
+        self._stop_now.set()
+        self._worker.shutdown(wait=True, cancel_futures=True)
+
+    # -- what the shell asks
+
+    def subscriptions(self, place: Place) -> list[str]:
+        """See Role."""
+        return [
+            topics.build(place.net, place.parent, "reply", node=place.node, task="+"),
+            topics.build(place.net, place.parent, "task", task="+"),
+            topics.build(place.net, place.parent, "release", task="+"),
+            topics.build(place.net, place.parent, "ask", node="+"),
+        ]
+
+    def machine(self, task: str, now: float) -> Cycle | None:
+        """See Role."""
+        if self._shell is not None and len(self._shell.machines) >= MAX_TASKS:
+            return None
+        row = outbox.device_row(self._db, task)
+        kept = [(frame, acknowledged) for frame, _, acknowledged in outbox.kept_updates(self._db, task)]
+        return Cycle(self._place, task, _memory(row) if row else Memory(), kept, now)
+
+    def observe(self, task: str, fact: Fact) -> None:
+        """See Role."""
+        log.debug("%s", fact.name, extra={"facts": {"task": task, **fact.values}})
+        self._parts.observe(task, fact)
+
+    def act(self, task: str, action: Any) -> None:
+        """See Role."""
+        match action:
+            case SaveRound(memory=memory, frame=frame):
+                with self._db.transaction():
+                    outbox.put_update(self._db, frame)
+                    outbox.put_device_row(self._db, task, _row(memory))
+            case SaveMemory(memory=memory, forget=forget):
+                with self._db.transaction():
+                    outbox.put_device_row(self._db, task, _row(memory))
+                    for update in forget:
+                        outbox.forget(self._db, task, update)
+            case SaveAck(update=update):
+                outbox.acknowledge(self._db, task, update)
+            case OpenTask():
+                self._in_background(task, lambda: self._open(task, action), lambda r: TaskRefused(action.blob.digest, r))
+            case Install():
+                self._in_background(task, lambda: self._install(task, action), lambda r: Installed(action.release.number, r))
+            case Work():
+                number = action.release.number
+                self._in_background(task, lambda: self._do_work(task, action), lambda r: Worked(number, None, {}, r))
+
+    def _in_background(self, task: str, work: Callable[[], Any], failed: Callable[[str], Any]) -> None:
+        def run() -> Any:
+            try:
+                return work()
+            except EdgeError as error:
+                return failed(str(error))
+            except Exception as error:
+                log.exception("unexpected error in %s", task)
+                return failed(f"internal error: {error!r}")
+
+        assert self._shell is not None
+        shell = self._shell
+        future = asyncio.get_running_loop().run_in_executor(self._worker, run)
+        future.add_done_callback(lambda done: None if done.cancelled() else shell.post(task, done.result()))
+
+    # -- in the worker thread
+
+    def _open(self, task: str, action: OpenTask) -> TaskOpened | TaskRefused:
+        bundle = read_bundle(action.data)
+        if bundle.manifest.name != task:
+            return TaskRefused(action.blob.digest, f"the bundle is for task {bundle.manifest.name!r}, not {task!r}")
+        oracle = self._parts.open_oracle(bundle)
+        data, reason = None, ""
+        try:
+            data = fit_dataset(self._parts.load_data(bundle.manifest), bundle.manifest)
+        except DataError as error:
+            reason = f"data refused: {error}"
+            log.error("%s", reason, extra={"facts": {"task": task}})
+        self._tasks[task] = _Opened(bundle, oracle, data)
+        return TaskOpened(action.blob.digest, bundle.manifest, reason)
+
+    def _install(self, task: str, action: Install) -> Installed:
+        opened, manifest = self._tasks[task], action.release
+        predict = self._predictor(task, manifest, action.theta)
+        reason = self._parts.check(predict, opened.oracle, action.theta, opened.data)
+        if reason:
+            return Installed(manifest.number, f"release {manifest.number} is not served: {reason}")
+        self._parts.install(opened.bundle, manifest, action.theta, predict)
+        return Installed(manifest.number)
+
+    def _do_work(self, task: str, action: Work) -> Worked:
+        opened, manifest = self._tasks[task], action.release
+        if opened.data is None:
+            return Worked(manifest.number, None, self._tally({}), "there are no samples to train on")
+        predict = self._predictor(task, manifest, action.theta)
+        measured = evaluate(predict, opened.oracle.manifest, opened.data.test)
+        tally = {TEST + name: value for name, value in measured.items()}
+        trained, reason = None, ""
+        if action.train:
+            try:
+                trained, seconds = self._train(opened, opened.data, action)
+                tally |= {"train_loss": (trained.loss * trained.weight, trained.weight), "train_s": (seconds, 1.0)}
+            except DataError as error:
+                reason = str(error)
+        return Worked(manifest.number, trained, self._tally(tally), reason)
+
+    def _train(self, opened: _Opened, data: Dataset, action: Work) -> tuple[Trained, float]:
+        plan = _within(action.release.plan, self._parts.max_batch)
+        started = time.perf_counter()
+        trained = train(opened.oracle, action.theta, data.train, plan, action.seed, self._stop_now.is_set)
+        return trained, time.perf_counter() - started
+
+    def _predictor(self, task: str, manifest: ReleaseManifest, theta: Vector) -> Predict:
+        key = manifest.run, manifest.number
+        if self._predictors.get(task, (None,))[0] != key:
+            self._predictors[task] = key, self._tasks[task].oracle.predictor(theta)
+        return self._predictors[task][1]
+
+    def _tally(self, tally: Tally) -> Tally:
+        sent, received = self._parts.traffic()
+        before, self._reported = self._reported, (sent, received)
+        return tally | {"uplink": (float(sent - before[0]), 1.0), "downlink": (float(received - before[1]), 1.0)}
+
+
+def _within(plan: Plan, max_batch: int) -> Plan:
+    return replace(plan, batch_size=max_batch) if max_batch and plan.batch_size > max_batch else plan
+
+
+def _lower_priority(nice: int) -> None:
+    """Linux gives every thread a niceness of its own; elsewhere the whole process would suffer, so it is left alone."""
+    if nice and hasattr(os, "sched_setscheduler"):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
+
+
+def _row(memory: Memory) -> DeviceRow:
+    residual = None if memory.residual is None else memory.residual.astype("<f4").tobytes()
+    counts = memory.updates_sent, memory.weight_sent, memory.updates_returned, memory.weight_returned
+    return DeviceRow(memory.run, memory.trained_on, memory.measured_on, residual, *counts)
+
+
+def _memory(row: DeviceRow) -> Memory:
+    residual = None if row.residual is None else np.frombuffer(row.residual, "<f4").astype(np.float32)
+    counts = row.updates_sent, row.weight_sent, row.updates_returned, row.weight_returned
+    return Memory(row.run, row.trained_on, row.measured_on, residual, *counts)

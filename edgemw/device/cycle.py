@@ -1,0 +1,310 @@
+"""One task on one device, as a state machine: release -> measure, train -> encode -> keep, send.
+
+Rules:
+    a device trains once from each release, always from the newest it has
+    an update is kept, with the residual that goes with it, before it is first sent
+    it is sent again until acknowledged, and kept until its outcome is known; what was returned goes back to the residual
+    while more than ALLOWANCE updates wait for an acknowledgement it does not train: residuals would only grow stale
+    whatever is refused has a reason that `status` shows, and the next release is tried all the same
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+
+from edgemw.compression.residual import Contribution, encode_update, give_back
+from edgemw.compression.table import codec_named
+from edgemw.core.bundle import Manifest, Vector
+from edgemw.core.errors import CodecError, WireError
+from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Stop, Timer
+from edgemw.core.ids import Place, UpdateId
+from edgemw.core.plan import Tally
+from edgemw.device.events import (
+    Action,
+    Event,
+    Install,
+    Installed,
+    Memory,
+    OpenTask,
+    SaveAck,
+    SaveMemory,
+    SaveRound,
+    TaskOpened,
+    TaskRefused,
+    Work,
+    Worked,
+)
+from edgemw.wire import topics
+from edgemw.wire.messages import Ack, Blob, Frame, Outcome, ReleaseManifest, TaskManifest, Update, encoded_of
+from edgemw.wire.pending import Pending
+from edgemw.wire.traffic import Arrived, Fetch, Fetched, Upload
+
+ALLOWANCE = 4
+RESEND = "resend"
+REFUSED = "refused"
+
+
+class Cycle:
+    """See the module. `handle` is the only way in."""
+
+    def __init__(self, place: Place, task: str, memory: Memory, kept: list[tuple[Frame, bool]], now: float) -> None:
+        self._place, self._task, self._memory = place, task, memory
+        self._pending = Pending()
+        for frame, acknowledged in kept:
+            self._pending.add(frame, now, acknowledged=acknowledged)
+        self._seq = 0
+        self._bundle: Blob | None = None
+        self._opened: tuple[bytes, Manifest] | None = None
+        self._wanted: ReleaseManifest | None = None
+        self._current: tuple[ReleaseManifest, Vector] | None = None
+        self._work: ReleaseManifest | None = None  # what is being worked on; it says how to encode the result
+        self._stopping = False
+        self._state = "waiting"
+        self._reasons: dict[str, str] = {}
+
+    # -- what others may look at
+
+    @property
+    def release(self) -> int:
+        """Number of the release in use, -1 before the first."""
+        return self._current[0].number if self._current else -1
+
+    @property
+    def state(self) -> str:
+        """One word: waiting, fetching, working, idle, stopping."""
+        return "stopping" if self._stopping else self._state
+
+    @property
+    def reason(self) -> str:
+        """Why something is not right; empty when all is."""
+        return "; ".join(self._reasons.values())
+
+    def facts(self) -> dict[str, int | float | str]:
+        """Numbers for `status`."""
+        memory = self._memory
+        return {
+            "release": self.release,
+            "updates_sent": memory.updates_sent,
+            "weight_sent": memory.weight_sent,
+            "updates_returned": memory.updates_returned,
+            "weight_returned": memory.weight_returned,
+            "updates_pending": len(self._pending),
+        }
+
+    # -- the machine
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """Take one event; returns what the shell has to do, in order."""
+        match event:
+            case LinkUp():
+                self._pending.hurry(now)
+                return self._resend(now)
+            case LinkDown():
+                return []
+            case Timer():
+                return self._resend(now)
+            case Arrived(frame=frame):
+                return self._on_frame(frame, now)
+            case Fetched(blob=blob, data=data):
+                return self._on_blob(blob, data)
+            case TaskOpened() | TaskRefused():
+                return self._on_task(event)
+            case Installed(reason=reason):
+                self._note("serving", reason)
+                return []
+            case Worked():
+                return self._on_worked(event, now)
+            case Stop():
+                self._stopping = True
+                return self._when_stopped()
+
+    def _on_frame(self, frame: Frame, now: float) -> list[Action]:
+        match frame.message:
+            case TaskManifest(blob=blob):
+                return self._on_task_manifest(blob)
+            case ReleaseManifest() as manifest:
+                return self._on_release_manifest(manifest)
+            case Ack(boot=boot, seq=seq):
+                update = UpdateId(self._place.node, boot, seq)
+                if self._pending.acknowledge(update, now):
+                    return [SaveAck(update), *self._next(), *self._when_stopped()]
+            case Outcome() as outcome:
+                return self._on_outcome(outcome)
+        return []
+
+    def _on_task_manifest(self, blob: Blob) -> list[Action]:
+        if self._bundle is not None and self._bundle.digest == blob.digest:
+            return []
+        self._bundle = blob
+        self._state = "fetching"
+        return [Fetch(self._place.parent, blob)]
+
+    def _on_release_manifest(self, manifest: ReleaseManifest) -> list[Action]:
+        actions: list[Action] = []
+        if manifest.run != self._memory.run:
+            dropped = tuple(frame.id for frame in self._pending.clear())
+            self._memory = Memory(run=manifest.run)
+            self._wanted = self._current = None
+            actions.append(SaveMemory(self._memory, dropped))
+        if self._wanted is not None and manifest.number < self._wanted.number:
+            return actions
+        if self._current is not None and self._current[0].number == manifest.number:
+            self._wanted, self._current = manifest, (manifest, self._current[1])
+            return actions + self._next()
+        self._wanted = manifest
+        if self._work is None:
+            self._state = "fetching"
+        return [*actions, Fetch(self._place.parent, manifest.theta)]
+
+    def _on_blob(self, blob: Blob, data: bytes) -> list[Action]:
+        actions: list[Action] = []
+        if self._bundle is not None and blob.digest == self._bundle.digest:
+            actions.append(OpenTask(blob, data))
+        manifest = self._wanted
+        if manifest is not None and blob.digest == manifest.theta.digest and self.release != manifest.number:
+            actions += self._on_theta(manifest, data)
+        return actions
+
+    def _on_theta(self, manifest: ReleaseManifest, data: bytes) -> list[Action]:
+        theta = np.frombuffer(data, "<f4").astype(np.float32) if len(data) % 4 == 0 else np.empty(0, np.float32)
+        reason = "" if theta.size and np.isfinite(theta).all() else "theta is damaged or holds NaN or infinite values"
+        self._note("release", f"release {manifest.number} refused: {reason}" if reason else "")
+        if reason:
+            return [Fact("release_refused", {"release": manifest.number, "reason": reason})]
+        self._current = (manifest, theta)
+        return self._start_release() if self._opened else []
+
+    def _start_release(self) -> list[Action]:
+        assert self._current is not None
+        assert self._opened is not None
+        manifest, theta = self._current
+        if self._opened[0] != manifest.bundle:
+            return []
+        if theta.size != self._opened[1].size:
+            self._note("release", f"release {manifest.number} has {theta.size} parameters, the task {self._opened[1].size}")
+            self._current = None
+            return []
+        return [Install(manifest, theta), *self._next()]
+
+    def _on_task(self, event: TaskOpened | TaskRefused) -> list[Action]:
+        if self._bundle is None or event.digest != self._bundle.digest:
+            return []
+        if isinstance(event, TaskRefused):
+            self._note("task", event.reason)
+            self._state = "waiting"
+            return [Fact("task_refused", {"reason": event.reason})]
+        self._note("task", event.reason)
+        self._opened = (event.digest, event.manifest)
+        return self._start_release() if self._current else []
+
+    def _next(self) -> list[Action]:
+        """Start the next piece of work, if there is one and nothing stands in its way."""
+        if self._work is not None or self._stopping or self._current is None or self._opened is None:
+            return []
+        manifest, theta = self._current
+        if self._opened[0] != manifest.bundle or theta.size != self._opened[1].size:
+            return []
+        memory = self._memory
+        train = manifest.train and memory.trained_on < manifest.number
+        if not train and memory.measured_on >= manifest.number:
+            self._state = "idle"
+            return []
+        if self._pending.waiting >= ALLOWANCE:
+            self._state = "waiting"
+            self._note("outbox", f"{self._pending.waiting} updates wait for {self._place.parent} to acknowledge them")
+            return []
+        self._note("outbox", "")
+        self._work, self._state = manifest, "working"
+        return [Work(manifest, theta, train, self._seed(manifest))]
+
+    def _on_worked(self, event: Worked, now: float) -> list[Action]:
+        manifest, self._work, self._state = self._work, None, "idle"
+        if manifest is None or manifest.run != self._memory.run:
+            return self._next() + self._when_stopped()
+        if event.trained is not None or event.reason:
+            self._note("training", event.reason)
+        update, memory, actions = self._make_update(event, manifest)
+        frame = Frame(self._task, self._place.node, self._place.boot, self._seq, update)
+        self._seq += 1
+        self._memory = memory
+        self._pending.add(frame, now)
+        timer = SetTimer(RESEND, self._pending.next_due() or now)
+        return [SaveRound(memory, frame), self._upload(frame), timer, *actions, *self._next(), *self._when_stopped()]
+
+    def _make_update(self, event: Worked, manifest: ReleaseManifest) -> tuple[Update, Memory, list[Action]]:
+        assert self._opened is not None
+        size = self._opened[1].size
+        memory = replace(self._memory, measured_on=event.number)
+        empty = Update(memory.run, manifest.codec, size, (), _refused(event), event.number)
+        if event.trained is None:
+            refusal: list[Action] = [Fact("update_refused", {"reason": event.reason})] if event.reason else []
+            return empty, replace(memory, trained_on=event.number if event.reason else memory.trained_on), refusal
+        residual = memory.residual if memory.residual is not None else np.zeros(size, np.float32)
+        update_id = UpdateId(self._place.node, self._place.boot, self._seq)
+        contribution = Contribution(update_id, event.number, event.trained.weight, event.trained.delta)
+        memory = replace(memory, trained_on=event.number)
+        try:
+            codec = codec_named(manifest.codec, manifest.codec_dtype)
+            encoded, residual = encode_update(codec, contribution, residual, manifest.step)
+        except (CodecError, WireError) as error:
+            self._note("training", str(error))
+            tally = event.tally | {REFUSED: (1.0, 1.0)}
+            return replace(empty, tally=tally), memory, [Fact("update_refused", {"reason": str(error)})]
+        memory = replace(
+            memory,
+            residual=residual,
+            updates_sent=memory.updates_sent + 1,
+            weight_sent=memory.weight_sent + event.trained.weight,
+        )
+        fact = Fact("trained", {"release": event.number, "loss": event.trained.loss, "bytes": len(encoded.sections[0].payload)})
+        return replace(empty, sections=encoded.sections), memory, [fact]
+
+    def _on_outcome(self, outcome: Outcome) -> list[Action]:
+        update = UpdateId(self._place.node, outcome.boot, outcome.seq)
+        frame = self._pending.settle(update)
+        if frame is None:
+            return []
+        message = frame.message
+        if not outcome.counted and isinstance(message, Update) and message.sections and message.run == self._memory.run:
+            encoded, memory = encoded_of(frame), self._memory
+            residual = memory.residual if memory.residual is not None else np.zeros(message.size, np.float32)
+            self._memory = replace(
+                memory,
+                residual=give_back(codec_named(message.codec), encoded, residual),
+                updates_returned=memory.updates_returned + 1,
+                weight_returned=memory.weight_returned + encoded.weight,
+            )
+            self._note("outcome", f"update {update} was returned: {outcome.reason}")
+        elif outcome.counted:
+            self._note("outcome", "")
+        fact = Fact("settled", {"counted": int(outcome.counted), "reason": outcome.reason})
+        return [SaveMemory(self._memory, (update,)), fact, *self._next(), *self._when_stopped()]
+
+    def _resend(self, now: float) -> list[Action]:
+        actions: list[Action] = [self._upload(frame) for frame in self._pending.due(now)]
+        due = self._pending.next_due()
+        return [*actions, SetTimer(RESEND, due)] if due is not None else actions
+
+    def _upload(self, frame: Frame) -> Upload:
+        place = self._place
+        return Upload(topics.build(place.net, place.parent, "update", node=place.node, task=self._task), frame)
+
+    def _when_stopped(self) -> list[Action]:
+        return [Finished()] if self._stopping and self._work is None and self._pending.waiting == 0 else []
+
+    def _seed(self, manifest: ReleaseManifest) -> int:
+        text = f"{self._place.node}/{self._task}/{manifest.run}/{manifest.number}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+
+    def _note(self, about: str, reason: str) -> None:
+        if reason:
+            self._reasons[about] = reason
+        else:
+            self._reasons.pop(about, None)
+
+
+def _refused(event: Worked) -> Tally:
+    return event.tally | {REFUSED: (1.0, 1.0)} if event.reason else event.tally

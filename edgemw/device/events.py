@@ -1,0 +1,126 @@
+"""What a device's cycle hears and asks for, apart from messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from edgemw.core.bundle import Manifest, Vector
+from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Stop, Timer
+from edgemw.core.ids import UpdateId
+from edgemw.core.plan import Tally
+from edgemw.learning.trainer import Trained
+from edgemw.wire.messages import Blob, Frame, ReleaseManifest
+from edgemw.wire.traffic import Arrived, Fetch, Fetched, Send, Upload
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTask:
+    """Verify a bundle, open its oracle and fit the device's data to it; TaskOpened or TaskRefused follows."""
+
+    blob: Blob
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOpened:
+    """The task can be computed; `reason` says why it cannot be trained here, if so."""
+
+    digest: bytes
+    manifest: Manifest
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRefused:
+    """The bundle cannot be used."""
+
+    digest: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Install:
+    """Serve predictions from this release; Installed follows."""
+
+    release: ReleaseManifest
+    theta: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A release is being served, or `reason` says why the one before it still is."""
+
+    number: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Measure a release on held-out data and, if `train`, train from it; Worked follows."""
+
+    release: ReleaseManifest
+    theta: Vector
+    train: bool
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """Work is done. `trained` is None where there was nothing to train or `reason` says why it failed."""
+
+    number: int
+    trained: Trained | None
+    tally: Tally
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a device keeps of a task across its lives, besides the updates that are on their way.
+
+    Attributes:
+        run: the training run that the rest belongs to; -1 is none.
+        trained_on: last release that it trained from.
+        measured_on: last release that it measured.
+        residual: float32[P] error feedback; None is zero.
+        updates_sent: trained updates ever made in this run.
+        weight_sent: sum of their weights.
+        updates_returned: those of them that no release counted; they are in the residual again.
+        weight_returned: sum of their weights.
+    """
+
+    run: int = -1
+    trained_on: int = -1
+    measured_on: int = -1
+    residual: Vector | None = field(default=None, repr=False)
+    updates_sent: int = 0
+    weight_sent: int = 0
+    updates_returned: int = 0
+    weight_returned: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SaveRound:
+    """Keep a new update and the memory that goes with it, in one transaction."""
+
+    memory: Memory
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class SaveMemory:
+    """Keep the memory and forget these updates, in one transaction."""
+
+    memory: Memory
+    forget: tuple[UpdateId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SaveAck:
+    """Note that an update is durable at its receiver."""
+
+    update: UpdateId
+
+
+Event = LinkUp | LinkDown | Timer | Stop | Arrived | Fetched | TaskOpened | TaskRefused | Installed | Worked
+Action = SetTimer | Fact | Finished | Send | Upload | Fetch | OpenTask | Install | Work | SaveRound | SaveMemory | SaveAck

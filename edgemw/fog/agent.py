@@ -1,0 +1,185 @@
+"""The fog node's half of the shell: makes the machines and saves what they ask to keep."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from edgemw.core.bundle import Vector
+from edgemw.core.events import Fact
+from edgemw.core.ids import Place, UpdateId
+from edgemw.fog.events import (
+    BundleGiven,
+    FogMemory,
+    Forwarded,
+    Released,
+    SaveAck,
+    SaveBundle,
+    SaveForward,
+    SaveOutcomes,
+    SaveRelease,
+    SaveUpdate,
+    Settled,
+    Totals,
+)
+from edgemw.fog.forwarder import Forwarder
+from edgemw.fog.top import Top, TopOptions
+from edgemw.fog.window import WindowOptions
+from edgemw.storage import journal, outbox
+from edgemw.storage.database import Database
+from edgemw.storage.journal import OutcomeRow, ReleaseRow
+from edgemw.transport.shell import Shell
+from edgemw.wire import topics
+from edgemw.wire.messages import Frame, ReleaseManifest
+
+MAX_TASKS = 32
+
+log = logging.getLogger(__name__)
+
+
+class FogRole:
+    """See the module; the shell calls it from the event loop."""
+
+    role = "fog"
+
+    def __init__(
+        self,
+        place: Place,
+        db: Database,
+        options: WindowOptions | TopOptions,
+        observe: Callable[[str, Fact], None],
+    ) -> None:
+        self._place, self._db, self._options, self._observe = place, db, options, observe
+        self._shell: Shell | None = None
+
+    def attach(self, shell: Shell) -> None:
+        """Say where events go; tasks known from the disk are opened."""
+        self._shell = shell
+        shell.open_tasks(outbox.known_tasks(self._db))
+
+    def give_bundle(self, task: str, data: bytes) -> None:
+        """Give the top a bundle to serve."""
+        assert self._shell is not None
+        self._shell.open_tasks([task])
+        self._shell.post(task, BundleGiven(data))
+
+    # -- what the shell asks
+
+    def subscriptions(self, place: Place) -> list[str]:
+        """See Role."""
+        own = [
+            topics.build(place.net, place.node, "presence", node="+"),
+            topics.build(place.net, place.node, "update", node="+", task="+"),
+            topics.build(place.net, place.node, "chunk", fog=place.node, node="+", transfer="+"),
+        ]
+        if not place.parent:
+            ask = topics.build(place.net, place.node, "ask", node="+")
+            return [*own, ask, topics.build(place.net, place.node, "task", task="+")]
+        return [
+            *own,
+            topics.build(place.net, place.parent, "reply", node=place.node, task="+"),
+            topics.build(place.net, place.parent, "task", task="+"),
+            topics.build(place.net, place.parent, "release", task="+"),
+            topics.build(place.net, place.parent, "ask", node="+"),
+        ]
+
+    def machine(self, task: str, now: float) -> Top | Forwarder | None:
+        """See Role."""
+        if self._shell is not None and len(self._shell.machines) >= MAX_TASKS:
+            return None
+        memory = self._memory(task)
+        if isinstance(self._options, TopOptions):
+            return Top(self._place, task, self._options, memory, now)
+        return Forwarder(self._place, task, self._options, memory, now)
+
+    def observe(self, task: str, fact: Fact) -> None:
+        """See Role."""
+        level = logging.INFO if fact.name in ("release", "round") else logging.DEBUG
+        log.log(level, "%s", fact.name, extra={"facts": {"task": task, **fact.values}})
+        self._observe(task, fact)
+
+    def act(self, task: str, action: Any) -> None:
+        """See Role."""
+        with self._db.transaction():
+            self._save(task, action)
+
+    def _save(self, task: str, action: Any) -> None:
+        db = self._db
+        match action:
+            case SaveUpdate(frame=frame):
+                journal.put_window(db, frame)
+            case SaveForward(forwarded=forwarded):
+                outbox.put_update(db, forwarded.frame, _pack_members(forwarded.members))
+                for member in forwarded.members:
+                    journal.take_from_window(db, task, member)
+            case SaveAck(update=update):
+                outbox.acknowledge(db, task, update)
+            case SaveOutcomes(outcomes=outcomes, forwarded=forwarded):
+                self._put_outcomes(task, outcomes)
+                if forwarded is not None:
+                    outbox.forget(db, task, forwarded)
+            case SaveRelease(released=released, outcomes=outcomes):
+                self._put_outcomes(task, outcomes)
+                journal.put_release(db, task, self._release_row(task, released))
+            case SaveBundle(digest=digest, data=data, released=released):
+                journal.put_bundle(db, task, digest, data)
+                journal.put_release(db, task, self._release_row(task, released))
+
+    def _put_outcomes(self, task: str, outcomes: tuple[tuple[UpdateId, Settled], ...]) -> None:
+        for update, outcome in outcomes:
+            journal.put_outcome(self._db, task, OutcomeRow(update, outcome.counted, outcome.release, outcome.reason))
+
+    # -- the disk's form of values
+
+    def _release_row(self, task: str, released: Released) -> ReleaseRow:
+        manifest = Frame(task, self._place.node, self._place.boot, 0, released.manifest)
+        totals = released.totals
+        return ReleaseRow(
+            manifest, _bytes(released.theta) or b"", _bytes(released.first), _bytes(released.second),
+            totals.updates, totals.weight, totals.uplink_bytes, totals.downlink_bytes,
+        )  # fmt: skip
+
+    def _memory(self, task: str) -> FogMemory:
+        db = self._db
+        bundles = journal.bundles(db, task)
+        kept = outbox.kept_updates(db, task)
+        rows = journal.outcomes(db, task)
+        return FogMemory(
+            open=tuple(journal.open_window(db, task)),
+            forwarded=tuple(Forwarded(frame, _unpack_members(members), acked) for frame, members, acked in kept),
+            settled=tuple((row.update, Settled(row.counted, row.release, row.reason)) for row in rows),
+            bundle=next((data for data in bundles.values() if data is not None), None),
+            bundles_known=frozenset(bundles),
+            released=_released(journal.release(db, task)),
+        )
+
+
+def _released(row: ReleaseRow | None) -> Released | None:
+    if row is None:
+        return None
+    manifest = row.manifest.message
+    assert isinstance(manifest, ReleaseManifest)
+    theta = _vector(row.theta)
+    assert theta is not None
+    totals = Totals(row.updates, row.weight, row.uplink_bytes, row.downlink_bytes)
+    return Released(manifest, theta, _vector(row.first), _vector(row.second), totals)
+
+
+def _bytes(vector: Vector | None) -> bytes | None:
+    return None if vector is None else vector.astype("<f4").tobytes()
+
+
+def _vector(data: bytes | None) -> Vector | None:
+    return None if data is None else np.frombuffer(data, "<f4").astype(np.float32)
+
+
+def _pack_members(members: tuple[UpdateId, ...]) -> bytes:
+    return bytes(msgpack.packb([[m.node, m.boot, m.seq] for m in members]))
+
+
+def _unpack_members(data: bytes | None) -> tuple[UpdateId, ...]:
+    return tuple(UpdateId(node, boot, seq) for node, boot, seq in msgpack.unpackb(data)) if data else ()

@@ -1,0 +1,106 @@
+"""The lower half of every fog node: takes children's updates, each once, and says when to merge.
+
+An update is kept on disk before it is acknowledged. One that cannot be counted is returned with a reason, so that its
+sender can put it back into its residual. The top and the forwarding nodes differ only in what they do with a window.
+"""
+
+from __future__ import annotations
+
+from edgemw.compression.table import codec_named
+from edgemw.core.errors import WireError
+from edgemw.core.events import Fact
+from edgemw.core.ids import Place, UpdateId
+from edgemw.fog.events import Action, FogMemory, SaveUpdate, Settled
+from edgemw.fog.ledger import Ledger
+from edgemw.fog.window import Window, WindowOptions
+from edgemw.wire import topics
+from edgemw.wire.messages import Ack, Frame, Outcome, Presence, ReleaseManifest, Update
+from edgemw.wire.traffic import Send
+
+
+class Collector:
+    """Window, ledger and the answers to children."""
+
+    def __init__(self, place: Place, task: str, options: WindowOptions, memory: FogMemory) -> None:
+        self._place, self._task, self._options = place, task, options
+        inside = [member for forwarded in memory.forwarded for member in forwarded.members]
+        self.ledger = Ledger([*inside, *(frame.id for frame in memory.open)], memory.settled)
+        self.window = Window(options)
+        for frame in memory.open:
+            self.window.add(frame)
+        self._release: ReleaseManifest | None = None
+        self._steps: dict[int, float] = {}  # of the releases that are still trained from
+
+    def begin(self, manifest: ReleaseManifest, now: float) -> None:
+        """A release is out in this domain."""
+        if self._release is None or self._release.run != manifest.run:
+            self._steps.clear()
+        self._release = manifest
+        self._steps[manifest.number] = manifest.step
+        self._steps = {base: step for base, step in self._steps.items() if manifest.number - base <= self._options.max_staleness}
+        self.window.begin(manifest.number, now)
+
+    def on_presence(self, frame: Frame, message: Presence) -> None:
+        """A child came or went."""
+        if message.parent == self._place.node:
+            self.window.presence(frame.node, frame.boot, message)
+
+    def on_update(self, frame: Frame, update: Update) -> list[Action]:
+        """Take, acknowledge again, or return an update; before the first release it is left to be sent again."""
+        if self._release is None:
+            return []
+        if self.ledger.seen(frame.id):
+            duplicate = Fact("duplicate", {"node": frame.node})
+            outcome = self.ledger.outcome(frame.id)
+            return [duplicate, self._ack(frame.id), *([self._outcome(frame.id, outcome)] if outcome else [])]
+        reason = self._refusal(update, self._release)
+        if reason:
+            values: dict[str, int | float | str] = {"node": frame.node, "reason": reason, "weight": _weight(update)}
+            return [self._outcome(frame.id, Settled(False, self._release.number, reason)), Fact("update_refused", values)]
+        self.ledger.open(frame.id)
+        self.window.add(frame)
+        staleness = max((self._release.number - section.base for section in update.sections), default=0)
+        fact = Fact("update_taken", {"node": frame.node, "staleness": max(staleness, 0), "codec": update.codec})
+        return [SaveUpdate(frame), self._ack(frame.id), fact]
+
+    def settle(self, outcomes: tuple[tuple[UpdateId, Settled], ...]) -> list[Action]:
+        """Tell children what became of their updates."""
+        for update, outcome in outcomes:
+            self.ledger.settle(update, outcome)
+        return [self._outcome(update, outcome) for update, outcome in outcomes]
+
+    def _refusal(self, update: Update, release: ReleaseManifest) -> str:
+        if update.run != release.run:
+            return "another training run"
+        if not update.sections:
+            return ""
+        size = release.theta.size // 4
+        if update.codec != release.codec or update.size != size:
+            return f"{update.codec}[{update.size}] where {release.codec}[{size}] was asked for"
+        oldest = min(section.base for section in update.sections)
+        if release.number - oldest > self._options.max_staleness:
+            return f"stale: trained from release {oldest}, now {release.number}"
+        try:
+            codec = codec_named(update.codec)
+            for section in update.sections:
+                step = codec.check(section.payload, size)
+                if codec.stepped and self._steps.setdefault(section.base, step) != step:
+                    return f"step {step} where release {section.base} announced {self._steps[section.base]}"
+        except WireError as error:
+            return f"malformed: {error}"[:80]
+        return ""
+
+    def _ack(self, update: UpdateId) -> Send:
+        return self._reply(update, Ack(update.boot, update.seq))
+
+    def _outcome(self, update: UpdateId, outcome: Settled) -> Send:
+        return self._reply(update, Outcome(update.boot, update.seq, outcome.counted, outcome.release, outcome.reason))
+
+    def _reply(self, update: UpdateId, message: Ack | Outcome) -> Send:
+        place = self._place
+        topic = topics.build(place.net, place.node, "reply", node=update.node, task=self._task)
+        return Send(topic, Frame(self._task, place.node, place.boot, 0, message))
+
+
+def _weight(update: Update) -> int:
+    return sum(section.weight for section in update.sections)

@@ -1,0 +1,127 @@
+"""What a fog node hears and asks for, apart from messages, and what it keeps on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from edgemw.core.bundle import Vector
+from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Stop, Timer
+from edgemw.core.ids import UpdateId
+from edgemw.wire.messages import Frame, ReleaseManifest
+from edgemw.wire.traffic import Arrived, Fetch, Fetched, PublishBlob, Published, Retire, Send, Upload
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The outcome of an update: counted in `release`, or returned with a reason."""
+
+    counted: bool
+    release: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What the top has counted in a run."""
+
+    updates: int = 0
+    weight: int = 0
+    uplink_bytes: int = 0
+    downlink_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A release of the top with all that making the next one needs.
+
+    Attributes:
+        manifest: as published.
+        theta: float32[P].
+        first, second: the server optimiser's moments, float32[P]; None before they are used.
+        totals: what has been counted so far.
+    """
+
+    manifest: ReleaseManifest
+    theta: Vector = field(repr=False)
+    first: Vector | None = field(default=None, repr=False)
+    second: Vector | None = field(default=None, repr=False)
+    totals: Totals = Totals()
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """A merged window on its way up: the frame with its own identity, and whose updates are in it."""
+
+    frame: Frame
+    members: tuple[UpdateId, ...]
+    acknowledged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FogMemory:
+    """What a fog node finds on disk about one task when it starts."""
+
+    open: tuple[Frame, ...] = ()
+    forwarded: tuple[Forwarded, ...] = ()
+    settled: tuple[tuple[UpdateId, Settled], ...] = ()
+    bundle: bytes | None = field(default=None, repr=False)
+    bundles_known: frozenset[bytes] = frozenset()
+    released: Released | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BundleGiven:
+    """The operator's file names a bundle for the top to serve."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SaveUpdate:
+    """Put a child's update into the open window."""
+
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class SaveForward:
+    """Close the open window: its updates are now inside this frame."""
+
+    forwarded: Forwarded
+
+
+@dataclass(frozen=True, slots=True)
+class SaveAck:
+    """The parent has a forwarded window on its disk."""
+
+    update: UpdateId
+
+
+@dataclass(frozen=True, slots=True)
+class SaveOutcomes:
+    """Note what became of children's updates, and forget the forwarded window that they were in, if any."""
+
+    outcomes: tuple[tuple[UpdateId, Settled], ...]
+    forwarded: UpdateId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SaveRelease:
+    """Keep a release and the outcomes of the window that made it, in one transaction."""
+
+    released: Released
+    outcomes: tuple[tuple[UpdateId, Settled], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SaveBundle:
+    """Keep a new bundle and its release 0; everything about the old one but its digest is forgotten."""
+
+    digest: bytes
+    data: bytes
+    released: Released
+
+
+Event = LinkUp | LinkDown | Timer | Stop | Arrived | Fetched | Published | BundleGiven
+Save = SaveUpdate | SaveForward | SaveAck | SaveOutcomes | SaveRelease | SaveBundle
+Action = SetTimer | Fact | Finished | Send | Upload | Fetch | PublishBlob | Retire | Save

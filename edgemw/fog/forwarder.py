@@ -1,0 +1,169 @@
+"""A fog node with a parent: merges its children's updates into one and sends it up, brings releases down.
+
+A forwarded window has an identity of its own, which the parent counts once. This node remembers whose updates are in it
+and passes the outcome on to them.
+"""
+
+from __future__ import annotations
+
+from edgemw.compression.merge import merge
+from edgemw.compression.table import codec_named
+from edgemw.core.events import Fact, Finished, LinkUp, SetTimer, Stop, Timer
+from edgemw.core.ids import Place, UpdateId
+from edgemw.fog.announcer import Announcer
+from edgemw.fog.collector import Collector
+from edgemw.fog.events import Action, Event, FogMemory, Forwarded, SaveAck, SaveForward, SaveOutcomes, Settled
+from edgemw.fog.window import WindowOptions, parts_of, tally_of
+from edgemw.wire import topics
+from edgemw.wire.messages import Ack, Blob, Frame, Outcome, Presence, ReleaseManifest, TaskManifest, Update
+from edgemw.wire.pending import Pending
+from edgemw.wire.traffic import Arrived, Fetch, Fetched, Published, Upload
+
+WINDOW, RESEND = "window", "resend"
+
+
+class Forwarder:
+    """See the module. `handle` is the only way in."""
+
+    def __init__(self, place: Place, task: str, options: WindowOptions, memory: FogMemory, now: float) -> None:
+        self._place, self._task = place, task
+        self._collector = Collector(place, task, options, memory)
+        self._announcer = Announcer(place, task)
+        self._pending = Pending()
+        self._members: dict[UpdateId, tuple[UpdateId, ...]] = {}
+        for forwarded in memory.forwarded:
+            self._members[forwarded.frame.id] = forwarded.members
+            self._pending.add(forwarded.frame, now, acknowledged=forwarded.acknowledged)
+        self._seq = 0
+        self._bundle: Blob | None = None
+        self._release: ReleaseManifest | None = None
+        self._announced = -1
+        self._stopping = False
+        self._late = self._returned = ""
+
+    @property
+    def state(self) -> str:
+        """One word: waiting, fetching, collecting."""
+        if self._release is None:
+            return "waiting"
+        return "collecting" if self._announced == self._release.number else "fetching"
+
+    @property
+    def reason(self) -> str:
+        """Why something is not right; empty when all is."""
+        return "; ".join(filter(None, (self._late, self._returned)))
+
+    def facts(self) -> dict[str, int | float | str]:
+        """Numbers for `status`."""
+        window = self._collector.window
+        return {
+            "release": self._announced,
+            "children": window.present,
+            "window": len(window),
+            "late": len(window.late),
+            "updates_pending": len(self._pending),
+        }
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """Take one event; returns what the shell has to do, in order."""
+        return [*self._take(event, now), *self._advance(now)]
+
+    def _take(self, event: Event, now: float) -> list[Action]:
+        match event:
+            case LinkUp():
+                self._pending.hurry(now)
+                return [*self._announcer.again(), *self._resend(now)]
+            case Arrived(topic=topic, frame=frame):
+                return self._from_above(frame, now) if topic.domain == self._place.parent else self._from_below(frame)
+            case Fetched(blob=blob, data=data):
+                return self._on_blob(blob, data, now)
+            case Published(blob=blob):
+                return self._announcer.on_published(blob)
+            case Timer(name=name) if name == RESEND:
+                return self._resend(now)
+            case Stop():
+                self._stopping = True
+                return [Finished()]
+            case _:
+                return []
+
+    def _from_below(self, frame: Frame) -> list[Action]:
+        match frame.message:
+            case Presence() as presence:
+                self._collector.on_presence(frame, presence)
+            case Update() as update:
+                return self._collector.on_update(frame, update)
+        return []
+
+    def _from_above(self, frame: Frame, now: float) -> list[Action]:
+        parent = self._place.parent
+        match frame.message:
+            case TaskManifest(blob=blob) if self._bundle is None or blob.digest != self._bundle.digest:
+                self._bundle = blob
+                return [Fetch(parent, blob)]
+            case ReleaseManifest() as manifest if self._newer(manifest):
+                self._release = manifest
+                return [Fetch(parent, manifest.theta)]
+            case Ack(boot=boot, seq=seq):
+                update = UpdateId(self._place.node, boot, seq)
+                return [SaveAck(update)] if self._pending.acknowledge(update, now) else []
+            case Outcome() as outcome:
+                return self._on_outcome(outcome)
+        return []
+
+    def _newer(self, manifest: ReleaseManifest) -> bool:
+        old = self._release
+        return old is None or manifest.run != old.run or (manifest.number >= old.number and manifest != old)
+
+    def _on_blob(self, blob: Blob, data: bytes, now: float) -> list[Action]:
+        actions: list[Action] = []
+        if self._bundle is not None and blob.digest == self._bundle.digest:
+            actions += self._announcer.task(blob, data)
+        manifest = self._release
+        if manifest is not None and blob.digest == manifest.theta.digest:
+            self._announced = manifest.number
+            self._collector.begin(manifest, now)
+            actions += [*self._announcer.release(manifest, data), Fact("release", {"release": manifest.number})]
+        return actions
+
+    def _on_outcome(self, outcome: Outcome) -> list[Action]:
+        update = UpdateId(self._place.node, outcome.boot, outcome.seq)
+        members = self._members.pop(update, None)
+        if self._pending.settle(update) is None or members is None:
+            return []
+        self._returned = "" if outcome.counted else f"window {update} was returned: {outcome.reason}"
+        settled = Settled(outcome.counted, outcome.release, outcome.reason)
+        outcomes = tuple((member, settled) for member in members)
+        return [SaveOutcomes(outcomes, update), *self._collector.settle(outcomes)]
+
+    def _advance(self, now: float) -> list[Action]:
+        window = self._collector.window
+        if self._release is None or not window.ready(now):
+            return [SetTimer(WINDOW, window.deadline)] if len(window) and window.deadline > now else []
+        late, by_deadline = window.late, now >= window.deadline
+        frames = window.close(now)
+        frame = Frame(self._task, self._place.node, self._place.boot, self._seq, self._merged(frames, self._release))
+        self._seq += 1
+        forwarded = Forwarded(frame, tuple(f.id for f in frames))
+        self._members[frame.id] = forwarded.members
+        self._pending.add(frame, now)
+        missed = f"the deadline closed the last window without {', '.join(late[:8])}"
+        self._late = missed if late and by_deadline else ""
+        values: dict[str, int | float | str] = {"updates": len(frames), "late": len(late), "release": self._release.number}
+        timer = SetTimer(RESEND, self._pending.next_due() or now)
+        return [SaveForward(forwarded), self._upload(frame), timer, Fact("window_closed", values)]
+
+    def _merged(self, frames: list[Frame], release: ReleaseManifest) -> Update:
+        tally, report_on = tally_of(frames)
+        parts = parts_of(frames)
+        sections = merge(codec_named(release.codec), parts).sections if parts else ()
+        return Update(release.run, release.codec, release.theta.size // 4, sections, tally, report_on)
+
+    def _resend(self, now: float) -> list[Action]:
+        actions: list[Action] = [self._upload(frame) for frame in self._pending.due(now)]
+        due = self._pending.next_due()
+        return [*actions, SetTimer(RESEND, due)] if due is not None else actions
+
+    def _upload(self, frame: Frame) -> Upload:
+        place = self._place
+        return Upload(topics.build(place.net, place.parent, "update", node=place.node, task=self._task), frame)

@@ -1,0 +1,69 @@
+"""The server step: from a merged window to the next theta. Only the top does this.
+
+mean  = sum_b s(tau_b) decode(section_b) / sum_b s(tau_b) weight_b       tau_b = release - base of section b
+average   theta += lr mean                                               FedAvg, arXiv:1602.05629, algorithm 1
+momentum  m <- beta m + mean ; theta += lr m                             FedAvgM, arXiv:1909.06335, section 4.3
+adam      m <- b1 m + (1 - b1) mean ; v <- b2 v + (1 - b2) mean^2 ;
+          theta += lr m / (sqrt(v) + tau)                                FedAdam, arXiv:2003.00295, algorithm 2
+s(tau) = 1 / sqrt(1 + tau), or 1                                         FedBuff, arXiv:2106.06639, section 5
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgemw.compression.codec import Codec
+from edgemw.core.bundle import Vector
+from edgemw.core.encoded import Encoded
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """The server's optimiser; `tau` is FedAdam's floor under the square root, `staleness` is "sqrt" or "none"."""
+
+    optimizer: str = "average"
+    lr: float = 1.0
+    momentum: float = 0.9
+    beta1: float = 0.9
+    beta2: float = 0.99
+    tau: float = 1e-3
+    staleness: str = "sqrt"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """Theta and the optimiser's moments, each float32[P]."""
+
+    theta: Vector
+    first: Vector | None = None
+    second: Vector | None = None
+
+
+def mean_update(codec: Codec, merged: Encoded, release: int, staleness: str) -> Vector:
+    """The weighted mean of the devices' deltas, float32[P]; older bases weigh less."""
+    total = np.zeros(merged.size, np.float64)
+    weight = 0.0
+    for section in merged.sections:
+        discount = 1 / math.sqrt(1 + max(0, release - section.base)) if staleness == "sqrt" else 1.0
+        total += discount * codec.decode(section.payload, merged.size)
+        weight += discount * section.weight
+    return (total / weight).astype(np.float32)
+
+
+def server_step(state: ServerState, mean: Vector, options: ServerOptions) -> ServerState:
+    """The next theta and moments; the state given stays as it is."""
+    lr = np.float32(options.lr)
+    zero = np.zeros_like(state.theta)
+    if options.optimizer == "momentum":
+        first = (state.first if state.first is not None else zero) * np.float32(options.momentum) + mean
+        return ServerState(state.theta + lr * first, first)
+    if options.optimizer == "adam":
+        b1, b2 = np.float32(options.beta1), np.float32(options.beta2)
+        first = b1 * (state.first if state.first is not None else zero) + (1 - b1) * mean
+        second = b2 * (state.second if state.second is not None else zero) + (1 - b2) * mean * mean
+        theta = state.theta + lr * first / (np.sqrt(second) + np.float32(options.tau))
+        return ServerState(theta.astype(np.float32), first, second)
+    return ServerState(state.theta + lr * mean)

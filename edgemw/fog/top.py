@@ -1,0 +1,288 @@
+"""The fog node without a parent: turns every window into the next release.
+
+Rules:
+    a release, the optimiser's state and the outcomes of the window that made it are kept in one transaction, before
+    anybody hears of them; a restarted top goes on from its last release
+    the last release asks for a measurement only; when that is in, the run is finished
+    a window in which nobody could train makes a release with the same theta, so that the next attempt can be made
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgemw.compression.lattice import next_step
+from edgemw.compression.merge import merge
+from edgemw.compression.table import codec_named
+from edgemw.core.bundle import Bundle, Vector, read_bundle
+from edgemw.core.encoded import Encoded
+from edgemw.core.errors import BundleError
+from edgemw.core.events import Fact, Finished, LinkUp, SetTimer, Stop
+from edgemw.core.ids import Place
+from edgemw.core.plan import Plan, Tally
+from edgemw.fog.announcer import Announcer
+from edgemw.fog.collector import Collector
+from edgemw.fog.events import (
+    Action,
+    BundleGiven,
+    Event,
+    FogMemory,
+    Released,
+    SaveBundle,
+    SaveRelease,
+    Settled,
+    Totals,
+)
+from edgemw.fog.server import ServerOptions, ServerState, mean_update, server_step
+from edgemw.fog.window import MEASURED, WindowOptions, parts_of, tally_of
+from edgemw.wire import topics
+from edgemw.wire.chunks import blob_of
+from edgemw.wire.messages import Frame, Presence, ReleaseManifest, RoundReport, TaskManifest, Update
+from edgemw.wire.traffic import Arrived, Fetch, Fetched, Published, Send
+
+WINDOW = "window"
+
+
+@dataclass(frozen=True, slots=True)
+class TopOptions:
+    """How the top trains.
+
+    Attributes:
+        window: when a window closes.
+        server: the server's optimiser.
+        plan: changes to the bundle's training defaults, by the names of Plan.
+        rounds: releases to make; 0 is without end.
+        target: stop once the first metric is at least this; 0 is off.
+        codec, codec_dtype, kappa: how updates are encoded.
+    """
+
+    window: WindowOptions
+    server: ServerOptions
+    plan: dict[str, int | float | str]
+    rounds: int = 0
+    target: float = 0.0
+    codec: str = "lattice"
+    codec_dtype: str = "float32"
+    kappa: float = 4.0
+
+
+class Top:
+    """See the module. `handle` is the only way in."""
+
+    def __init__(self, place: Place, task: str, options: TopOptions, memory: FogMemory, now: float) -> None:
+        self._place, self._task, self._options = place, task, options
+        self._collector = Collector(place, task, options.window, memory)
+        self._announcer = Announcer(place, task)
+        self._known = set(memory.bundles_known)
+        self._fetching = b""
+        self._released: Released | None = None
+        self._stopping = self._finished = False
+        self._reason = ""
+        self._start: list[Action] = []
+        if memory.bundle is not None and memory.released is not None:
+            self._known.add(blob_of(memory.bundle).digest)
+            released = replace(memory.released, manifest=self._asking(memory.released.manifest))
+            self._start = [*self._announcer.task(blob_of(memory.bundle), memory.bundle), *self._begin(released, now)]
+
+    @property
+    def state(self) -> str:
+        """One word: waiting (for a bundle), collecting, measuring, finished."""
+        if self._released is None:
+            return "waiting"
+        if self._finished:
+            return "finished"
+        return "collecting" if self._released.manifest.train else "measuring"
+
+    @property
+    def reason(self) -> str:
+        """Why something is not right; empty when all is."""
+        return self._reason
+
+    def facts(self) -> dict[str, int | float | str]:
+        """Numbers for `status`."""
+        window = self._collector.window
+        facts: dict[str, int | float | str] = {"children": window.present, "window": len(window), "late": len(window.late)}
+        if self._released is not None:
+            totals = self._released.totals
+            facts |= {
+                "release": self._released.manifest.number,
+                "updates_counted": totals.updates,
+                "weight_counted": totals.weight,
+            }
+        return facts
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """Take one event; returns what the shell has to do, in order."""
+        return [*self._take(event, now), *self._advance(now)]
+
+    def _take(self, event: Event, now: float) -> list[Action]:
+        match event:
+            case LinkUp():
+                start, self._start = self._start, []
+                return start or self._announcer.again()
+            case Arrived(frame=frame):
+                return self._on_frame(frame)
+            case Fetched(blob=blob, data=data) if blob.digest == self._fetching:
+                return self._on_bundle(data, now)
+            case BundleGiven(data=data):
+                return [] if blob_of(data).digest in self._known else self._on_bundle(data, now)
+            case Published(blob=blob):
+                return self._announcer.on_published(blob)
+            case Stop():
+                self._stopping = True
+                return []
+            case _:
+                return []
+
+    def _on_frame(self, frame: Frame) -> list[Action]:
+        match frame.message:
+            case Presence() as presence:
+                self._collector.on_presence(frame, presence)
+            case Update() as update:
+                return self._collector.on_update(frame, update)
+            case TaskManifest(blob=blob) if frame.node != self._place.node and blob.digest not in self._known:
+                self._fetching = blob.digest
+                return [Fetch(self._place.node, blob)]
+        return []
+
+    # -- releases
+
+    def _on_bundle(self, data: bytes, now: float) -> list[Action]:
+        blob = blob_of(data)
+        try:
+            bundle = read_bundle(data)
+        except BundleError as error:
+            self._reason = f"bundle {blob.name} refused: {error}"
+            return [Fact("task_refused", {"reason": str(error)})]
+        if bundle.manifest.name != self._task:
+            self._reason = f"bundle {blob.name} is for task {bundle.manifest.name!r}, not {self._task!r}"
+            return [Fact("task_refused", {"reason": self._reason})]
+        self._known.add(blob.digest)
+        self._reason, self._finished = "", False
+        old = self._released.manifest.run if self._released else -1
+        manifest = self._asking(self._first_release(bundle, blob.digest, max(self._place.boot, old + 1)))
+        released = Released(manifest, bundle.theta0)
+        return [SaveBundle(blob.digest, data, released), *self._announcer.task(blob, data), *self._begin(released, now)]
+
+    def _first_release(self, bundle: Bundle, digest: bytes, run: int) -> ReleaseManifest:
+        options = self._options
+        return ReleaseManifest(
+            run=run,
+            number=0,
+            bundle=digest,
+            theta=blob_of(_bytes(bundle.theta0)),
+            train=True,
+            codec=options.codec,
+            codec_dtype=options.codec_dtype,
+            step=0.0,
+            plan=_plan(bundle, options.plan),
+            max_staleness=options.window.max_staleness,
+        )
+
+    def _asking(self, manifest: ReleaseManifest) -> ReleaseManifest:
+        rounds = self._options.rounds
+        return replace(manifest, train=not self._stopping and (rounds == 0 or manifest.number < rounds))
+
+    def _begin(self, released: Released, now: float) -> list[Action]:
+        self._released = released
+        self._collector.begin(released.manifest, now)
+        values: dict[str, int | float | str] = {"release": released.manifest.number, "step": released.manifest.step}
+        return [*self._announcer.release(released.manifest, _bytes(released.theta)), Fact("release", values)]
+
+    # -- rounds
+
+    def _advance(self, now: float) -> list[Action]:
+        window = self._collector.window
+        actions: list[Action] = []
+        if self._released is not None and window.ready(now):
+            actions = self._close(self._released, now)
+        elif len(window) and window.deadline > now:
+            actions = [SetTimer(WINDOW, window.deadline)]
+        alone = not (len(window) or window.present)
+        if self._stopping and (self._finished or self._released is None or alone):
+            actions.append(Finished())
+        return actions
+
+    def _close(self, released: Released, now: float) -> list[Action]:
+        manifest, late = released.manifest, self._collector.window.late
+        frames = self._collector.window.close(now)
+        tally, report_on = tally_of(frames)
+        parts = parts_of(frames)
+        released = replace(released, totals=_counted(released.totals, parts, tally))
+        if not manifest.train and not parts:
+            return self._measured(released, frames, self._report(released, tally, report_on, late, finished=True))
+        nxt, reason = self._next_release(released, parts)
+        self._reason = reason
+        report = self._report(released, tally, report_on, late, finished=False)
+        if self._reached(tally):
+            nxt = replace(nxt, manifest=replace(nxt.manifest, train=False))
+        settled = Settled(not reason, nxt.manifest.number, reason)
+        outcomes = tuple((frame.id, settled) for frame in frames)
+        return [SaveRelease(nxt, outcomes), *self._begin(nxt, now), *self._collector.settle(outcomes), *report]
+
+    def _measured(self, released: Released, frames: list[Frame], report: list[Action]) -> list[Action]:
+        self._released, self._finished = released, True
+        settled = Settled(True, released.manifest.number, "")
+        outcomes = tuple((frame.id, settled) for frame in frames)
+        return [SaveRelease(released, outcomes), *self._collector.settle(outcomes), *report]
+
+    def _next_release(self, released: Released, parts: list[Encoded]) -> tuple[Released, str]:
+        manifest, options = released.manifest, self._options
+        state = ServerState(released.theta, released.first, released.second)
+        step, reason = manifest.step, ""
+        if parts:
+            codec = codec_named(manifest.codec)
+            merged = merge(codec, parts)
+            mean = mean_update(codec, merged, manifest.number, options.server.staleness)
+            state = server_step(state, mean, options.server)
+            energy = sum(section.energy for section in merged.sections)
+            if codec.stepped and energy > 0:
+                step = next_step(options.kappa, energy, merged.count, merged.size)
+        if not np.isfinite(state.theta).all():
+            reason = f"release {manifest.number + 1} would hold NaN or infinite values; the window was returned"
+            state = ServerState(released.theta, released.first, released.second)
+        nxt = replace(manifest, number=manifest.number + 1, theta=blob_of(_bytes(state.theta)), step=step)
+        totals = released.totals if not reason else (self._released or released).totals
+        return Released(self._asking(nxt), state.theta, state.first, state.second, totals), reason
+
+    def _reached(self, tally: Tally) -> bool:
+        measured = [value for name, value in tally.items() if name.startswith(MEASURED) and value[1] > 0]
+        return bool(self._options.target and measured and measured[0][0] / measured[0][1] >= self._options.target)
+
+    def _report(self, released: Released, tally: Tally, on: int, late: tuple[str, ...], *, finished: bool) -> list[Action]:
+        totals = released.totals
+        facts: dict[str, int | float | str] = {
+            name.removeprefix(MEASURED): value / weight for name, (value, weight) in tally.items() if weight > 0
+        }
+        facts |= {
+            "measured": on,
+            "uplink_bytes": totals.uplink_bytes,
+            "downlink_bytes": totals.downlink_bytes,
+            "updates_counted": totals.updates,
+            "weight_counted": totals.weight,
+            "children": self._collector.window.present,
+        }
+        place = self._place
+        report = RoundReport(released.manifest.number, finished, facts, late[:64])
+        topic = topics.build(place.net, place.node, "event", node=place.node, task=self._task)
+        return [Send(topic, Frame(self._task, place.node, place.boot, 0, report)), Fact("round", facts)]
+
+
+def _counted(totals: Totals, parts: list[Encoded], tally: Tally) -> Totals:
+    return Totals(
+        totals.updates + sum(part.count for part in parts),
+        totals.weight + sum(part.weight for part in parts),
+        totals.uplink_bytes + int(tally.get("uplink", (0, 0))[0]),
+        totals.downlink_bytes + int(tally.get("downlink", (0, 0))[0]),
+    )
+
+
+def _plan(bundle: Bundle, changes: dict[str, int | float | str]) -> Plan:
+    known = {name: value for name, value in bundle.manifest.training.items() if name in Plan.__dataclass_fields__}
+    return Plan(**(known | changes))  # type: ignore[arg-type]  # the manifest and the settings were checked when read
+
+
+def _bytes(theta: Vector) -> bytes:
+    return theta.astype("<f4").tobytes()

@@ -1,0 +1,130 @@
+"""The window: whose updates are being merged, until when.
+
+    ready  =  every child that is there has answered the current release          (k = all)
+              or k updates are in                                                 (k = a number)
+              or the deadline has passed, with at least `quorum` updates in
+
+A child that goes is not waited for; one that is late answers into a later window. A child answers with an update, or with
+an update without sections when it has nothing to add. Source of the buffer: FedBuff, arXiv:2106.06639.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgemw.core.encoded import Encoded
+from edgemw.core.ids import UpdateId
+from edgemw.core.plan import Tally, add_tallies
+from edgemw.wire.messages import Frame, Presence, Update, encoded_of
+
+MEASURED = "test."  # names of sums that describe one release; all others add over time
+
+
+@dataclass(frozen=True, slots=True)
+class WindowOptions:
+    """When a window closes.
+
+    Attributes:
+        k: updates that close it; 0 is every child that is there.
+        deadline_s: seconds after the release (or the last close) from which the quorum is enough.
+        quorum: least updates at the deadline.
+        max_staleness: releases that an update may be behind.
+        children: how many children are expected to appear; 0 is unknown.
+    """
+
+    k: int = 0
+    deadline_s: float = 30.0
+    quorum: int = 1
+    max_staleness: int = 4
+    children: int = 0
+
+
+class Window:
+    """The updates that wait to be merged, and the children that are waited for."""
+
+    def __init__(self, options: WindowOptions) -> None:
+        self._options = options
+        self._frames: dict[UpdateId, Frame] = {}
+        self._children: dict[str, tuple[bool, int]] = {}  # present, boot
+        self._answered: dict[str, int] = {}
+        self._release = -1
+        self._deadline = float("inf")
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    @property
+    def deadline(self) -> float:
+        """When the quorum becomes enough."""
+        return self._deadline
+
+    @property
+    def members(self) -> tuple[UpdateId, ...]:
+        """Identities of the updates in the window."""
+        return tuple(self._frames)
+
+    @property
+    def late(self) -> tuple[str, ...]:
+        """Children that are there and have not answered the current release."""
+        here = [child for child, (present, _) in self._children.items() if present]
+        return tuple(sorted(child for child in here if self._answered.get(child, -1) < self._release))
+
+    @property
+    def present(self) -> int:
+        """How many children are there."""
+        return sum(present for present, _ in self._children.values())
+
+    def presence(self, child: str, boot: int, message: Presence) -> None:
+        """Note a birth or a will; the will of an earlier life is ignored."""
+        known = self._children.get(child)
+        if known is None or boot >= known[1]:
+            self._children[child] = (message.state == "online", boot)
+
+    def begin(self, release: int, now: float) -> None:
+        """A new release is out: everybody is asked again."""
+        self._release = release
+        self._deadline = now + self._options.deadline_s
+
+    def add(self, frame: Frame) -> None:
+        """Take a child's update."""
+        self._frames[frame.id] = frame
+        update = frame.message
+        assert isinstance(update, Update)
+        newest = max([update.report_on, *(section.base for section in update.sections)])
+        self._answered[frame.node] = max(newest, self._answered.get(frame.node, -1))
+        self._children.setdefault(frame.node, (True, frame.boot))  # its birth may be on its way still
+
+    def ready(self, now: float) -> bool:
+        """Whether to close now."""
+        count = len(self._frames)
+        if count == 0:
+            return False
+        if now >= self._deadline:
+            return count >= self._options.quorum
+        if self._options.k:
+            return count >= self._options.k
+        unseen = self._options.children - len(self._children)
+        return unseen <= 0 and not self.late and count >= self._options.quorum
+
+    def close(self, now: float) -> list[Frame]:
+        """Empty the window and give its updates."""
+        frames = list(self._frames.values())
+        self._frames.clear()
+        self._deadline = now + self._options.deadline_s
+        return frames
+
+
+def parts_of(frames: list[Frame]) -> list[Encoded]:
+    """The encodings in the updates that carry one."""
+    return [encoded_of(frame) for frame in frames if isinstance(frame.message, Update) and frame.message.sections]
+
+
+def tally_of(frames: list[Frame]) -> tuple[Tally, int]:
+    """The sums of all updates, and the newest release that any of them measured; measures of older ones are left out."""
+    updates = [frame.message for frame in frames if isinstance(frame.message, Update)]
+    report_on = max((update.report_on for update in updates), default=-1)
+    kept = [
+        {name: value for name, value in u.tally.items() if u.report_on == report_on or not name.startswith(MEASURED)}
+        for u in updates
+    ]
+    return add_tallies(kept), report_on

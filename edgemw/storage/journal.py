@@ -1,0 +1,106 @@
+"""What a fog node keeps: the open window, outcomes, and at the top the release and its bundle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from edgemw.core.ids import UpdateId
+from edgemw.storage.database import Database
+from edgemw.wire.messages import Frame, pack, unpack
+
+KEPT_OUTCOMES = 64  # per child, as the ledger
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeRow:
+    """What became of a child's update."""
+
+    update: UpdateId
+    counted: bool
+    release: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRow:
+    """A release; vectors are float32 little endian. `manifest` is the frame that announces it."""
+
+    manifest: Frame
+    theta: bytes
+    first: bytes | None
+    second: bytes | None
+    updates: int
+    weight: int
+    uplink_bytes: int
+    downlink_bytes: int
+
+
+def put_window(db: Database, frame: Frame) -> None:
+    """Keep a child's update in the open window."""
+    key = frame.task, frame.node, frame.boot, frame.seq
+    db.execute("INSERT OR REPLACE INTO window VALUES (?, ?, ?, ?, ?)", *key, pack(frame))
+
+
+def open_window(db: Database, task: str) -> list[Frame]:
+    """The updates of the open window in order of identity."""
+    rows: list[Any] = db.execute("SELECT frame FROM window WHERE task = ? ORDER BY node, boot, seq", task)
+    return [unpack(frame) for (frame,) in rows]
+
+
+def take_from_window(db: Database, task: str, update: UpdateId) -> None:
+    """Remove an update from the open window."""
+    sql = "DELETE FROM window WHERE task = ? AND node = ? AND boot = ? AND seq = ?"
+    db.execute(sql, task, update.node, update.boot, update.seq)
+
+
+def put_outcome(db: Database, task: str, row: OutcomeRow) -> None:
+    """Keep an outcome; of each child the last KEPT_OUTCOMES stay."""
+    update = row.update
+    take_from_window(db, task, update)
+    db.execute(
+        "INSERT OR REPLACE INTO settled VALUES (?, ?, ?, ?, ?, ?, ?)",
+        task, update.node, update.boot, update.seq, row.counted, row.release, row.reason,
+    )  # fmt: skip
+    db.execute(
+        "DELETE FROM settled WHERE task = ?1 AND node = ?2 AND (boot, seq) NOT IN "
+        "(SELECT boot, seq FROM settled WHERE task = ?1 AND node = ?2 ORDER BY boot DESC, seq DESC LIMIT ?3)",
+        task, update.node, KEPT_OUTCOMES,
+    )  # fmt: skip
+
+
+def outcomes(db: Database, task: str) -> list[OutcomeRow]:
+    """The outcomes that are kept."""
+    rows: list[Any] = db.execute("SELECT node, boot, seq, counted, release, reason FROM settled WHERE task = ?", task)
+    return [
+        OutcomeRow(UpdateId(node, boot, seq), bool(counted), release, reason)
+        for node, boot, seq, counted, release, reason in rows
+    ]
+
+
+def put_bundle(db: Database, task: str, digest: bytes, data: bytes) -> None:
+    """Make this the task's bundle; of earlier ones the digest stays."""
+    db.execute("UPDATE bundle SET data = NULL WHERE task = ?", task)
+    db.execute("INSERT OR REPLACE INTO bundle VALUES (?, ?, ?)", task, digest, data)
+
+
+def bundles(db: Database, task: str) -> dict[bytes, bytes | None]:
+    """Digests of all bundles that the task ever had; the present one with its data."""
+    rows: list[Any] = db.execute("SELECT digest, data FROM bundle WHERE task = ?", task)
+    return dict(rows)
+
+
+def put_release(db: Database, task: str, row: ReleaseRow) -> None:
+    """Keep the current release."""
+    db.execute(
+        "INSERT OR REPLACE INTO release VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        task, pack(row.manifest), row.theta, row.first, row.second,
+        row.updates, row.weight, row.uplink_bytes, row.downlink_bytes,
+    )  # fmt: skip
+
+
+def release(db: Database, task: str) -> ReleaseRow | None:
+    """The current release, if there is one."""
+    sql = "SELECT manifest, theta, first, second, updates, weight, uplink_bytes, downlink_bytes FROM release WHERE task = ?"
+    rows: list[Any] = db.execute(sql, task)
+    return ReleaseRow(unpack(rows[0][0]), *rows[0][1:]) if rows else None

@@ -1,0 +1,74 @@
+"""Updates on their way up, of a device or a fog node, and what a device keeps between rounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from edgemw.core.ids import UpdateId
+from edgemw.storage.database import Database
+from edgemw.wire.messages import Frame, pack, unpack
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRow:
+    """A device's memory of a task; `residual` is float32[P] little endian, or None for zeros."""
+
+    run: int
+    trained_on: int
+    measured_on: int
+    residual: bytes | None
+    updates_sent: int
+    weight_sent: int
+    updates_returned: int
+    weight_returned: int
+
+
+def put_update(db: Database, frame: Frame, members: bytes | None = None) -> None:
+    """Keep an update that has not been sent yet."""
+    db.execute(
+        "INSERT OR REPLACE INTO outbox (task, boot, seq, frame, members) VALUES (?, ?, ?, ?, ?)",
+        frame.task, frame.boot, frame.seq, pack(frame), members,
+    )  # fmt: skip
+
+
+def acknowledge(db: Database, task: str, update: UpdateId) -> None:
+    """Note that the receiver has it."""
+    db.execute("UPDATE outbox SET acknowledged = 1 WHERE task = ? AND boot = ? AND seq = ?", task, update.boot, update.seq)
+
+
+def forget(db: Database, task: str, update: UpdateId) -> None:
+    """Drop an update whose outcome is known."""
+    db.execute("DELETE FROM outbox WHERE task = ? AND boot = ? AND seq = ?", task, update.boot, update.seq)
+
+
+def kept_updates(db: Database, task: str) -> list[tuple[Frame, bytes | None, bool]]:
+    """Updates without an outcome, oldest first: frame, members, acknowledged."""
+    sql = "SELECT frame, members, acknowledged FROM outbox WHERE task = ? ORDER BY boot, seq"
+    rows: list[Any] = db.execute(sql, task)
+    return [(unpack(frame), members, bool(acknowledged)) for frame, members, acknowledged in rows]
+
+
+def put_device_row(db: Database, task: str, row: DeviceRow) -> None:
+    """Keep a device's memory of a task."""
+    db.execute(
+        "INSERT OR REPLACE INTO device_task VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        task, row.run, row.trained_on, row.measured_on, row.residual, row.updates_sent, row.weight_sent,
+        row.updates_returned, row.weight_returned,
+    )  # fmt: skip
+
+
+def device_row(db: Database, task: str) -> DeviceRow | None:
+    """A device's memory of a task, if it has one."""
+    columns = "run, trained_on, measured_on, residual, updates_sent, weight_sent, updates_returned, weight_returned"
+    sql = f"SELECT {columns} FROM device_task WHERE task = ?"  # noqa: S608  (the columns stand one line above)
+    rows: list[Any] = db.execute(sql, task)
+    return DeviceRow(*rows[0]) if rows else None
+
+
+def known_tasks(db: Database) -> list[str]:
+    """Tasks that this node has anything about."""
+    sql = (
+        "SELECT task FROM device_task UNION SELECT task FROM outbox UNION SELECT task FROM window UNION SELECT task FROM release"
+    )
+    return [str(row[0]) for row in db.execute(sql)]

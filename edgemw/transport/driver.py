@@ -1,0 +1,161 @@
+"""Lets the event loop drive an MQTT client that has no thread of its own.
+
+Readable: read. Something to send: write once per turn of the loop, and wait for the socket only when its buffer is
+full. A tick keeps the client's pings going and notices a broker that has gone silent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Protocol
+
+SILENCE_KEEPALIVES = 1.5
+MAX_TICK_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class Steps(Protocol):
+    """What is driven: the part of paho's client for a foreign event loop."""
+
+    @property
+    def keepalive(self) -> int:
+        """Seconds; 0 for none. The broker may have changed what was asked for."""
+        ...
+
+    def loop_read(self) -> int:
+        """Handle at least one packet, or what there is of it."""
+        ...
+
+    def loop_write(self) -> int:
+        """Send as much as the socket takes."""
+        ...
+
+    def loop_misc(self) -> int:
+        """Ping when it is time."""
+        ...
+
+    def want_write(self) -> bool:
+        """Whether something is left to send."""
+        ...
+
+
+class SocketDriver:
+    """Drives one client over one socket until either is lost."""
+
+    def __init__(
+        self, steps: Steps, *, end: Callable[[str], None], progressed: Callable[[], None], overdue: Callable[[], bool]
+    ) -> None:
+        """Prepare.
+
+        Args:
+            end: called with a reason when the connection must be given up.
+            progressed: called when a socket that was full takes more.
+            overdue: asked at each tick whether the broker owes an answer for too long.
+        """
+        self._steps = steps
+        self._end = end
+        self._progressed = progressed
+        self._overdue = overdue
+        self._loop = asyncio.get_running_loop()
+        self._socket: socket.socket | None = None
+        self._write_planned = False
+        self._blocked = False
+        self._reading = False
+        self._ticker: asyncio.TimerHandle | None = None
+        self._heard_s = self._ticked_s = self._loop.time()
+
+    @property
+    def attached(self) -> bool:
+        """Whether there is a socket."""
+        return self._socket is not None
+
+    def attach(self, opened: socket.socket) -> None:
+        """Begin to drive."""
+        self._socket = opened
+        self._heard_s = self._ticked_s = self._loop.time()
+        self.resume_reading()
+        self._write()
+        self._tick()
+
+    def detach(self) -> socket.socket | None:
+        """Let go of the socket, which is returned open; None when it was gone already."""
+        opened, self._socket = self._socket, None
+        if self._ticker is not None:
+            self._ticker.cancel()
+        if opened is not None:
+            self._loop.remove_reader(opened)
+            self._loop.remove_writer(opened)
+        return opened
+
+    def pause_reading(self) -> None:
+        """Leave what arrives in the socket."""
+        self._reading = False
+        if self._socket is not None:
+            self._loop.remove_reader(self._socket)
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        self._reading = True
+        if self._socket is not None:
+            self._loop.add_reader(self._socket, self._on_readable)
+            self._read_what_tls_holds()
+
+    def plan_write(self) -> None:
+        """Something is to be sent: in this turn of the loop, with whatever else comes up in it."""
+        if self._socket is not None and not self._write_planned and not self._blocked:
+            self._write_planned = True
+            self._loop.call_soon(self._write)
+
+    def _on_readable(self) -> None:
+        self._heard_s = self._loop.time()
+        self._run(self._steps.loop_read)
+        self._read_what_tls_holds()
+
+    def _read_what_tls_holds(self) -> None:
+        # Decrypted bytes wait in the TLS layer, where the loop cannot see them.
+        while self._reading and isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            self._run(self._steps.loop_read)
+
+    def _on_writable(self) -> None:
+        self._heard_s = self._loop.time()  # a full buffer has drained, so the other side is there
+        self._progressed()
+        self._write()
+
+    def _write(self) -> None:
+        self._write_planned = False
+        if self._socket is not None:
+            self._run(self._steps.loop_write)
+        if self._socket is None:
+            return
+        self._blocked = self._steps.want_write()
+        if self._blocked:
+            self._loop.add_writer(self._socket, self._on_writable)
+        else:
+            self._loop.remove_writer(self._socket)
+
+    def _tick(self) -> None:
+        now_s = self._loop.time()
+        keepalive_s = self._steps.keepalive
+        tick_s = min(MAX_TICK_S, max(keepalive_s, 1) / 20)
+        self._heard_s += max(0.0, now_s - self._ticked_s - 2 * tick_s)  # a blocked loop hears nothing: that is not silence
+        self._ticked_s = now_s
+        self._run(self._steps.loop_misc)
+        if keepalive_s and now_s - self._heard_s > SILENCE_KEEPALIVES * keepalive_s:
+            self._end(f"nothing heard from the broker for {SILENCE_KEEPALIVES * keepalive_s:g} s")
+        elif self._overdue():
+            self._end("the broker does not acknowledge")
+        if self._socket is not None:
+            self._ticker = self._loop.call_later(tick_s, self._tick)
+
+    def _run(self, step: Callable[[], int]) -> None:
+        try:
+            step()
+        except Exception as error:
+            # The client parses what the network sends; whatever it stumbles on ends this connection, not the loop.
+            log.exception("the MQTT client failed")
+            self._end(f"the client failed on what it received ({type(error).__name__}: {error})")

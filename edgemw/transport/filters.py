@@ -1,0 +1,44 @@
+"""Topic filters: which are well formed, and what they match (MQTT 5.0, section 4.7)."""
+
+from __future__ import annotations
+
+from edgemw.core.errors import LinkError
+
+MAX_TOPIC_BYTES = 65535
+
+
+def check_topic(topic: str, where: str) -> None:
+    """Refuse a topic that no broker takes.
+
+    Raises:
+        LinkError: it is empty, too long, or holds a wildcard or a NUL.
+    """
+    if not 0 < len(topic.encode()) <= MAX_TOPIC_BYTES or set(topic) & set("+#\0"):
+        hint = f"1 to {MAX_TOPIC_BYTES} bytes of UTF-8 without '+', '#' and NUL are expected"
+        raise LinkError(f"topic {topic[:80]!r} was refused", where=where, hint=hint)
+
+
+def check_filter(topic_filter: str, where: str) -> None:
+    """Refuse a malformed topic filter.
+
+    Raises:
+        LinkError: it is empty or too long, '+' does not fill a level, or '#' is not the last one.
+    """
+    levels = topic_filter.split("/")
+    has_length = 0 < len(topic_filter.encode()) <= MAX_TOPIC_BYTES
+    wildcards_alone = all(level in ("+", "#") or not set(level) & set("+#\0") for level in levels)
+    if not has_length or not wildcards_alone or "#" in levels[:-1]:
+        hint = "'+' fills a level, '#' is the last level"
+        raise LinkError(f"topic filter {topic_filter[:80]!r} was refused", where=where, hint=hint)
+
+
+def matches(topic_filter: str, topic: str) -> bool:
+    """Whether a publication on the topic is for the filter; `$` topics want their first level spelled out."""
+    wanted = topic_filter.split("/")
+    levels = topic.split("/")
+    if topic.startswith("$") and wanted[0] in ("+", "#"):
+        return False
+    if wanted[-1] == "#":
+        wanted.pop()
+        levels = levels[: len(wanted)]  # "a/#" is for "a" too
+    return len(wanted) == len(levels) and all(want in ("+", level) for want, level in zip(wanted, levels, strict=True))

@@ -1,0 +1,441 @@
+"""The link over MQTT, on paho-mqtt (the only file that imports it).
+
+paho runs without its thread: the event loop drives it (see `driver.py`). So its callbacks run in the loop and need no
+locks, no thread can die unseen, there is no limit of some 340 clients in a process (paho's thread waits with `select`,
+which ends at file descriptor 1023), and a publication costs about half the CPU.
+
+Every connection has a paho client of its own. paho's memory of unacknowledged publications ends with it: on a reconnect
+paho would send all of them at once whatever the broker's Receive Maximum says, in another order, and repeat for ever a
+packet that the broker refuses to take. The broker keeps its half of the session, which hangs on the client id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import socket
+import ssl
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from edgemw.core.errors import LinkError
+from edgemw.transport import refusal
+from edgemw.transport.answers import Answers
+from edgemw.transport.backoff import Backoff
+from edgemw.transport.causes import cause_logger
+from edgemw.transport.connection import BrokerUnreachable, Deliver, check_publication
+from edgemw.transport.driver import SocketDriver
+from edgemw.transport.inbox import Inbox
+from edgemw.transport.link import Limits, Received
+from edgemw.transport.offload import run_abandonable
+from edgemw.transport.outgoing import Outgoing
+from edgemw.transport.reconnecting import ReconnectingLink
+from edgemw.transport.settings import MqttSettings, TlsSettings
+from edgemw.transport.tls import tls_context
+from edgemw.transport.traffic import TrafficMeter, publish_packet_bytes
+from edgemw.transport.window import Window
+
+__all__ = ["MqttLink", "MqttSettings", "TlsSettings"]
+
+FILTERS_PER_SUBSCRIBE = 8  # the smallest limit among the brokers we know (AWS IoT Core)
+MAX_RECEIVE_MAXIMUM = 20
+GOODBYE_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class MqttLink(ReconnectingLink):
+    """A `Link` to an MQTT broker, 5 or 3.1.1."""
+
+    def __init__(self, settings: MqttSettings, *, rng: random.Random | None = None) -> None:
+        """Prepare; nothing is opened before `async with`.
+
+        Args:
+            rng: spreads the attempts to reconnect; give a seeded one for a reproducible run.
+        """
+        meter = TrafficMeter()
+        inbox = Inbox(max_messages=settings.queue_size, max_bytes=settings.queue_bytes)
+        super().__init__(
+            _Dialer(settings, inbox.offer, meter),
+            Backoff(min_s=settings.reconnect_min_s, max_s=settings.reconnect_max_s, rng=rng or random.SystemRandom()),
+            where=str(settings.address),
+            inbox=inbox,
+            meter=meter,
+            wait_for_broker=settings.wait_for_broker,
+            flush_s=settings.flush_s,
+        )
+
+
+class _NotAccepted(BrokerUnreachable):
+    """The broker hung up on CONNECT or fell silent: some do on a level of MQTT that they do not know."""
+
+
+class _LevelRefused(BrokerUnreachable):
+    """The broker said that it does not speak this level of MQTT."""
+
+
+class _Dialer:
+    """Opens connections and remembers which level of MQTT the broker speaks."""
+
+    def __init__(self, settings: MqttSettings, deliver: Deliver, meter: TrafficMeter) -> None:
+        self._settings = settings
+        self._deliver = deliver
+        self._meter = meter
+        self._level = 4 if settings.protocol == 4 else 5
+        self._is_known = settings.protocol != "auto"
+
+    async def __call__(self) -> _PahoConnection:
+        try:
+            connection = await self._attempt(self._level)
+        except (_NotAccepted, _LevelRefused) as error:
+            if isinstance(error, _NotAccepted) and self._is_known:
+                raise
+            other = 9 - self._level
+            log.info("%s; trying MQTT %s", error, _version(other))
+            connection = await self._attempt(other)
+            self._level = other
+        self._is_known = True
+        return connection
+
+    async def _attempt(self, level: int) -> _PahoConnection:
+        connection = _PahoConnection(self._settings, level, self._deliver, self._meter)
+        # A broker of 3.1.1 may wait for ever for the rest of a CONNECT of MQTT 5 (amqtt does), so half the time each.
+        share = 1.0 if self._is_known else 0.5
+        try:
+            await connection.open(self._settings.connect_timeout_s * share)
+        except BaseException:
+            connection.abort("not opened")
+            raise
+        return connection
+
+
+class _PahoConnection:
+    """One paho client for the life of one connection; keeps the `Connection` protocol."""
+
+    def __init__(self, settings: MqttSettings, level: int, deliver: Deliver, meter: TrafficMeter) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._settings = settings
+        self._level = level
+        self._deliver = deliver
+        self._meter = meter
+        self._where = str(settings.address)
+        self._limits = Limits(protocol=level)
+        self._outgoing = Outgoing(Window(max_bytes=settings.window_bytes, max_messages=settings.window_messages))
+        self._answers = Answers()
+        self._accepted: asyncio.Future[Limits] = self._loop.create_future()
+        self._ended: asyncio.Future[str] = self._loop.create_future()
+        self._cause: Exception | None = None
+        self._client = _make_client(settings, level)
+        self._driver = SocketDriver(self._client, end=self.abort, progressed=self._on_progress, overdue=self._is_overdue)
+        self._client.on_socket_open = _set_no_delay
+        self._client.on_socket_close = self._on_socket_close
+        self._client.on_socket_register_write = self._on_want_write
+        self._client.on_connect = self._on_connect
+        self._client.on_disconnect = self._on_disconnect
+        self._client.on_message = self._on_message
+        self._client.on_publish = self._on_publish
+        self._client.on_subscribe = self._on_answer
+        self._client.on_unsubscribe = self._on_answer
+        self._client.enable_logger(cause_logger(self._note_cause, self._on_bug))
+
+    @property
+    def limits(self) -> Limits:
+        """See `Connection`."""
+        return self._limits
+
+    async def open(self, answer_timeout_s: float) -> None:
+        """Connect and wait until the broker accepts.
+
+        Raises:
+            LinkError: it does not; BrokerUnreachable where trying again may help.
+        """
+        try:
+            await run_abandonable(partial(_connect, self._client, self._settings, self._level), self._discard)
+        except (OSError, ValueError) as error:
+            raise refusal.from_exception(error, self._where) from error
+        opened = self._client.socket()
+        if not isinstance(opened, socket.socket):
+            raise BrokerUnreachable("the connection was lost at once", where=self._where, hint="look into the broker's log")
+        self._driver.attach(opened)
+        try:
+            async with asyncio.timeout(answer_timeout_s):
+                self._limits = await asyncio.shield(self._accepted)
+        except TimeoutError as error:
+            raise self._why_not_accepted("no answer in time") from error
+        slots = min(self._settings.window_messages, self._limits.receive_maximum)
+        self._outgoing = Outgoing(Window(max_bytes=self._settings.window_bytes, max_messages=slots))
+
+    def start(self, topic_filters: Sequence[str]) -> None:
+        """See `Connection`."""
+        for first in range(0, len(topic_filters), FILTERS_PER_SUBSCRIBE):
+            batch = topic_filters[first : first + FILTERS_PER_SUBSCRIBE]
+            self._ask(batch).add_done_callback(partial(_report_refusal, batch))
+        self._driver.resume_reading()
+
+    def subscribe(self, topic_filter: str) -> asyncio.Future[None]:
+        """See `Connection`."""
+        return self._ask([topic_filter])
+
+    def unsubscribe(self, topic_filter: str) -> asyncio.Future[None]:
+        """See `Connection`."""
+        return self._expect(self._client.unsubscribe(topic_filter)[1])
+
+    async def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool, expiry_s: int | None) -> None:
+        """See `Link.publish`."""
+        properties = _publish_properties(self._level, expiry_s)
+        size_bytes = publish_packet_bytes(topic, len(payload), qos=qos, properties_bytes=_packed_bytes(properties))
+        check_publication(self._limits, size_bytes, qos=qos, retain=retain, where=self._where)
+
+        def hand_over() -> int:
+            info = self._client.publish(topic, payload, qos=qos, retain=retain, properties=properties)
+            if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                raise BrokerUnreachable(f"not sent ({info.rc.name})", where=self._where, hint="publish again")
+            self._meter.sent(size_bytes)
+            return info.mid
+
+        await self._outgoing.send(size_bytes, qos=qos, hand_over=hand_over)
+
+    async def ended(self) -> str:
+        """See `Connection`."""
+        return await asyncio.shield(self._ended)
+
+    async def close(self, flush_s: float) -> None:
+        """See `Connection`."""
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(flush_s):
+                    await self._outgoing.drain()
+            if self._driver.attached:
+                self._client.disconnect()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(GOODBYE_S):
+                        await asyncio.shield(self._ended)
+        finally:
+            self.abort("closed")
+
+    def abort(self, reason: str) -> None:
+        """See `Connection`. Safe to call more than once: the first reason counts."""
+        opened = self._driver.detach()
+        if opened is not None:
+            opened.close()
+        if self._ended.done():
+            return
+        self._ended.set_result(reason)
+        error = BrokerUnreachable(reason, where=self._where, hint="the link reconnects; publish again after the next Up")
+        self._outgoing.fail(error)
+        self._answers.fail(error)
+        if not self._accepted.done():
+            self._reject(self._why_not_accepted(reason))
+
+    def _reject(self, error: LinkError) -> None:
+        self._accepted.set_exception(error)
+        self._accepted.exception()  # seen, even if nobody waits for it any more
+
+    def _discard(self) -> None:
+        opened = self._client.socket()
+        if opened is not None:
+            opened.close()
+
+    def _ask(self, topic_filters: Sequence[str]) -> asyncio.Future[None]:
+        if self._level == 5:
+            return self._expect(self._client.subscribe([(name, SubscribeOptions(qos=1)) for name in topic_filters])[1])
+        return self._expect(self._client.subscribe([(name, 1) for name in topic_filters])[1])
+
+    def _expect(self, packet_id: int | None) -> asyncio.Future[None]:
+        future = self._answers.expect(packet_id or 0)
+        if packet_id is None:
+            self._answers.settle(0, BrokerUnreachable("not connected", where=self._where, hint="the link reconnects"))
+        return future
+
+    def _why_not_accepted(self, reason: str) -> LinkError:
+        if isinstance(self._cause, ssl.SSLError):
+            return refusal.from_exception(self._cause, self._where)
+        return _NotAccepted(
+            f"the broker did not accept MQTT {_version(self._level)} ({reason})",
+            where=self._where,
+            hint="is it an MQTT broker, on a port with the right encryption?",
+        )
+
+    # What the driver asks and paho calls; all in the event loop.
+
+    def _on_progress(self) -> None:
+        self._outgoing.progressed()
+
+    def _is_overdue(self) -> bool:
+        timeout_s = self._settings.ack_timeout_s
+        return self._outgoing.overdue(timeout_s) or self._answers.overdue(timeout_s)
+
+    def _note_cause(self, cause: Exception) -> None:
+        self._cause = cause
+
+    def _on_bug(self, error: Exception) -> None:
+        self._loop.call_soon_threadsafe(self.abort, f"internal error ({error!r})")
+
+    def _on_socket_close(self, _client: Client, _userdata: Any, _socket: Any) -> None:
+        self._driver.detach()
+
+    def _on_want_write(self, _client: Client, _userdata: Any, _socket: Any) -> None:
+        self._driver.plan_write()
+
+    def _on_connect(
+        self, _client: Client, _userdata: Any, _flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
+    ) -> None:
+        if self._accepted.done():
+            return
+        self._driver.pause_reading()  # nothing is delivered before `start`
+        if not reason.is_failure:
+            self._accepted.set_result(_limits(self._level, properties))
+        elif reason.value == refusal.UNSUPPORTED_PROTOCOL and self._settings.protocol == "auto":
+            self._reject(_LevelRefused(str(reason), where=self._where, hint="another level may do"))
+        else:
+            self._reject(refusal.from_connack(reason.value, str(reason), self._where))
+
+    def _on_disconnect(
+        self, _client: Client, _userdata: Any, flags: DisconnectFlags, reason: ReasonCode, _properties: Properties | None
+    ) -> None:
+        if flags.is_disconnect_packet_from_server:
+            self.abort(f"the broker disconnected this node ({reason})")
+        elif self._cause is not None:
+            self.abort(f"the connection was lost ({self._cause})")
+        else:
+            self.abort("the broker closed the connection" if reason.is_failure else "closed")
+
+    def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
+        acknowledge = partial(self._acknowledge, message.mid) if message.qos else None
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:  # a broken publisher must not make this node reconnect for ever
+            self._meter.dropped()
+            if acknowledge is not None:
+                acknowledge()
+            return
+        properties_bytes = _packed_bytes(message.properties) if self._level == 5 else 0
+        size_bytes = publish_packet_bytes(topic, len(message.payload), qos=message.qos, properties_bytes=properties_bytes)
+        self._meter.received(size_bytes)
+        if not self._deliver(Received(topic, bytes(message.payload), message.retain), size_bytes, acknowledge):
+            self._meter.dropped()
+
+    def _acknowledge(self, packet_id: int) -> None:
+        if self._driver.attached:
+            self._client.ack(packet_id, 1)
+
+    def _on_publish(
+        self, _client: Client, _userdata: Any, packet_id: int, reason: ReasonCode, _properties: Properties | None
+    ) -> None:
+        error = None
+        if reason.is_failure:
+            hint = "check the access rules and quotas of the broker"
+            error = LinkError(f"the broker refused a publication ({reason})", where=self._where, hint=hint)
+        self._outgoing.settle(packet_id, error)
+
+    def _on_answer(
+        self, _client: Client, _userdata: Any, packet_id: int, reasons: list[ReasonCode], _properties: Properties | None
+    ) -> None:
+        refused = [str(reason) for reason in reasons if reason.is_failure]
+        error = None
+        if refused:
+            hint = "check the access rules of the broker"
+            error = LinkError(f"the broker refused a topic filter ({refused[0]})", where=self._where, hint=hint)
+        self._answers.settle(packet_id, error)
+
+
+def _make_client(settings: MqttSettings, level: int) -> Client:
+    client = Client(
+        CallbackAPIVersion.VERSION2,
+        client_id=settings.client_id,
+        clean_session=None if level == 5 else settings.session_expiry_s == 0,
+        protocol=MQTTProtocolVersion.MQTTv5 if level == 5 else MQTTProtocolVersion.MQTTv311,
+        reconnect_on_failure=False,
+        manual_ack=True,  # see inbox.py
+    )
+    client.suppress_exceptions = True  # they are logged and end the connection (see causes.py), not paho's parser
+    client.connect_timeout = settings.connect_timeout_s
+    client.max_inflight_messages_set(0)  # our window is the only one
+    if settings.username is not None:
+        client.username_pw_set(settings.username, settings.password)
+    if settings.address.tls:
+        client.tls_set_context(tls_context(settings.tls or TlsSettings()))
+    if settings.will is not None:
+        properties = None
+        if level == 5:
+            properties = _properties(PacketTypes.WILLMESSAGE)
+            properties.WillDelayInterval = settings.will_delay_s
+        client.will_set(settings.will.topic, settings.will.payload, qos=1, retain=True, properties=properties)
+    return client
+
+
+def _connect(client: Client, settings: MqttSettings, level: int) -> None:
+    """Open the socket and queue CONNECT; blocks for at most the connect timeout."""
+    host, port = settings.address.host, settings.address.port
+    if level != 5:
+        client.connect(host, port, settings.keepalive_s)
+        return
+    properties = _properties(PacketTypes.CONNECT)
+    properties.SessionExpiryInterval = settings.session_expiry_s
+    properties.ReceiveMaximum = settings.receive_maximum
+    properties.MaximumPacketSize = settings.max_packet_bytes
+    clean_start = settings.session_expiry_s == 0  # paho's default wipes the session of a node that restarts
+    client.connect(host, port, settings.keepalive_s, clean_start=clean_start, properties=properties)
+
+
+def _set_no_delay(_client: Client, _userdata: Any, opened: Any) -> None:
+    # Nagle's algorithm with delayed acknowledgements costs 40 ms per QoS 1 answer; paho leaves it on.
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _limits(level: int, properties: Properties | None) -> Limits:
+    if level != 5:
+        return Limits(protocol=4)
+
+    def said(name: str, otherwise: int) -> int:
+        return int(getattr(properties, name, otherwise))
+
+    return Limits(
+        max_packet_bytes=said("MaximumPacketSize", 268_435_455),
+        receive_maximum=min(said("ReceiveMaximum", 65535), MAX_RECEIVE_MAXIMUM),
+        max_qos=min(said("MaximumQoS", 1), 1),
+        retain=bool(said("RetainAvailable", 1)),
+        shared_subscriptions=bool(said("SharedSubscriptionAvailable", 1)),
+        protocol=5,
+    )
+
+
+def _publish_properties(level: int, expiry_s: int | None) -> Properties | None:
+    if level != 5:
+        return None
+    properties = _properties(PacketTypes.PUBLISH)
+    if expiry_s is not None:
+        properties.MessageExpiryInterval = max(0, min(expiry_s, 0xFFFFFFFF))
+    return properties
+
+
+def _properties(packet_type: int) -> Properties:
+    return Properties(packet_type)  # type: ignore[no-untyped-call]  # paho leaves these methods untyped
+
+
+def _packed_bytes(properties: Properties | None) -> int:
+    if properties is None:
+        return 0
+    if properties.isEmpty():  # type: ignore[no-untyped-call]
+        return 1
+    return len(properties.pack())  # type: ignore[no-untyped-call]
+
+
+def _report_refusal(topic_filters: Sequence[str], answer: asyncio.Future[None]) -> None:
+    error = None if answer.cancelled() else answer.exception()
+    if error is not None and not isinstance(error, BrokerUnreachable):
+        log.warning("%s: %s", error, ", ".join(topic_filters))
+
+
+def _version(level: int) -> str:
+    return "5" if level == 5 else "3.1.1"

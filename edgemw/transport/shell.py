@@ -1,0 +1,265 @@
+"""The shell of a node: one event loop that feeds state machines, one per task, and carries out what they ask for.
+
+Everything that happens becomes an event in one queue; one task takes them in order. Transfers run beside it, so that a
+slow link never holds up a decision. What the machines ask for beyond messages (training, saving, serving) is the role's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from edgemw.core.errors import LinkError
+from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Stop, Timer
+from edgemw.core.ids import Place
+from edgemw.transport.channel import Channel, ChannelLimits
+from edgemw.transport.link import Down, Link, Received, Up, Will
+from edgemw.wire import topics
+from edgemw.wire.messages import Frame, Presence, Status, StatusRequest, pack
+from edgemw.wire.traffic import Arrived, Fetch, Fetched, PublishBlob, Published, Retire, Send, Upload
+
+REFRESH_S = 10.0
+GRACE_S = 20.0
+
+log = logging.getLogger(__name__)
+
+
+class Machine(Protocol):
+    """A role's state machine for one task."""
+
+    @property
+    def state(self) -> str:
+        """One word."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """Why something is not right."""
+        ...
+
+    def facts(self) -> dict[str, int | float | str]:
+        """Numbers for `status`."""
+        ...
+
+    def handle(self, event: Any, now: float) -> Iterable[Any]:
+        """Take one event; give actions."""
+        ...
+
+
+class Role(Protocol):
+    """What makes a shell a device or a fog node."""
+
+    role: str
+
+    def subscriptions(self, place: Place) -> list[str]:
+        """Topic filters that the node listens to."""
+        ...
+
+    def machine(self, task: str, now: float) -> Machine | None:
+        """A machine for a task that was heard of; None to leave the task alone."""
+        ...
+
+    def act(self, task: str, action: Any) -> None:
+        """Carry out an action that is the role's own; what comes of it is posted as an event."""
+        ...
+
+    def observe(self, task: str, fact: Fact) -> None:
+        """Count a fact."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """What a shell is wired to: where it stands, its link, what it accepts, and the clock."""
+
+    place: Place
+    link: Link
+    limits: ChannelLimits
+    clock: Callable[[], float]
+
+
+def last_will(role: str, place: Place) -> Will:
+    """What the broker says of a node that has gone silent."""
+    domain = place.parent or place.node
+    topic = topics.build(place.net, domain, "presence", node=place.node)
+    return Will(topic, pack(Frame("", place.node, place.boot, 0, Presence("lost", role, place.parent))))
+
+
+class Shell:
+    """See the module. `run` lives until `Finished`, or until it is cancelled."""
+
+    def __init__(self, doors: Doors, role: Role) -> None:
+        self._doors, self._role = doors, role
+        self._machines: dict[str, Machine] = {}
+        self._events: asyncio.Queue[tuple[str | None, Any]] = asyncio.Queue()
+        self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
+        self._wanted: dict[bytes, set[str]] = {}
+        self._presence: dict[str, Arrived] = {}  # the last word about each neighbour, for machines that are made later
+        self._finished: set[str] = set()
+        self._group: asyncio.TaskGroup | None = None
+        self._connected = False
+        self._link_reason = "not connected yet"
+        self.channel = Channel(doors.link, doors.place, doors.limits, self._on_channel)
+
+    @property
+    def machines(self) -> dict[str, Machine]:
+        """The machines by task."""
+        return self._machines
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker is reachable."""
+        return self._connected
+
+    def open_tasks(self, tasks: Iterable[str]) -> None:
+        """Make machines for tasks that are known from the disk."""
+        for task in tasks:
+            self._machine(task)
+
+    def post(self, task: str | None, event: Any) -> None:
+        """Put an event into the queue; from the loop's thread. None is for every machine."""
+        self._events.put_nowait((task, event))
+
+    async def run(self) -> None:
+        """Serve until every machine has finished after a Stop."""
+        place = self._doors.place
+        async with self._doors.link, asyncio.TaskGroup() as group:
+            self._group = group
+            for topic_filter in self._role.subscriptions(place):
+                await self._doors.link.subscribe(topic_filter)
+            helpers = [group.create_task(self._listen(), name="listen"), group.create_task(self._refresh(), name="refresh")]
+            try:
+                await self._decide()
+            finally:
+                for helper in helpers:
+                    helper.cancel()
+                for timer in self._timers.values():
+                    timer.cancel()
+                if self._connected:
+                    await self._say_presence("offline")
+
+    def stop(self) -> None:
+        """Ask every machine to finish what it is doing."""
+        self.post(None, Stop())
+
+    # -- events
+
+    async def _listen(self) -> None:
+        async for event in self._doors.link.events():
+            match event:
+                case Up():
+                    self._connected = True
+                    await self._say_presence("online")
+                    await self.channel.refresh()
+                    self.post(None, LinkUp())
+                case Down(reason=reason):
+                    if self._connected or reason != self._link_reason:
+                        log.warning("link down: %s", reason)
+                    self._connected, self._link_reason = False, reason
+                    self.post(None, LinkDown(reason))
+                case Received(topic=topic, payload=payload):
+                    await self.channel.receive(topic, payload)
+
+    async def _refresh(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            if self.channel.fetching and self._connected:
+                await self.channel.refresh()
+
+    def _on_channel(self, event: Arrived | Fetched | Published) -> None:
+        match event:
+            case Arrived(topic=topic, frame=Frame(message=StatusRequest())):
+                self._spawn(self._answer(topic))
+            case Arrived(frame=Frame(task="", node=node)):
+                self._presence[node] = event
+                self.post(None, event)
+            case Arrived(frame=frame):
+                self._machine(frame.task)
+                self.post(frame.task, event)
+            case Fetched(blob=blob):
+                for task in self._wanted.pop(blob.digest, set()):
+                    self.post(task, event)
+            case Published():
+                self.post(None, event)
+
+    async def _decide(self) -> None:
+        while True:
+            task, event = await self._events.get()
+            for name in [task] if task is not None else list(self._machines):
+                machine = self._machines.get(name)
+                if machine is not None:
+                    for action in machine.handle(event, self._doors.clock()):
+                        self._act(name, action)
+            if isinstance(event, Stop) and not self._machines:
+                return
+            if self._finished and self._finished >= set(self._machines):
+                return
+
+    def _machine(self, task: str) -> None:
+        if task not in self._machines:
+            machine = self._role.machine(task, self._doors.clock())
+            if machine is not None:
+                self._machines[task] = machine
+                for event in self._presence.values():
+                    self.post(task, event)
+                if self._connected:
+                    self.post(task, LinkUp())
+
+    # -- actions
+
+    def _act(self, task: str, action: Any) -> None:
+        match action:
+            case Send() | Upload() | PublishBlob() | Retire():
+                self._spawn(self.channel.carry(action))
+            case Fetch(blob=blob):
+                self._wanted.setdefault(blob.digest, set()).add(task)
+                self._spawn(self.channel.carry(action))
+            case SetTimer(name=name, at=at):
+                self._set_timer(task, name, at)
+            case Fact():
+                self._role.observe(task, action)
+            case Finished():
+                self._finished.add(task)
+            case _:
+                self._role.act(task, action)
+
+    def _set_timer(self, task: str, name: str, at: float) -> None:
+        old = self._timers.pop((task, name), None)
+        if old is not None:
+            old.cancel()
+        delay = max(0.0, at - self._doors.clock())
+        self._timers[task, name] = asyncio.get_running_loop().call_later(delay, self.post, task, Timer(name))
+
+    def _spawn(self, work: Any) -> None:
+        assert self._group is not None
+        self._group.create_task(work, name="transfer")
+
+    # -- presence and status
+
+    async def _say_presence(self, state: str) -> None:
+        place = self._doors.place
+        will = last_will(self._role.role, place)
+        frame = Frame("", place.node, place.boot, 0, Presence(state, self._role.role, place.parent))
+        try:
+            await self._doors.link.publish(will.topic, pack(frame), retain=True)
+        except LinkError as error:
+            log.info("presence %s not said: %s", state, error)
+
+    async def _answer(self, asked: topics.Topic) -> None:
+        place = self._doors.place
+        topic = topics.build(place.net, asked.domain, "answer", asker=asked["node"], node=place.node)
+        for task, status in self.status():
+            await self.channel.carry(Send(topic, Frame(task, place.node, place.boot, 0, status)))
+
+    def status(self) -> Iterator[tuple[str, Status]]:
+        """How the node is, per task; one without a task where it has none."""
+        place, role = self._doors.place, self._role.role
+        link = "" if self._connected else f"broker: {self._link_reason}"
+        if not self._machines:
+            yield "", Status(role, place.parent, "waiting", link or "no task has been published here yet", {})
+        for task, machine in self._machines.items():
+            reason = "; ".join(filter(None, (link, machine.reason)))
+            yield task, Status(role, place.parent, machine.state, reason[:500], machine.facts())

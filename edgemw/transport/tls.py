@@ -1,0 +1,25 @@
+"""The TLS side of a link."""
+
+from __future__ import annotations
+
+import ssl
+
+from edgemw.core.errors import LinkError
+from edgemw.transport.settings import TlsSettings
+
+
+def tls_context(tls: TlsSettings) -> ssl.SSLContext:
+    """Certificates and rules for one connection; read again each time, so that renewed files count without a restart.
+
+    Raises:
+        LinkError: a file is missing or not what it should be.
+    """
+    try:
+        context = ssl.create_default_context(cafile=tls.ca)
+        if tls.cert is not None:
+            context.load_cert_chain(tls.cert, tls.key)
+    except OSError as error:  # ssl.SSLError is one
+        files = ", ".join(str(path) for path in (tls.ca, tls.cert, tls.key) if path is not None)
+        raise LinkError(f"certificates cannot be loaded ({error})", where=files, hint="PEM files are expected") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context

@@ -1,0 +1,70 @@
+"""Large payloads in pieces: cut on one side, put together on the other in any order, duplicates and all."""
+
+from __future__ import annotations
+
+import hashlib
+
+from edgemw.core.errors import WireError
+from edgemw.wire.messages import Blob, Chunk
+
+CHUNK_BYTES = 120_000
+
+
+def blob_of(data: bytes, chunk_size: int = CHUNK_BYTES) -> Blob:
+    """The reference to some bytes (at least one)."""
+    return Blob(hashlib.sha256(data).digest(), len(data), chunk_size)
+
+
+def cut(data: bytes, blob: Blob, index: int) -> Chunk:
+    """Chunk `index` of the data."""
+    start = index * blob.chunk_size
+    return Chunk(blob.digest, index, data[start : start + blob.chunk_size])
+
+
+def bitmap(indexes: list[int], chunks: int) -> bytes:
+    """A bitmap with these bits set."""
+    bits = bytearray(-(-chunks // 8))
+    for index in indexes:
+        bits[index // 8] |= 1 << index % 8
+    return bytes(bits)
+
+
+def indexes(bits: bytes, chunks: int) -> list[int]:
+    """The bits that are set among the first `chunks`."""
+    return [index for index in range(min(chunks, 8 * len(bits))) if bits[index // 8] >> index % 8 & 1]
+
+
+class Assembler:
+    """Puts one blob together. Memory is what has arrived, never what was promised."""
+
+    def __init__(self, blob: Blob) -> None:
+        self.blob = blob
+        self.duplicates = 0
+        self._parts: dict[int, bytes] = {}
+
+    @property
+    def missing(self) -> list[int]:
+        """Indexes of the chunks that have not come."""
+        return [index for index in range(self.blob.chunks) if index not in self._parts]
+
+    def add(self, chunk: Chunk) -> bytes | None:
+        """Take a chunk; returns the whole once it is complete.
+
+        Raises:
+            WireError: the chunk is not of this blob, or the whole does not match its digest (everything is then
+                forgotten, so that a new delivery can repair it).
+        """
+        blob = self.blob
+        expected = min(blob.chunk_size, blob.size - chunk.index * blob.chunk_size)
+        if chunk.digest != blob.digest or not 0 <= chunk.index < blob.chunks or len(chunk.data) != expected:
+            raise WireError("chunk", f"not chunk {chunk.index} of {blob.name}")
+        if chunk.index in self._parts:
+            self.duplicates += 1
+        self._parts[chunk.index] = chunk.data
+        if len(self._parts) < blob.chunks:
+            return None
+        data = b"".join(self._parts[index] for index in range(blob.chunks))
+        if hashlib.sha256(data).digest() != blob.digest:
+            self._parts.clear()
+            raise WireError("digest", f"{blob.name} arrived altered")
+        return data

@@ -1,0 +1,85 @@
+"""Updates on their way up: sent again until acknowledged, kept until their outcome is known.
+
+    waiting --Ack--> acknowledged --Outcome--> gone
+
+A waiting update is sent again after 5 s, then 10, 20, ... up to a minute; an acknowledged one, whose receiver has it on
+disk, after a minute and then up to ten. Sending it again is also how its outcome is asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from edgemw.core.ids import UpdateId
+from edgemw.wire.messages import Frame
+
+_FIRST_S, _LONGEST_S = 5.0, 60.0
+_SETTLE_FIRST_S, _SETTLE_LONGEST_S = 60.0, 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    frame: Frame
+    acknowledged: bool
+    interval_s: float
+    due: float
+
+
+class Pending:
+    """The updates of one node that have no outcome yet, oldest first."""
+
+    def __init__(self) -> None:
+        self._entries: dict[UpdateId, _Entry] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def waiting(self) -> int:
+        """How many are not acknowledged."""
+        return sum(not entry.acknowledged for entry in self._entries.values())
+
+    def add(self, frame: Frame, now: float, *, acknowledged: bool = False) -> None:
+        """Take an update that is being sent now."""
+        interval = _SETTLE_FIRST_S if acknowledged else _FIRST_S
+        self._entries[frame.id] = _Entry(frame, acknowledged, interval, now + interval)
+
+    def acknowledge(self, update: UpdateId, now: float) -> bool:
+        """Note an acknowledgement; False if it was known or the update is not here."""
+        entry = self._entries.get(update)
+        if entry is None or entry.acknowledged:
+            return False
+        self._entries[update] = replace(entry, acknowledged=True, interval_s=_SETTLE_FIRST_S, due=now + _SETTLE_FIRST_S)
+        return True
+
+    def settle(self, update: UpdateId) -> Frame | None:
+        """Forget an update whose outcome is known; returns it if it was here."""
+        entry = self._entries.pop(update, None)
+        return entry.frame if entry else None
+
+    def due(self, now: float) -> list[Frame]:
+        """The updates to send again now; each is due later next time."""
+        frames = []
+        for key, entry in self._entries.items():
+            if entry.due <= now:
+                longest = _SETTLE_LONGEST_S if entry.acknowledged else _LONGEST_S
+                interval = min(2 * entry.interval_s, longest)
+                self._entries[key] = replace(entry, interval_s=interval, due=now + interval)
+                frames.append(entry.frame)
+        return frames
+
+    def hurry(self, now: float) -> None:
+        """Make every unacknowledged update due: the link is back."""
+        for key, entry in self._entries.items():
+            if not entry.acknowledged:
+                self._entries[key] = replace(entry, interval_s=_FIRST_S, due=now)
+
+    def next_due(self) -> float | None:
+        """When `due` has something, if ever."""
+        return min((entry.due for entry in self._entries.values()), default=None)
+
+    def clear(self) -> list[Frame]:
+        """Forget everything; returns what was here."""
+        frames = [entry.frame for entry in self._entries.values()]
+        self._entries.clear()
+        return frames

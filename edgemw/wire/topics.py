@@ -1,0 +1,120 @@
+"""The topic tree, in one place: built and parsed by the same table.
+
+    em1/{net}/{domain}/{channel}/...
+
+`domain` is the id of the fog node that owns it: a node publishes `up` into its parent's domain, so a tree of any depth is
+a set of domains of one shape, and access rules, bridges and code do not depend on the depth. At most 8 levels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgemw.core.errors import WireError
+from edgemw.core.ids import valid_id
+
+EVERYBODY = "all"  # stands where a node id stands; no node may have it
+_PLACE = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One kind of topic.
+
+    Attributes:
+        name: how code calls it.
+        pattern: the levels after `em1/{net}/{domain}/`.
+        retained: the broker keeps the last publication.
+        writer: who publishes: "node", "fog" (the domain's owner) or "anyone".
+        reader: who subscribes, for the documents.
+        carries: the message kinds, by their names in `messages.py`.
+        about: one line for the documents.
+    """
+
+    name: str
+    pattern: str
+    retained: bool
+    writer: str
+    reader: str
+    carries: tuple[str, ...]
+    about: str
+
+
+CHANNELS: tuple[Channel, ...] = (
+    Channel("presence", "st/{node}", True, "node", "anyone", ("Presence",), "Birth, and last will, of a node in its domain."),
+    Channel("update", "up/{node}/{task}", False, "node", "fog", ("Update", "Offer"), "An update, or the offer of a large one."),
+    Channel("chunk", "in/{fog}/{node}/{transfer}", False, "node", "fog", ("Chunk",), "Chunks of an update that was granted."),
+    Channel("reply", "dn/{node}/{task}", False, "fog", "node", ("Ack", "Outcome", "Grant"), "Answers to one node's updates."),
+    Channel("release", "dn/all/{task}/release", True, "fog", "node", ("ReleaseManifest",), "The current release of a task."),
+    Channel("task", "dn/all/{task}/task", True, "anyone", "node", ("TaskManifest",), "The current bundle of a task."),
+    Channel("blob", "blob/{digest}/{index}", True, "fog", "node", ("Chunk",), "Chunks of a bundle or release, by content."),
+    Channel("ask", "rq/status/{node}", False, "anyone", "node", ("StatusRequest",), "Asks every node of a domain how it is."),
+    Channel("answer", "rs/{asker}/{node}", False, "node", "anyone", ("Status",), "A node's answer to the asker."),
+    Channel("event", "ev/{node}/{task}", False, "fog", "anyone", ("RoundReport",), "What the top says after each round."),
+)
+_BY_NAME = {channel.name: channel for channel in CHANNELS}
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A parsed topic: its channel and the values of its levels."""
+
+    net: str
+    domain: str
+    channel: str
+    values: Mapping[str, str]
+
+    def __getitem__(self, name: str) -> str:
+        """The value of a level, such as `topic["node"]`."""
+        return self.values[name]
+
+
+def build(net: str, domain: str, channel: str, **values: str) -> str:
+    """The topic, or the topic filter where a value is "+"."""
+    pattern = _BY_NAME[channel].pattern
+    for name in (net, domain, *values.values()):
+        if name != "+" and not valid_id(name):
+            raise ValueError(f"{name!r} cannot stand in a topic")
+    return f"em1/{net}/{domain}/" + pattern.format_map(values)
+
+
+def parse(text: str) -> Topic:
+    """The inverse of `build`. Raises WireError for a topic that is not in the table."""
+    levels = text.split("/")
+    if len(levels) < 5 or levels[0] != "em1" or not (valid_id(levels[1]) and valid_id(levels[2])):
+        raise WireError("topic", text[:80])
+    for channel in CHANNELS:
+        values = _match(channel.pattern.split("/"), levels[3:])
+        if values is not None:
+            return Topic(levels[1], levels[2], channel.name, values)
+    raise WireError("topic", text[:80])
+
+
+def carried(channel: str) -> tuple[str, ...]:
+    """Names of the message kinds that may stand on a channel."""
+    return _BY_NAME[channel].carries
+
+
+def writer(topic: Topic) -> str | None:
+    """The node that alone may write to a topic; None where anyone may."""
+    kind = _BY_NAME[topic.channel].writer
+    if kind == "fog":
+        return topic.domain
+    return topic["node"] if kind == "node" else None
+
+
+def _match(pattern: list[str], levels: list[str]) -> dict[str, str] | None:
+    if len(pattern) != len(levels):
+        return None
+    values = {}
+    for place, level in zip(pattern, levels, strict=True):
+        slot = _PLACE.fullmatch(place)
+        if slot is None and place != level:
+            return None
+        if slot is not None:
+            if not valid_id(level):
+                return None
+            values[slot[1]] = level
+    return None if values.get("node") == EVERYBODY else values

@@ -1,0 +1,283 @@
+"""A net in memory: the real state machines, with messages and blobs handed over by hand and saved state in dictionaries.
+
+Every machine can be killed and made again from what it saved. Nothing here decides anything: it only carries.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from edgemw.core.bundle import Bundle, Manifest, Spec, Slot, Vector
+from edgemw.core.events import Fact, Finished, LinkUp, SetTimer, Timer
+from edgemw.core.ids import Place, UpdateId
+from edgemw.device.cycle import Cycle
+from edgemw.device.events import Install, Installed, Memory, OpenTask, SaveAck, SaveMemory, SaveRound, TaskOpened, Work, Worked
+from edgemw.fog.events import (
+    BundleGiven,
+    FogMemory,
+    Forwarded,
+    Released,
+    SaveBundle,
+    SaveForward,
+    SaveOutcomes,
+    SaveRelease,
+    SaveUpdate,
+    Settled,
+)
+from edgemw.fog import events as fog_events
+from edgemw.fog.forwarder import Forwarder
+from edgemw.fog.top import Top, TopOptions
+from edgemw.fog.window import WindowOptions
+from edgemw.learning.trainer import Trained
+from edgemw.wire import topics
+from edgemw.wire.messages import Frame, Presence, pack, unpack
+from edgemw.wire.traffic import Arrived, Fetch, Fetched, Published, PublishBlob, Retire, Send, Upload
+
+TASK = "toy"
+NET = "net"
+
+
+def toy_bundle(size: int = 64) -> Bundle:
+    """A bundle whose graphs are never run."""
+    manifest = Manifest(
+        name=TASK,
+        layout=(Slot("w", (size,), 0),),
+        input=Spec((1,), "float32"),
+        target=Spec((), "int64"),
+        output=Spec((1,), "float32"),
+        loss="mse",
+        metrics=("mse",),
+    )
+    return Bundle(manifest, b"infer", b"train", np.zeros(size, np.float32))
+
+
+@dataclass
+class Disk:
+    """What a node has saved."""
+
+    memory: Memory = field(default_factory=Memory)
+    outbox: dict[UpdateId, tuple[Frame, bool]] = field(default_factory=dict)
+    window: dict[UpdateId, Frame] = field(default_factory=dict)
+    forwarded: dict[UpdateId, Forwarded] = field(default_factory=dict)
+    settled: dict[UpdateId, Settled] = field(default_factory=dict)
+    bundle: bytes | None = None
+    known: set[bytes] = field(default_factory=set)
+    released: Released | None = None
+    boots: int = 0
+
+
+Learn = Callable[[str, int, Vector], Trained]
+
+
+class World:
+    """Nodes by name, a queue of publications, retained messages and blobs."""
+
+    def __init__(self, learn: Learn, *, size: int = 64) -> None:
+        self.bundle = toy_bundle(size)
+        self.now = 0.0
+        self.learn = learn
+        self.machines: dict[str, Any] = {}
+        self.parents: dict[str, str] = {}
+        self.options: dict[str, Any] = {}
+        self.disks: dict[str, Disk] = {}
+        self.retained: dict[str, Frame] = {}
+        self.blobs: dict[tuple[str, bytes], bytes] = {}
+        self.queue: deque[tuple[str, Any]] = deque()
+        self.timers: dict[tuple[str, str], float] = {}
+        self.facts: list[tuple[str, Fact]] = []
+        self.finished: set[str] = set()
+        self.releases: list[int] = []
+        self.loses: Callable[[str, Frame], bool] = lambda target, frame: False
+        self.copies: Callable[[str, Frame], int] = lambda target, frame: 1
+        self.holding: dict[str, list[Work]] = {}  # nodes whose work is finished by hand
+
+    # -- nodes
+
+    def top(self, name: str, options: TopOptions) -> None:
+        self._add(name, "", options)
+        if self.disks[name].bundle is None:
+            self.give(name, BundleGiven(self.bundle.to_bytes()))
+
+    def fog(self, name: str, parent: str, options: WindowOptions) -> None:
+        self._add(name, parent, options)
+
+    def device(self, name: str, parent: str) -> None:
+        self._add(name, parent, None)
+
+    def _add(self, name: str, parent: str, options: Any) -> None:
+        self.parents[name], self.options[name] = parent, options
+        self.disks.setdefault(name, Disk())
+        self.start(name)
+
+    def start(self, name: str) -> None:
+        """Make a node's machine from its disk and connect it."""
+        disk, parent, options = self.disks[name], self.parents[name], self.options[name]
+        disk.boots += 1
+        place = Place(NET, name, parent, disk.boots)
+        if options is None:
+            kept = list(disk.outbox.values())
+            self.machines[name] = Cycle(place, TASK, disk.memory, kept, self.now)
+        else:
+            memory = FogMemory(
+                open=tuple(disk.window.values()),
+                forwarded=tuple(disk.forwarded.values()),
+                settled=tuple(disk.settled.items()),
+                bundle=disk.bundle,
+                bundles_known=frozenset(disk.known),
+                released=disk.released,
+            )
+            make = Top if isinstance(options, TopOptions) else Forwarder
+            self.machines[name] = make(place, TASK, options, memory, self.now)
+        self._presence(name, "online")
+        self.give(name, LinkUp())
+        for topic, frame in list(self.retained.items()):
+            if self._hears(name, topic):
+                self.give(name, Arrived(topics.parse(topic), frame))
+
+    def kill(self, name: str) -> None:
+        """kill -9: what was not saved is gone."""
+        del self.machines[name]
+        self.queue = deque(item for item in self.queue if item[0] != name)
+        self.timers = {key: at for key, at in self.timers.items() if key[0] != name}
+        self.holding.pop(name, None) if name in self.holding and not self.holding[name] else None
+        if name in self.holding:
+            self.holding[name] = []
+        self._presence(name, "lost")
+
+    def _presence(self, name: str, state: str) -> None:
+        parent = self.parents[name]
+        frame = Frame("", name, self.disks[name].boots, 0, Presence(state, "node", parent))
+        self._publish(topics.build(NET, parent or name, "presence", node=name), frame, retain=True)
+
+    # -- time
+
+    def give(self, name: str, event: Any) -> None:
+        self.queue.append((name, event))
+
+    def settle(self) -> None:
+        """Deliver everything that is on its way."""
+        while self.queue:
+            name, event = self.queue.popleft()
+            machine = self.machines.get(name)
+            if machine is not None:
+                for action in machine.handle(event, self.now):
+                    if name in self.machines:
+                        self._act(name, action)
+
+    def run(self, seconds: float) -> None:
+        """Deliver everything and let timers go off for a while."""
+        end = self.now + seconds
+        self.settle()
+        while self.timers and min(self.timers.values()) <= end:
+            (name, timer), at = min(self.timers.items(), key=lambda item: (item[1], item[0]))
+            del self.timers[name, timer]
+            self.now = max(self.now, at)
+            self.give(name, Timer(timer))
+            self.settle()
+        self.now = end
+
+    def finish(self, name: str) -> None:
+        """Finish work that is held back."""
+        for work in self.holding[name]:
+            self.give(name, self._work(name, work))
+        self.holding[name] = []
+
+    # -- actions
+
+    def _act(self, name: str, action: Any) -> None:
+        match action:
+            case Send(topic=topic, frame=frame, retain=retain):
+                self._publish(topic, frame, retain=retain)
+            case Upload(topic=topic, frame=frame):
+                self._publish(topic, frame, retain=False)
+            case PublishBlob(domain=domain, blob=blob, data=data):
+                self.blobs[domain, blob.digest] = data
+                self.give(name, Published(domain, blob))
+            case Retire(domain=domain, blob=blob):
+                self.blobs.pop((domain, blob.digest), None)
+            case Fetch(domain=domain, blob=blob):
+                data = self.blobs.get((domain, blob.digest))
+                if data is not None:
+                    self.give(name, Fetched(blob, data))
+            case SetTimer(name=timer, at=at):
+                self.timers[name, timer] = at
+            case Fact():
+                self.facts.append((name, action))
+            case Finished():
+                self.finished.add(name)
+            case OpenTask(blob=blob):
+                self.give(name, TaskOpened(blob.digest, self.bundle.manifest))
+            case Install(release=release):
+                self.give(name, Installed(release.number))
+            case Work():
+                if name in self.holding:
+                    self.holding[name].append(action)
+                else:
+                    self.give(name, self._work(name, action))
+            case _:
+                self._save(self.disks[name], action)
+
+    def _work(self, name: str, work: Work) -> Worked:
+        trained = self.learn(name, work.release.number, work.theta) if work.train else None
+        return Worked(work.release.number, trained, {"test.mse": (1.0, 1.0), "uplink": (10.0, 1.0)})
+
+    def _save(self, disk: Disk, action: Any) -> None:
+        match action:
+            case SaveRound(memory=memory, frame=frame):
+                disk.memory = memory
+                disk.outbox[frame.id] = frame, False
+            case SaveMemory(memory=memory, forget=forget):
+                disk.memory = memory
+                for update in forget:
+                    disk.outbox.pop(update, None)
+            case SaveAck(update=update):
+                disk.outbox[update] = disk.outbox[update][0], True
+            case SaveUpdate(frame=frame):
+                disk.window[frame.id] = frame
+            case SaveForward(forwarded=forwarded):
+                disk.forwarded[forwarded.frame.id] = forwarded
+                for member in forwarded.members:
+                    disk.window.pop(member, None)
+            case fog_events.SaveAck(update=update):
+                old = disk.forwarded[update]
+                disk.forwarded[update] = Forwarded(old.frame, old.members, True)
+            case SaveOutcomes(outcomes=outcomes, forwarded=forwarded_id):
+                self._settle(disk, outcomes)
+                if forwarded_id is not None:
+                    disk.forwarded.pop(forwarded_id, None)
+            case SaveRelease(released=released, outcomes=outcomes):
+                self._settle(disk, outcomes)
+                disk.released = released
+                self.releases.append(released.manifest.number)
+            case SaveBundle(digest=digest, data=data, released=released):
+                disk.bundle, disk.released = data, released
+                disk.known.add(digest)
+            case _:
+                raise AssertionError(f"nobody carries out {action}")
+
+    def _settle(self, disk: Disk, outcomes: tuple[tuple[UpdateId, Settled], ...]) -> None:
+        for update, outcome in outcomes:
+            disk.window.pop(update, None)
+            disk.settled[update] = outcome
+
+    # -- the broker
+
+    def _publish(self, topic: str, frame: Frame, *, retain: bool) -> None:
+        frame = unpack(pack(frame))
+        if retain:
+            self.retained[topic] = frame
+        for name in list(self.machines):
+            if self._hears(name, topic) and not self.loses(name, frame):
+                for _ in range(self.copies(name, frame)):
+                    self.give(name, Arrived(topics.parse(topic), frame))
+
+    def _hears(self, name: str, text: str) -> bool:
+        topic = topics.parse(text)
+        if topic.domain == self.parents[name]:
+            return topic.channel in ("task", "release") or (topic.channel == "reply" and topic["node"] == name)
+        return topic.domain == name and topic.channel in ("presence", "update", "task")

@@ -1,0 +1,460 @@
+"""The loader: types, bounds, lines, precedence, origins."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as runs
+from hypothesis import strategies as st
+
+from edgemw.core.config import (
+    MAX_TEXT_CHARS,
+    Duration,
+    Loaded,
+    Secret,
+    Size,
+    Source,
+    duration,
+    duration_text,
+    explain,
+    key_lines,
+    leaves,
+    load,
+    option,
+    required,
+    schema_keys,
+    secret_warnings,
+    section,
+    size,
+    size_text,
+)
+from edgemw.core.errors import ConfigError
+
+# ruff: noqa: RUF009 - option, required and section return dataclasses.field(...)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    k: int | Literal["all"] = option("all", help="updates", min=1)
+    deadline: Duration = option(duration("30s"), help="end", min=1, max=3600)
+    ratio: float = option(0.5, help="part", above=0, below=1)
+
+    def __post_init__(self) -> None:
+        if self.k == 13:
+            raise ConfigError("brings bad luck", key="k")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    path: Path = required(help="where")
+    tags: tuple[str, ...] = option((), help="words")
+    select: dict[str, int | float | str] = option({}, help="rows")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    count: int = option(1, help="how many", min=1)
+    window: Window = section(Window, help="window", inherit=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    name: str = required(help="who", example='"x"')
+    fast: bool = option(False, help="hurry")
+    limit: Size = option(size("1KiB"), help="bytes", min=1)
+    level: Literal["low", "high"] = option("low", help="level")
+    nick: str | None = option(None, help="other name")
+    password: Secret | None = option(None, help="secret")
+    home: Path = option(Path("state"), help="folder")
+    window: Window = section(Window, help="window", ratio=0.25)
+    items: tuple[Item, ...] = option((), help="items")
+    groups: dict[str, Group] = option({}, help="groups")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Other:
+    elsewhere: int = option(1, help="a key of another kind of file")
+
+
+def loaded(text: str, **more: object) -> Loaded[Settings]:
+    return load(Settings, text, "/etc/app/a.toml", **more)  # type: ignore[arg-type]  # passed through
+
+
+def refused(text: str, **more: object) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        loaded(text, **more)
+    return caught.value
+
+
+def test_every_type_is_read() -> None:
+    text = """
+name = "n"
+fast = true
+limit = "2kB"
+level = "high"
+nick = "m"
+password = { file = "pass" }
+home = "../h"
+window = { k = 3, deadline = "1.5s", ratio = 0.75 }
+items = [ { path = "/x" } ]
+[groups.a]
+count = 2
+"""
+    value = loaded(text).value
+    assert value == Settings(
+        name="n",
+        fast=True,
+        limit=Size(2000),
+        level="high",
+        nick="m",
+        password=Secret(file="pass", beside="/etc/app"),
+        home=Path("/etc/h"),
+        window=Window(k=3, deadline=Duration(1.5), ratio=0.75),
+        items=(Item(path=Path("/x")),),
+        groups={"a": Group(count=2, window=Window(k=3, deadline=Duration(1.5), ratio=0.75))},
+    )
+
+
+def test_defaults_fill_the_rest_and_relative_default_paths_belong_to_the_file() -> None:
+    value = loaded('name = "n"').value
+    assert value.window == Window(ratio=0.25)
+    assert value.home == Path("/etc/app/state")
+    assert loaded('name = "n"\n[window]\nk = 2').value.window == Window(k=2, ratio=0.25)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key", "reason"),
+    [
+        ("", 1, "name", 'is missing: who ("x")'),
+        ("name = 3", 1, "name", 'expected a string, for example "x", found 3'),
+        ('name = "n"\nfast = "yes"', 2, "fast", 'expected true or false, found "yes"'),
+        ('name = "n"\n\n[window]\nk = true', 4, "window.k", 'expected a whole number or "all", found true'),
+        ('name = "n"\nwindow.k = 0', 2, "window.k", "must be at least 1, found 0"),
+        ('name = "n"\n[window]\ndeadline = 30', 3, "window.deadline", 'expected a duration such as "30s", found 30'),
+        ('name = "n"\n[window]\ndeadline = "2h"', 3, "window.deadline", 'must be at most 1h, found "2h"'),
+        ('name = "n"\nwindow = { ratio = 1 }', 2, "window.ratio", "must be less than 1, found 1"),
+        ('name = "n"\nwindow = { ratio = nan }', 2, "window.ratio", "must be a finite number"),
+        ('name = "n"\nlimit = "1.5B"', 2, "limit", 'expected a size such as "256KiB", found "1.5B"'),
+        ('name = "n"\nlimit = 99999999999999999999', 2, "limit", "is a larger number than fits in 64 bits"),
+        ('name = "n"\nlevel = "hihg"', 2, "level", 'expected "low" or "high", found "hihg"; did you mean \'high\'?'),
+        ('name = "n"\nwindow = 3', 2, "window", "expected a table, found 3"),
+        ('name = "n"\n[[items]]\npath = "a"\n[[items]]\ntags = []', 4, "items.1.path", "is missing: where (a path)"),
+        ('name = "n"\n[[items]]\npath = "a"\ntags = ["a",\n  1]', 5, "items.0.tags.1", "expected a string, found 1"),
+        ('name = "n"\n[[items]]\npath = "a"\nselect = { "c d" = [] }', 4, "items.0.select.c d", "found a list"),
+        ('name = "n"\nhome = ""', 2, "home", 'expected a path, found ""'),
+        ('name = "n"\n[window]\nk = 13', 3, "window.k", "brings bad luck"),
+        ('name = "n"\nname = "m"', 2, None, "not TOML: cannot overwrite a value"),
+        ('name = "n', 1, None, "not TOML"),
+        ("name = \n[window]\n", 1, None, "not TOML: invalid value"),
+        (f"name = {'9' * 5000}", 1, None, "not TOML"),
+        (f"name = {'[' * 100_000}", None, None, "not TOML"),
+        ("#" * (MAX_TEXT_CHARS + 1), None, None, "at most"),
+    ],
+)
+def test_a_refusal_names_file_line_and_key(text: str, line: int | None, key: str | None, reason: str) -> None:
+    error = refused(text)
+    assert (error.file, error.line, error.key) == ("/etc/app/a.toml", line, key)
+    assert reason in error.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "suggestion"),
+    [
+        ("nmae = 1", "nmae", "name"),
+        ('name = "n"\n[windw]\nk = 1', "windw", "window"),
+        ('name = "n"\n[window]\ndedline = "1s"', "window.dedline", "deadline"),
+        ('name = "n"\nratio = 0.1', "ratio", "window.ratio"),
+        ('name = "n"\n[groups.a]\ncuont = 1', "groups.a.cuont", "count"),
+        ('name = "n"\nzzz = 0.1', "zzz", None),
+    ],
+)
+def test_an_unknown_key_comes_with_the_nearest_name(text: str, key: str, suggestion: str | None) -> None:
+    error = refused(text)
+    assert (error.key, error.suggestion, error.reason) == (key, suggestion, "unknown key")
+
+
+def test_long_or_odd_values_are_shown_in_one_short_line() -> None:
+    reason = refused(f'name = "n"\nfast = "a\\n\\u001b{"b" * 1000}"').reason
+    assert len(reason) < 120
+    assert reason.isprintable()
+
+
+# -------------------------------------------------------------------------------------------------------------- precedence
+
+
+def test_flag_over_environment_over_file_over_the_file_under_it_over_default() -> None:
+    under = Source('name = "under"\nnick = "under"\n[window]\nk = 1\nratio = 0.1\n', "/etc/app/b.toml")
+    text = 'name = "n"\n[window]\nk = 2\ndeadline = "2s"\n'
+    found = loaded(
+        text,
+        under=[under],
+        env={"EDGEMW_WINDOW__K": "3", "EDGEMW_WINDOW__DEADLINE": "3s", "PATH": "/bin"},
+        overrides=["window.k=4", "window.k=5"],
+    )
+    assert found.value.window == Window(k=5, deadline=Duration(3), ratio=0.1)
+    assert (found.value.name, found.value.nick) == ("n", "under")
+    assert found.origin("window.k") == "flag"
+    assert found.origin("window.deadline") == "environment EDGEMW_WINDOW__DEADLINE"
+    assert found.origin("window.ratio") == "/etc/app/b.toml:5"
+    assert found.origin("name") == "/etc/app/a.toml:1"
+    assert found.origin("level") == "default"
+
+
+def test_a_secret_and_a_list_are_replaced_as_a_whole() -> None:
+    under = Source('password = { env = "A" }\nitems = [{ path = "/a" }, { path = "/b" }]', "b.toml")
+    value = loaded('name = "n"\npassword = { file = "/p" }\nitems = [{ path = "/c" }]', under=[under]).value
+    assert value.password == Secret(file="/p", beside="/etc/app")
+    assert [item.path for item in value.items] == [Path("/c")]
+
+
+def test_a_section_inherits_key_by_key_with_the_origin() -> None:
+    found = loaded('name = "n"\n[window]\nk = 2\nratio = 0.3\n[groups.a.window]\nk = 3\n')
+    assert found.value.groups["a"].window == Window(k=3, ratio=0.3)
+    assert found.origin("groups.a.window.ratio") == "/etc/app/a.toml:4"
+    assert found.origin("groups.a.window.k") == "/etc/app/a.toml:6"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "key", "value"),
+    [
+        ("EDGEMW_NAME", "007", "name", "007"),
+        ("EDGEMW_FAST", "true", "fast", True),
+        ("EDGEMW_LIMIT", "1kB", "limit", 1000),
+        ("EDGEMW_LEVEL", "high", "level", "high"),
+        ("EDGEMW_WINDOW__K", "all", "window.k", "all"),
+        ("EDGEMW_WINDOW__RATIO", "1e-3", "window.ratio", 0.001),
+        ("EDGEMW_NICK", "v = 1\nname = 2", "nick", "v = 1\nname = 2"),
+        ("EDGEMW_HOME", "/srv", "home", Path("/srv")),
+        ("EDGEMW_PASSWORD", '{ env = "X" }', "password", Secret(env="X")),
+        ("EDGEMW_GROUPS__A__COUNT", "7", "groups.a.count", 7),
+        ("EDGEMW_ITEMS__0__TAGS", '["a", "b"]', "items.0.tags", ("a", "b")),
+    ],
+)
+def test_the_environment_gives_text_of_any_type(name: str, text: str, key: str, value: object) -> None:
+    found = loaded('name = "n"\n[[items]]\npath = "/x"', env={name: text})
+    assert dict(leaves(found.value))[key] == value
+    assert found.origin(key) == f"environment {name}"
+
+
+def test_paths_from_outside_the_file_are_relative_to_the_working_directory() -> None:
+    assert loaded('name = "n"', overrides=["home=h"]).value.home == Path.cwd() / "h"
+    assert loaded('name = "n"', env={"EDGEMW_HOME": "h"}).value.home == Path.cwd() / "h"
+
+
+def test_a_flag_may_add_one_element_to_a_list() -> None:
+    assert loaded('name = "n"', overrides=["items.0.path=/x"]).value.items == (Item(path=Path("/x")),)
+    assert "too far" in refused('name = "n"', overrides=["items.1.path=/x"]).reason
+
+
+def test_unknown_names_outside_the_file_are_errors_too() -> None:
+    error = refused('name = "n"', env={"EDGEMW_WINDOW__DEDLINE": "1s"})
+    assert (error.key, error.suggestion) == ("EDGEMW_WINDOW__DEDLINE", "EDGEMW_WINDOW__DEADLINE")
+    error = refused('name = "n"', overrides=["window.dedline=1s"])
+    assert (error.key, error.suggestion) == ("window.dedline", "window.deadline")
+    assert "KEY=VALUE" in refused('name = "n"', overrides=["window.k"]).reason
+
+
+def test_reserved_names_and_names_of_other_files_are_left_alone() -> None:
+    env = {"EDGEMW_CONFIG": "x", "EDGEMW_SECRET_A": "x", "EDGEMW_ELSEWHERE": "2"}
+    assert loaded('name = "n"', env=env, also=[Other]).value.name == "n"
+    assert refused('name = "n"', env=env).key == "EDGEMW_ELSEWHERE"
+
+
+def test_a_refused_value_from_outside_says_where_it_came_from() -> None:
+    assert refused('name = "n"', env={"EDGEMW_WINDOW__K": "0"}).file == "environment EDGEMW_WINDOW__K"
+    assert refused('name = "n"', overrides=["window.k=0"]).file == "flag"
+
+
+# ----------------------------------------------------------------------------------------------------------------- explain
+
+
+def test_explain_says_everything_about_a_key() -> None:
+    found = loaded('name = "n"\n[groups.a]\nwindow.deadline = "2s"')
+    told = explain(Settings, found, "groups.a.window.deadline")
+    assert (told.value, told.origin, told.env) == (2.0, "/etc/app/a.toml:3", "EDGEMW_GROUPS__A__WINDOW__DEADLINE")
+    assert (told.about.option.help, told.about.bounds, told.about.default) == ("end", "at least 1s, at most 1h", 30.0)
+    assert explain(Settings, found, "window.ratio").about.default == 0.25
+
+
+@pytest.mark.parametrize("key", ["windw.k", "window", "groups.b.count", "items.0.path", ""])
+def test_explain_refuses_what_is_no_key(key: str) -> None:
+    with pytest.raises(ConfigError):
+        explain(Settings, loaded('name = "n"'), key)
+
+
+def test_origin_refuses_what_is_no_key() -> None:
+    with pytest.raises(ConfigError, match="no such setting"):
+        loaded('name = "n"').origin("nmae")
+
+
+def test_schema_keys_open_all_sections() -> None:
+    paths = [key.path for key in schema_keys(Settings)]
+    assert {"name", "window.k", "items.N.path", "groups.NAME.window.k"} <= set(paths)
+    assert "window" not in paths
+
+
+# ----------------------------------------------------------------------------------------------------------------- secrets
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"hunter2"',
+        '{ file = "a", env = "hunter2" }',
+        "{ }",
+        "{ file = 3 }",
+        '{ value = "hunter2" }',
+        '{ env = "EDGEMW_HUNTER2" }',
+        '{ file = "" }',
+    ],
+)
+def test_a_secret_is_a_reference_and_what_else_stands_there_is_not_repeated(text: str) -> None:
+    error = refused(f'name = "n"\npassword = {text}')
+    assert error.line == 2
+    assert "hunter2" not in str(error)
+
+
+def test_a_secret_in_the_environment_itself_is_refused_without_being_shown() -> None:
+    assert "hunter2" not in str(refused('name = "n"', env={"EDGEMW_PASSWORD": "hunter2"}))
+
+
+def test_a_secret_file_is_looked_for_in_order(tmp_path: Path) -> None:
+    credentials, beside = tmp_path / "credentials", tmp_path / "beside"
+    for folder, text in ((credentials, "first"), (beside, "last")):
+        folder.mkdir()
+        (folder / "pass").write_text(f"{text}\n")
+    secret = Secret(file="pass", beside=str(beside))
+    assert secret.read({"CREDENTIALS_DIRECTORY": str(credentials)}) == "first"
+    assert secret.read({}) == "last"
+    assert Secret(file=str(beside / "pass"), beside="/x").read({"CREDENTIALS_DIRECTORY": str(credentials)}) == "last"
+    assert Secret(env="P").read({"P": "from env"}) == "from env"
+    assert secret.candidates({})[0] == Path("/run/secrets/pass")
+
+
+def test_a_secret_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    for name, data in (("empty", b"\n"), ("large", b"x" * 70_000), ("binary", b"\xff")):
+        (tmp_path / name).write_bytes(data)
+    for secret in [Secret(env="P"), *(Secret(file=name, beside=str(tmp_path)) for name in ("none", "empty", "large", "binary"))]:
+        with pytest.raises(ConfigError):
+            secret.read({})
+
+
+def test_repr_shows_no_more_than_where_it_stands() -> None:
+    assert repr(Secret(env="PASS")) == "Secret(env=PASS, value=***)"
+
+
+def test_others_who_can_read_a_secret_are_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "pass"
+    path.write_text("x")
+    settings = Settings(name="n", password=Secret(file=str(path), beside="/"))
+    path.chmod(0o640)
+    assert "chmod 600" in secret_warnings(settings, {})[0]
+    path.chmod(0o600)
+    assert secret_warnings(settings, {}) == ()
+    path.unlink()
+    assert "no file" in secret_warnings(settings, {})[0]
+    assert "not set" in secret_warnings(Settings(name="n", password=Secret(env="P")), {})[0]
+
+
+# ------------------------------------------------------------------------------------------------------------------- units
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("500ms", 0.5), ("30s", 30), ("1.5m", 90), ("2h", 7200), ("1d", 86400), ("0s", 0)])
+def test_durations(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "5", "s", "-1s", "1e3s", "1 0s", "5S", "5s ", "1h30m", "٣s"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="not a duration"):
+        duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("120kB", 120_000), ("256KiB", 262_144), ("1.5MB", 1_500_000), ("7B", 7), ("1GiB", 1 << 30)]
+)
+def test_sizes(text: str, count: int) -> None:
+    assert size(text) == count
+
+
+@runs(deadline=None)  # the machine may be busy
+@given(st.floats(0, 1e12, allow_subnormal=False).filter(lambda x: x == 0 or x > 1e-9))
+def test_durations_survive_being_written(seconds: float) -> None:
+    assert duration(duration_text(seconds)) == seconds
+
+
+@runs(deadline=None)  # the machine may be busy
+@given(st.integers(0, 1 << 50))
+def test_sizes_survive_being_written(count: int) -> None:
+    assert size(size_text(count)) == count
+
+
+# ------------------------------------------------------------------------------------------------------------------- lines
+
+
+LINES = (
+    '# a comment with [brackets] and "quotes\n'
+    'a = """\n'
+    "x = 1 ]\n"
+    '\\""" """""\n'
+    "b.c = 'it'\n"
+    "\n"
+    '[t."d.e"] # comment\n'
+    "f = [ 1, # one\n"
+    "  { g = 1, h.i = [2] },\n"
+    '  "]", ]\n'
+    "[[u]]\n"
+    "v = 1\n"
+    "[[u.w]]\n"
+    "z = '''\n"
+    "[no]\n"
+    "'''\n"
+    "[u.x]\n"
+    "y = 2\n"
+    "[[u]]\n"
+    "v = 1979-05-27T07:32:00Z\n"
+)
+
+
+def test_lines_of_every_kind_of_key() -> None:
+    text = LINES
+    lines = key_lines(text)
+    assert lines[("a",)] == 2
+    assert lines[("b", "c")] == 5
+    assert lines[("t", "d.e")] == 7
+    assert lines[("t", "d.e", "f", 1, "h", "i", 0)] == 9
+    assert lines[("t", "d.e", "f", 2)] == 10
+    assert lines[("u", 0, "v")] == 12
+    assert lines[("u", 0, "w", 0, "z")] == 14
+    assert lines[("u", 0, "x", "y")] == 18
+    assert lines[("u", 1)] == 19
+    assert lines[("u", 1, "v")] == 20
+
+
+_KEYS = st.text("ab\"'.#[=\\é ", min_size=1, max_size=4)
+_VALUES = st.sampled_from(
+    ["1", '"]#\\""', "'''\n=[\n'''", '[1,\n 2, # c ]\n "}"]', '{ x = "}", y.z = [ ] }', "true", '"""\n\\""""', "1.5e3"]
+)
+
+
+@runs(deadline=None)  # the machine may be busy
+@given(st.lists(st.tuples(_KEYS, _VALUES, st.sampled_from(["", " # [x]", "\n\n# a = 1"])), unique_by=lambda item: item[0]))
+def test_lines_are_found_whatever_stands_around_them(items: list[tuple[str, str, str]]) -> None:
+    text, expected = "", {}
+    for key, value, after in items:
+        quoted = '"' + key.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        expected[key] = text.count("\n") + 1
+        text += f"{quoted} = {value}{after}\n"
+    assert {path[0]: line for path, line in key_lines(text).items() if len(path) == 1} == expected
+
+
+@runs(deadline=None)  # the machine may be busy
+@given(st.text(max_size=60) | st.text("[]{}=.\"'#\n a1\\,", max_size=60))
+def test_any_text_loads_or_is_refused(text: str) -> None:
+    with contextlib.suppress(ConfigError):
+        loaded(text)

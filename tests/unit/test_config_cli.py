@@ -1,0 +1,137 @@
+"""`edgemw check` and `edgemw config`: what they print and how they end."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from edgemw.cli import check, config
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "quickstart" / "edgemw.toml"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("EDGEMW_")]:
+        monkeypatch.delenv(name)
+
+
+def edgemw(*words: str) -> int:
+    parser = argparse.ArgumentParser(prog="edgemw")
+    commands = parser.add_subparsers(required=True)
+    check.add_parser(commands)
+    config.add_parser(commands)
+    args = parser.parse_args(words)
+    code = args.run(args)
+    assert isinstance(code, int)
+    return code
+
+
+def test_check_says_what_would_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert edgemw("check", str(EXAMPLE)) == 0
+    printed = capsys.readouterr().out
+    for words in ("2 fogs, 4 children each", "8 devices", "digits, dirichlet alpha 0.3", "60 rounds", "lattice, kappa 4"):
+        assert words in printed
+
+
+def test_check_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert edgemw("check", str(EXAMPLE), "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["ok"], document["kind"], document["facts"]["nodes"]) == (True, "deployment", "11")
+    assert edgemw("check", str(EXAMPLE), "--json", "--set", "codec.kapa=2") == 3
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert (error["key"], error["suggestion"]) == ("codec.kapa", "codec.kappa")
+
+
+def test_check_refuses_with_place_and_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "edgemw.toml"
+    path.write_text(EXAMPLE.read_text().replace("count = 8", "cuont = 8"))
+    assert edgemw("check", str(path)) == 3
+    assert "tiers.device.cuont: unknown key (did you mean 'count'?)" in capsys.readouterr().err
+    assert edgemw("check", str(tmp_path / "none.toml")) == 3
+    assert "cannot be read" in capsys.readouterr().err
+
+
+FOG = 'net = "n"\n[node]\nid = "a"\n[task]\nbundle = "a.edge"\n[plan]\nsteps = 2\nepochs = 2\n'
+BROKER = """\
+[broker]
+url = "mqtts://far"
+username = "u"
+password = { file = "pass" }
+tls = { cert = "key.pem", key = "key.pem" }
+"""
+
+
+def test_check_warns_about_what_is_allowed_but_odd(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "fog.toml"
+    (tmp_path / "key.pem").touch(0o644)
+    (tmp_path / "pass").touch(0o644)
+    path.write_text(f"{FOG}{BROKER}")
+    assert edgemw("check", str(path)) == 0
+    warnings = capsys.readouterr().err
+    for words in ("there is no file", "plan.epochs: not used", "broker.password", "broker.tls.key"):
+        assert words in warnings
+    assert warnings.count("chmod 600") == 2
+    assert edgemw("check", str(path), "--deny-warnings", "--json") == 3
+    assert json.loads(capsys.readouterr().out)["ok"] is False
+
+
+def test_check_warns_about_an_open_broker_and_lonely_quorums(capsys: pytest.CaptureFixture[str]) -> None:
+    edgemw(
+        "check", str(EXAMPLE), "--set", "broker.url=mqtt://far", "--set", "tiers.fog.window.quorum=1", "--set", "window.quorum=2"
+    )
+    warnings = capsys.readouterr().err
+    for words in ("use mqtts://", "whoever reaches far", "a single update of 4", "one lost child of 2"):
+        assert warnings.count(words) == 1
+
+
+def test_check_of_node_files(capsys: pytest.CaptureFixture[str]) -> None:
+    assert edgemw("check", str(EXAMPLE.with_name("device.toml"))) == 0
+    assert "device-0.npz (not found)" in capsys.readouterr().out
+    assert edgemw("check", str(EXAMPLE.with_name("fog.toml"))) == 0
+    assert "none: this is the top" in capsys.readouterr().out
+    assert edgemw("check", str(EXAMPLE.with_name("fog.toml")), "--kind", "device") == 3
+
+
+def test_explain_a_key_and_a_section(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("EDGEMW_WINDOW__K", "2")
+    assert edgemw("config", "explain", "window.k", "--config", str(EXAMPLE)) == 0
+    printed = capsys.readouterr().out
+    for words in ("window.k = 2", "environment EDGEMW_WINDOW__K", "at least 1", 'default  "all"'):
+        assert words in printed
+    monkeypatch.setenv("EDGEMW_CONFIG", str(EXAMPLE))
+    assert edgemw("config", "explain", "window", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["window.deadline"]["value"] == '"10s"'
+    assert document["window.deadline"]["origin"].startswith(str(EXAMPLE))
+
+
+def test_explain_refuses_what_is_no_key(capsys: pytest.CaptureFixture[str]) -> None:
+    assert edgemw("config", "explain", "window.dedline", "--config", str(EXAMPLE)) == 3
+    assert "window.deadline" in capsys.readouterr().err
+    assert edgemw("config", "explain", "window.k") == 3
+    assert "EDGEMW_CONFIG" in capsys.readouterr().err
+
+
+def test_show_prints_every_key_and_no_secret(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "pass").write_text("hunter2")
+    path = tmp_path / "fog.toml"
+    path.write_text('net = "n"\n[node]\nid = "a"\n[broker]\nusername = "u"\npassword = { file = "pass" }\n')
+    assert edgemw("config", "show", "--config", str(path), "--set", "window.k=3") == 0
+    printed = capsys.readouterr().out
+    assert "hunter2" not in printed
+    assert 'password = { file = "pass"' in printed
+    lines = {line.split(" = ")[0]: line.rpartition("# ")[2] for line in printed.splitlines()}
+    assert (lines["window.k"], lines["node.id"], lines["codec.kappa"]) == ("flag", f"{path}:3", "default")
+
+
+@pytest.mark.parametrize("words", [["check"], ["config"], ["config", "show"], ["config", "explain"]])
+def test_help_ends_with_two_examples(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        edgemw(*words, "--help")
+    examples = capsys.readouterr().out.rpartition("examples:\n")[2].strip().splitlines()
+    assert len(examples) == 2

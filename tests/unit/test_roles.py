@@ -1,0 +1,245 @@
+"""Devices, fog nodes and the top together: who is counted, what is conserved, what never stalls."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgemw.compression.residual import give_back
+from edgemw.compression.table import codec_named
+from edgemw.core.bundle import Vector
+from edgemw.core.events import Stop
+from edgemw.fog.server import ServerOptions
+from edgemw.fog.top import TopOptions
+from edgemw.fog.window import WindowOptions
+from edgemw.learning.trainer import Trained
+from edgemw.wire.messages import Ack, Frame, Outcome, Update, encoded_of
+from tests.support.world import World
+
+DEVICES = [f"device-{n}" for n in range(4)]
+
+
+class Learner:
+    """Gives every device a reproducible delta, and remembers the weighted sum of all that was learnt."""
+
+    def __init__(self, size: int = 64) -> None:
+        self.size = size
+        self.total = np.zeros(size, np.float64)
+        self.weight = 0
+        self.calls = 0
+
+    def __call__(self, node: str, release: int, theta: Vector) -> Trained:
+        rng = np.random.default_rng([int(node[-1]), release, self.calls])
+        self.calls += 1
+        delta = rng.normal(0, 0.1, self.size).astype(np.float32)
+        weight = 10 + int(node[-1])
+        self.total += weight * delta.astype(np.float64)
+        self.weight += weight
+        return Trained(delta, weight, 1.0, 5)
+
+
+def tree(learner: Learner, *, rounds: int = 6, codec: str = "lattice", **window: int | float) -> World:
+    world = World(learner)
+    options = WindowOptions(**{"deadline_s": 10.0, **window})  # type: ignore[arg-type]
+    top_window = WindowOptions(deadline_s=20.0, children=2)
+    world.top("top", TopOptions(top_window, ServerOptions(), {}, rounds=rounds, codec=codec, kappa=2.0))
+    for fog in ("fog-0", "fog-1"):
+        world.fog(fog, "top", options)
+    for index, device in enumerate(DEVICES):
+        world.device(device, f"fog-{index % 2}")
+    return world
+
+
+def counted(world: World) -> tuple[int, int]:
+    released = world.disks["top"].released
+    assert released is not None
+    return released.totals.updates, released.totals.weight
+
+
+def sent(world: World) -> tuple[int, int]:
+    """What devices sent and did not get back: updates, weight."""
+    memories = [world.disks[device].memory for device in DEVICES]
+    return sum(m.updates_sent - m.updates_returned for m in memories), sum(m.weight_sent - m.weight_returned for m in memories)
+
+
+def carried(world: World) -> Vector:
+    """What the residuals hold, plus what is on its way and not in a release."""
+    total = np.zeros(64, np.float32)
+    codec = codec_named("lattice")
+    for name, disk in world.disks.items():
+        if name in DEVICES:
+            if disk.memory.residual is not None:
+                total += disk.memory.residual
+            for frame, _ in disk.outbox.values():
+                if isinstance(frame.message, Update) and frame.message.sections:
+                    total = give_back(codec, encoded_of(frame), total)
+    return total
+
+
+def test_a_tree_runs_to_its_end_and_counts_every_update_once() -> None:
+    learner = Learner()
+    world = tree(learner, children=2)
+    world.run(300)
+    assert world.machines["top"].state == "finished"
+    assert world.releases[-1] == 6
+    assert counted(world) == sent(world) == (24, learner.weight)
+
+
+def test_every_outcome_reaches_its_device() -> None:
+    world = tree(Learner(), children=2)
+    world.run(300)
+    assert all(not world.disks[name].outbox for name in DEVICES)
+    assert all(not world.disks[name].forwarded for name in ("fog-0", "fog-1"))
+
+
+def test_error_feedback_conserves_mass_over_the_tree() -> None:
+    learner = Learner()
+    world = tree(learner, children=2)
+    world.run(300)
+    released = world.disks["top"].released
+    assert released is not None
+    # theta moved by sum / weight of each window: undo the division, window by window all weights are equal here
+    per_window = learner.weight / 6
+    moved = released.theta.astype(np.float64) * per_window
+    np.testing.assert_allclose(moved + carried(world), learner.total, atol=1e-3)
+
+
+@pytest.mark.parametrize("codec", ["lattice", "dense"])
+def test_a_killed_device_does_not_block_the_others(codec: str) -> None:
+    world = tree(Learner(), children=2, codec=codec)
+    world.holding["device-3"] = []
+    world.settle()
+    assert world.machines["top"].facts()["release"] == 0
+    world.kill("device-3")
+    world.run(300)
+    assert world.machines["top"].state == "finished"
+
+
+def test_a_slow_device_is_not_waited_for_past_the_deadline_and_its_update_counts_later() -> None:
+    learner = Learner()
+    world = tree(learner, children=2)
+    world.holding["device-3"] = []
+    world.run(11)
+    assert world.machines["fog-1"].facts()["release"] >= 1
+    assert "device-3" in world.machines["fog-1"].reason
+    world.finish("device-3")
+    del world.holding["device-3"]
+    world.run(300)
+    assert counted(world) == sent(world)
+
+
+def test_an_update_that_is_too_stale_goes_back_into_the_residual() -> None:
+    learner = Learner()
+    world = tree(learner, children=2, max_staleness=1, deadline_s=1.0)
+    world.holding["device-3"] = []
+    world.run(4)
+    assert world.machines["fog-1"].facts()["release"] >= 2
+    first = world.disks["device-3"].memory
+    world.finish("device-3")
+    world.settle()
+    after = world.disks["device-3"].memory
+    assert first.residual is None
+    assert after.residual is not None
+    np.testing.assert_allclose(after.residual, learner.total - others(learner, world), atol=1e-4)
+    assert "returned: stale" in world.machines["device-3"].reason
+
+
+def others(learner: Learner, world: World) -> Vector:
+    """The sum of what everybody but device-3 learnt: the total before its one late training."""
+    again = Learner()
+    again.calls = learner.calls - 1
+    last = again("device-3", 0, np.zeros(64, np.float32))
+    return np.asarray(learner.total - last.weight * last.delta.astype(np.float64), np.float32)
+
+
+@pytest.mark.parametrize("node", ["device-0", "fog-0", "top"])
+def test_kill_and_restart_anywhere_counts_everything_once(node: str) -> None:
+    learner = Learner()
+    world = tree(learner, rounds=8, children=2)
+    steps = 0
+    while world.queue and steps < 100_000:
+        steps += 1
+        name, event = world.queue.popleft()
+        machine = world.machines.get(name)
+        if machine is None:
+            continue
+        for action in machine.handle(event, world.now):
+            world._act(name, action)
+        if steps % 37 == 0 and node in world.machines:
+            world.kill(node)
+            world.start(node)
+    world.run(2000)
+    assert world.machines["top"].state == "finished"
+    assert counted(world) == sent(world)
+
+
+def test_duplicates_are_counted_once() -> None:
+    world = tree(Learner(), children=2)
+    world.copies = lambda target, frame: 3 if isinstance(frame.message, Update) else 1
+    world.run(300)
+    assert counted(world) == sent(world)
+    assert any(fact.name == "duplicate" for _, fact in world.facts)
+
+
+def test_lost_messages_are_sent_again() -> None:
+    rng = np.random.default_rng(0)
+
+    def loses(target: str, frame: Frame) -> bool:
+        return isinstance(frame.message, Update | Ack | Outcome) and bool(rng.random() < 0.3)
+
+    world = tree(Learner(), children=2)
+    world.loses = loses
+    world.run(5000)
+    assert world.machines["top"].state == "finished"
+    assert counted(world) == sent(world)
+
+
+def test_a_device_that_cannot_train_answers_and_holds_nobody_up() -> None:
+    learner = Learner()
+
+    def learn(node: str, release: int, theta: Vector) -> Trained:
+        trained = learner(node, release, theta)
+        return Trained(trained.delta * np.float32("nan"), trained.weight, 1.0, 5) if node == "device-1" else trained
+
+    world = World(learn)
+    world.top("top", TopOptions(WindowOptions(children=2), ServerOptions(), {}, rounds=4))
+    for fog in ("fog-0", "fog-1"):
+        world.fog(fog, "top", WindowOptions(children=2))
+    for index, device in enumerate(DEVICES):
+        world.device(device, f"fog-{index % 2}")
+    world.run(25)  # less than one deadline
+    assert world.machines["top"].state == "finished"
+    assert "NaN" in world.machines["device-1"].reason
+    assert world.disks["device-1"].memory.updates_sent == 0
+    assert counted(world) == sent(world)
+
+
+def test_a_late_joiner_takes_part_from_the_current_release() -> None:
+    world = tree(Learner(), rounds=3)
+    world.run(300)
+    world.device("device-9", "fog-0")
+    world.run(10)
+    assert world.machines["device-9"].release == 3
+
+
+def test_stop_finishes_the_round_measures_and_a_restarted_top_goes_on() -> None:
+    world = tree(Learner(), rounds=50, children=2)
+    for device in DEVICES:
+        world.holding[device] = []
+    world.settle()
+    world.give("top", Stop())
+    world.settle()
+    for _ in range(2):
+        for device in DEVICES:
+            world.finish(device)
+        world.settle()
+    assert "top" in world.finished
+    assert world.machines["top"].state == "finished"
+    reached = world.releases[-1]
+    world.kill("top")
+    world.start("top")
+    for device in DEVICES:
+        world.finish(device)
+        del world.holding[device]
+    world.run(5)
+    assert world.releases[-1] > reached
