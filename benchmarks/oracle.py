@@ -122,7 +122,7 @@ def step_variants(task: Task, bundle: Bundle, threads: int) -> dict[str, Callabl
     def torch_step() -> float:
         module.zero_grad()
         loss = functional.cross_entropy(module(inputs), labels)
-        loss.backward()
+        torch.autograd.backward(loss)
         return loss.item()
 
     def torch_sgd() -> None:

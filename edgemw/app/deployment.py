@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from edgemw.app.settings import (
-    EMBEDDED,
-    Broker,
-    Data,
-    Deployment,
-    DeviceFile,
-    FogFile,
-    Node,
-    Telemetry,
-    Tier,
-    Window,
-    child_counts,
-    node_id,
-    parent_of,
-)
-from edgemw.core.config import Duration, Secret, Size, duration_text, field_types, size_text
+from edgemw.app.settings import EMBEDDED, Broker, Data, Deployment, DeviceFile, FogFile, Node, Serving, Telemetry, Tier
+from edgemw.app.tiers import child_counts, node_id, parent_of
+from edgemw.core.config.writer import toml_text
 from edgemw.core.errors import ConfigError
 
 TOP_ONLY = frozenset({"task", "plan", "codec", "server"})
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,30 +72,43 @@ def _specs(settings: Deployment, broker_url: str, out_dir: Path, data_paths: Map
             telemetry = replace(tier.telemetry, http=_nth_address(tier.telemetry.http, index, f"tiers.{name}.telemetry.http"))
             file: FogFile | DeviceFile
             if tier.role == "fog":
-                window = tier.window if tier.window.children else replace(tier.window, children=children[number])
-                file = _fog_file(settings, tier, node, broker, telemetry, window)
+                file = _fog_file(settings, tier, node, broker, telemetry, children[number])
             else:
                 http = _nth_address(tier.serving.http, devices, f"tiers.{name}.serving.http")
-                file = DeviceFile(
-                    net=settings.name,
-                    node=node,
-                    broker=broker,
-                    data=tier.data or (_part(this, data_paths),),
-                    training=tier.training,
-                    serving=replace(tier.serving, http=http),
-                    telemetry=telemetry,
-                    limits=tier.limits,
-                )
+                data = tier.data or (_part(this, data_paths),)
+                file = _device_file(settings, tier, node, broker, telemetry, replace(tier.serving, http=http), data)
                 devices += 1
             index += 1
             yield NodeSpec(this, tier.role, name, node.parent, out_dir / f"{this}.toml", file, to_toml(file))
 
 
-def _fog_file(settings: Deployment, tier: Tier, node: Node, broker: Broker, telemetry: Telemetry, window: Window) -> FogFile:
+def _fog_file(settings: Deployment, tier: Tier, node: Node, broker: Broker, telemetry: Telemetry, children: int) -> FogFile:
+    window = tier.window if tier.window.children else replace(tier.window, children=children)
     file = FogFile(net=settings.name, node=node, broker=broker, window=window, telemetry=telemetry, limits=tier.limits)
     if not file.is_top:
         return file
     return replace(file, task=settings.task, plan=settings.plan, codec=settings.codec, server=settings.server)
+
+
+def _device_file(
+    settings: Deployment,
+    tier: Tier,
+    node: Node,
+    broker: Broker,
+    telemetry: Telemetry,
+    serving: Serving,
+    data: tuple[Data, ...],
+) -> DeviceFile:
+    return DeviceFile(
+        net=settings.name,
+        node=node,
+        broker=broker,
+        data=data,
+        training=tier.training,
+        serving=serving,
+        telemetry=telemetry,
+        limits=tier.limits,
+    )
 
 
 def _parent_id(settings: Deployment, tier: Tier, number: int) -> str | None:
@@ -151,59 +148,6 @@ def _check_ports(specs: tuple[NodeSpec, ...]) -> None:
             taken[port] = spec.id
 
 
-# ----------------------------------------------------------------------------------------------------------------- TOML
-
-
 def to_toml(settings: FogFile | DeviceFile) -> str:
-    """The text that loads as exactly these settings; what is unset (None, or an empty list) is left out."""
-    skipped = frozenset() if isinstance(settings, DeviceFile) or settings.is_top else TOP_ONLY
-    return "\n".join(_table(settings, (), skipped)).lstrip("\n") + "\n"
-
-
-def _table(value: Any, path: tuple[str, ...], skipped: frozenset[str] = frozenset()) -> Iterator[str]:
-    """The lines of a table: its own keys first, since whatever follows a header belongs to that header."""
-    hints = field_types(type(value))
-    items = [(spec.name, getattr(value, spec.name)) for spec in fields(value) if spec.name not in skipped]
-    for name, item in items:
-        if not _is_tables(item) and item not in (None, (), {}):
-            yield f"{name} = {toml_value(item, hints[name])}"
-    for name, item in items:
-        if is_dataclass(item) and _is_tables(item):
-            lines = list(_table(item, (*path, name)))
-            yield from ["", f"[{'.'.join((*path, name))}]", *lines] if lines else []
-        elif _is_tables(item):
-            for element in item:
-                yield from ["", f"[[{'.'.join((*path, name))}]]", *_table(element, (*path, name))]
-
-
-def _is_tables(item: object) -> bool:
-    if isinstance(item, tuple):
-        return any(is_dataclass(element) for element in item)
-    return is_dataclass(item) and not isinstance(item, Secret)
-
-
-def toml_value(value: object, hint: Any = None) -> str:
-    """One value as TOML; `hint` is its type where that decides how it is written (durations and sizes)."""
-    if hint is Duration or hint is Size:
-        assert isinstance(value, int | float)
-        return _string(duration_text(value) if hint is Duration else size_text(int(value)))
-    if isinstance(value, Secret):
-        pairs = (("file", value.file), ("env", value.env), ("beside", value.beside))
-        return _inline({key: text for key, text in pairs if text is not None})
-    if isinstance(value, Mapping):
-        return _inline(value)
-    if isinstance(value, tuple):
-        return f"[{', '.join(toml_value(item) for item in value)}]"
-    if isinstance(value, str | Path):
-        return _string(str(value))
-    return str(value).lower() if isinstance(value, bool) else repr(value)
-
-
-def _inline(items: Mapping[str, object]) -> str:
-    pairs = (f"{key if _BARE_KEY.match(key) else _string(key)} = {toml_value(item)}" for key, item in items.items())
-    return f"{{ {', '.join(pairs)} }}"
-
-
-def _string(text: str) -> str:
-    """A basic string; the escapes of JSON are a part of TOML's, except that TOML escapes DEL too."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    """The text that loads as exactly these settings; a fog below the top says nothing about the task."""
+    return toml_text(settings, without=frozenset() if isinstance(settings, DeviceFile) or settings.is_top else TOP_ONLY)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from edgemw.app.samples import load_samples
 from edgemw.app.settings import Broker, DeviceFile, FogFile, Limits
-from edgemw.core.bundle import Bundle, Vector, read_bundle
-from edgemw.core.errors import BundleError, ConfigError, EdgeError
+from edgemw.core.bundle import Bundle, Manifest, Vector, read_bundle
+from edgemw.core.errors import BundleError
 from edgemw.core.ids import Place
 from edgemw.device.agent import DeviceRole, Parts
 from edgemw.fog.agent import FogRole
@@ -44,7 +44,7 @@ def mqtt_settings(broker: Broker, client_id: str, env: Mapping[str, str], *, wil
         url=broker.url,
         client_id=client_id,
         username=broker.username or None,
-        password=broker.password.reveal(env) if broker.password else None,
+        password=broker.password.read(env) if broker.password else None,
         tls=TlsSettings(tls.ca, tls.cert, tls.key) if broker.url.startswith("mqtts") else None,
         keepalive_s=int(broker.keepalive),
         protocol={"auto": "auto", "5": 5, "3.1.1": 4}[broker.protocol],  # type: ignore[arg-type]  # a table of literals
@@ -57,7 +57,8 @@ def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
     """Run a device until it is told to stop."""
     from edgemw.serving.api import Api  # noqa: PLC0415  (onnxruntime comes with serving; a fog node has none)
     from edgemw.serving.check import check_release  # noqa: PLC0415
-    from edgemw.serving.slot import Slot  # noqa: PLC0415
+    from edgemw.serving.session import open_inference  # noqa: PLC0415
+    from edgemw.serving.slot import Served, Slot  # noqa: PLC0415
     from edgemw.serving.store import ReleaseStore  # noqa: PLC0415
 
     with _node(settings) as node:
@@ -71,7 +72,7 @@ def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
         def install(bundle: Bundle, release: ReleaseManifest, theta: Vector, predict: Predict) -> None:
             task = bundle.manifest.name
             store.save(task, bundle, release.run, release.number, theta)
-            slot(task).swap(predict, bundle.manifest, release.number)
+            slot(task).install(Served(predict, task, release.number, bundle.manifest))
 
         def check(predict: Predict, oracle: Oracle, theta: Vector, data: Dataset | None) -> str:
             return check_release(predict, oracle, theta, data.test if data is not None and len(data.test) else None)
@@ -83,6 +84,7 @@ def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
             install=install,
             traffic=lambda: (node.link.traffic.sent_bytes, node.link.traffic.received_bytes),
             observe=observer.observe,
+            trained=observer.trained_seconds,
             max_batch=settings.training.max_batch,
             nice=settings.training.nice,
         )
@@ -90,7 +92,8 @@ def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
         for task in store.tasks():  # predictions go on from the last good release, whatever the network does
             stored = store.latest(task)
             if stored is not None:
-                slot(task).swap(stored.open(), stored.manifest, stored.number)
+                session = open_inference(stored.bundle.infer, stored.theta, size=stored.manifest.size)
+                slot(task).install(Served(session, task, stored.number, stored.manifest))
         with _http(settings.serving.http, Api(slots).handle, settings.node.state / "serving.address", "serving.http"):
             try:
                 node.run(role, lambda shell: role.attach(shell))
@@ -138,13 +141,23 @@ def open_oracle(bundle: Bundle, threads: int) -> Oracle:
 
     manifest = bundle.manifest
     if bundle.train is None:
-        from edgemw.learning.torch_oracle import open_torch_oracle  # noqa: PLC0415
-
-        return open_torch_oracle(manifest)
+        return _torch_oracle(manifest)
     session = TrainingSession(bundle.train, threads=threads)
-    return OnnxOracle(
-        manifest, session.step, lambda theta: open_inference(bundle.infer, theta, size=manifest.size, threads=threads)
-    )
+
+    def open_infer(theta: Vector) -> Predict:
+        return open_inference(bundle.infer, theta, size=manifest.size, threads=threads)
+
+    return OnnxOracle(manifest, session, open_infer)
+
+
+def _torch_oracle(manifest: Manifest) -> Oracle:
+    try:
+        from edgemw.compile.load import load_task  # noqa: PLC0415  (torch is an extra)
+        from edgemw.learning.torch_oracle import TorchOracle  # noqa: PLC0415
+    except ImportError as error:
+        raise BundleError(f"task {manifest.name!r} is trained by torch on the device: pip install 'edgemw[torch]'") from error
+    assert manifest.python is not None
+    return TorchOracle(manifest, load_task(manifest.python))
 
 
 def read_file(path: Path) -> bytes:
@@ -228,11 +241,8 @@ def _http(address: str, handler: object, note: Path, key: str) -> Iterator[None]
         yield
         return
     assert callable(handler)
-    try:
-        server = HttpServer(address, handler)
-        server.start()
-    except EdgeError as error:
-        raise ConfigError(str(error), key=key) from error
+    server = HttpServer(address, handler, setting=key)
+    server.start()
     try:
         note.write_text(server.url + "\n")
         log.info("listening", extra={"facts": {key: server.url}})

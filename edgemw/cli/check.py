@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from edgemw.app.secrets import private_file_problem, secret_warnings
 from edgemw.app.settings import (
     EMBEDDED,
     SCHEMAS,
@@ -24,12 +25,13 @@ from edgemw.app.settings import (
     Task,
     Tier,
     Window,
-    fan_in,
     kind_of,
     load_file,
     read_text,
 )
-from edgemw.core.config import duration_text, leaves, secret_warnings
+from edgemw.app.tiers import fan_in
+from edgemw.core.config.loader import leaves
+from edgemw.core.config.units import duration_text
 from edgemw.core.errors import ConfigError
 
 Settings = Deployment | FogFile | DeviceFile
@@ -211,8 +213,8 @@ def _file_warnings(key: str, path: Path) -> Iterator[str]:
     if not path.is_file():
         hint = ": make it with `edgemw compile`" if path.suffix == ".edge" else ""
         yield f"{key}: there is no file {path}{hint}"
-    elif key.endswith("tls.key") and path.stat().st_mode & 0o077:
-        yield f"{key}: {path} can be read by others than its owner: chmod 600 {path}"
+    elif key.endswith("tls.key") and (problem := private_file_problem(path)):
+        yield f"{key}: {problem}"
 
 
 def _broker_warnings(broker: Broker, prefix: str = "") -> Iterator[str]:

@@ -9,9 +9,10 @@ import sys
 from dataclasses import MISSING
 from pathlib import Path
 
-from edgemw.app.deployment import toml_value
 from edgemw.app.settings import SCHEMAS, Deployment, DeviceFile, FogFile, kind_of, load_file, read_text
-from edgemw.core.config import Explanation, Loaded, explain, leaves
+from edgemw.core.config.explain import Explanation, explain
+from edgemw.core.config.loader import Loaded, leaves
+from edgemw.core.config.writer import toml_value
 from edgemw.core.errors import ConfigError
 
 _EXAMPLES = """examples:

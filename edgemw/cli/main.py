@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 
 from edgemw import __version__
@@ -19,8 +20,8 @@ exit codes: 0 done, 1 failed, 2 wrong usage, 3 a file or data was refused, 4 the
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser with every command."""
+def parser(commands: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
+    """The parser with these commands; a device loads only what its own command needs."""
     main_parser = argparse.ArgumentParser(
         prog="edgemw",
         description="A fleet of small machines learns one model over MQTT and uses it where the data is.",
@@ -29,14 +30,15 @@ def parser() -> argparse.ArgumentParser:
     )
     main_parser.add_argument("--version", action="version", version=f"edgemw {__version__}")
     subparsers = main_parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name in COMMANDS:
+    for name in commands:
         import_module(f"edgemw.cli.{name}").add_parser(subparsers)
     return main_parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; every refusal ends in one line on standard error and its exit code."""
-    args = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    args = parser(given[:1] if given and given[0] in COMMANDS else COMMANDS).parse_args(given)
     try:
         return int(args.run(args))
     except EdgeError as error:

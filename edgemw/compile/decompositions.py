@@ -8,6 +8,7 @@ convolution of the transposed input with the transposed output gradient, strides
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +18,8 @@ from torch import Tensor
 from torch._decomp import core_aten_decompositions, get_decompositions
 
 aten = torch.ops.aten
+_FEW = 16
+"""Windows up to this many elements are compared place by place."""
 
 
 def training_decompositions() -> dict[Any, Callable[..., Any]]:
@@ -45,9 +48,7 @@ def convolution_backward(
         x_grad = aten.convolution(grad, weight, None, stride, padding, dilation, not transposed, extra, groups)
     if mask[1]:
         long, short = (grad, x) if transposed else (x, grad)
-        arithmetic = (dilation, padding, stride, False, [0] * len(stride), groups)
-        found = aten.convolution(_groups_to_channels(long, groups), short.transpose(0, 1), None, *arithmetic)
-        weight_grad = _crop(found, weight.shape[2:]).transpose(0, 1)
+        weight_grad = _weight_gradient(long, short, weight.shape[2:], stride, padding, dilation, groups)
     if mask[2]:
         bias_grad = grad.sum([0, *range(2, grad.ndim)])
     return x_grad, weight_grad, bias_grad
@@ -59,6 +60,37 @@ def _output_padding(
     """How much of the input's end a strided convolution did not see, per axis."""
     sizes = zip(x.shape[2:], grad.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
     return [n - ((m - 1) * s - 2 * p + d * (k - 1) + 1) for n, m, k, s, p, d in sizes]
+
+
+def _weight_gradient(long: Tensor, short: Tensor, kernel: Sequence[int], *arguments: Any) -> Tensor:
+    """Gradient of the weight of a convolution from `long` to `short`; `arguments` are stride, padding, dilation, groups.
+
+    Where it can be, it is one product of matrices over all samples and places: ONNX Runtime makes a convolution whose kernel
+    is as large as its input out of products with as few columns as the weight has places, 4 times slower.
+    """
+    stride, padding, dilation, groups = arguments
+    if groups == 1 and math.prod(kernel) <= _FEW:
+        seen = _windows(long.transpose(0, 1), short.shape[2:], kernel, stride, padding, dilation)
+        product = short.transpose(0, 1).flatten(1) @ seen.flatten(2).flatten(0, 1).T
+        return product.reshape(short.shape[1], long.shape[1], *kernel)
+    arithmetic = (dilation, padding, stride, False, [0] * len(stride), groups)
+    found = aten.convolution(_groups_to_channels(long, groups), short.transpose(0, 1), None, *arithmetic)
+    return _crop(found, kernel).transpose(0, 1)
+
+
+def _windows(x: Tensor, outputs: Sequence[int], kernel: Sequence[int], *arguments: Sequence[int]) -> Tensor:
+    """[N, C, *space] to [N, places of the kernel, C, *outputs]: what each place of the kernel sees."""
+    stride, padding, dilation = arguments
+    if any(padding):
+        x = aten.constant_pad_nd(x, [side for p in reversed(padding) for side in (p, p)], 0.0)
+    seen: list[Tensor] = []
+    for place in itertools.product(*map(range, kernel)):
+        part = x
+        for axis, (start, size) in enumerate(zip(place, outputs, strict=True), start=2):
+            first, step = start * dilation[axis - 2], stride[axis - 2]
+            part = aten.slice(part, axis, first, first + step * (size - 1) + 1, step)
+        seen.append(part)
+    return torch.stack(seen, 1)
 
 
 def _groups_to_channels(x: Tensor, groups: int) -> Tensor:
@@ -80,9 +112,40 @@ def max_pool_backward(grad: Tensor, x: Tensor, *arguments: Any) -> Tensor:
 
     `arguments` are kernel, stride, padding, dilation, ceil mode, indices.
     """
-    indices: Tensor = arguments[-1]
+    kernel, stride, padding, dilation, _, indices = arguments
+    rows, columns = (n * k <= size for n, k, size in zip(grad.shape[-2:], kernel, x.shape[-2:], strict=True))
+    tiled = rows and columns and list(stride or kernel) == list(kernel) and not any(padding) and set(dilation) == {1}
+    if tiled and math.prod(kernel) <= _FEW:
+        return _unpool(grad, x, list(kernel))
     flat = torch.zeros_like(x).flatten(-2)
     return flat.scatter_add(-1, indices.flatten(-2), grad.flatten(-2)).reshape(x.shape)
+
+
+def _unpool(grad: Tensor, x: Tensor, kernel: list[int]) -> Tensor:
+    """The same for windows that do not overlap: compare each place of the window with the maximum; the first one wins.
+
+    ONNX Runtime is 3 times faster at this than at a maximum with indices and a scatter.
+    """
+    (rows, columns), (height, width) = grad.shape[-2:], kernel
+    largest = aten.max_pool2d_with_indices(x, kernel, kernel)[0]
+    shares: list[Tensor] = []
+    taken = torch.zeros((), dtype=torch.bool)
+    for i, j in itertools.product(range(height), range(width)):
+        hit = x[..., i : rows * height : height, j : columns * width : width] == largest
+        shares.append(torch.where(hit & ~taken, grad, 0.0))
+        taken = taken | hit
+    tiles = torch.stack(shares, -1).reshape(*grad.shape, height, width).transpose(-2, -3)
+    full = tiles.reshape(*grad.shape[:-2], rows * height, columns * width)
+    return _fill(_fill(full, -2, x.shape[-2]), -1, x.shape[-1])
+
+
+def _fill(x: Tensor, axis: int, size: int) -> Tensor:
+    """Zeros at the end of an axis, up to `size`."""
+    if x.shape[axis] >= size:
+        return x
+    tail = list(x.shape)
+    tail[axis] = size - x.shape[axis]
+    return torch.cat([x, torch.zeros(tail)], axis)
 
 
 def avg_pool_backward(grad: Tensor, x: Tensor, *arguments: Any) -> Tensor:
@@ -117,11 +180,7 @@ def _spread(grad: Tensor, x: Tensor, kernel: list[int], stride: list[int], paddi
     planes = grad.reshape(-1, 1, *grad.shape[-2:])
     full: Tensor = aten.convolution(planes, torch.ones(1, 1, *kernel), None, stride, [0, 0], [1, 1], True, [0, 0], 1)
     for axis in (-2, -1):
-        missing = x.shape[axis] + padding[axis] - full.shape[axis]
-        if missing > 0:
-            tail = list(full.shape)
-            tail[axis] = missing
-            full = torch.cat([full, torch.zeros(tail)], axis)
+        full = _fill(full, axis, x.shape[axis] + padding[axis])
         full = full.narrow(axis, padding[axis], x.shape[axis])
     return full.reshape(x.shape)
 

@@ -60,6 +60,7 @@ class Parts:
         install: keep a release on disk and serve it.
         traffic: bytes sent and received by this node so far.
         observe: counts facts.
+        trained: told the seconds of each training.
         max_batch: largest batch that fits this device; 0 is no limit.
         nice: niceness of the training thread.
     """
@@ -70,6 +71,7 @@ class Parts:
     install: Callable[[Bundle, ReleaseManifest, Vector, Predict], None]
     traffic: Callable[[], tuple[int, int]]
     observe: Callable[[str, Fact], None]
+    trained: Callable[[float], None]
     max_batch: int = 0
     nice: int = 10
 
@@ -202,6 +204,7 @@ class DeviceRole:
         if action.train:
             try:
                 trained, seconds = self._train(opened, opened.data, action)
+                self._parts.trained(seconds)
                 tally |= {"train_loss": (trained.loss * trained.weight, trained.weight), "train_s": (seconds, 1.0)}
             except DataError as error:
                 reason = str(error)

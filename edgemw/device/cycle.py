@@ -63,6 +63,7 @@ class Cycle:
         self._work: ReleaseManifest | None = None  # what is being worked on; it says how to encode the result
         self._stopping = False
         self._state = "waiting"
+        self._sent_at: float | None = None
         self._reasons: dict[str, str] = {}
 
     # -- what others may look at
@@ -82,10 +83,11 @@ class Cycle:
         """Why something is not right; empty when all is."""
         return "; ".join(self._reasons.values())
 
-    def facts(self) -> dict[str, int | float | str]:
+    def facts(self, now: float) -> dict[str, int | float | str]:
         """Numbers for `status`."""
         memory = self._memory
-        return {
+        age = {} if self._sent_at is None else {"last_update_s": round(now - self._sent_at, 1)}
+        return age | {
             "release": self.release,
             "updates_sent": memory.updates_sent,
             "weight_sent": memory.weight_sent,
@@ -229,6 +231,7 @@ class Cycle:
         update, memory, actions = self._make_update(event, manifest)
         frame = Frame(self._task, self._place.node, self._place.boot, self._seq, update)
         self._seq += 1
+        self._sent_at = now
         self._memory = memory
         self._pending.add(frame, now)
         timer = SetTimer(RESEND, self._pending.next_due() or now)

@@ -29,6 +29,7 @@ class Collector:
         for frame in memory.open:
             self.window.add(frame)
         self._release: ReleaseManifest | None = None
+        self._taken_at: float | None = None
         self._steps: dict[int, float] = {}  # of the releases that are still trained from
 
     def begin(self, manifest: ReleaseManifest, now: float) -> None:
@@ -45,7 +46,11 @@ class Collector:
         if message.parent == self._place.node:
             self.window.presence(frame.node, frame.boot, message)
 
-    def on_update(self, frame: Frame, update: Update) -> list[Action]:
+    def age(self, now: float) -> dict[str, int | float | str]:
+        """Seconds since the last update was taken, as a fact for `status`."""
+        return {} if self._taken_at is None else {"last_update_s": round(now - self._taken_at, 1)}
+
+    def on_update(self, frame: Frame, update: Update, now: float) -> list[Action]:
         """Take, acknowledge again, or return an update; before the first release it is left to be sent again."""
         if self._release is None:
             return []
@@ -57,6 +62,7 @@ class Collector:
         if reason:
             values: dict[str, int | float | str] = {"node": frame.node, "reason": reason, "weight": _weight(update)}
             return [self._outcome(frame.id, Settled(False, self._release.number, reason)), Fact("update_refused", values)]
+        self._taken_at = now
         self.ledger.open(frame.id)
         self.window.add(frame)
         staleness = max((self._release.number - section.base for section in update.sections), default=0)

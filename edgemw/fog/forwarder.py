@@ -53,10 +53,10 @@ class Forwarder:
         """Why something is not right; empty when all is."""
         return "; ".join(filter(None, (self._late, self._returned)))
 
-    def facts(self) -> dict[str, int | float | str]:
+    def facts(self, now: float) -> dict[str, int | float | str]:
         """Numbers for `status`."""
         window = self._collector.window
-        return {
+        return self._collector.age(now) | {
             "release": self._announced,
             "children": window.present,
             "window": len(window),
@@ -74,7 +74,7 @@ class Forwarder:
                 self._pending.hurry(now)
                 return [*self._announcer.again(), *self._resend(now)]
             case Arrived(topic=topic, frame=frame):
-                return self._from_above(frame, now) if topic.domain == self._place.parent else self._from_below(frame)
+                return self._from_above(frame, now) if topic.domain == self._place.parent else self._from_below(frame, now)
             case Fetched(blob=blob, data=data):
                 return self._on_blob(blob, data, now)
             case Published(blob=blob):
@@ -87,12 +87,12 @@ class Forwarder:
             case _:
                 return []
 
-    def _from_below(self, frame: Frame) -> list[Action]:
+    def _from_below(self, frame: Frame, now: float) -> list[Action]:
         match frame.message:
             case Presence() as presence:
                 self._collector.on_presence(frame, presence)
             case Update() as update:
-                return self._collector.on_update(frame, update)
+                return self._collector.on_update(frame, update, now)
         return []
 
     def _from_above(self, frame: Frame, now: float) -> list[Action]:

@@ -100,10 +100,11 @@ class Top:
         """Why something is not right; empty when all is."""
         return self._reason
 
-    def facts(self) -> dict[str, int | float | str]:
+    def facts(self, now: float) -> dict[str, int | float | str]:
         """Numbers for `status`."""
         window = self._collector.window
-        facts: dict[str, int | float | str] = {"children": window.present, "window": len(window), "late": len(window.late)}
+        facts = self._collector.age(now)
+        facts |= {"children": window.present, "window": len(window), "late": len(window.late)}
         if self._released is not None:
             totals = self._released.totals
             facts |= {
@@ -123,7 +124,7 @@ class Top:
                 start, self._start = self._start, []
                 return start or self._announcer.again()
             case Arrived(frame=frame):
-                return self._on_frame(frame)
+                return self._on_frame(frame, now)
             case Fetched(blob=blob, data=data) if blob.digest == self._fetching:
                 return self._on_bundle(data, now)
             case BundleGiven(data=data):
@@ -136,12 +137,12 @@ class Top:
             case _:
                 return []
 
-    def _on_frame(self, frame: Frame) -> list[Action]:
+    def _on_frame(self, frame: Frame, now: float) -> list[Action]:
         match frame.message:
             case Presence() as presence:
                 self._collector.on_presence(frame, presence)
             case Update() as update:
-                return self._collector.on_update(frame, update)
+                return self._collector.on_update(frame, update, now)
             case TaskManifest(blob=blob) if frame.node != self._place.node and blob.digest not in self._known:
                 self._fetching = blob.digest
                 return [Fetch(self._place.node, blob)]

@@ -69,7 +69,9 @@ class Predictor:
         self._looked_at = self._store.newest_place(self._task)
         release = self._store.latest(self._task)
         if release is None:
-            raise StorageError(f"{folder / self._task}: every release is damaged; the device fetches a new one when it next starts")
+            raise StorageError(
+                f"{folder / self._task}: every release is damaged; the device fetches a new one when it next starts"
+            )
         self._place, self._served = release.place, self._opened(release)
 
     @property

@@ -69,7 +69,7 @@ class Slot:
 
 
 def as_batch(x: Any, spec: Spec) -> tuple[Array, bool]:
-    """x as a contiguous batch [B, *shape] of the spec's dtype, and whether it was a single sample.
+    """Give x as a contiguous batch [B, *shape] of the spec's dtype, and whether it was a single sample.
 
     Numbers of another dtype are converted where no value changes its meaning.
 
@@ -86,7 +86,9 @@ def as_batch(x: Any, spec: Spec) -> tuple[Array, bool]:
     elif array.ndim == len(spec.shape) + 1 and array.shape[1:] == spec.shape:
         single = False
     else:
-        raise DataError(f"x has shape {list(array.shape)}: give one sample [{wanted}] or a batch [N{', ' * bool(wanted)}{wanted}]")
+        raise DataError(
+            f"x has shape {list(array.shape)}: give one sample [{wanted}] or a batch [N{', ' * bool(wanted)}{wanted}]"
+        )
     if array.dtype.kind not in "fiub":
         raise DataError(f"x is of dtype {array.dtype}, the task takes {spec.dtype}")
     if len(array) == 0:

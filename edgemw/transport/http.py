@@ -69,7 +69,7 @@ class HttpServer:
         self._handler, self._limits = handler, limits or HttpLimits()
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
-        self._wake, self._woken = socket.socketpair()
+        self._wake: socket.socket | None = None
 
     @property
     def port(self) -> int:
@@ -92,22 +92,23 @@ class HttpServer:
             family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
             self._server = _Server((self._host, self._port), family, self._handler, self._limits)
         except OSError as error:
-            reason = f"cannot listen on {self._address}: {error.strerror or error}; give another address, or port 0 for any free one"
+            reason = (
+                f"cannot listen on {self._address}: {error.strerror or error}; give another address, or port 0 for any free one"
+            )
             raise ConfigError(reason, key=self._setting) from error
-        self._thread = threading.Thread(target=self._accept, args=(self._server,), name=f"http-{self.port}", daemon=True)
+        self._wake, woken = socket.socketpair()
+        self._thread = threading.Thread(target=_accept, args=(self._server, woken), name=f"http-{self.port}", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Take no more connections, let requests that are being answered finish for a few seconds, and close."""
         server, self._server = self._server, None
-        if server is None or self._thread is None:
+        if server is None or self._thread is None or self._wake is None:
             return
-        self._wake.send(b"\0")
+        self._wake.close()
         self._thread.join()
         server.server_close()
         server.hang_up()
-        self._wake.close()
-        self._woken.close()
 
     def __enter__(self) -> HttpServer:
         self.start()
@@ -115,13 +116,6 @@ class HttpServer:
 
     def __exit__(self, *exc: object) -> None:
         self.stop()
-
-    def _accept(self, server: _Server) -> None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(server, selectors.EVENT_READ)
-            selector.register(self._woken, selectors.EVENT_READ)
-            while all(key.fileobj is not self._woken for key, _ in selector.select()):
-                server.handle_request()
 
 
 class _Server(ThreadingHTTPServer):
@@ -216,6 +210,14 @@ class _TimedReader(io.RawIOBase):
         return count
 
 
+class _Refused(Exception):
+    """The request gets this answer without its body being read; never leaves the connection."""
+
+    def __init__(self, status: int, text: str) -> None:
+        self.status = status
+        super().__init__(text)
+
+
 class _Connection(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -223,6 +225,8 @@ class _Connection(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
+        self.command = ""
+        self.rfile.close()
         self._reader = _TimedReader(self.connection, self.server.limits.timeout_s)
         self.rfile: Any = io.BufferedReader(self._reader)
 
@@ -239,35 +243,39 @@ class _Connection(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _serve(self) -> None:
-        body = self._body()
-        if body is None:
-            return
         try:
-            response = self.server.handler(self.command, self.path.partition("?")[0], body)
+            body = self._body()
+        except _Refused as refused:
+            self._refuse(_problem(refused.status, str(refused)))
+            return
+        method = "GET" if self.command == "HEAD" else self.command
+        try:
+            response = self.server.handler(method, self.path.partition("?")[0], body)
         except Exception:
             log.exception("%s %s failed", self.command, self.path[:200])
             response = _problem(500, "the request failed here; the node's log says why")
         self._answer(response)
 
-    def _body(self) -> bytes | None:
-        """The request's body; None where it was refused."""
+    def _body(self) -> bytes:
         lengths = self.headers.get_all("Content-Length", [])
         if self.headers.get("Transfer-Encoding") is not None:
-            return self._refuse(411, "send a Content-Length")
+            raise _Refused(411, "send a Content-Length")
         if not lengths:
             return b""
         if len(lengths) > 1 or not re.fullmatch(r"\d{1,18}", lengths[0].strip(), re.ASCII):
-            return self._refuse(400, "Content-Length is not a number of bytes")
+            raise _Refused(400, "Content-Length is not a number of bytes")
         length, limit = int(lengths[0]), self.server.limits.body_bytes
         if length > limit:
-            return self._refuse(413, f"the body has {length} bytes, at most {limit} are accepted")
+            raise _Refused(413, f"the body has {length} bytes, at most {limit} are accepted")
         body = self.rfile.read(length)
-        return body if len(body) == length else self._refuse(400, "the body ended early")
+        if len(body) < length:
+            raise _Refused(400, "the body ended early")
+        return body
 
-    def _refuse(self, status: int, text: str) -> None:
+    def _refuse(self, response: Response) -> None:
         """Answer without having read the body, then read a little on: closing at once would destroy the answer."""
         self.close_connection = True
-        self._answer(_problem(status, text))
+        self._answer(response)
         _shut(self.connection, socket.SHUT_WR)
         self._reader.limit(LINGER_S)
         left = LINGER_BYTES
@@ -292,6 +300,15 @@ class _Connection(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Requests are counted, not logged."""
+
+
+def _accept(server: _Server, woken: socket.socket) -> None:
+    """Take connections until the other end of `woken` is closed."""
+    with woken, selectors.DefaultSelector() as selector:
+        selector.register(server, selectors.EVENT_READ)
+        selector.register(woken, selectors.EVENT_READ)
+        while all(key.fileobj is not woken for key, _ in selector.select()):
+            server.handle_request()
 
 
 def _split(address: str, setting: str) -> tuple[str, int]:

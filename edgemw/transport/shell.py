@@ -40,7 +40,7 @@ class Machine(Protocol):
         """Why something is not right."""
         ...
 
-    def facts(self) -> dict[str, int | float | str]:
+    def facts(self, now: float) -> dict[str, int | float | str]:
         """Numbers for `status`."""
         ...
 
@@ -262,4 +262,4 @@ class Shell:
             yield "", Status(role, place.parent, "waiting", link or "no task has been published here yet", {})
         for task, machine in self._machines.items():
             reason = "; ".join(filter(None, (link, machine.reason)))
-            yield task, Status(role, place.parent, machine.state, reason[:500], machine.facts())
+            yield task, Status(role, place.parent, machine.state, reason[:500], machine.facts(self._doors.clock()))

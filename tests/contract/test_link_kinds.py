@@ -28,6 +28,7 @@ class Needs(enum.Enum):
     LIMITS = "the broker says how large a packet it takes"
     EXPIRY = "publications expire"
     REDELIVERY = "what was not acknowledged is delivered again"
+    OWN_ONLY = "a client gets only what it subscribed to"
     LASTING_RETAINED = "retained messages survive a restart"
 
 
@@ -44,6 +45,7 @@ CANNOT: dict[str, dict[Needs, str]] = {
         Needs.LIMITS: "amqtt speaks MQTT 3.1.1 only",
         Needs.EXPIRY: "amqtt speaks MQTT 3.1.1 only",
         Needs.REDELIVERY: "amqtt drops an unacknowledged publication after 5 s and with the connection (its issue 401)",
+        Needs.OWN_ONLY: "amqtt hands whoever connects every retained message that anybody has subscribed to",
         Needs.LASTING_RETAINED: "amqtt keeps everything in memory",
     },
 }

@@ -6,9 +6,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgemw.app.deployment import toml_value
 from edgemw.app.settings import SCHEMAS, Kind
-from edgemw.core.config import Key, schema_keys
+from edgemw.core.config.schema import Key, schema_keys
+from edgemw.core.config.writer import toml_value
 
 DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
 BEGIN, END = "<!-- keys -->\n", "<!-- end of keys -->\n"

@@ -27,9 +27,12 @@ from edgemw.app.settings import (
     Tls,
     Window,
 )
-from edgemw.core.config import Duration, Secret, load
+from edgemw.core.config.loader import load
+from edgemw.core.config.secret import Secret
+from edgemw.core.config.units import Duration
 from edgemw.core.errors import ConfigError
 
+CWD = Path("/home/me")
 URL = "mqtt://127.0.0.1:4321"
 TEXT = """
 name = "net"
@@ -68,7 +71,7 @@ use = "pkg.mod:load"
 
 
 def expanded(text: str = TEXT) -> tuple[NodeSpec, ...]:
-    settings = load(Deployment, text, "/srv/edgemw.toml").value
+    settings = load(Deployment, text, "/srv/edgemw.toml", cwd=CWD).value
     return expand(settings, URL, Path("/run/net"), {name: Path(f"/run/net/{name}.npz") for name in device_ids(settings)})
 
 
@@ -77,7 +80,7 @@ def by_id(text: str = TEXT) -> dict[str, NodeSpec]:
 
 
 def loaded(spec: NodeSpec) -> FogFile | DeviceFile:
-    return load(type(spec.settings), spec.text, str(spec.path)).value
+    return load(type(spec.settings), spec.text, str(spec.path), cwd=CWD).value
 
 
 def test_every_node_comes_after_its_parent() -> None:
@@ -114,7 +117,7 @@ def test_a_fog_node_is_told_how_many_children_the_tree_gives_it() -> None:
 
 
 def test_devices_with_samples_of_their_own_keep_them() -> None:
-    settings = load(Deployment, TEXT, "/srv/edgemw.toml").value
+    settings = load(Deployment, TEXT, "/srv/edgemw.toml", cwd=CWD).value
     assert device_ids(settings) == tuple(f"device-{i}" for i in range(5))
     own = by_id()["own-0"].settings
     assert isinstance(own, DeviceFile)
@@ -138,7 +141,7 @@ def test_ports_are_counted_up_and_never_shared() -> None:
 
 
 def test_a_device_without_samples_is_refused() -> None:
-    settings = load(Deployment, TEXT, "/srv/edgemw.toml").value
+    settings = load(Deployment, TEXT, "/srv/edgemw.toml", cwd=CWD).value
     with pytest.raises(ConfigError, match="'device-0' was given no samples"):
         expand(settings, URL, Path("/run/net"), {})
 
@@ -204,8 +207,8 @@ TOPS = st.builds(
 @given(DEVICES | TOPS)
 def test_what_is_written_loads_as_the_same(settings: DeviceFile | FogFile) -> None:
     text = to_toml(settings)
-    assert load(type(settings), text, "/etc/node.toml").value == settings
-    assert to_toml(load(type(settings), text, "/etc/node.toml").value) == text
+    assert load(type(settings), text, "/etc/node.toml", cwd=CWD).value == settings
+    assert to_toml(load(type(settings), text, "/etc/node.toml", cwd=CWD).value) == text
 
 
 @runs(deadline=None)  # the machine may be busy
@@ -214,7 +217,7 @@ def test_a_fog_with_a_parent_says_nothing_about_the_task(top: FogFile, parent: s
     fog = FogFile(net=top.net, node=replace(top.node, parent=parent), window=top.window)
     text = to_toml(fog)
     assert not {"[task]", "[plan]", "[codec]", "[server]"} & set(text.splitlines())
-    assert load(FogFile, text, "/etc/fog.toml").value == fog
+    assert load(FogFile, text, "/etc/fog.toml", cwd=CWD).value == fog
 
 
 @runs(deadline=None)  # the machine may be busy

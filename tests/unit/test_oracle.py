@@ -54,7 +54,8 @@ def test_the_stored_bundle_is_what_its_source_compiles_to(bundle: Bundle) -> Non
     old, new = (onnx_oracle(b).loss_and_grad(bundle.theta0, x, y, 0) for b in (bundle, fresh))
     assert old.loss == pytest.approx(new.loss, rel=1e-6)
     np.testing.assert_allclose(old.grad, new.grad, atol=1e-7)
-    np.testing.assert_allclose(*(onnx_oracle(b).predictor(bundle.theta0)(x) for b in (bundle, fresh)), atol=1e-6)
+    first, second = (onnx_oracle(b).predictor(bundle.theta0)(x) for b in (bundle, fresh))
+    np.testing.assert_allclose(first, second, atol=1e-6)
 
 
 def test_an_author_needs_at_most_twenty_lines() -> None:
@@ -90,7 +91,7 @@ def test_loss_gradient_and_predictions_are_those_of_torch(oracle: Oracle, bundle
         w = theta[weight.offset : weight.offset + weight.size].view(weight.shape)
         outputs = functional.linear(outputs.relu() if i else outputs, w, theta[bias.offset : bias.offset + bias.size])
     loss = functional.cross_entropy(outputs, torch.from_numpy(y))
-    loss.backward()
+    torch.autograd.backward(loss)
     step = oracle.loss_and_grad(bundle.theta0, x, y, 0)
     assert step.loss == pytest.approx(loss.item(), rel=1e-6)
     assert step.buffers is None

@@ -109,7 +109,7 @@ def test_a_killed_device_does_not_block_the_others(codec: str) -> None:
     world = tree(Learner(), children=2, codec=codec)
     world.holding["device-3"] = []
     world.settle()
-    assert world.machines["top"].facts()["release"] == 0
+    assert world.machines["top"].facts(world.now)["release"] == 0
     world.kill("device-3")
     world.run(300)
     assert world.machines["top"].state == "finished"
@@ -120,7 +120,7 @@ def test_a_slow_device_is_not_waited_for_past_the_deadline_and_its_update_counts
     world = tree(learner, children=2)
     world.holding["device-3"] = []
     world.run(11)
-    assert world.machines["fog-1"].facts()["release"] >= 1
+    assert world.machines["fog-1"].facts(world.now)["release"] >= 1
     assert "device-3" in world.machines["fog-1"].reason
     world.finish("device-3")
     del world.holding["device-3"]
@@ -133,7 +133,7 @@ def test_an_update_that_is_too_stale_goes_back_into_the_residual() -> None:
     world = tree(learner, children=2, max_staleness=1, deadline_s=1.0)
     world.holding["device-3"] = []
     world.run(4)
-    assert world.machines["fog-1"].facts()["release"] >= 2
+    assert world.machines["fog-1"].facts(world.now)["release"] >= 2
     first = world.disks["device-3"].memory
     world.finish("device-3")
     world.settle()

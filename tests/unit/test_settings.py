@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from edgemw.app.settings import SCHEMAS, Deployment, DeviceFile, FogFile, fan_in, kind_of, load_file, parent_of, read_text
-from edgemw.core.config import Loaded, load
+from edgemw.app.settings import SCHEMAS, Deployment, DeviceFile, FogFile, kind_of, load_file, read_text
+from edgemw.app.tiers import fan_in, parent_of
+from edgemw.core.config.loader import Loaded, load
 from edgemw.core.errors import ConfigError
 
+CWD = Path("/home/me")
 EXAMPLES = Path(__file__).parents[2] / "examples" / "quickstart"
 
 DEPLOYMENT = """\
@@ -45,7 +47,7 @@ id = "fog-0"
 
 
 def deployment(text: str) -> Loaded[Deployment]:
-    return load(Deployment, text, "edgemw.toml")
+    return load(Deployment, text, "edgemw.toml", cwd=CWD)
 
 
 @pytest.mark.parametrize(
@@ -153,14 +155,14 @@ def test_a_node_file_that_cannot_work_is_refused_at_its_line(
     cls: type[DeviceFile | FogFile], text: str, line: int, key: str, reason: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        load(cls, text, "node.toml")
+        load(cls, text, "node.toml", cwd=CWD)
     assert (caught.value.line, caught.value.key) == (line, key)
     assert reason in caught.value.reason
 
 
 def test_a_password_in_a_url_is_not_repeated() -> None:
     with pytest.raises(ConfigError) as caught:
-        load(FogFile, FOG + '[broker]\nurl = "mqtt://me:hunter2@a"', "fog.toml")
+        load(FogFile, FOG + '[broker]\nurl = "mqtt://me:hunter2@a"', "fog.toml", cwd=CWD)
     assert "hunter2" not in str(caught.value)
 
 

@@ -1,0 +1,237 @@
+"""The sections of configuration files: one dataclass is one table.
+
+Types, bounds and help stand at the field and nowhere else; `docs/configuration.md` is checked against them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from edgemw.app.checks import check_address, check_data_path, check_entry_point, check_id, check_npz, check_optional_id, check_url
+from edgemw.core.config.schema import option, required, section
+from edgemw.core.config.secret import Secret
+from edgemw.core.config.units import Duration, Size, duration, size
+from edgemw.core.errors import ConfigError
+
+# ------------------------------------------------------------------------------------------------- sections of every node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """[node]: who this is."""
+
+    id: str = required(help="name of this node, unique in its net", example='"device-0"', check=check_id)
+    parent: str | None = option(None, help="id of the fog node above; absent for the top fog", check=check_optional_id)
+    state: Path = option(Path("state"), help="folder of what must survive a restart", example='"/var/lib/edgemw"')
+    site: str = option("", help="where it stands: a label on its metrics", check=check_optional_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """[broker.tls]: certificates, in PEM files; used with mqtts://."""
+
+    ca: Path | None = option(None, help="authorities that may sign the broker's certificate; absent: the system's")
+    cert: Path | None = option(None, help="this node's certificate")
+    key: Path | None = option(None, help="this node's private key")
+
+    def __post_init__(self) -> None:
+        if (self.cert is None) != (self.key is None):
+            present, absent = ("key", "cert") if self.cert is None else ("cert", "key")
+            raise ConfigError(f"is given without tls.{absent}: a certificate and its key go together", key=present)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broker:
+    """[broker]: how to reach it."""
+
+    url: str = option(
+        "mqtt://127.0.0.1:1883",
+        help='mqtt://HOST:PORT or mqtts://HOST:PORT; "embedded" (deployment files only) starts one',
+        example='"mqtts://broker.example:8883"',
+        check=check_url,
+        private=True,
+    )
+    username: str = option("", help="name to log in with; empty: none")
+    password: Secret | None = option(None, help="password to log in with")
+    keepalive: Duration = option(duration("30s"), help="a silent node is called gone after 1.5 times this", min=5, max=65535)
+    protocol: Literal["auto", "3.1.1", "5"] = option("auto", help="MQTT version; auto: 5, and 3.1.1 where the broker is older")
+    tls: Tls = section(Tls, help="certificates")
+
+    def __post_init__(self) -> None:
+        if self.password is not None and not self.username:
+            raise ConfigError("is given without broker.username", key="password")
+        for name in ("ca", "cert", "key"):
+            if getattr(self.tls, name) is not None and not self.url.startswith("mqtts://"):
+                raise ConfigError("certificates are used with an mqtts:// address only", key=f"tls.{name}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Telemetry:
+    """[telemetry]: metrics and logs."""
+
+    http: str = option("127.0.0.1:9108", help='address of /metrics; port 0: any free one; "": off', check=check_address)
+    log: Literal["debug", "info", "warning", "error"] = option("info", help="least severe message that is logged")
+    log_format: Literal["text", "json"] = option("text", help="one line of text or one JSON object per message")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """[limits]: what this node refuses, so that no peer can fill its memory."""
+
+    max_message_bytes: Size = option(
+        size("120kB"), help="payload bytes of one chunk: larger payloads travel in chunks", min=1024, max=1 << 20
+    )
+    max_update_bytes: Size = option(size("64MiB"), help="largest encoded update that it takes or makes", min=1024, max=1 << 31)
+    max_release_bytes: Size = option(size("1GiB"), help="largest release that it takes or makes", min=1024, max=1 << 32)
+    max_children: int = option(1000, help="children that a fog node takes", min=1, max=100_000)
+
+
+# --------------------------------------------------------------------------------------------------- sections of a device
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """[[data]]: samples for training; one table per task."""
+
+    task: str = option("", help="name of the task that these samples are for; empty: any", check=check_optional_id)
+    path: Path | None = option(None, help="an .npz, .csv or .parquet file", check=check_data_path)
+    use: str = option(
+        "", help="instead of a file, a Python function that gives (x, y)", check=check_entry_point, example='"pkg.mod:load"'
+    )
+    x: str | tuple[str, ...] = option("x", help="array or columns of the input")
+    y: str | tuple[str, ...] = option("y", help="array or columns of the target")
+    select: dict[str, int | float | str] = option(
+        {}, help="keep the samples whose column has this value", example="{ client = 3 }"
+    )
+    split: str = option("", help="column that tells training from test samples; empty: test_fraction decides")
+    train: int | str = option(0, help="value of the split column for training samples")
+    test: int | str = option(1, help="value of the split column for test samples")
+    test_fraction: float = option(0.2, help="part of the samples kept for testing where there is no split column", min=0, below=1)
+
+    def __post_init__(self) -> None:
+        if (self.path is None) == (not self.use):
+            raise ConfigError("give either a path or a function in use", key="use" if self.use else "path")
+        if self.split and self.train == self.test:
+            raise ConfigError("training and test samples need different values", key="test")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """[training]: what training may take from the device."""
+
+    threads: int = option(1, help="threads of one training step", min=1, max=256)
+    nice: int = option(10, help="niceness of the training process, so that predictions go first", min=0, max=19)
+    max_batch: int = option(0, help="largest batch; 0: what the plan says", min=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """[serving]: predictions."""
+
+    http: str = option(
+        "127.0.0.1:0", help='address of the prediction service; port 0: any free one; "": off', check=check_address
+    )
+    keep: int = option(3, help="releases kept on disk", min=1, max=1000)
+
+
+# ------------------------------------------------------------------------------------------------------ sections of a fog
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """[window]: when a fog node stops collecting and forwards."""
+
+    k: int | Literal["all"] = option(
+        "all", help="updates that close the window; all: one from every child", min=1, example='"all" or 10'
+    )
+    deadline: Duration = option(
+        duration("30s"), help="the window closes after this if it holds quorum updates", above=0, max=30 * 86400
+    )
+    quorum: int = option(1, help="fewest updates that the deadline closes a window with", min=1)
+    children: int = option(
+        0,
+        help="children that are expected to appear; 0: unknown. Until the deadline a window with k = all waits for those "
+        "that have not appeared yet",
+        min=0,
+    )
+    max_staleness: int = option(4, help="releases that an update may be behind before it is given back", min=0)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.k, int) and self.quorum > self.k:
+            raise ConfigError(f"{self.quorum} is never needed: the window closes at k = {self.k}", key="quorum")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """[task]: what the top fog runs."""
+
+    bundle: Path | None = option(None, help="task bundle (.edge) published at start; absent: published later")
+    rounds: int = option(60, help="releases after which it stops; 0: without end", min=0)
+    target: float = option(0.0, help="stop when the first metric reaches this; 0: off")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """[plan]: how devices train; what is absent is as the bundle says."""
+
+    optimizer: Literal["sgd", "adam"] | None = option(None, help="local optimizer")
+    lr: float | None = option(None, help="local learning rate", above=0)
+    momentum: float | None = option(None, help="momentum of sgd", min=0, below=1)
+    weight_decay: float | None = option(None, help="weight decay", min=0)
+    prox_mu: float | None = option(None, help="weight of the FedProx term; 0: off", min=0)
+    epochs: int | None = option(None, help="passes over the local samples", min=1)
+    steps: int | None = option(None, help="batches per update instead of epochs; 0: whole epochs", min=0)
+    batch_size: int | None = option(None, help="samples in a batch", min=1)
+    clip: float | None = option(None, help="largest norm of a gradient; 0: off", min=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Codec:
+    """[codec]: how updates are compressed."""
+
+    use: Literal["lattice", "dense"] = option("lattice", help="lattice: integers, exactly mergeable; dense: floats")
+    kappa: float = option(4.0, help="lattice step in root mean squares of an update", above=0, max=64)
+    dtype: Literal["float32", "float16"] = option("float32", help="number format of dense")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """[server]: how the top fog turns a merged update into a release."""
+
+    optimizer: Literal["average", "momentum", "adam"] = option(
+        "average", help="average: FedAvg; momentum: FedAvgM; adam: FedAdam"
+    )
+    lr: float = option(1.0, help="server learning rate", above=0)
+    momentum: float = option(0.9, help="of momentum", min=0, below=1)
+    beta1: float = option(0.9, help="first moment of adam", min=0, below=1)
+    beta2: float = option(0.99, help="second moment of adam", min=0, below=1)
+    tau: float = option(0.001, help="floor of adam's denominator", above=0)
+    staleness: Literal["sqrt", "none"] = option("sqrt", help="weight of a late update: 1/sqrt(1 + releases behind), or 1")
+
+
+# ---------------------------------------------------------------------------------------------- sections of a deployment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """[data] of a deployment: one set of samples, dealt out to the devices."""
+
+    source: Literal["", "digits"] = option("", help="a data set by name: digits is scikit-learn's")
+    path: Path | None = option(None, help="instead of a name, an .npz file", check=check_npz)
+    x: str = option("x", help="array of the inputs")
+    y: str = option("y", help="array of the targets")
+    client: str = option("client", help="array that says whose each sample is; used by partition natural")
+    split: str = option("", help="array that is 0 for training and 1 for test samples; empty: test_fraction decides")
+    partition: Literal["iid", "dirichlet", "natural"] = option("iid", help="how samples are dealt out; natural: by client")
+    alpha: float = option(0.5, help="dirichlet: smaller is more different from device to device", above=0)
+    seed: int = option(0, help="decides the partition", min=0)
+    min_size: int = option(8, help="fewest samples of a device", min=1)
+    test_fraction: float = option(0.2, help="part of the samples kept for testing where there is no split", min=0, below=1)
+
+    def __post_init__(self) -> None:
+        if bool(self.source) == (self.path is not None):
+            raise ConfigError("give either a source or a path", key="path" if self.source else "source")
+        if self.source and (self.partition == "natural" or self.split):
+            raise ConfigError(f"{self.source} does not have this array", key="split" if self.split else "partition")

@@ -1,0 +1,78 @@
+"""`edgemw compile`: from an author's torch module to a task bundle."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from edgemw.core.errors import EdgeError
+
+_EXAMPLES = """needs torch and onnx: pip install "edgemw[author]"
+
+examples:
+  edgemw compile examples/har/task.py:task -o har.edge
+  edgemw compile my_package.tasks:vibration -o vibration.edge --seed 7
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the main program."""
+    parser = subparsers.add_parser(
+        "compile",
+        help="compile a PyTorch task into a bundle that devices run without torch",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("task", metavar="FILE.py:NAME", help="where the edgemw.Task is: a file or a module, and the name in it")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.edge", help="bundle to write (default: NAME-OF-TASK.edge)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the initial weights (default: 0)")
+    parser.add_argument(
+        "--torch-oracle",
+        action="store_true",
+        help="do not export the training step: devices will need torch and the module FILE.py:NAME, which must then be PACKAGE:NAME",
+    )
+    parser.add_argument("--json", action="store_true", help="print what was made as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compile and write the bundle."""
+    try:
+        from edgemw.compile.export import compile_task  # noqa: PLC0415  (torch is the author's extra)
+        from edgemw.compile.load import load_task  # noqa: PLC0415
+    except ImportError as error:
+        raise EdgeError(f"{error}: compiling needs torch and onnx: pip install 'edgemw[author]'") from error
+    started = time.monotonic()
+
+    def progress(text: str) -> None:
+        if not args.json:
+            print(f"  {time.monotonic() - started:5.1f}s  {text}", file=sys.stderr, flush=True)
+
+    task = load_task(args.task)
+    bundle = compile_task(task, args.seed, python=args.task if args.torch_oracle else None, progress=progress)
+    data = bundle.to_bytes()
+    output: Path = args.output or Path(f"{task.name}.edge")
+    try:
+        output.write_bytes(data)
+    except OSError as error:
+        raise EdgeError(f"{output}: {error.strerror}") from error
+    manifest = bundle.manifest
+    facts = {
+        "file": str(output),
+        "task": manifest.name,
+        "parameters": manifest.size,
+        "bytes": len(data),
+        "input": [*manifest.input.shape],
+        "output": [*manifest.output.shape],
+        "metrics": [*manifest.metrics],
+        "oracle": "torch" if bundle.train is None else "onnx",
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    if args.json:
+        print(json.dumps(facts))
+    else:
+        print(f"{output}: task {manifest.name!r}, {manifest.size} parameters, {len(data)} bytes, {facts['oracle']} oracle")
+    return 0

@@ -1,0 +1,68 @@
+"""`edgemw doctor`: is this machine ready, and its broker?"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from edgemw.app.doctor import Check, check_broker, check_machine
+from edgemw.app.settings import EMBEDDED, SCHEMAS, Broker, Deployment, kind_of, load_file, read_text
+
+_EXAMPLES = """exit code: 0 all is right or only warnings, 1 something fails, 4 the broker fails
+
+examples:
+  edgemw doctor
+  edgemw doctor --config /etc/edgemw/device.toml
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the main program."""
+    parser = subparsers.add_parser(
+        "doctor", help="check this machine and its broker", epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", "-c", type=Path, metavar="FILE", help="a node's or deployment's file: its broker and state are checked")
+    parser.add_argument("--broker", metavar="URL", help="mqtt://HOST:PORT or mqtts://HOST:PORT, instead of the file's")
+    parser.add_argument("--json", action="store_true", help="print a JSON object with a list of checks")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check and print."""
+    broker, state = _subject(args)
+    checks = list(check_machine(state))
+    broker_checks = asyncio.run(check_broker(broker, os.environ)) if broker is not None else []
+    checks += broker_checks
+    if args.json:
+        print(json.dumps({"checks": [asdict(check) for check in checks]}, indent=1))
+    else:
+        print("\n".join(_line(check) for check in checks))
+        if broker is None:
+            print("      broker          not checked: give --config FILE or --broker URL")
+    if any(check.level == "fail" for check in broker_checks):
+        return 4
+    return 1 if any(check.level == "fail" for check in checks) else 0
+
+
+def _subject(args: argparse.Namespace) -> tuple[Broker | None, Path | None]:
+    broker: Broker | None = None
+    state = None
+    if args.config is not None:
+        cls = SCHEMAS[kind_of(read_text(args.config), str(args.config))]
+        settings = load_file(cls, args.config, env=os.environ).value
+        broker = settings.broker
+        if not isinstance(settings, Deployment):
+            state = settings.node.state
+    if args.broker is not None:
+        broker = replace(broker or Broker(), url=args.broker)
+    return (None if broker is None or broker.url == EMBEDDED else broker), state
+
+
+def _line(check: Check) -> str:
+    mark = {"ok": "ok   ", "warn": "WARN ", "fail": "FAIL "}[check.level]
+    text = f"{mark} {check.name:<16}{check.found}"
+    return f"{text}\n      {'':<16}-> {check.hint}" if check.hint else text

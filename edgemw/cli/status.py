@@ -1,0 +1,64 @@
+"""`edgemw status`: ask a running net how everybody is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+
+from edgemw.app.console import NodeStatus
+from edgemw.cli.connect import add_connection_flags, with_console
+
+_EXAMPLES = """exit code: 0 everybody is well, 1 somebody is not (its line says why), 4 the broker cannot be used
+
+examples:
+  edgemw status --config fog.toml
+  edgemw status --broker mqtt://127.0.0.1:1883 --net quickstart --json
+"""
+_HIDDEN = ("release", "children", "window", "late")
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the main program."""
+    parser = subparsers.add_parser(
+        "status",
+        help="ask a running net how every node is, and why if something is not right",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_connection_flags(parser)
+    parser.add_argument("--timeout", type=float, default=3.0, metavar="S", help="seconds to wait for answers (default: 3)")
+    parser.add_argument("--json", action="store_true", help="print a JSON object with a list of nodes")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask and print."""
+    statuses = with_console(args, lambda console: console.ask(args.timeout))
+    if args.json:
+        nodes = [{"node": s.node, "task": s.task, **asdict(s.status)} for s in statuses]
+        print(json.dumps({"nodes": nodes}, indent=1))
+    elif not statuses:
+        print("no node has ever been seen in this net")
+    else:
+        print(f"{'node':<16}{'role':<8}{'parent':<12}{'task':<12}{'state':<12}{'release':>7}  {'last update':<12}  details")
+        for status in statuses:
+            print(_line(status))
+    return 1 if not statuses or any(s.status.reason for s in statuses) else 0
+
+
+def _line(s: NodeStatus) -> str:
+    facts = s.status.facts
+    release = facts.get("release", "-")
+    age = facts.get("last_update_s")
+    last = "-" if age is None else f"{age} s ago"
+    if s.status.role == "fog":
+        details = f"{facts.get('children', 0)} children, {facts.get('window', 0)} updates waiting, {facts.get('late', 0)} late"
+        if "updates_counted" in facts:
+            details += f", {facts['updates_counted']} counted"
+    else:
+        details = f"{facts.get('updates_sent', 0)} updates sent, {facts.get('updates_pending', 0)} without outcome"
+    if not facts:
+        details = ""
+    text = f"{s.node:<16}{s.status.role:<8}{s.status.parent or '-':<12}{s.task or '-':<12}{s.status.state:<12}{release:>7}  {last:<12}  {details}"
+    return f"{text}\n{'':<16}! {s.status.reason}" if s.status.reason else text

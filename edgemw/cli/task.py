@@ -1,0 +1,87 @@
+"""`edgemw task`: publish a bundle to a running net, or look into one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from edgemw.app.console import Console
+from edgemw.app.wiring import read_file
+from edgemw.cli.connect import add_connection_flags, with_console
+from edgemw.core.bundle import read_bundle
+from edgemw.core.errors import EdgeError
+from edgemw.wire.messages import ReleaseManifest
+
+_EXAMPLES = """examples:
+  edgemw task publish har.edge --config fog.toml
+  edgemw task publish har.edge --broker mqtt://127.0.0.1:1883 --net quickstart --to top
+  edgemw task show har.edge --json
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the main program."""
+    parser = subparsers.add_parser(
+        "task", help="publish a task bundle, or look into one", epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    publish = verbs.add_parser(
+        "publish",
+        help="put a bundle on the broker: the fleet picks it up",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    publish.add_argument("bundle", type=Path, metavar="FILE.edge", help="the bundle")
+    add_connection_flags(publish)
+    publish.add_argument("--to", metavar="NODE", help="id of the top fog node (default: the one that is there)")
+    publish.add_argument("--timeout", type=float, default=20.0, metavar="S", help="seconds to wait for the top to take it (default: 20)")
+    publish.add_argument("--json", action="store_true", help="print what happened as JSON")
+    publish.set_defaults(run=run_publish)
+    show = verbs.add_parser("show", help="check a bundle and say what is in it")
+    show.add_argument("bundle", type=Path, metavar="FILE.edge", help="the bundle")
+    show.add_argument("--json", action="store_true", help="print the facts as JSON")
+    show.set_defaults(run=run_show)
+
+
+def run_publish(args: argparse.Namespace) -> int:
+    """Publish and wait until the top has made a release of it."""
+    data = read_file(args.bundle)
+    task = read_bundle(data).manifest.name
+
+    async def work(console: Console) -> tuple[str, ReleaseManifest | None]:
+        await console.settled()
+        top = args.to or console.top()
+        if top is None:
+            raise EdgeError("no top fog node has been seen in this net: start one, or name it with --to")
+        return top, await console.publish_task(top, task, data, args.timeout)
+
+    top, manifest = with_console(args, work)
+    if args.json:
+        print(json.dumps({"task": task, "top": top, "taken": manifest is not None, "release": manifest.number if manifest else None}))
+    elif manifest is None:
+        print(f"{task}: on the broker, but {top} has not taken it within {args.timeout:g} s; it will when it runs (edgemw status)")
+    else:
+        print(f"{task}: {top} has taken it and is at release {manifest.number}")
+    return 0 if manifest is not None else 1
+
+
+def run_show(args: argparse.Namespace) -> int:
+    """Verify the bundle and print what it says."""
+    bundle = read_bundle(read_file(args.bundle))
+    m = bundle.manifest
+    facts = {
+        "task": m.name,
+        "format": m.format,
+        "parameters": m.size,
+        "tensors": len(m.layout),
+        "input": f"{m.input.dtype}{list(m.input.shape)}",
+        "target": f"{m.target.dtype}{list(m.target.shape)}",
+        "output": f"{m.output.dtype}{list(m.output.shape)}",
+        "loss": m.loss,
+        "metrics": list(m.metrics),
+        "training": m.training,
+        "oracle": "onnx" if bundle.train is not None else f"torch ({m.python})",
+    }
+    print(json.dumps(facts) if args.json else "\n".join(f"{name:<12}{value}" for name, value in facts.items()))
+    return 0

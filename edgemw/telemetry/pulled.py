@@ -1,0 +1,162 @@
+"""Numbers that others keep already, read when Prometheus asks: link, channel, machines, process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Protocol
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from edgemw.telemetry.labels import Bounded
+from edgemw.telemetry.process import Usage
+
+MachineState = tuple[str, str, str, Mapping[str, int | float | str]]
+"""Task, state, reason, facts."""
+_LINK = (
+    ("sent_bytes", "edgemw_link_sent_bytes", "Bytes of MQTT PUBLISH packets sent."),
+    ("received_bytes", "edgemw_link_received_bytes", "Bytes of MQTT PUBLISH packets received."),
+    ("sent_messages", "edgemw_link_sent_messages", "MQTT PUBLISH packets sent."),
+    ("received_messages", "edgemw_link_received_messages", "MQTT PUBLISH packets received."),
+    ("reconnects", "edgemw_link_reconnects", "Times that the connection to the broker was made."),
+    ("dropped", "edgemw_link_dropped_messages", "Messages that arrived and were thrown away unread."),
+)
+_CHANNEL = (
+    ("sent", "edgemw_channel_sent_bytes", "channel", "Payload bytes sent, by channel of the topic tree."),
+    ("received", "edgemw_channel_received_bytes", "channel", "Payload bytes received, by channel of the topic tree."),
+    ("refused", "edgemw_channel_refused_messages", "reason", "Arrivals refused as malformed or unexpected, and sends given up."),
+)
+_MACHINE = (
+    ("release", "edgemw_release_number", "Number of the release in use."),
+    ("children", "edgemw_fog_children", "Children that are there."),
+    ("window", "edgemw_fog_window_updates", "Updates that wait to be merged."),
+    ("late", "edgemw_fog_late_children", "Children that have not answered the current release."),
+    ("updates_pending", "edgemw_learning_pending_updates", "Updates made here whose outcome is not known yet."),
+)
+
+
+class LinkTraffic(Protocol):
+    """Totals of a link; `edgemw.transport.traffic.Traffic` is one."""
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes handed to the socket."""
+        ...
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes that came in."""
+        ...
+
+    @property
+    def sent_messages(self) -> int:
+        """Publications handed to the socket."""
+        ...
+
+    @property
+    def received_messages(self) -> int:
+        """Publications that came in."""
+        ...
+
+    @property
+    def reconnects(self) -> int:
+        """Times the link came up."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """Arrivals thrown away."""
+        ...
+
+
+@dataclass(slots=True)
+class Sources:
+    """Where to read; what is None is not there."""
+
+    process: Callable[[], Usage]
+    link: Callable[[], LinkTraffic] | None = None
+    channel: dict[str, Mapping[str, int]] = field(default_factory=dict)
+    machines: Callable[[], Iterable[MachineState]] | None = None
+
+
+class Pulled(Collector):
+    """Makes metrics of the sources; `names` and `values` are the labels that stand on all of them."""
+
+    def __init__(self, names: tuple[str, ...], values: tuple[str, ...], sources: Sources) -> None:
+        self._names, self._values, self._sources = names, values, sources
+        self._word = {"channel": Bounded(16), "reason": Bounded(48)}
+        self._task, self._state = Bounded(32), Bounded(16)
+        self._releases: dict[str, int] = {}
+        self._totals: dict[tuple[str, str], dict[str, float]] = {}
+        self._lock = Lock()
+
+    def release(self, task: str, number: int) -> None:
+        """Note the release in use; what a machine says later goes first."""
+        with self._lock:
+            self._releases[self._task(task)] = number
+
+    def total(self, name: str, about: str, task: str, value: float) -> None:
+        """Note a total that somebody else counts."""
+        with self._lock:
+            self._totals.setdefault((name, about), {})[self._task(task)] = value
+
+    def describe(self) -> list[Metric]:
+        """Nothing: what there is depends on the sources."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Read every source."""
+        usage = self._sources.process()
+        about = "Processor time of this process and those that it has started."
+        yield self._counter("edgemw_process_cpu_seconds", about, {(): usage.cpu_s})
+        about = "Resident memory of this process and those that it has started."
+        yield self._gauge("edgemw_process_resident_memory_bytes", about, {(): usage.resident_bytes})
+        if self._sources.link is not None:
+            traffic = self._sources.link()
+            for attribute, name, about in _LINK:
+                yield self._counter(name, about, {(): getattr(traffic, attribute)})
+        yield from self._channel()
+        yield from self._machines()
+        with self._lock:
+            totals = [(name, about, dict(tasks)) for (name, about), tasks in self._totals.items()]
+        for name, about, tasks in totals:
+            yield self._counter(name, about, {(task,): value for task, value in tasks.items()}, "task")
+
+    def _channel(self) -> Iterator[Metric]:
+        for source, name, label, about in _CHANNEL:
+            counts: dict[tuple[str, ...], float] = {}
+            for key, count in sorted(dict(self._sources.channel.get(source, {})).items()):
+                value = (self._word[label](key),)
+                counts[value] = counts.get(value, 0.0) + count
+            yield self._counter(name, about, counts, label)
+
+    def _machines(self) -> Iterator[Metric]:
+        machines = [] if self._sources.machines is None else list(self._sources.machines())
+        samples: dict[str, dict[tuple[str, ...], float]] = {name: {} for name, _, _ in _MACHINE}
+        with self._lock:
+            samples["release"] |= {(task,): number for task, number in self._releases.items()}
+        for task, _, _, facts in machines:
+            for name, numbers in samples.items():
+                value = facts.get(name)
+                if isinstance(value, int | float):
+                    numbers[self._task(task),] = value
+        for name, metric, about in _MACHINE:
+            yield self._gauge(metric, about, samples[name], "task")
+        states: dict[tuple[str, ...], float] = {(self._task(task), self._state(state)): 1.0 for task, state, _, _ in machines}
+        yield self._gauge("edgemw_task_state", "1 for the state that a task is in.", states, "task", "state")
+        problems: dict[tuple[str, ...], float] = {(self._task(task),): float(bool(reason)) for task, _, reason, _ in machines}
+        yield self._gauge("edgemw_task_problem", "1 where something is not right; the node's status says what.", problems, "task")
+
+    def _counter(self, name: str, about: str, samples: Mapping[tuple[str, ...], float], *labels: str) -> Metric:
+        family = CounterMetricFamily(name, about, labels=(*self._names, *labels))
+        for key, value in samples.items():
+            family.add_metric((*self._values, *key), value)
+        return family
+
+    def _gauge(self, name: str, about: str, samples: Mapping[tuple[str, ...], float], *labels: str) -> Metric:
+        family = GaugeMetricFamily(name, about, labels=(*self._names, *labels))
+        for key, value in samples.items():
+            family.add_metric((*self._values, *key), value)
+        return family
