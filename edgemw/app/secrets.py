@@ -74,10 +74,11 @@ def _from_file(secret: Secret, env: Mapping[str, str]) -> str:
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_SECRET_BYTES + 1)
-        text = data.decode()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "is not text" if isinstance(error, UnicodeDecodeError) else f"cannot be read: {error.strerror or error}"
-        raise ConfigError(f"the secret {reason}", file=str(path)) from error
+    except OSError as error:
+        raise ConfigError(f"the secret cannot be read: {error.strerror or error}", file=str(path)) from error
     if len(data) > MAX_SECRET_BYTES:
         raise ConfigError(f"a secret has at most {MAX_SECRET_BYTES} bytes", file=str(path))
-    return text.removesuffix("\n").removesuffix("\r")
+    try:
+        return data.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise ConfigError("the secret is not UTF-8 text", file=str(path)) from error

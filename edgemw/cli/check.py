@@ -231,5 +231,7 @@ def _window_warnings(key: str, window: Window, children: int) -> Iterator[str]:
     if window.quorum == 1 and children > 2:
         after = duration_text(window.deadline)
         yield f"{key}.window.quorum: after {after} a single update of {children} closes the window"
+    if window.k == "all" and window.children > children:
+        yield f"{key}.window.children: a node of this tier has {children}, so every window waits for its deadline"
     if window.quorum == children > 1:
         yield f"{key}.window.quorum: one lost child of {children} stops this tier: the deadline never has a quorum"

@@ -8,6 +8,7 @@ import sys
 import urllib.error
 import urllib.request
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,12 +138,12 @@ def _compute(store: Path, task: str | None, x: npt.NDArray[Any]) -> Prediction:
     try:
         from edgemw.serving.predictor import Predictor
     except ModuleNotFoundError as error:
-        raise ConfigError(f"--store needs {error.name}: pip install 'edgemw[device]'", key=None) from error
+        raise ConfigError(f"--store needs {error.name}: pip install 'edgemw[device]'") from error
     predictor = Predictor(store, task)
     manifest = predictor.manifest
     outputs = predictor.predict(x)
     outputs = outputs.reshape(-1, *manifest.output.shape)
-    return Prediction(predictor.task, predictor.release, manifest.classes, outputs)
+    return Prediction(predictor.task, predictor.release, _classes(manifest.classes, manifest.output.shape), outputs)
 
 
 def _ask(url: str, task: str, x: npt.NDArray[Any]) -> Prediction:
@@ -150,16 +151,21 @@ def _ask(url: str, task: str, x: npt.NDArray[Any]) -> Prediction:
     described = _request(model)
     try:
         shape = [int(n) for n in described["inputs"][0]["shape"][1:]]
-        classes = described.get("parameters", {}).get("classes")
+        classes = _classes(described.get("parameters", {}).get("classes"), described["outputs"][0]["shape"][1:])
         batch = x[None] if list(x.shape) == shape else x
         kind = "INT64" if batch.dtype.kind in "iub" else "FP64"
         tensor = {"name": "x", "datatype": kind, "shape": list(batch.shape), "data": batch.ravel().tolist()}
         answer = _request(f"{model}/infer", json.dumps({"inputs": [tensor]}).encode())
         output = answer["outputs"][0]
         outputs = np.array(output["data"], np.float32).reshape(output["shape"])
-        return Prediction(task, int(answer["model_version"]), None if classes is None else int(classes), outputs)
+        return Prediction(task, int(answer["model_version"]), classes, outputs)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise LinkError("an answer that is no prediction", where=url, hint="is this the address of serving.http?") from error
+
+
+def _classes(classes: int | None, shape: Sequence[int]) -> int | None:
+    """The number of classes, where a sample's outputs are the scores of one classification."""
+    return classes if len(shape) == 0 or list(shape) in ([1], [classes]) else None
 
 
 def _request(url: str, body: bytes | None = None) -> dict[str, Any]:

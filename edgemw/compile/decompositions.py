@@ -66,7 +66,7 @@ def _weight_gradient(long: Tensor, short: Tensor, kernel: Sequence[int], *argume
     """Gradient of the weight of a convolution from `long` to `short`; `arguments` are stride, padding, dilation, groups.
 
     Where it can be, it is one product of matrices over all samples and places: ONNX Runtime makes a convolution whose kernel
-    is as large as its input out of products with as few columns as the weight has places, 4 times slower.
+    is as large as its input out of products with as few columns as the weight has places, about half as fast.
     """
     stride, padding, dilation, groups = arguments
     if groups == 1 and math.prod(kernel) <= _FEW:
@@ -124,7 +124,7 @@ def max_pool_backward(grad: Tensor, x: Tensor, *arguments: Any) -> Tensor:
 def _unpool(grad: Tensor, x: Tensor, kernel: list[int]) -> Tensor:
     """The same for windows that do not overlap: compare each place of the window with the maximum; the first one wins.
 
-    ONNX Runtime is 3 times faster at this than at a maximum with indices and a scatter.
+    ONNX Runtime is about 3 times faster at this than at a maximum with indices and a scatter.
     """
     (rows, columns), (height, width) = grad.shape[-2:], kernel
     largest = aten.max_pool2d_with_indices(x, kernel, kernel)[0]

@@ -29,9 +29,8 @@ Answer = tuple[int, str, bytes]
 JSON = "application/json"
 MAX_ID_LENGTH = 256
 _DATATYPES = {"float32": "FP32", "int64": "INT64"}
-_ACCEPTED = frozenset(
-    ("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64")
-)  # numbers, which JSON writes alike
+_ACCEPTED = ("BOOL", *(f"{kind}{bits}" for kind in ("UINT", "INT") for bits in (8, 16, 32, 64)), "FP16", "FP32", "FP64")
+"""Numbers; JSON writes them all alike."""
 
 
 class _Refused(Exception):
@@ -148,7 +147,7 @@ def _tensor(tensor: dict[str, Any], spec: Spec) -> Array:
     if tensor.get("name") != "x":
         raise _Refused(400, "the model's only input is 'x'")
     if tensor.get("datatype") not in _ACCEPTED:
-        raise _Refused(400, f"datatype is one of {', '.join(sorted(_ACCEPTED))}; the model takes {_DATATYPES[spec.dtype]}")
+        raise _Refused(400, f"datatype is one of {', '.join(_ACCEPTED)}; the model takes {_DATATYPES[spec.dtype]}")
     shape = _list(tensor.get("shape"), "shape")
     if not all(type(n) is int and n >= 0 for n in shape):
         raise _Refused(400, "shape holds whole numbers that are not negative")

@@ -9,6 +9,7 @@ OTHER = "other"
 _WORD = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}\Z")
 _REASONS = (
     # the first that is found in a reason names it
+    ("internal error", "internal"),
     ("another training run", "run"),
     ("not finite", "not-finite"),
     ("not-finite", "not-finite"),
@@ -19,10 +20,10 @@ _REASONS = (
     ("announced", "step"),
     ("does not match its sha256", "damaged"),
     ("damaged", "damaged"),
+    ("is for task", "task"),
     ("bundle format", "format"),
     ("manifest.json", "manifest"),
     ("bundle", "bundle"),
-    ("is for task", "task"),
     ("no samples", "data"),
     ("the task takes", "data"),
     ("labels run from", "data"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import sys
 from collections.abc import Mapping
@@ -42,7 +43,8 @@ class EdgeFormatter(logging.Formatter):
         fields["msg"] = hide(record.getMessage())
         facts = getattr(record, "facts", None)
         if isinstance(facts, Mapping):
-            fields |= {str(name): _safe(str(name), value) for name, value in facts.items() if str(name) not in fields}
+            for name, value in facts.items():  # a fact never takes the place of one of ours
+                fields[f"fact_{name}" if name in fields else str(name)] = _safe(str(name), value)
         if record.exc_info:
             fields["error"] = hide(self.formatException(record.exc_info))
         return fields
@@ -103,7 +105,9 @@ def hide(text: str) -> str:
 def _safe(name: str, value: Any) -> Any:
     if _SECRET_NAME.search(name):
         return HIDDEN
-    return value if isinstance(value, bool | int | float) or value is None else hide(str(value))
+    if value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return hide(str(value))  # JSON has no NaN
 
 
 def _quoted(name: str, value: Any) -> str:

@@ -6,6 +6,7 @@ when Prometheus asks. Every series carries `device` and `site`; all other labels
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -28,7 +29,7 @@ _FLEET = (
     ("updates_counted", "edgemw_fleet_updates", "Device updates inside the releases of this training run."),
     ("weight_counted", "edgemw_fleet_examples", "Training examples behind the releases of this training run."),
 )
-_NOT_MEASURES = frozenset((*(name for name, _, _ in _FLEET), "measured", "children", "release"))
+_NOT_MEASURES = frozenset((*(name for name, _, _ in _FLEET), "measured", "children", "release", "uplink", "downlink", "refused"))
 
 
 class _Unexpected(Exception):
@@ -156,7 +157,7 @@ class Observer:
     # -- one method per fact: everything is read before anything is counted
 
     def _on_trained(self, task: str, values: Values) -> None:
-        release, loss, size_bytes = int(_real(values, "release")), _real(values, "loss"), _count(values, "bytes")
+        release, loss, size_bytes = _whole(values, "release"), _real(values, "loss"), _count(values, "bytes")
         codec = _text(values, "codec", OTHER)
         self._updates.labels(*self._labels, task).inc()
         self._loss.labels(*self._labels, task).set(loss)
@@ -192,7 +193,7 @@ class Observer:
         self._missing.labels(*self._labels, task).inc(late)
 
     def _on_release(self, task: str, values: Values) -> None:
-        release = int(_real(values, "release"))
+        release = _whole(values, "release")
         step = _real(values, "step") if "step" in values else None
         self._releases.labels(*self._labels, task).inc()
         self._pulled.release(task, release)
@@ -200,7 +201,7 @@ class Observer:
             self._step.labels(*self._labels, task).set(step)
 
     def _on_round(self, task: str, values: Values) -> None:
-        numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+        numbers = {name: number for name, value in values.items() if (number := _float(value)) is not None}
         self._rounds.labels(*self._labels, task).inc()
         for name, metric, about in _FLEET:
             if name in numbers:
@@ -237,16 +238,33 @@ class _Filled(Collector):
                 yield metric
 
 
-def _real(values: Values, name: str) -> float:
-    value = values.get(name)
+def _float(value: object) -> float | None:
+    """The number that a value is; None where it is none, or too large to be a metric."""
     if not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
+
+
+def _real(values: Values, name: str) -> float:
+    value = _float(values.get(name))
+    if value is None:
         raise _Unexpected(name)
-    return float(value)
+    return value
+
+
+def _whole(values: Values, name: str) -> int:
+    value = _real(values, name)
+    if not math.isfinite(value):
+        raise _Unexpected(name)
+    return int(value)
 
 
 def _count(values: Values, name: str) -> float:
     value = _real(values, name)
-    if not 0 <= value < float("inf"):
+    if not 0 <= value < math.inf:
         raise _Unexpected(name)
     return value
 

@@ -267,7 +267,7 @@ class _Connection(BaseHTTPRequestHandler):
         length, limit = int(lengths[0]), self.server.limits.body_bytes
         if length > limit:
             raise _Refused(413, f"the body has {length} bytes, at most {limit} are accepted")
-        body = self.rfile.read(length)
+        body: bytes = self.rfile.read(length)
         if len(body) < length:
             raise _Refused(400, "the body ended early")
         return body

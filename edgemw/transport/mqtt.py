@@ -16,7 +16,6 @@ import contextlib
 import logging
 import random
 import socket
-import ssl
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -258,7 +257,7 @@ class _PahoConnection:
         return future
 
     def _why_not_accepted(self, reason: str) -> LinkError:
-        if isinstance(self._cause, ssl.SSLError):
+        if self._settings.address.tls and isinstance(self._cause, OSError):
             return refusal.from_exception(self._cause, self._where)
         return _NotAccepted(
             f"the broker did not accept MQTT {_version(self._level)} ({reason})",

@@ -8,6 +8,17 @@ from edgemw.core.errors import LinkError
 from edgemw.transport.settings import TlsSettings
 
 
+class _TidySocket(ssl.SSLSocket):
+    """Closes itself when the handshake fails; paho would leave it to the garbage collector."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
+
+
 def tls_context(tls: TlsSettings) -> ssl.SSLContext:
     """Certificates and rules for one connection; read again each time, so that renewed files count without a restart.
 
@@ -22,4 +33,5 @@ def tls_context(tls: TlsSettings) -> ssl.SSLContext:
         files = ", ".join(str(path) for path in (tls.ca, tls.cert, tls.key) if path is not None)
         raise LinkError(f"certificates cannot be loaded ({error})", where=files, hint="PEM files are expected") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.sslsocket_class = _TidySocket
     return context

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -24,3 +25,12 @@ def mosquitto(has_mosquitto: None, tmp_path_factory: pytest.TempPathFactory) -> 
     """A broker for the tests of one file."""
     with start_broker("mosquitto", tmp_path_factory.mktemp("mosquitto")) as broker:
         yield broker
+
+
+@pytest.fixture(scope="module")
+def unused_ports() -> tuple[int, int]:
+    """Two loopback ports that were free a moment ago."""
+    with socket.socket() as one, socket.socket() as two:
+        one.bind(("127.0.0.1", 0))
+        two.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], two.getsockname()[1]

@@ -196,17 +196,6 @@ def test_refused_connections_are_reported_and_tried_again(mosquitto: Broker) -> 
     run(scenario())
 
 
-def test_the_same_client_id_twice_says_so(mosquitto: Broker) -> None:
-    async def scenario() -> None:
-        async with MqttLink(settings(mosquitto.url, "twin", reconnect_min_s=5, reconnect_max_s=5)) as first:
-            events = first.events()
-            await next_up(events)
-            async with MqttLink(settings(mosquitto.url, "twin")):
-                assert "Session taken over" in (await next_down(events)).reason
-
-    run(scenario())
-
-
 def test_a_broker_that_hangs_on_connect_does_not_hold_up_the_exit(mosquitto: Broker) -> None:
     async def scenario() -> None:
         async with FaultProxy(mosquitto.port) as proxy:

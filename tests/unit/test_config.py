@@ -32,6 +32,8 @@ class Window:
     def __post_init__(self) -> None:
         if self.k == 13:
             raise ConfigError("brings bad luck", key="k")
+        if self.k == 14:
+            raise ConfigError("is bad as a whole")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +135,7 @@ def test_defaults_fill_the_rest_and_relative_default_paths_belong_to_the_file() 
         ('name = "n"\n[[items]]\npath = "a"\nselect = { "c d" = [] }', 4, "items.0.select.c d", "found a list"),
         ('name = "n"\nhome = ""', 2, "home", 'expected a path, found ""'),
         ('name = "n"\n[window]\nk = 13', 3, "window.k", "brings bad luck"),
+        ('name = "n"\n[window]\nk = 14', 2, "window", "is bad as a whole"),
         ('name = "n"\nname = "m"', 2, None, "not TOML: cannot overwrite a value"),
         ('name = "n', 1, None, "not TOML"),
         ("name = \n[window]\n", 1, None, "not TOML: invalid value"),
@@ -161,6 +164,12 @@ def test_a_refusal_names_file_line_and_key(text: str, line: int | None, key: str
 def test_an_unknown_key_comes_with_the_nearest_name(text: str, key: str, suggestion: str | None) -> None:
     error = refused(text)
     assert (error.key, error.suggestion, error.reason) == (key, suggestion, "unknown key")
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ("{ a = ", "}")])
+def test_no_depth_of_nesting_is_too_much_for_an_error(opening: str, closing: str) -> None:
+    for depth in range(100, 600, 3):
+        assert refused(f"name = {opening * depth}1{closing * depth}").file == "/etc/app/a.toml"
 
 
 def test_long_or_odd_values_are_shown_in_one_short_line() -> None:

@@ -89,6 +89,11 @@ def test_check_warns_about_an_open_broker_and_lonely_quorums(capsys: pytest.Capt
         assert warnings.count(words) == 1
 
 
+def test_check_warns_about_children_that_never_come(capsys: pytest.CaptureFixture[str]) -> None:
+    edgemw("check", str(EXAMPLE), "--set", "tiers.fog.window.children=5")
+    assert "tiers.fog.window.children: a node of this tier has 4" in capsys.readouterr().err
+
+
 def test_check_of_node_files(capsys: pytest.CaptureFixture[str]) -> None:
     assert edgemw("check", str(EXAMPLE.with_name("device.toml"))) == 0
     assert "device-0.npz (not found)" in capsys.readouterr().out

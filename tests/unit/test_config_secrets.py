@@ -28,6 +28,7 @@ def test_a_secret_file_is_looked_for_in_order(tmp_path: Path) -> None:
     assert reveal(Secret(file=str(beside / "pass"), beside="/x"), {"CREDENTIALS_DIRECTORY": str(credentials)}) == "last"
     assert reveal(Secret(env="P"), {"P": "from env"}) == "from env"
     assert candidates(secret, {})[0] == Path("/run/secrets/pass")
+    assert candidates(Secret(env="P"), {}) == ()
 
 
 def test_a_secret_that_is_not_there_is_an_error(tmp_path: Path) -> None:

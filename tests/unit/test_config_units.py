@@ -28,6 +28,12 @@ def test_sizes(text: str, count: int) -> None:
     assert size(text) == count
 
 
+@pytest.mark.parametrize("text", ["", "5", "kB", "-1B", "1kb", "1.5B", "1 KiB ", "1e3B"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ValueError, match="not a size"):
+        size(text)
+
+
 @runs(deadline=None)  # the machine may be busy
 @given(st.floats(0, 1e12, allow_subnormal=False).filter(lambda x: x == 0 or x > 1e-9))
 def test_durations_survive_being_written(seconds: float) -> None:

@@ -222,13 +222,16 @@ def test_a_fog_with_a_parent_says_nothing_about_the_task(top: FogFile, parent: s
 
 @runs(deadline=None)  # the machine may be busy
 @given(st.integers(1, 9), st.integers(1, 4), st.integers(0, 20))
-def test_siblings_differ_by_at_most_one_child(fogs: int, per_fog: int, more: int) -> None:
+def test_siblings_differ_by_at_most_one_child_and_are_told_how_many_they_have(fogs: int, per_fog: int, more: int) -> None:
     count = fogs * per_fog + more
     text = (
         TEXT.replace("count = 5", f"count = {count}")
         .replace("count = 2", f"count = {fogs}", 1)
         .replace("quorum = 2", "quorum = 1")
     )
-    sizes = [sum(spec.parent == f"fog-{i}" for spec in expanded(text)) for i in range(fogs)]
+    specs = expanded(text)
+    sizes = [sum(spec.parent == f"fog-{i}" for spec in specs) for i in range(fogs)]
+    told = [spec.settings.window.children for spec in specs if isinstance(spec.settings, FogFile) and spec.tier == "fog"]
+    assert told == sizes
     assert sum(sizes) == count
     assert max(sizes) - min(sizes) <= 1

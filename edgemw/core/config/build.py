@@ -43,9 +43,8 @@ class Builder:
         try:
             return cls(**values)
         except ConfigError as error:
-            if error.file is not None or error.key is None:
-                raise
-            self._fail((*path, *error.key.split(".")), error.reason, error.suggestion)
+            inner = error.key.split(".") if error.key else ()
+            self._fail((*path, *inner), error.reason, error.suggestion)
 
     def _field(self, cls: type, spec: dataclasses.Field[Any], table: Table, path: KeyPath, base: object) -> object:
         hint, about = field_types(cls)[spec.name], spec.metadata["option"]

@@ -42,8 +42,9 @@ class _Lines:
 
     def _note(self, path: KeyPath, start: int) -> None:
         line = bisect.bisect_left(self._ends, start) + 1
-        for length in range(1, len(path) + 1):
-            self.found.setdefault(path[:length], line)
+        while path and path not in self.found:  # whatever is known has known parents
+            self.found[path] = line
+            path = path[:-1]
 
     def _header(self) -> KeyPath:
         start, is_array = self._at, self._text.startswith("[[", self._at)

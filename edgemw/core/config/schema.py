@@ -1,7 +1,7 @@
 """A dataclass as the schema of a file: what its fields say besides their types, and every key that it has.
 
 Fields are made by `option`, `required` and `section`. A `__post_init__` may refuse a combination with
-`ConfigError(reason, key="relative.key")`; the loader adds the place.
+`ConfigError(reason, key="relative.key")`, or without a key as a whole; the loader adds the place.
 """
 
 from __future__ import annotations

@@ -93,9 +93,9 @@ def read_tree(source: Source) -> Table:
     document = parse_toml(source.text, source.file)
     try:
         lines = key_lines(source.text)
+        tree = _grow(document, (), lambda path: Origin("file", source.file, lines.get(path, 1)))
     except RecursionError:
         raise ConfigError("nested too deeply", file=source.file) from None
-    tree = _grow(document, (), lambda path: Origin("file", source.file, lines.get(path, 1)))
     assert isinstance(tree, Table)
     return tree
 

@@ -1,0 +1,49 @@
+# Two commands: `make quickstart` needs Python 3.11 and make; `make test` also installs what the tests need.
+PYTHON ?= python3
+VENV := .venv
+DEV := .venv-dev
+PIP := -m pip install --quiet --disable-pip-version-check
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+
+.PHONY: quickstart test check format clean
+
+quickstart: $(VENV)/.quickstart
+	$(VENV)/bin/edgemw up examples/quickstart/edgemw.toml $(ARGS)
+
+test: $(DEV)/.dev mosquitto
+	$(MAKE) --no-print-directory check
+	$(DEV)/bin/python -m pytest -q
+
+check: $(DEV)/.dev
+	$(DEV)/bin/ruff check .
+	$(DEV)/bin/ruff format --check .
+	$(DEV)/bin/mypy
+	$(DEV)/bin/lint-imports
+
+format: $(DEV)/.dev
+	$(DEV)/bin/ruff check --fix .
+	$(DEV)/bin/ruff format .
+
+$(VENV)/.quickstart: pyproject.toml constraints.txt
+	@echo "setting up $(VENV) (once, without torch)"
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python $(PIP) -e '.[quickstart]'
+	@touch $@
+
+$(DEV)/.dev: pyproject.toml constraints.txt
+	@echo "setting up $(DEV) (once, with torch)"
+	$(PYTHON) -m venv $(DEV)
+	$(DEV)/bin/python $(PIP) torch==2.13.0
+	$(DEV)/bin/python $(PIP) -e '.[dev]'
+	@touch $@
+
+.PHONY: mosquitto
+mosquitto:
+	@command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || { \
+	  echo "the integration tests run against mosquitto: installing it"; \
+	  if [ "$$(id -u)" = 0 ]; then SUDO=; else SUDO=sudo; fi; \
+	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq mosquitto; } || \
+	  { echo "install mosquitto and run make test again" >&2; exit 1; }
+
+clean:
+	rm -rf $(VENV) $(DEV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

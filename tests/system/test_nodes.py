@@ -1,0 +1,187 @@
+"""Nodes as real processes against a real broker: any order, killed and restarted, asked and looked at."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgemw import Predictor
+from edgemw.transport.broker import Broker, start_broker
+from tests.system.fleet import BUNDLE, Fleet, edgemw, fact
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    with start_broker("mosquitto", tmp_path / "broker") as started:
+        yield started
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, broker: Broker) -> Iterator[Fleet]:
+    with Fleet(tmp_path, broker.url) as made:
+        yield made
+
+
+def small_tree(fleet: Fleet) -> list[str]:
+    """top, one fog, two devices; the files only."""
+    fleet.fog("top")
+    fleet.fog("fog-0", "top", window={"deadline": "5s", "children": 2})
+    fleet.device("device-0", "fog-0")
+    fleet.device("device-1", "fog-0")
+    return ["top", "fog-0", "device-0", "device-1"]
+
+
+def test_nodes_start_in_any_order_and_before_the_broker(fleet: Fleet, broker: Broker) -> None:
+    nodes = small_tree(fleet)
+    broker.stop()
+    fleet.start(*reversed(nodes))
+    fleet.address("device-0", "serving")
+    broker.start()
+    statuses = fleet.until(lambda s: set(s) == set(nodes) and all(fact(s[n], "release") >= 2 for n in nodes))
+    assert all(status.status.reason == "" for status in statuses.values())
+
+
+def test_kill_and_restart_in_pieces_loses_and_doubles_nothing(fleet: Fleet) -> None:
+    nodes = small_tree(fleet)
+    fleet.fog("top", task={"bundle": str(BUNDLE), "rounds": 12}, plan={"steps": 2})
+    fleet.start(*nodes)
+    for victim in ("device-0", "fog-0", "top"):
+        fleet.until(lambda s: "top" in s and fact(s["top"], "release") >= 1)
+        fleet.kill(victim)
+        fleet.start(victim)
+    statuses = fleet.until(
+        lambda s: set(s) == set(nodes)
+        and s["top"].status.state == "finished"
+        and all(fact(s[d], "updates_pending") == 0 for d in ("device-0", "device-1")),
+        timeout_s=150,
+    )
+    devices = [statuses["device-0"], statuses["device-1"]]
+    kept = sum(fact(d, "updates_sent") - fact(d, "updates_returned") for d in devices)
+    weight = sum(fact(d, "weight_sent") - fact(d, "weight_returned") for d in devices)
+    assert fact(statuses["top"], "release") == 12
+    assert (fact(statuses["top"], "updates_counted"), fact(statuses["top"], "weight_counted")) == (kept, weight)
+
+
+def test_a_restarted_top_goes_on_from_its_last_release(fleet: Fleet) -> None:
+    nodes = small_tree(fleet)
+    fleet.start(*nodes)
+    before = fact(fleet.until(lambda s: "top" in s and fact(s["top"], "release") >= 3)["top"], "release")
+    fleet.kill("top")
+    fleet.kill("device-0")
+    fleet.kill("device-1")  # nobody is left to make another release
+    fleet.start("top")
+    after = fleet.until(lambda s: "top" in s and s["top"].status.state == "collecting")["top"]
+    assert fact(after, "release") >= before
+
+
+def test_a_killed_device_does_not_block_and_status_says_why_it_is_missing(fleet: Fleet) -> None:
+    nodes = small_tree(fleet)
+    fleet.start(*nodes)
+    reached = fact(fleet.until(lambda s: "top" in s and fact(s["top"], "release") >= 1)["top"], "release")
+    fleet.kill("device-1")
+    statuses = fleet.until(lambda s: s["device-1"].status.state == "lost" and fact(s["top"], "release") >= reached + 3)
+    assert "connection broke" in statuses["device-1"].status.reason
+
+
+def test_a_bundle_is_published_to_a_running_net_and_picked_up(fleet: Fleet) -> None:
+    nodes = small_tree(fleet)
+    fleet.fog("top", task={"rounds": 0}, plan={"steps": 2})
+    fleet.start(*nodes)
+    fleet.until(lambda s: set(s) == set(nodes) and all("no task" in x.status.reason for x in s.values()))
+    published = edgemw("task", "publish", BUNDLE, "--broker", fleet.url, "--net", fleet.net, "--json")
+    assert json.loads(published.stdout) == {"task": "digits", "top": "top", "taken": True, "release": 0}, published.stderr
+    fleet.until(lambda s: fact(s["device-0"], "release") >= 1)
+
+
+def test_predictions_through_every_door_and_with_the_network_gone(fleet: Fleet, broker: Broker) -> None:
+    nodes = small_tree(fleet)
+    fleet.start(*nodes)
+    fleet.until(lambda s: "device-0" in s and fact(s["device-0"], "release") >= 1)
+    url = fleet.address("device-0", "serving")
+    sample = json.dumps([[0.0] * 64])
+    online = edgemw("predict", "--url", url, "--task", "digits", "--json", sample)
+    assert online.returncode == 0, online.stderr
+    broker.stop()
+    for node in nodes[:3]:
+        fleet.kill(node)
+    fleet.start("device-0")  # no broker, no fog: it serves from its last good release
+    url = fleet.address("device-0", "serving")
+    ready = json.loads(fleet.get("device-0", "serving", "/v2/models/digits"))
+    assert int(ready["versions"][0]) >= 1
+    offline = edgemw("predict", "--url", url, "--task", "digits", "--json", sample)
+    assert offline.returncode == 0, offline.stderr
+    fleet.kill("device-0")
+    predictor = Predictor(fleet.folder / "device-0" / "releases")
+    assert predictor.predict(np.zeros((2, 64), np.float32)).shape == (2, 10)
+
+
+def test_metrics_and_health_of_every_node(fleet: Fleet, broker: Broker) -> None:
+    nodes = small_tree(fleet)
+    fleet.start(*nodes)
+    fleet.until(lambda s: "top" in s and fact(s["top"], "release") >= 2)
+    for node in nodes:
+        metrics = fleet.get(node, "telemetry", "/metrics")
+        assert f'device="{node}"' in metrics
+        assert json.loads(fleet.get(node, "telemetry", "/healthz"))["ok"] is True
+    assert "edgemw_" in metrics
+
+
+def test_ctrl_c_once_finishes_what_is_in_hand(fleet: Fleet) -> None:
+    nodes = small_tree(fleet)
+    fleet.start(*nodes)
+    fleet.until(lambda s: "top" in s and fact(s["top"], "release") >= 1)
+    for node in ("device-0", "fog-0"):
+        fleet.signal(node, signal.SIGINT)
+        assert fleet.wait(node) == 0
+    statuses = fleet.until(lambda s: s["device-0"].status.state == "stopped")
+    assert statuses["device-0"].status.reason == "was stopped"
+
+
+def test_ctrl_c_twice_stops_at_once(fleet: Fleet, broker: Broker) -> None:
+    small_tree(fleet)
+    fleet.start("device-0")
+    fleet.address("device-0", "serving")
+    broker.stop()
+    fleet.signal("device-0", signal.SIGINT)
+    fleet.signal("device-0", signal.SIGINT)
+    assert fleet.wait("device-0", 20) == 0
+
+
+@pytest.mark.parametrize(("x", "reason"), [(np.full((40, 64), np.nan), "NaN"), (np.zeros((40, 3)), "shape")])
+def test_data_that_do_not_fit_are_refused_with_a_reason_and_hold_nobody_up(fleet: Fleet, x: np.ndarray, reason: str) -> None:
+    nodes = small_tree(fleet)
+    bad = fleet.folder / "bad.npz"
+    np.savez(bad, x=x.astype(np.float32), y=np.zeros(40, np.int64), split=np.zeros(40))
+    fleet.device("device-1", "fog-0", bad)
+    fleet.start(*nodes)
+    statuses = fleet.until(lambda s: "top" in s and fact(s["top"], "release") >= 3)
+    statuses = fleet.until(lambda s: "device-1" in s and reason in s["device-1"].status.reason)
+    assert fact(statuses["device-1"], "updates_sent") == 0
+    status = edgemw("status", "--broker", fleet.url, "--net", fleet.net)
+    assert status.returncode == 1
+    assert "data refused" in status.stdout
+
+
+def test_foreign_and_hostile_payloads_are_counted_and_dropped(fleet: Fleet) -> None:
+    import asyncio
+
+    from edgemw.transport.mqtt import MqttLink, MqttSettings
+
+    nodes = small_tree(fleet)
+    fleet.start(*nodes)
+    reached = fact(fleet.until(lambda s: "top" in s and fact(s["top"], "release") >= 1)["top"], "release")
+
+    async def attack() -> None:
+        async with MqttLink(MqttSettings(fleet.url, "stranger", session_expiry_s=0)) as link:
+            for topic in ("up/device-0/digits", "up/stranger/digits", "st/device-0", "dn/all/digits/release", "rq/status/x"):
+                for payload in (b"{}", b"\x00" * 1000, b'{"temperature": 21.5}', b"\x97" * 50_000, b"\xc1"):
+                    await link.publish(f"em1/{fleet.net}/fog-0/{topic}", payload)
+
+    asyncio.run(attack())
+    fleet.until(lambda s: fact(s["top"], "release") >= reached + 3)
+    assert 'reason="msgpack"' in fleet.get("fog-0", "telemetry", "/metrics")
