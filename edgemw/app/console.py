@@ -97,7 +97,9 @@ class Console:
 
         await self._until(all_answered, timeout_s)
         await asyncio.sleep(0.05 if self._answers else 0)  # a node with several tasks answers once for each
-        return sorted([*self._answered(), *self._silent()], key=lambda s: (s.status.role != "fog", s.status.parent, s.node, s.task))
+        return sorted(
+            [*self._answered(), *self._silent()], key=lambda s: (s.status.role != "fog", s.status.parent, s.node, s.task)
+        )
 
     def _answered(self) -> list[NodeStatus]:
         return [NodeStatus(node, task, status) for (node, task), status in self._answers.items()]
@@ -141,14 +143,11 @@ class Console:
         await self._settle()
 
     async def _settle(self) -> None:
-        """Retained messages come right after a subscription; when none has come for a moment, they are all here."""
-        while True:
-            self._changed.clear()
-            try:
-                async with asyncio.timeout(SETTLE_S):
-                    await self._changed.wait()
-            except TimeoutError:
-                return
+        """Retained messages come right after a subscription; when no new node has for a moment, all are here."""
+        known = -1
+        while known != len(self._presence):
+            known = len(self._presence)
+            await asyncio.sleep(SETTLE_S)
 
     async def _until(self, true: object, timeout_s: float) -> None:
         assert callable(true)

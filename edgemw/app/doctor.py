@@ -55,10 +55,17 @@ def check_machine(state: Path | None) -> Iterator[Check]:
         yield _package(name, least, missing, hint)  # type: ignore[arg-type]  # the table holds levels
     memory = psutil.virtual_memory().available
     small = memory < MIN_MEMORY_BYTES
-    yield Check("memory", "warn" if small else "ok", f"{memory >> 20} MiB available", "a device uses about 90 MiB" if small else "")
+    yield Check(
+        "memory", "warn" if small else "ok", f"{memory >> 20} MiB available", "a device uses about 90 MiB" if small else ""
+    )
     yield _disk(state or Path.cwd())
     wrong = time.time() < 1_735_689_600  # 2025-01-01: certificates and life numbers need a clock that has been set
-    yield Check("clock", "warn" if wrong else "ok", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()), "set the clock" if wrong else "")
+    yield Check(
+        "clock",
+        "warn" if wrong else "ok",
+        time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        "set the clock" if wrong else "",
+    )
     mosquitto = find_mosquitto()
     hint = "" if mosquitto else "install the package mosquitto: amqtt, the fallback of embedded brokers, is for trying things out"
     yield Check("mosquitto", "ok" if mosquitto else "warn", mosquitto or "not installed", hint)
@@ -100,7 +107,10 @@ async def check_broker(broker: Broker, env: Mapping[str, str]) -> list[Check]:
                         limits = event.limits
                         break
             assert limits is not None
-            checks = [Check("broker", "ok", f"{broker.url} speaks MQTT {'5' if limits.protocol == 5 else '3.1.1'}"), *_limits(limits)]
+            checks = [
+                Check("broker", "ok", f"{broker.url} speaks MQTT {'5' if limits.protocol == 5 else '3.1.1'}"),
+                *_limits(limits),
+            ]
             return [*checks, await _round_trip(link)]
     except LinkError as error:
         return [Check("broker", "fail", f"{error.what} at {error.where}", error.hint)]
@@ -133,7 +143,9 @@ async def _round_trip(link: MqttLink) -> Check:
                         break
                 times.append(time.perf_counter() - started)
     except (LinkError, TimeoutError) as error:
-        return Check("round trip", "fail", f"no answer: {error or 'timed out'}", "may this user publish and subscribe under em1/?")
+        return Check(
+            "round trip", "fail", f"no answer: {error or 'timed out'}", "may this user publish and subscribe under em1/?"
+        )
     middle = sorted(times)[len(times) // 2] * 1000
     slow = middle > 40
     hint = "set_tcp_nodelay true in mosquitto.conf, if the network is not the reason" if slow else ""

@@ -86,11 +86,11 @@ class Report:
     def draw(self, folder: Path) -> Path | None:
         """Draw the metric against bytes and against time; None where matplotlib is not installed."""
         try:
-            import matplotlib  # noqa: PLC0415  (an extra)
+            import matplotlib
         except ImportError:
             return None
         matplotlib.use("Agg")
-        from matplotlib import pyplot  # noqa: PLC0415
+        from matplotlib import pyplot
 
         points = [r for r in self.rounds if self.metric in r.metrics]
         figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True)

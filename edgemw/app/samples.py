@@ -145,7 +145,7 @@ def _whole(settings: DatasetSettings) -> tuple[Array, Array, Array | None, npt.N
 
 def _digits() -> tuple[Array, Array]:
     try:
-        from sklearn.datasets import load_digits  # noqa: PLC0415  (only a deployment on one machine needs it)
+        from sklearn.datasets import load_digits
     except ImportError:
         raise DataError('source = "digits" needs scikit-learn: pip install "edgemw[quickstart]"') from None
     x, y = load_digits(return_X_y=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -85,7 +84,13 @@ class _Run:
     """One run, from the first process to the last answer."""
 
     def __init__(
-        self, settings: Deployment, specs: tuple[NodeSpec, ...], out: Path, env: Mapping[str, str], listener: Listener, report: Report
+        self,
+        settings: Deployment,
+        specs: tuple[NodeSpec, ...],
+        out: Path,
+        env: Mapping[str, str],
+        listener: Listener,
+        report: Report,
     ) -> None:
         self._settings, self._specs, self._out, self._listener, self._report = settings, specs, out, listener, report
         self._env = dict(env)

@@ -7,12 +7,13 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgemw.app.samples import load_samples
+from edgemw.app.secrets import reveal
 from edgemw.app.settings import Broker, DeviceFile, FogFile, Limits
 from edgemw.core.bundle import Bundle, Manifest, Vector, read_bundle
 from edgemw.core.errors import BundleError
@@ -28,23 +29,27 @@ from edgemw.storage.database import Database
 from edgemw.telemetry.exporter import Exporter
 from edgemw.telemetry.observer import Observer
 from edgemw.transport.channel import ChannelLimits
-from edgemw.transport.http import HttpServer
+from edgemw.transport.http import Handler, HttpServer
 from edgemw.transport.link import Will
 from edgemw.transport.mqtt import MqttLink, MqttSettings, TlsSettings
 from edgemw.transport.shell import Doors, Role, Shell, last_will
-from edgemw.wire.messages import ReleaseManifest
+from edgemw.wire.messages import ReleaseManifest, Status
+
+STATUS_TIMEOUT_S = 2.0
 
 log = logging.getLogger(__name__)
 
 
-def mqtt_settings(broker: Broker, client_id: str, env: Mapping[str, str], *, will: Will | None = None, wait: bool = True) -> MqttSettings:
+def mqtt_settings(
+    broker: Broker, client_id: str, env: Mapping[str, str], *, will: Will | None = None, wait: bool = True
+) -> MqttSettings:
     """The link's settings from a file's [broker]."""
     tls = broker.tls
     return MqttSettings(
         url=broker.url,
         client_id=client_id,
         username=broker.username or None,
-        password=broker.password.read(env) if broker.password else None,
+        password=reveal(broker.password, env) if broker.password else None,
         tls=TlsSettings(tls.ca, tls.cert, tls.key) if broker.url.startswith("mqtts") else None,
         keepalive_s=int(broker.keepalive),
         protocol={"auto": "auto", "5": 5, "3.1.1": 4}[broker.protocol],  # type: ignore[arg-type]  # a table of literals
@@ -55,11 +60,11 @@ def mqtt_settings(broker: Broker, client_id: str, env: Mapping[str, str], *, wil
 
 def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
     """Run a device until it is told to stop."""
-    from edgemw.serving.api import Api  # noqa: PLC0415  (onnxruntime comes with serving; a fog node has none)
-    from edgemw.serving.check import check_release  # noqa: PLC0415
-    from edgemw.serving.session import open_inference  # noqa: PLC0415
-    from edgemw.serving.slot import Served, Slot  # noqa: PLC0415
-    from edgemw.serving.store import ReleaseStore  # noqa: PLC0415
+    from edgemw.serving.api import Api
+    from edgemw.serving.check import check_release
+    from edgemw.serving.session import open_inference
+    from edgemw.serving.slot import Served, Slot
+    from edgemw.serving.store import ReleaseStore
 
     with _node(settings) as node:
         observer = node.observer
@@ -92,11 +97,12 @@ def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
         for task in store.tasks():  # predictions go on from the last good release, whatever the network does
             stored = store.latest(task)
             if stored is not None:
-                session = open_inference(stored.bundle.infer, stored.theta, size=stored.manifest.size)
+                threads, size = settings.training.threads, stored.manifest.size
+                session = open_inference(stored.bundle.infer, stored.theta, size=size, threads=threads)
                 slot(task).install(Served(session, task, stored.number, stored.manifest))
         with _http(settings.serving.http, Api(slots).handle, settings.node.state / "serving.address", "serving.http"):
             try:
-                node.run(role, lambda shell: role.attach(shell))
+                node.run(role, role.attach)
             finally:
                 role.close()
 
@@ -136,8 +142,8 @@ def fog_options(settings: FogFile) -> WindowOptions | TopOptions:
 
 def open_oracle(bundle: Bundle, threads: int) -> Oracle:
     """The oracle of a bundle: ONNX Runtime, or torch where the bundle asks for it."""
-    from edgemw.learning.onnx_oracle import OnnxOracle  # noqa: PLC0415
-    from edgemw.serving.session import TrainingSession, open_inference  # noqa: PLC0415
+    from edgemw.learning.onnx_oracle import OnnxOracle
+    from edgemw.serving.session import TrainingSession, open_inference
 
     manifest = bundle.manifest
     if bundle.train is None:
@@ -152,8 +158,8 @@ def open_oracle(bundle: Bundle, threads: int) -> Oracle:
 
 def _torch_oracle(manifest: Manifest) -> Oracle:
     try:
-        from edgemw.compile.load import load_task  # noqa: PLC0415  (torch is an extra)
-        from edgemw.learning.torch_oracle import TorchOracle  # noqa: PLC0415
+        from edgemw.compile.load import load_task
+        from edgemw.learning.torch_oracle import TorchOracle
     except ImportError as error:
         raise BundleError(f"task {manifest.name!r} is trained by torch on the device: pip install 'edgemw[torch]'") from error
     assert manifest.python is not None
@@ -178,24 +184,35 @@ class _Running:
     link: MqttLink
     observer: Observer
 
-    def run(self, role: Role, attach: object) -> None:
+    def run(self, role: Role, attach: Callable[[Shell], None]) -> None:
         """Serve until stopped: the first signal lets work in hand be finished, the second does not."""
-        assert callable(attach)
         limits = _channel_limits(self.settings.limits)
         shell = Shell(Doors(self.place, self.link, limits, time.monotonic), role)
         self.observer.watch_link(lambda: self.link.traffic)
         self.observer.watch_channel(shell.channel.sent, shell.channel.received, shell.channel.refused)
-        self.observer.watch_machines(
-            lambda: [(task, status.state, status.reason, status.facts) for task, status in list(shell.status())]
-        )
-        exporter = Exporter(self.observer, lambda: _health(shell))
+        asyncio.run(self._serve(shell, attach))
+
+    async def _serve(self, shell: Shell, attach: Callable[[Shell], None]) -> None:
+        loop = asyncio.get_running_loop()
+
+        def ask() -> list[tuple[str, Status]]:
+            """The status, asked from a thread of the HTTP door: a loop that hangs is seen here too."""
+            return asyncio.run_coroutine_threadsafe(shell.snapshot(), loop).result(STATUS_TIMEOUT_S)
+
+        def health() -> tuple[bool, str]:
+            try:
+                return shell.connected, "; ".join(status.reason for _, status in ask() if status.reason)
+            except TimeoutError:
+                return False, f"the event loop has not answered for {STATUS_TIMEOUT_S:g} s"
+
+        self.observer.watch_machines(lambda: [(task, s.state, s.reason, s.facts) for task, s in ask()])
+        exporter = Exporter(self.observer, health)
         address = self.settings.node.state / "telemetry.address"
         with _http(self.settings.telemetry.http, exporter.handle, address, "telemetry.http"):
-            asyncio.run(_serve(shell, attach))
+            await _until_stopped(shell, attach)
 
 
-async def _serve(shell: Shell, attach: object) -> None:
-    assert callable(attach)
+async def _until_stopped(shell: Shell, attach: Callable[[Shell], None]) -> None:
     attach(shell)
     main = asyncio.current_task()
     assert main is not None
@@ -227,20 +244,22 @@ def _node(settings: DeviceFile | FogFile) -> Iterator[_Running]:
         role = "device" if isinstance(settings, DeviceFile) else "fog"
         client_id = f"em1-{place.net}-{place.node}"
         link = MqttLink(mqtt_settings(settings.broker, client_id, os.environ, will=last_will(role, place)))
-        log.info("starting", extra={"facts": {"role": role, "parent": place.parent or "-", "boot": place.boot, "broker": settings.broker.url}})
+        log.info(
+            "starting",
+            extra={"facts": {"role": role, "parent": place.parent or "-", "boot": place.boot, "broker": settings.broker.url}},
+        )
         yield _Running(settings, place, db, link, Observer(role, place.node, settings.node.site))
     finally:
         db.close()
 
 
 @contextmanager
-def _http(address: str, handler: object, note: Path, key: str) -> Iterator[None]:
+def _http(address: str, handler: Handler, note: Path, key: str) -> Iterator[None]:
     """Serve on an address, and leave the actual one in a file for tools and people."""
     note.unlink(missing_ok=True)
     if not address:
         yield
         return
-    assert callable(handler)
     server = HttpServer(address, handler, setting=key)
     server.start()
     try:
@@ -250,11 +269,6 @@ def _http(address: str, handler: object, note: Path, key: str) -> Iterator[None]
     finally:
         server.stop()
         note.unlink(missing_ok=True)
-
-
-def _health(shell: Shell) -> tuple[bool, str]:
-    reasons = [status.reason for _, status in shell.status() if status.reason]
-    return shell.connected, "; ".join(reasons)
 
 
 def _channel_limits(limits: Limits) -> ChannelLimits:

@@ -41,8 +41,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Compile and write the bundle."""
     try:
-        from edgemw.compile.export import compile_task  # noqa: PLC0415  (torch is the author's extra)
-        from edgemw.compile.load import load_task  # noqa: PLC0415
+        from edgemw.compile.export import compile_task
+        from edgemw.compile.load import load_task
     except ImportError as error:
         raise EdgeError(f"{error}: compiling needs torch and onnx: pip install 'edgemw[author]'") from error
     started = time.monotonic()

@@ -31,7 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Run until stopped."""
     settings = settings_of(args, DeviceFile)
-    from edgemw.app.wiring import run_device  # noqa: PLC0415  (what a command needs is loaded when it runs)
+    from edgemw.app.wiring import run_device
 
     run_device(settings, os.environ)
     return 0

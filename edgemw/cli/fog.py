@@ -31,7 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Run until stopped."""
     settings = settings_of(args, FogFile)
-    from edgemw.app.wiring import run_fog  # noqa: PLC0415  (what a command needs is loaded when it runs)
+    from edgemw.app.wiring import run_fog
 
     run_fog(settings, os.environ)
     return 0

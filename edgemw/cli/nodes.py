@@ -17,7 +17,12 @@ def add_node_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of a long-running node."""
     parser.add_argument("--config", "-c", type=Path, required=True, metavar="FILE", help="the node's file (TOML)")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="change a value, such as --set node.id=dev-7"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="change a value, such as --set node.id=dev-7",
     )
 
 

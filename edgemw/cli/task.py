@@ -23,7 +23,10 @@ _EXAMPLES = """examples:
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the main program."""
     parser = subparsers.add_parser(
-        "task", help="publish a task bundle, or look into one", epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        "task",
+        help="publish a task bundle, or look into one",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     publish = verbs.add_parser(
@@ -35,7 +38,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     publish.add_argument("bundle", type=Path, metavar="FILE.edge", help="the bundle")
     add_connection_flags(publish)
     publish.add_argument("--to", metavar="NODE", help="id of the top fog node (default: the one that is there)")
-    publish.add_argument("--timeout", type=float, default=20.0, metavar="S", help="seconds to wait for the top to take it (default: 20)")
+    publish.add_argument(
+        "--timeout", type=float, default=20.0, metavar="S", help="seconds to wait for the top to take it (default: 20)"
+    )
     publish.add_argument("--json", action="store_true", help="print what happened as JSON")
     publish.set_defaults(run=run_publish)
     show = verbs.add_parser("show", help="check a bundle and say what is in it")
@@ -58,9 +63,15 @@ def run_publish(args: argparse.Namespace) -> int:
 
     top, manifest = with_console(args, work)
     if args.json:
-        print(json.dumps({"task": task, "top": top, "taken": manifest is not None, "release": manifest.number if manifest else None}))
+        print(
+            json.dumps(
+                {"task": task, "top": top, "taken": manifest is not None, "release": manifest.number if manifest else None}
+            )
+        )
     elif manifest is None:
-        print(f"{task}: on the broker, but {top} has not taken it within {args.timeout:g} s; it will when it runs (edgemw status)")
+        print(
+            f"{task}: on the broker, but {top} has not taken it within {args.timeout:g} s; it will when it runs (edgemw status)"
+        )
     else:
         print(f"{task}: {top} has taken it and is at release {manifest.number}")
     return 0 if manifest is not None else 1

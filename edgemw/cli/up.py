@@ -27,11 +27,16 @@ examples:
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the main program."""
     parser = subparsers.add_parser(
-        "up", help="run a whole deployment on this machine", epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        "up",
+        help="run a whole deployment on this machine",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="deployment file (TOML)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: run/NAME-TIME)")
-    parser.add_argument("--data", type=Path, metavar="FILE.npz", help="other samples: arrays x, y, and client or split if there are")
+    parser.add_argument(
+        "--data", type=Path, metavar="FILE.npz", help="other samples: arrays x, y, and client or split if there are"
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="change a value of the file"
     )
@@ -64,7 +69,10 @@ def _json_listener() -> Listener:
 
     def round_(r: Round) -> None:
         line = {"release": r.release, "wall_s": round(r.wall_s, 3), **r.metrics}
-        print(json.dumps(line | {"uplink_bytes": r.uplink_bytes, "downlink_bytes": r.downlink_bytes, "late": list(r.late)}), flush=True)
+        print(
+            json.dumps(line | {"uplink_bytes": r.uplink_bytes, "downlink_bytes": r.downlink_bytes, "late": list(r.late)}),
+            flush=True,
+        )
 
     return Listener(lambda text: tell("event", text), round_, lambda text: tell("waiting", text))
 
@@ -88,7 +96,11 @@ class _Screen:
         names = [name for name in r.metrics if name not in ("train_loss", "train_s", "refused")]
         if not self._head:
             self._head = True
-            print(f"{'round':>6}{'time':>9}{'train loss':>12}" + "".join(f"{name:>15}" for name in names) + f"{'up':>11}{'down':>11}  late")
+            print(
+                f"{'round':>6}{'time':>9}{'train loss':>12}"
+                + "".join(f"{name:>15}" for name in names)
+                + f"{'up':>11}{'down':>11}  late"
+            )
         loss = f"{r.metrics['train_loss']:.4f}" if "train_loss" in r.metrics else "-"
         values = "".join(f"{r.metrics[name]:>15.4f}" for name in names)
         late = ", ".join(r.late) or "-"
@@ -107,5 +119,3 @@ class _Screen:
     def _clear(self) -> None:
         if self._live:
             print("\r\x1b[K", end="")
-
-

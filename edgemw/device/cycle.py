@@ -262,7 +262,15 @@ class Cycle:
             updates_sent=memory.updates_sent + 1,
             weight_sent=memory.weight_sent + event.trained.weight,
         )
-        fact = Fact("trained", {"release": event.number, "loss": event.trained.loss, "bytes": len(encoded.sections[0].payload)})
+        fact = Fact(
+            "trained",
+            {
+                "release": event.number,
+                "loss": event.trained.loss,
+                "bytes": len(encoded.sections[0].payload),
+                "codec": manifest.codec,
+            },
+        )
         return replace(empty, sections=encoded.sections), memory, [fact]
 
     def _on_outcome(self, outcome: Outcome) -> list[Action]:

@@ -60,13 +60,15 @@ class Collector:
             return [duplicate, self._ack(frame.id), *([self._outcome(frame.id, outcome)] if outcome else [])]
         reason = self._refusal(update, self._release)
         if reason:
-            values: dict[str, int | float | str] = {"node": frame.node, "reason": reason, "weight": _weight(update)}
-            return [self._outcome(frame.id, Settled(False, self._release.number, reason)), Fact("update_refused", values)]
+            refused = Fact("update_refused", {"node": frame.node, "reason": reason, "weight": _weight(update)})
+            return [self._outcome(frame.id, Settled(False, self._release.number, reason)), refused]
         self._taken_at = now
         self.ledger.open(frame.id)
         self.window.add(frame)
         staleness = max((self._release.number - section.base for section in update.sections), default=0)
-        fact = Fact("update_taken", {"node": frame.node, "staleness": max(staleness, 0), "codec": update.codec})
+        size = sum(len(section.payload) for section in update.sections)
+        values: dict[str, int | float | str] = {"node": frame.node, "staleness": max(staleness, 0), "codec": update.codec}
+        fact = Fact("update_taken", values | {"bytes": size})
         return [SaveUpdate(frame), self._ack(frame.id), fact]
 
     def settle(self, outcomes: tuple[tuple[UpdateId, Settled], ...]) -> list[Action]:

@@ -209,11 +209,13 @@ class Top:
     def _close(self, released: Released, now: float) -> list[Action]:
         manifest, late = released.manifest, self._collector.window.late
         frames = self._collector.window.close(now)
+        closed = Fact("window_closed", {"updates": len(frames), "late": len(late), "release": manifest.number})
         tally, report_on = tally_of(frames)
         parts = parts_of(frames)
         released = replace(released, totals=_counted(released.totals, parts, tally))
         if not manifest.train and not parts:
-            return self._measured(released, frames, self._report(released, tally, report_on, late, finished=True))
+            report = self._report(released, tally, report_on, late, finished=True)
+            return [closed, *self._measured(released, frames, report)]
         nxt, reason = self._next_release(released, parts)
         self._reason = reason
         report = self._report(released, tally, report_on, late, finished=False)
@@ -221,7 +223,7 @@ class Top:
             nxt = replace(nxt, manifest=replace(nxt.manifest, train=False))
         settled = Settled(not reason, nxt.manifest.number, reason)
         outcomes = tuple((frame.id, settled) for frame in frames)
-        return [SaveRelease(nxt, outcomes), *self._begin(nxt, now), *self._collector.settle(outcomes), *report]
+        return [SaveRelease(nxt, outcomes), closed, *self._begin(nxt, now), *self._collector.settle(outcomes), *report]
 
     def _measured(self, released: Released, frames: list[Frame], report: list[Action]) -> list[Action]:
         self._released, self._finished = released, True

@@ -18,18 +18,22 @@ Metric = Callable[[Array, Array], tuple[float, float]]
 
 
 def accuracy(outputs: Array, targets: Array) -> tuple[float, float]:
-    """Share of samples whose largest output [N, C] is the target class [N]; with one output, whether its sign fits 0 or 1."""
-    if outputs.ndim == 1 or outputs.shape[-1] == 1:
-        right = (outputs.reshape(len(targets), -1) > 0) == (targets.reshape(len(targets), -1) > 0.5)
+    """Share of decisions that are right.
+
+    The largest of outputs [N, C, ...] along C against the class in targets [N, ...]; where outputs and targets have as many
+    values (a logit for each yes or no), whether its sign fits.
+    """
+    if outputs.size == targets.size:
+        right = (outputs.reshape(-1) > 0) == (targets.reshape(-1) > 0.5)
         return float(right.sum()), float(right.size)
-    return float((outputs.argmax(axis=-1) == targets).sum()), float(targets.size)
+    return float((outputs.argmax(axis=1) == targets).sum()), float(targets.size)
 
 
 def cross_entropy(outputs: Array, targets: Array) -> tuple[float, float]:
-    """Mean negative log likelihood of the target class under softmax(outputs), in nats."""
-    shifted = outputs.astype(np.float64) - outputs.max(axis=-1, keepdims=True)
-    log_likelihood = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    picked = np.take_along_axis(log_likelihood, targets[..., None], axis=-1)
+    """Mean negative log likelihood, in nats, of the classes targets [N, ...] under softmax of outputs [N, C, ...] along C."""
+    shifted = outputs.astype(np.float64) - outputs.max(axis=1, keepdims=True)
+    log_likelihood = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    picked = np.take_along_axis(log_likelihood, np.expand_dims(targets, 1), axis=1)
     return float(-picked.sum()), float(targets.size)
 
 

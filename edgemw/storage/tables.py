@@ -63,7 +63,7 @@ def _numbers(texts: list[str]) -> Array:
 
 def _read_parquet(path: Path) -> Columns:
     try:
-        from pyarrow import parquet  # noqa: PLC0415  (an extra that most devices do not have)
+        from pyarrow import parquet
     except ImportError:
         raise DataError(f"{path}: reading parquet needs the extra edgemw[parquet]") from None
     table = parquet.read_table(path)

@@ -16,6 +16,7 @@ from edgemw.core.errors import LinkError
 from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import Place
 from edgemw.transport.channel import Channel, ChannelLimits
+from edgemw.transport.filters import matches
 from edgemw.transport.link import Down, Link, Received, Up, Will
 from edgemw.wire import topics
 from edgemw.wire.messages import Frame, Presence, Status, StatusRequest, pack
@@ -133,13 +134,13 @@ class Shell:
             helpers = [group.create_task(self._listen(), name="listen"), group.create_task(self._refresh(), name="refresh")]
             try:
                 await self._decide()
+                if self._connected:
+                    await self._say_presence("offline")  # whoever is cut short says nothing: the will speaks
             finally:
                 for helper in helpers:
                     helper.cancel()
                 for timer in self._timers.values():
                     timer.cancel()
-                if self._connected:
-                    await self._say_presence("offline")
 
     def stop(self) -> None:
         """Ask every machine to finish what it is doing."""
@@ -160,8 +161,13 @@ class Shell:
                         log.warning("link down: %s", reason)
                     self._connected, self._link_reason = False, reason
                     self.post(None, LinkDown(reason))
-                case Received(topic=topic, payload=payload):
+                case Received(topic=topic, payload=payload) if self._is_for_us(topic):
                     await self.channel.receive(topic, payload)
+
+    def _is_for_us(self, topic: str) -> bool:
+        """Some brokers deliver retained messages that nobody here has asked for."""
+        wanted = self._role.subscriptions(self._doors.place)
+        return "/blob/" in topic or any(matches(topic_filter, topic) for topic_filter in wanted)
 
     async def _refresh(self) -> None:
         while True:
@@ -253,6 +259,10 @@ class Shell:
         topic = topics.build(place.net, asked.domain, "answer", asker=asked["node"], node=place.node)
         for task, status in self.status():
             await self.channel.carry(Send(topic, Frame(task, place.node, place.boot, 0, status)))
+
+    async def snapshot(self) -> list[tuple[str, Status]]:
+        """The status, for other threads: machines belong to the loop."""
+        return list(self.status())
 
     def status(self) -> Iterator[tuple[str, Status]]:
         """How the node is, per task; one without a task where it has none."""

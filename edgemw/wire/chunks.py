@@ -11,7 +11,9 @@ CHUNK_BYTES = 120_000
 
 
 def blob_of(data: bytes, chunk_size: int = CHUNK_BYTES) -> Blob:
-    """The reference to some bytes (at least one)."""
+    """The reference to some bytes. Raises ValueError when there are none: nothing can be cut from them."""
+    if not data:
+        raise ValueError("a blob has at least one byte")
     return Blob(hashlib.sha256(data).digest(), len(data), chunk_size)
 
 
@@ -22,7 +24,7 @@ def cut(data: bytes, blob: Blob, index: int) -> Chunk:
 
 
 def bitmap(indexes: list[int], chunks: int) -> bytes:
-    """A bitmap with these bits set."""
+    """A bitmap with these bits set: bit i of byte i // 8, lowest first."""
     bits = bytearray(-(-chunks // 8))
     for index in indexes:
         bits[index // 8] |= 1 << index % 8
@@ -30,16 +32,23 @@ def bitmap(indexes: list[int], chunks: int) -> bytes:
 
 
 def indexes(bits: bytes, chunks: int) -> list[int]:
-    """The bits that are set among the first `chunks`."""
+    """The bits that are set among the first `chunks`; a bitmap that is too short ends in zeros."""
     return [index for index in range(min(chunks, 8 * len(bits))) if bits[index // 8] >> index % 8 & 1]
 
 
 class Assembler:
-    """Puts one blob together. Memory is what has arrived, never what was promised."""
+    """Puts one blob together. Memory is what has arrived, never what was promised.
+
+    Attributes:
+        blob: what it is to be.
+        duplicates: chunks that had come before.
+        held_bytes: what has arrived and is kept.
+    """
 
     def __init__(self, blob: Blob) -> None:
         self.blob = blob
         self.duplicates = 0
+        self.held_bytes = 0
         self._parts: dict[int, bytes] = {}
 
     @property
@@ -60,11 +69,18 @@ class Assembler:
             raise WireError("chunk", f"not chunk {chunk.index} of {blob.name}")
         if chunk.index in self._parts:
             self.duplicates += 1
+        else:
+            self.held_bytes += expected
         self._parts[chunk.index] = chunk.data
         if len(self._parts) < blob.chunks:
             return None
         data = b"".join(self._parts[index] for index in range(blob.chunks))
         if hashlib.sha256(data).digest() != blob.digest:
-            self._parts.clear()
+            self.forget()
             raise WireError("digest", f"{blob.name} arrived altered")
         return data
+
+    def forget(self) -> None:
+        """Begin again."""
+        self._parts.clear()
+        self.held_bytes = 0

@@ -1,61 +1,245 @@
-"""Reading single values that came from a peer: the type and the range, or WireError."""
+"""What may stand in one place of a message: how it is read, how it is written, and how the documents call it.
+
+A reader gets a value from a peer and gives it back checked, or raises WireError("value"). A writer gets a value from here.
+It makes texts fit and leaves numbers that are not finite out of tables, so that a loss that diverged or a long error
+message never makes a whole frame unreadable.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from edgemw.core.errors import WireError
+from edgemw.core.ids import valid_id
+from edgemw.wire.topics import EVERYBODY
 
-_MAX_INTEGER = (1 << 63) - 1
+MAX_INTEGER = (1 << 63) - 1
+MAX_FACTS = 256
+MAX_SUMS = 64
 
 
-def integer(value: Any, low: int = 0, high: int = _MAX_INTEGER) -> int:
-    """An integer from `low` to `high`."""
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise WireError("value", f"expected an integer from {low} to {high}")
+def _same(value: Any) -> Any:
     return value
 
 
-def real(value: Any) -> float:
-    """A finite number."""
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One place.
+
+    Attributes:
+        about: its type and range, as docs/wire-format.md says it.
+        schema: the same as JSON schema; bytes are described as text.
+        read: checks a value from a peer. Raises WireError.
+        write: the value that MessagePack gets.
+    """
+
+    about: str
+    schema: dict[str, Any]
+    read: Callable[[Any], Any]
+    write: Callable[[Any], Any] = _same
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An array whose places are the attributes of a class, in order; places after the known ones are ignored.
+
+    Attributes:
+        cls: the dataclass that is read and written.
+        places: the fields by attribute.
+        check: what must hold between the places. Raises WireError.
+    """
+
+    cls: type[Any]
+    places: dict[str, Field]
+    check: Callable[[Any], None] = field(default=_same)
+
+    @property
+    def about(self) -> str:
+        """The places in words."""
+        return ", ".join(f"{name}: {place.about}" for name, place in self.places.items())
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The array as JSON schema."""
+        items = [{"title": name, **place.schema} for name, place in self.places.items()]
+        return {"type": "array", "items": items, "minItems": len(items)} if items else {"type": "array"}
+
+    def read(self, value: Any) -> Any:
+        """An instance of the class."""
+        if not isinstance(value, tuple) or len(value) < len(self.places):
+            raise WireError("value", f"expected {len(self.places)} places for {self.cls.__name__}")
+        known = zip(self.places.values(), value, strict=False)
+        result = self.cls(*(place.read(item) for place, item in known))
+        self.check(result)
+        return result
+
+    def write(self, value: Any) -> list[Any]:
+        """The array of an instance."""
+        return [place.write(getattr(value, name)) for name, place in self.places.items()]
+
+    def field(self) -> Field:
+        """This record as a place of another one."""
+        return Field(self.cls.__name__, self.schema, self.read, self.write)
+
+
+def integer(low: int = 0, high: int = MAX_INTEGER) -> Field:
+    """An integer from `low` to `high`."""
+
+    def read(value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise WireError("value", f"expected an integer from {low} to {high}")
+        return value
+
+    about = f"integer {low} to {'2^63-1' if high == MAX_INTEGER else high}"
+    return Field(about, {"type": "integer", "minimum": low, "maximum": high}, read)
+
+
+def binary(most: int) -> Field:
+    """At most that many bytes."""
+
+    def read(value: Any) -> bytes:
+        if not isinstance(value, bytes) or len(value) > most:
+            raise WireError("value", f"expected at most {most} bytes")
+        return value
+
+    return Field(f"0 to {most} bytes", {"type": "string", "description": "bytes", "maxLength": most}, read)
+
+
+def text(most: int) -> Field:
+    """At most that many printable characters; a writer cuts, and puts a space where a character is not printable."""
+
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or len(value) > most or not value.isprintable():
+            raise WireError("value", f"expected at most {most} printable characters")
+        return value
+
+    def write(value: str) -> str:
+        cut = value[:most]
+        return cut if cut.isprintable() else "".join(c if c.isprintable() else " " for c in cut)
+
+    return Field(f"text of 0 to {most}", {"type": "string", "maxLength": most}, read, write)
+
+
+def array(item: Field, most: int, check: Callable[[tuple[Any, ...]], None] = _same) -> Field:
+    """An array of at most that many; `check` raises WireError for what must hold between them."""
+
+    def read(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, tuple) or len(value) > most:
+            raise WireError("value", f"expected an array of at most {most}")
+        items = tuple(item.read(one) for one in value)
+        check(items)
+        return items
+
+    schema = {"type": "array", "items": item.schema, "maxItems": most}
+    return Field(f"array of 0 to {most}: {item.about}", schema, read, lambda items: [item.write(one) for one in items])
+
+
+def _read_real(value: Any) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         raise WireError("value", "expected a finite number")
     return float(value)
 
 
-def flag(value: Any) -> bool:
-    """A truth value."""
+def _read_amount(value: Any) -> float:
+    amount = _read_real(value)
+    if amount < 0:
+        raise WireError("value", "expected a number that is not negative")
+    return amount
+
+
+def _read_flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise WireError("value", "expected true or false")
     return value
 
 
-def word(value: Any, limit: int = 80) -> str:
-    """A short text of printable characters."""
-    if not isinstance(value, str) or len(value) > limit or not value.isprintable():
-        raise WireError("value", f"expected at most {limit} printable characters")
-    return value
-
-
-def words(value: Any) -> tuple[str, ...]:
-    """A list of short texts."""
-    if not isinstance(value, tuple):
-        raise WireError("value", "expected a list of words")
-    return tuple(word(item) for item in value)
-
-
-def digest(value: Any) -> bytes:
-    """A sha256."""
+def _read_digest(value: Any) -> bytes:
     if not isinstance(value, bytes) or len(value) != 32:
         raise WireError("value", "expected a sha256")
     return value
 
 
-def number(value: Any) -> int | float | str:
-    """A fact: a finite number or a short text."""
+def _read_node(value: Any) -> str:
+    if not isinstance(value, str) or not valid_id(value) or value == EVERYBODY:
+        raise WireError("value", "expected the id of a node")
+    return value
+
+
+def _read_task(value: Any) -> str:
+    if not isinstance(value, str) or not (value == "" or valid_id(value)):
+        raise WireError("value", "expected the id of a task, or nothing")
+    return value
+
+
+_ID_PATTERN = "^[a-z0-9-]{1,40}$"
+
+REAL = Field("finite number", {"type": "number"}, _read_real)
+AMOUNT = Field("finite number >= 0", {"type": "number", "minimum": 0}, _read_amount)
+FLAG = Field("true or false", {"type": "boolean"}, _read_flag)
+DIGEST = Field("sha256", {"type": "string", "description": "32 bytes", "minLength": 32, "maxLength": 32}, _read_digest)
+WORD = text(80)
+NATURAL = integer()
+NODE = Field("node", {"type": "string", "pattern": _ID_PATTERN, "not": {"const": EVERYBODY}}, _read_node)
+PARENT = Field(
+    'node or ""',
+    {"type": "string", "pattern": "^([a-z0-9-]{1,40})?$", "not": {"const": EVERYBODY}},
+    lambda value: "" if value == "" else _read_node(value),
+)
+TASK = Field('task or ""', {"type": "string", "pattern": "^([a-z0-9-]{1,40})?$"}, _read_task)
+
+_FACT_TEXT = text(200)
+_FACT_INTEGER = integer(-MAX_INTEGER)
+
+
+def _read_fact(value: Any) -> int | float | str:
     if isinstance(value, str):
-        return word(value, 200)
-    if isinstance(value, float):
-        return real(value)
-    return integer(value, -_MAX_INTEGER)
+        return str(_FACT_TEXT.read(value))
+    return _read_real(value) if isinstance(value, float) else int(_FACT_INTEGER.read(value))
+
+
+def _read_facts(value: Any) -> dict[str, int | float | str]:
+    if not isinstance(value, dict) or len(value) > MAX_FACTS:
+        raise WireError("value", f"expected a map of at most {MAX_FACTS}")
+    return {WORD.read(name): _read_fact(fact) for name, fact in value.items()}
+
+
+def _write_facts(facts: dict[str, int | float | str]) -> dict[str, int | float | str]:
+    kept = {name: fact for name, fact in facts.items() if isinstance(fact, str) or math.isfinite(fact)}
+    return {name: _FACT_TEXT.write(fact) if isinstance(fact, str) else fact for name, fact in kept.items()}
+
+
+def _read_tally(value: Any) -> dict[str, tuple[float, float]]:
+    if not isinstance(value, dict) or len(value) > MAX_SUMS:
+        raise WireError("value", f"expected a map of at most {MAX_SUMS}")
+    return {WORD.read(name): _read_pair(pair) for name, pair in value.items()}
+
+
+def _read_pair(value: Any) -> tuple[float, float]:
+    if not isinstance(value, tuple) or len(value) < 2:
+        raise WireError("value", "expected a sum and its weight")
+    return _read_real(value[0]), _read_real(value[1])
+
+
+def _write_tally(tally: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    return {name: pair for name, pair in tally.items() if math.isfinite(pair[0]) and math.isfinite(pair[1])}
+
+
+FACTS = Field(
+    f"map of 0 to {MAX_FACTS}: word to integer, finite number or text of 0 to 200",
+    {"type": "object", "maxProperties": MAX_FACTS, "additionalProperties": {"type": ["integer", "number", "string"]}},
+    _read_facts,
+    _write_facts,
+)
+TALLY = Field(
+    f"map of 0 to {MAX_SUMS}: word to [sum, weight], finite numbers",
+    {
+        "type": "object",
+        "maxProperties": MAX_SUMS,
+        "additionalProperties": {"type": "array", "items": [{"type": "number"}, {"type": "number"}], "minItems": 2},
+    },
+    _read_tally,
+    _write_tally,
+)

@@ -2,31 +2,52 @@
 
     frame = msgpack [version, kind, task, node, boot, seq, body]
 
-`body` is an array whose places are fixed per kind (docs/wire-format.md). Reading checks size, depth, types and ranges
-before anything is believed; whatever is wrong raises WireError and nothing else. Later versions may add places at the
-end of a body: readers ignore what they do not know there.
+`body` is an array whose places are fixed per kind: the table KINDS, which docs/wire-format.md repeats. Reading checks size,
+depth, types and ranges before anything is believed; whatever is wrong raises WireError and nothing else. Later versions may
+add places at the end of any array: readers ignore what they do not know there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import msgpack
 
 from edgemw.core.encoded import Encoded, Section
 from edgemw.core.errors import WireError
-from edgemw.core.ids import UpdateId, valid_id
+from edgemw.core.ids import UpdateId
 from edgemw.core.plan import Plan, Tally
-from edgemw.wire.fields import digest, flag, integer, number, real, word, words
+from edgemw.wire.decode import decode
+from edgemw.wire.fields import (
+    AMOUNT,
+    DIGEST,
+    FACTS,
+    FLAG,
+    NATURAL,
+    NODE,
+    PARENT,
+    TALLY,
+    TASK,
+    WORD,
+    Record,
+    array,
+    binary,
+    integer,
+    text,
+)
 
 VERSION = 1
-MAX_FRAME_BYTES = 256 << 20
+MAX_FRAME_BYTES = 1 << 31  # of an update that was put together; the receiver's own limit is lower
+MAX_BLOB_BYTES = 1 << 32
 MAX_INLINE_BYTES = 100_000
+MIN_CHUNK_BYTES = 1 << 10
 MAX_CHUNK_BYTES = 1 << 20
-_MAX_ITEMS = 4096
-_DEPTH = 4
+MAX_CHUNKS = 1 << 16
+MAX_MESSAGE_BYTES = MAX_CHUNK_BYTES + 4096  # of one publication
+MAX_SECTIONS = 256
+MAX_LATE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,173 +243,144 @@ def encoded_of(frame: Frame) -> Encoded:
 
 
 def pack(frame: Frame) -> bytes:
-    """The bytes of a frame."""
-    kind = _KINDS[type(frame.message)]
-    body = _WRITERS[type(frame.message)](frame.message)
-    return bytes(msgpack.packb([VERSION, kind, frame.task, frame.node, frame.boot, frame.seq, body]))
+    """The bytes of a frame.
+
+    Texts are cut to what their place takes, and sums and facts that are not finite are left out; everything else must be in
+    the range of its place, or no reader takes the frame.
+    """
+    kind = KIND_OF[type(frame.message)]
+    body = kind.body.write(frame.message)
+    return bytes(msgpack.packb([VERSION, kind.number, frame.task, frame.node, frame.boot, frame.seq, body]))
 
 
 def unpack(data: bytes, limit_bytes: int = MAX_FRAME_BYTES) -> Frame:
     """Parse a frame.
 
     Raises:
-        WireError: larger than `limit_bytes`, not MessagePack, another version, an unknown kind, or any place of another
-            type or out of range.
+        WireError: larger than `limit_bytes`, not MessagePack within the limits of `decode`, another version, an unknown kind,
+            or any place of another type or out of range.
     """
     if len(data) > limit_bytes:
         raise WireError("size", f"{len(data)} bytes, at most {limit_bytes}")
-    try:
-        envelope = msgpack.unpackb(
-            data, raw=False, use_list=False, strict_map_key=True, max_array_len=_MAX_ITEMS, max_map_len=_MAX_ITEMS, max_ext_len=0
-        )
-    except (ValueError, msgpack.exceptions.UnpackException, RecursionError, UnicodeDecodeError) as error:
-        raise WireError("msgpack", str(error)[:80]) from error
+    envelope = decode(data)
     if not isinstance(envelope, tuple) or len(envelope) < 7:
         raise WireError("envelope", "not an array of seven places")
-    version, kind, task, node, boot, seq, body = envelope[:7]
-    if version != VERSION or isinstance(version, bool):
-        raise WireError("version", f"schema version {version!r}, this edgemw speaks {VERSION}")
-    if not isinstance(kind, int) or kind not in _READERS or not isinstance(body, tuple) or _depth(body) > _DEPTH:
-        raise WireError("kind", f"kind {kind!r}")
-    if not (isinstance(task, str) and (task == "" or valid_id(task)) and isinstance(node, str) and valid_id(node)):
-        raise WireError("envelope", "task or node")
-    try:
-        message = _READERS[kind](body)
-    except (IndexError, TypeError, ValueError) as error:
-        raise WireError("body", f"kind {kind}: {error}") from error
-    return Frame(task, node, integer(boot), integer(seq), message)
+    version, number, task, node, boot, seq, body = envelope[:7]
+    if not _is_number(version) or version != VERSION:
+        raise WireError("version", f"this edgemw speaks schema version {VERSION}")
+    if not _is_number(number) or number not in _KIND_NUMBERED:
+        raise WireError("kind", "not a kind that this edgemw knows")
+    sender = TASK.read(task), NODE.read(node), NATURAL.read(boot), NATURAL.read(seq)
+    return Frame(*sender, _KIND_NUMBERED[number].body.read(body))
 
 
-def _depth(value: Any) -> int:
-    if isinstance(value, tuple):
-        return 1 + max(map(_depth, value), default=0)
-    if isinstance(value, dict):
-        return 1 + max(map(_depth, value.values()), default=0)
-    return 0
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
-# -- bodies: writers and readers, side by side -----------------------------------------------------------------------
+# -- the bodies --------------------------------------------------------------------------------------------------------
 
 
-def _write_blob(blob: Blob) -> list[Any]:
-    return [blob.digest, blob.size, blob.chunk_size]
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of message: its number on the wire and the places of its body."""
+
+    number: int
+    body: Record
+
+    @property
+    def name(self) -> str:
+        """The name of its class."""
+        return self.body.cls.__name__
 
 
-def _read_blob(body: Any) -> Blob:
-    sha, size, chunk_size = body[:3]
-    blob = Blob(digest(sha), integer(size, 1, MAX_FRAME_BYTES), integer(chunk_size, 1, MAX_CHUNK_BYTES))
-    if blob.chunks > 1 << 20:
-        raise WireError("size", "too many chunks")
-    return blob
+def _check_blob(blob: Blob) -> None:
+    if blob.chunks > MAX_CHUNKS:
+        raise WireError("value", f"{blob.chunks} chunks, at most {MAX_CHUNKS}")
 
 
-def _write_update(update: Update) -> list[Any]:
-    sections = [[s.base, s.weight, s.count, s.energy, s.payload] for s in update.sections]
-    return [update.run, update.codec, update.size, sections, {k: list(v) for k, v in update.tally.items()}, update.report_on]
+def _check_sections(sections: tuple[Section, ...]) -> None:
+    if any(one.base >= two.base for one, two in pairwise(sections)):
+        raise WireError("value", "the bases of sections are not increasing")
 
 
-def _read_update(body: Any) -> Update:
-    run, codec, size, sections, tally, report_on = body[:6]
-    read = tuple(_read_section(section) for section in sections)
-    bases = [section.base for section in read]
-    if bases != sorted(set(bases)):
-        raise WireError("sections", "bases are not increasing")
-    if not isinstance(tally, dict) or len(tally) > 64:
-        raise WireError("tally", "not a small map")
-    sums = {word(name): (real(value[0]), real(value[1])) for name, value in tally.items()}
-    return Update(integer(run), word(codec), integer(size, 1, 1 << 31), read, sums, integer(report_on, -1))
+_BLOB = Record(
+    Blob,
+    {"digest": DIGEST, "size": integer(1, MAX_BLOB_BYTES), "chunk_size": integer(MIN_CHUNK_BYTES, MAX_CHUNK_BYTES)},
+    _check_blob,
+)
+_SECTION = Record(
+    Section,
+    {
+        "base": NATURAL,
+        "weight": integer(1),
+        "count": integer(1, 1 << 31),
+        "energy": AMOUNT,
+        "payload": binary(MAX_FRAME_BYTES),
+    },
+)
+_PLAN = Record(
+    Plan,
+    {
+        "optimizer": WORD,
+        "lr": AMOUNT,
+        "momentum": AMOUNT,
+        "weight_decay": AMOUNT,
+        "prox_mu": AMOUNT,
+        "epochs": integer(0, 10**6),
+        "steps": integer(0, 10**9),
+        "batch_size": integer(1, 10**6),
+        "clip": AMOUNT,
+    },
+)
+_RELEASE = Record(
+    ReleaseManifest,
+    {
+        "run": NATURAL,
+        "number": NATURAL,
+        "bundle": DIGEST,
+        "theta": _BLOB.field(),
+        "train": FLAG,
+        "codec": WORD,
+        "codec_dtype": WORD,
+        "step": AMOUNT,
+        "plan": _PLAN.field(),
+        "max_staleness": integer(0, 1 << 20),
+    },
+)
+_UPDATE = Record(
+    Update,
+    {
+        "run": NATURAL,
+        "codec": WORD,
+        "size": integer(1, 1 << 31),
+        "sections": array(_SECTION.field(), MAX_SECTIONS, _check_sections),
+        "tally": TALLY,
+        "report_on": integer(-1),
+    },
+)
+_OUTCOME = Record(Outcome, {"boot": NATURAL, "seq": NATURAL, "counted": FLAG, "release": integer(-1), "reason": text(200)})
+_STATUS = Record(Status, {"role": WORD, "parent": PARENT, "state": WORD, "reason": text(500), "facts": FACTS})
+_REPORT = Record(RoundReport, {"release": NATURAL, "finished": FLAG, "facts": FACTS, "late": array(NODE, MAX_LATE)})
 
+PARTS = (_BLOB, _SECTION, _PLAN)
+"""Records that stand inside bodies."""
 
-def _read_section(section: Any) -> Section:
-    base, weight, count, energy, payload = section[:5]
-    if not isinstance(payload, bytes):
-        raise WireError("payload", "not bytes")
-    energy = real(energy)
-    if energy < 0:
-        raise WireError("energy", "negative")
-    return Section(integer(base), integer(weight, 1), integer(count, 1, 1 << 31), energy, payload)
+KINDS = (
+    Kind(1, Record(Presence, {"state": WORD, "role": WORD, "parent": PARENT})),
+    Kind(2, _UPDATE),
+    Kind(3, Record(Offer, {"blob": _BLOB.field()})),
+    Kind(4, Record(Grant, {"digest": DIGEST, "missing": binary(MAX_CHUNKS // 8)})),
+    Kind(5, Record(Chunk, {"digest": DIGEST, "index": integer(0, MAX_CHUNKS - 1), "data": binary(MAX_CHUNK_BYTES)})),
+    Kind(6, Record(Ack, {"boot": NATURAL, "seq": NATURAL})),
+    Kind(7, _OUTCOME),
+    Kind(8, Record(TaskManifest, {"blob": _BLOB.field()})),
+    Kind(9, _RELEASE),
+    Kind(10, Record(StatusRequest, {})),
+    Kind(11, _STATUS),
+    Kind(12, _REPORT),
+)
+"""Every kind of message. A number is never given to another kind."""
 
-
-def _read_grant(body: Any) -> Grant:
-    if not isinstance(body[1], bytes) or len(body[1]) > 1 << 17:
-        raise WireError("grant", "not a bitmap")
-    return Grant(digest(body[0]), body[1])
-
-
-def _read_chunk(body: Any) -> Chunk:
-    if not isinstance(body[2], bytes) or len(body[2]) > MAX_CHUNK_BYTES:
-        raise WireError("chunk", "not bytes of at most 1 MiB")
-    return Chunk(digest(body[0]), integer(body[1], 0, 1 << 20), body[2])
-
-
-def _write_release(m: ReleaseManifest) -> list[Any]:
-    p = m.plan
-    plan = [p.optimizer, p.lr, p.momentum, p.weight_decay, p.prox_mu, p.epochs, p.steps, p.batch_size, p.clip]
-    theta = _write_blob(m.theta)
-    return [m.run, m.number, m.bundle, theta, m.train, m.codec, m.codec_dtype, m.step, plan, m.max_staleness]
-
-
-def _read_release(body: Any) -> ReleaseManifest:
-    run, number_, bundle, theta, train, codec, dtype, step, plan, staleness = body[:10]
-    step = real(step)
-    if step < 0:
-        raise WireError("step", "negative")
-    return ReleaseManifest(
-        run=integer(run),
-        number=integer(number_),
-        bundle=digest(bundle),
-        theta=_read_blob(theta),
-        train=flag(train),
-        codec=word(codec),
-        codec_dtype=word(dtype),
-        step=step,
-        plan=_read_plan(plan),
-        max_staleness=integer(staleness, 0, 1 << 20),
-    )
-
-
-def _read_plan(body: Any) -> Plan:
-    optimizer, lr, momentum, decay, mu, epochs, steps, batch, clip = body[:9]
-    values = [real(value) for value in (lr, momentum, decay, mu, clip)]
-    if min(values) < 0:
-        raise WireError("plan", "a negative value")
-    lr, momentum, decay, mu, clip = values
-    amount = integer(epochs, 0, 10**6), integer(steps, 0, 10**9), integer(batch, 1, 10**6)
-    return Plan(word(optimizer), lr, momentum, decay, mu, *amount, clip)
-
-
-def _facts(value: Any) -> dict[str, int | float | str]:
-    if not isinstance(value, dict) or len(value) > 256:
-        raise WireError("facts", "not a small map")
-    return {word(name): number(fact) for name, fact in value.items()}
-
-
-_WRITERS: dict[type, Callable[[Any], list[Any]]] = {
-    Presence: lambda m: [m.state, m.role, m.parent],
-    Update: _write_update,
-    Offer: lambda m: _write_blob(m.blob),
-    Grant: lambda m: [m.digest, m.missing],
-    Chunk: lambda m: [m.digest, m.index, m.data],
-    Ack: lambda m: [m.boot, m.seq],
-    Outcome: lambda m: [m.boot, m.seq, m.counted, m.release, m.reason],
-    TaskManifest: lambda m: _write_blob(m.blob),
-    ReleaseManifest: _write_release,
-    StatusRequest: lambda m: [],
-    Status: lambda m: [m.role, m.parent, m.state, m.reason, m.facts],
-    RoundReport: lambda m: [m.release, m.finished, m.facts, list(m.late)],
-}
-_KINDS: dict[type, int] = {kind: number for number, kind in enumerate(_WRITERS, start=1)}
-_READERS: dict[int, Callable[[Any], Message]] = {
-    _KINDS[Presence]: lambda b: Presence(word(b[0]), word(b[1]), word(b[2])),
-    _KINDS[Update]: _read_update,
-    _KINDS[Offer]: lambda b: Offer(_read_blob(b)),
-    _KINDS[Grant]: _read_grant,
-    _KINDS[Chunk]: _read_chunk,
-    _KINDS[Ack]: lambda b: Ack(integer(b[0]), integer(b[1])),
-    _KINDS[Outcome]: lambda b: Outcome(integer(b[0]), integer(b[1]), flag(b[2]), integer(b[3], -1), word(b[4])),
-    _KINDS[TaskManifest]: lambda b: TaskManifest(_read_blob(b)),
-    _KINDS[ReleaseManifest]: _read_release,
-    _KINDS[StatusRequest]: lambda b: StatusRequest(),
-    _KINDS[Status]: lambda b: Status(word(b[0]), word(b[1]), word(b[2]), word(b[3], 500), _facts(b[4])),
-    _KINDS[RoundReport]: lambda b: RoundReport(integer(b[0]), flag(b[1]), _facts(b[2]), words(b[3])),
-}
+KIND_OF = {kind.body.cls: kind for kind in KINDS}
+_KIND_NUMBERED = {kind.number: kind for kind in KINDS}

@@ -3,7 +3,7 @@
     em1/{net}/{domain}/{channel}/...
 
 `domain` is the id of the fog node that owns it: a node publishes `up` into its parent's domain, so a tree of any depth is
-a set of domains of one shape, and access rules, bridges and code do not depend on the depth. At most 8 levels.
+a set of domains of one shape, and access rules, bridges and code do not depend on the depth. At most 7 levels and 256 bytes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from edgemw.core.errors import WireError
 from edgemw.core.ids import valid_id
 
 EVERYBODY = "all"  # stands where a node id stands; no node may have it
+_NODES = frozenset({"node", "fog", "asker"})  # levels that are ids of nodes
 _PLACE = re.compile(r"\{(\w+)\}")
 
 
@@ -27,7 +28,7 @@ class Channel:
         name: how code calls it.
         pattern: the levels after `em1/{net}/{domain}/`.
         retained: the broker keeps the last publication.
-        writer: who publishes: "node", "fog" (the domain's owner) or "anyone".
+        writer: who publishes: "node" (the one in the topic), "fog" (the domain's owner) or "anyone" that the broker lets.
         reader: who subscribes, for the documents.
         carries: the message kinds, by their names in `messages.py`.
         about: one line for the documents.
@@ -41,6 +42,11 @@ class Channel:
     carries: tuple[str, ...]
     about: str
 
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Names of the levels that vary."""
+        return tuple(_PLACE.findall(self.pattern))
+
 
 CHANNELS: tuple[Channel, ...] = (
     Channel("presence", "st/{node}", True, "node", "anyone", ("Presence",), "Birth, and last will, of a node in its domain."),
@@ -49,8 +55,8 @@ CHANNELS: tuple[Channel, ...] = (
     Channel("reply", "dn/{node}/{task}", False, "fog", "node", ("Ack", "Outcome", "Grant"), "Answers to one node's updates."),
     Channel("release", "dn/all/{task}/release", True, "fog", "node", ("ReleaseManifest",), "The current release of a task."),
     Channel("task", "dn/all/{task}/task", True, "anyone", "node", ("TaskManifest",), "The current bundle of a task."),
-    Channel("blob", "blob/{digest}/{index}", True, "fog", "node", ("Chunk",), "Chunks of a bundle or release, by content."),
-    Channel("ask", "rq/status/{node}", False, "anyone", "node", ("StatusRequest",), "Asks every node of a domain how it is."),
+    Channel("blob", "blob/{digest}/{index}", True, "anyone", "node", ("Chunk",), "Chunks of a bundle or release, by content."),
+    Channel("ask", "rq/status/{node}", False, "node", "anyone", ("StatusRequest",), "Asks every node of a domain how it is."),
     Channel("answer", "rs/{asker}/{node}", False, "node", "anyone", ("Status",), "A node's answer to the asker."),
     Channel("event", "ev/{node}/{task}", False, "fog", "anyone", ("RoundReport",), "What the top says after each round."),
 )
@@ -72,18 +78,24 @@ class Topic:
 
 
 def build(net: str, domain: str, channel: str, **values: str) -> str:
-    """The topic, or the topic filter where a value is "+"."""
-    pattern = _BY_NAME[channel].pattern
-    for name in (net, domain, *values.values()):
-        if name != "+" and not valid_id(name):
-            raise ValueError(f"{name!r} cannot stand in a topic")
-    return f"em1/{net}/{domain}/" + pattern.format_map(values)
+    """The topic, or the topic filter where a value is "+".
+
+    Raises:
+        ValueError: a value cannot stand in its level, or the values are not those of the channel.
+    """
+    kind = _BY_NAME[channel]
+    if values.keys() != set(kind.places):
+        raise ValueError(f"{channel} has the levels {', '.join(kind.places)}")
+    for place, value in {"net": net, "domain": domain, **values}.items():
+        if value != "+" and not _fits(place, value):
+            raise ValueError(f"{value!r} cannot stand in a topic as {place}")
+    return f"em1/{net}/{domain}/" + kind.pattern.format_map(values)
 
 
 def parse(text: str) -> Topic:
     """The inverse of `build`. Raises WireError for a topic that is not in the table."""
-    levels = text.split("/")
-    if len(levels) < 5 or levels[0] != "em1" or not (valid_id(levels[1]) and valid_id(levels[2])):
+    levels = text.split("/", 8)
+    if len(levels) < 5 or levels[0] != "em1" or not (_fits("net", levels[1]) and _fits("domain", levels[2])):
         raise WireError("topic", text[:80])
     for channel in CHANNELS:
         values = _match(channel.pattern.split("/"), levels[3:])
@@ -98,11 +110,15 @@ def carried(channel: str) -> tuple[str, ...]:
 
 
 def writer(topic: Topic) -> str | None:
-    """The node that alone may write to a topic; None where anyone may."""
+    """The node that alone may write to a topic; None where the broker's access rules alone decide."""
     kind = _BY_NAME[topic.channel].writer
     if kind == "fog":
         return topic.domain
     return topic["node"] if kind == "node" else None
+
+
+def _fits(place: str, value: str) -> bool:
+    return valid_id(value) and not (value == EVERYBODY and (place == "domain" or place in _NODES))
 
 
 def _match(pattern: list[str], levels: list[str]) -> dict[str, str] | None:
@@ -114,7 +130,7 @@ def _match(pattern: list[str], levels: list[str]) -> dict[str, str] | None:
         if slot is None and place != level:
             return None
         if slot is not None:
-            if not valid_id(level):
+            if not _fits(slot[1], level):
                 return None
             values[slot[1]] = level
-    return None if values.get("node") == EVERYBODY else values
+    return values

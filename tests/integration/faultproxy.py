@@ -25,8 +25,15 @@ class Direction:
         self.delay_s = 0.0
         self.rate_bytes_per_s = 0.0
         self.passed_bytes = 0
+        self._moved = asyncio.Event()
         self._open = asyncio.Event()
         self._open.set()
+
+    async def reached(self, total_bytes: int) -> None:
+        """Return when that much has come through since the beginning."""
+        while self.passed_bytes < total_bytes:
+            self._moved.clear()
+            await self._moved.wait()
 
     def swallow(self) -> None:
         """Let nothing through any more, without a sign to either side (a half-open connection)."""
@@ -50,6 +57,7 @@ class Direction:
                     await asyncio.sleep(len(data) / self.rate_bytes_per_s)
                 writer.write(data)
                 self.passed_bytes += len(data)
+                self._moved.set()
                 await writer.drain()
                 on_the_way.task_done()
 
@@ -85,10 +93,10 @@ class FaultProxy:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.refuse()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for direction in (self.up, self.down):  # whatever is held back has nowhere to go now
+            direction.delay_s = direction.rate_bytes_per_s = 0.0
+            direction.release()
+        await asyncio.gather(*self._tasks)
 
     async def accept(self) -> None:
         """Listen, again on the same port after `refuse`."""

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from edgemw.core.bundle import Bundle, Manifest, Spec, Slot, Vector
+from edgemw.core.bundle import Bundle, Manifest, Slot, Spec, Vector
 from edgemw.core.events import Fact, Finished, LinkUp, SetTimer, Timer
 from edgemw.core.ids import Place, UpdateId
 from edgemw.device.cycle import Cycle
 from edgemw.device.events import Install, Installed, Memory, OpenTask, SaveAck, SaveMemory, SaveRound, TaskOpened, Work, Worked
+from edgemw.fog import events as fog_events
 from edgemw.fog.events import (
     BundleGiven,
     FogMemory,
@@ -29,14 +30,13 @@ from edgemw.fog.events import (
     SaveUpdate,
     Settled,
 )
-from edgemw.fog import events as fog_events
 from edgemw.fog.forwarder import Forwarder
 from edgemw.fog.top import Top, TopOptions
 from edgemw.fog.window import WindowOptions
 from edgemw.learning.trainer import Trained
 from edgemw.wire import topics
 from edgemw.wire.messages import Frame, Presence, pack, unpack
-from edgemw.wire.traffic import Arrived, Fetch, Fetched, Published, PublishBlob, Retire, Send, Upload
+from edgemw.wire.traffic import Arrived, Fetch, Fetched, PublishBlob, Published, Retire, Send, Upload
 
 TASK = "toy"
 NET = "net"

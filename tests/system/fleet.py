@@ -114,6 +114,8 @@ class Fleet:
         """kill -9, and wait until it is gone."""
         self.processes[node].kill()
         self.processes.pop(node).wait()
+        for note in (self.folder / node).glob("*.address"):
+            note.unlink()  # a killed node cannot take its notes away
 
     def wait(self, node: str, timeout_s: float = PATIENCE_S) -> int:
         """Wait until a node has ended and give its exit code."""

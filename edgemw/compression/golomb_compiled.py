@@ -1,0 +1,49 @@
+"""The format of `golomb.py` in C, by way of `_golomb.c`. Importing this fails where the extension was not built."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgemw.compression import _golomb
+from edgemw.compression.golomb_numpy import Bytes, Positions, Symbols
+from edgemw.core.errors import CodecError, WireError
+
+
+class CompiledGolomb:
+    """Bits are read and written by the extension; arrays belong to numpy. The promises are those of `golomb.Golomb`."""
+
+    name = "compiled"
+
+    def pack(self, positions: Positions, symbols: Symbols, size: int) -> bytes:
+        """See `golomb.Golomb.pack`."""
+        try:
+            return _golomb.pack(np.ascontiguousarray(positions, np.int64), np.ascontiguousarray(symbols), size)
+        except ValueError as error:
+            raise CodecError(str(error)) from None
+
+    def unpack(self, data: Bytes, count: int, size: int) -> tuple[Positions, Symbols]:
+        """See `golomb.Golomb.unpack`."""
+        if not 0 <= count <= min(size, 8 * len(data)):  # before anything is reserved for a claimed number
+            raise WireError(*("truncated", "the symbols end early") if 0 <= count <= size else ("count", "more symbols than places"))
+        positions, symbols = np.empty(count, np.int64), np.empty(count, np.int32)
+        try:
+            _golomb.unpack(data, size, positions, symbols)
+        except ValueError as error:
+            raise _refusal(error) from None
+        return positions, symbols
+
+    def add(self, data: Bytes, count: int, total: Symbols) -> None:
+        """See `golomb.Golomb.add`."""
+        try:
+            _golomb.add(data, count, total)
+        except ValueError as error:
+            raise _refusal(error) from None
+
+    def pack_sum(self, total: Symbols) -> tuple[int, bytes]:
+        """See `golomb.Golomb.pack_sum`."""
+        return _golomb.pack_sum(total)
+
+
+def _refusal(error: ValueError) -> WireError:
+    reason, _, detail = str(error).partition(": ")
+    return WireError(reason, detail)
