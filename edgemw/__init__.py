@@ -8,7 +8,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {"Task": "edgemw.compile.task", "Predictor": "edgemw.serving.predictor"}
-__all__ = ["Predictor", "Task", "__version__"]  # noqa: F822  (resolved by __getattr__, so that a device never imports torch)
+__all__ = ["Predictor", "Task", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -121,7 +121,7 @@ async def check_broker(broker: Broker, env: Mapping[str, str]) -> list[Check]:
 def _limits(limits: Limits) -> Iterator[Check]:
     need = CHUNK_BYTES + 2000
     small = limits.max_packet_bytes < need
-    hint = f"set limits.max_message_bytes below it, or raise it to {need}" if small else ""
+    hint = f"raise it to {need}, or set limits.max_message_bytes 2000 bytes below it" if small else ""
     yield Check("largest packet", "fail" if small else "ok", f"{limits.max_packet_bytes} bytes", hint)
     poor = limits.max_qos < 1 or not limits.retain
     found = f"QoS {limits.max_qos}, retained messages {'yes' if limits.retain else 'no'}"

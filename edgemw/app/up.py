@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from edgemw.app.console import Console, open_console
@@ -59,7 +59,7 @@ def run_deployment(settings: Deployment, out: Path, env: Mapping[str, str], list
     listener.line(f"preparing {settings.name} in {out}")
     paths = deal_out(settings.data, devices, out / "data") if settings.data is not None else {}
     with _broker(settings.broker, out, listener) as broker:
-        specs = expand(settings, broker.url, out / "nodes", paths)
+        specs = expand(_on(broker, settings), broker.url, out / "nodes", paths)
         for spec in specs:
             spec.path.parent.mkdir(parents=True, exist_ok=True)
             spec.path.write_text(spec.text)
@@ -77,7 +77,17 @@ def _broker(broker: Broker, out: Path, listener: Listener) -> Iterator[Broker]:
     with start_broker("auto", out / "broker") as started:
         hint = "" if started.kind == "mosquitto" else " (mosquitto is not installed; amqtt is for trying things out)"
         listener.line(f"broker: {started.kind} at {started.url}{hint}")
-        yield Broker(url=started.url)
+        # amqtt never answers to MQTT 5, and asking costs every node seconds
+        yield Broker(url=started.url, protocol="3.1.1" if started.kind == "amqtt" else "auto")
+
+
+def _on(broker: Broker, settings: Deployment) -> Deployment:
+    """The deployment with the protocol of the broker that was started for it."""
+    tiers = {
+        name: replace(tier, broker=replace(tier.broker, protocol=broker.protocol)) if tier.broker.url == EMBEDDED else tier
+        for name, tier in settings.tiers.items()
+    }
+    return replace(settings, tiers=tiers)
 
 
 class _Run:

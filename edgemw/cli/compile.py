@@ -32,7 +32,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--torch-oracle",
         action="store_true",
-        help="do not export the training step: devices will need torch and the module FILE.py:NAME, which must then be PACKAGE:NAME",
+        help="do not export the training step: devices will need torch and the task's package, given as PACKAGE.MODULE:NAME",
     )
     parser.add_argument("--json", action="store_true", help="print what was made as JSON")
     parser.set_defaults(run=run)

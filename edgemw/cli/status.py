@@ -15,7 +15,6 @@ examples:
   edgemw status --config fog.toml
   edgemw status --broker mqtt://127.0.0.1:1883 --net quickstart --json
 """
-_HIDDEN = ("release", "children", "window", "late")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -60,5 +59,6 @@ def _line(s: NodeStatus) -> str:
         details = f"{facts.get('updates_sent', 0)} updates sent, {facts.get('updates_pending', 0)} without outcome"
     if not facts:
         details = ""
-    text = f"{s.node:<16}{s.status.role:<8}{s.status.parent or '-':<12}{s.task or '-':<12}{s.status.state:<12}{release:>7}  {last:<12}  {details}"
+    who = f"{s.node:<16}{s.status.role:<8}{s.status.parent or '-':<12}{s.task or '-':<12}"
+    text = f"{who}{s.status.state:<12}{release:>7}  {last:<12}  {details}".rstrip()
     return f"{text}\n{'':<16}! {s.status.reason}" if s.status.reason else text

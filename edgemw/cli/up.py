@@ -104,10 +104,8 @@ class _Screen:
         loss = f"{r.metrics['train_loss']:.4f}" if "train_loss" in r.metrics else "-"
         values = "".join(f"{r.metrics[name]:>15.4f}" for name in names)
         late = ", ".join(r.late) or "-"
-        print(
-            f"{r.release:>6}{r.wall_s:>8.1f}s{loss:>12}{values}{amount(r.uplink_bytes):>11}{amount(r.downlink_bytes):>11}  {late}",
-            flush=True,
-        )
+        traffic = f"{amount(r.uplink_bytes):>11}{amount(r.downlink_bytes):>11}"
+        print(f"{r.release:>6}{r.wall_s:>8.1f}s{loss:>12}{values}{traffic}  {late}", flush=True)
 
     def _waiting(self, text: str) -> None:
         if self._live:

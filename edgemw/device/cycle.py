@@ -86,7 +86,7 @@ class Cycle:
     def facts(self, now: float) -> dict[str, int | float | str]:
         """Numbers for `status`."""
         memory = self._memory
-        age = {} if self._sent_at is None else {"last_update_s": round(now - self._sent_at, 1)}
+        age: dict[str, int | float | str] = {} if self._sent_at is None else {"last_update_s": round(now - self._sent_at, 1)}
         return age | {
             "release": self.release,
             "updates_sent": memory.updates_sent,
@@ -262,15 +262,9 @@ class Cycle:
             updates_sent=memory.updates_sent + 1,
             weight_sent=memory.weight_sent + event.trained.weight,
         )
-        fact = Fact(
-            "trained",
-            {
-                "release": event.number,
-                "loss": event.trained.loss,
-                "bytes": len(encoded.sections[0].payload),
-                "codec": manifest.codec,
-            },
-        )
+        size_bytes = len(encoded.sections[0].payload)
+        values: dict[str, int | float | str] = {"release": event.number, "loss": event.trained.loss, "bytes": size_bytes}
+        fact = Fact("trained", values | {"codec": manifest.codec})
         return replace(empty, sections=encoded.sections), memory, [fact]
 
     def _on_outcome(self, outcome: Outcome) -> list[Action]:

@@ -65,11 +65,9 @@ def _cast(array: Array, spec: Spec, what: str) -> Array:
     if array.dtype.kind not in "fiub":
         raise DataError(f"{what} are of dtype {array.dtype}, the task takes {spec.dtype}")
     if array.dtype.kind == "f":
-        rows = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
-        if rows.any():
-            raise DataError(
-                f"{int(rows.sum())} of {len(rows)} {what} hold NaN or infinite values, first in row {int(np.argmax(rows))}"
-            )
+        bad: Array = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
+        if bad.size:
+            raise DataError(f"{bad.size} of {len(array)} {what} hold NaN or infinite values, first in row {bad[0]}")
         if spec.dtype == "int64" and (array != np.floor(array)).any():
             raise DataError(f"{what} hold fractions, the task takes integers")
     return np.ascontiguousarray(array, dtype=spec.dtype)
