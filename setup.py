@@ -8,6 +8,7 @@ setup(
             "edgemw.compression._golomb",
             ["edgemw/compression/_golomb.c"],
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
+            extra_compile_args=["-O3"],  # also where CFLAGS replaces the defaults
             py_limited_api=True,
             optional=True,
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from edgemw.app.settings import Broker
 from edgemw.app.wiring import mqtt_settings
-from edgemw.core.errors import LinkError, WireError
+from edgemw.core.errors import EdgeError, LinkError, WireError
 from edgemw.transport.link import Down, Link, Received, Up
 from edgemw.transport.mqtt import MqttLink
 from edgemw.wire import topics
@@ -50,6 +50,11 @@ class Console:
 
     async def run(self) -> None:
         """Listen until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._listen(), name="console")  # first, so that nothing waits for a reader
+            await self._subscribe()
+
+    async def _subscribe(self) -> None:
         for channel, values in (
             ("presence", {"node": "+"}),
             ("answer", {"asker": self._name, "node": "+"}),
@@ -57,6 +62,8 @@ class Console:
             ("release", {"task": "+"}),
         ):
             await self._link.subscribe(topics.build(self._net, "+", channel, **values))
+
+    async def _listen(self) -> None:
         async for event in self._link.events():
             match event:
                 case Up():
@@ -89,7 +96,10 @@ class Console:
         self._answers.clear()
         for domain in sorted({domain for domain, _, _ in self._presence.values()}):
             topic = topics.build(self._net, domain, "ask", node=self._name)
-            await self._link.publish(topic, pack(Frame("", self._name, 0, 0, StatusRequest())))
+            try:
+                await self._link.publish(topic, pack(Frame("", self._name, 0, 0, StatusRequest())))
+            except LinkError:
+                break  # nobody can answer then, and that is what the caller is told
         online = {node for node, state in self.presence.items() if state == "online"}
 
         def all_answered() -> bool:
@@ -174,10 +184,9 @@ async def open_console(broker: Broker, net: str, env: Mapping[str, str]) -> Asyn
             listening.cancel()
 
 
-def link_error(error: BaseException) -> LinkError | None:
-    """The LinkError inside an exception group, if there is one."""
-    if isinstance(error, LinkError):
+def single(error: BaseException) -> BaseException:
+    """The one error that an exception group is about: what edgemw raised on purpose before anything else."""
+    if not isinstance(error, BaseExceptionGroup):
         return error
-    if isinstance(error, BaseExceptionGroup):
-        return next((found for inner in error.exceptions if (found := link_error(inner))), None)
-    return None
+    inner = [single(each) for each in error.exceptions]
+    return next((each for each in inner if isinstance(each, EdgeError)), inner[0])

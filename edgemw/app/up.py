@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from edgemw.app.console import Console, open_console
+from edgemw.app.console import Console, open_console, single
 from edgemw.app.deployment import NodeSpec, device_ids, expand
 from edgemw.app.processes import Processes
 from edgemw.app.report import Report, Round
@@ -65,7 +65,10 @@ def run_deployment(settings: Deployment, out: Path, env: Mapping[str, str], list
             spec.path.write_text(spec.text)
         count = sum(spec.role == "device" for spec in specs)
         report = Report(settings.name, manifest.metrics[0] if manifest.metrics else "loss", count)
-        asyncio.run(_Run(settings, specs, out, env, listener, report).run(broker))
+        try:
+            asyncio.run(_Run(settings, specs, out, env, listener, report).run(broker))
+        except BaseExceptionGroup as group:
+            raise single(group) from None
     return report
 
 

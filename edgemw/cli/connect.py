@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from edgemw.app.console import Console, link_error, open_console
+from edgemw.app.console import Console, open_console, single
 from edgemw.app.settings import EMBEDDED, SCHEMAS, Broker, Deployment, kind_of, load_file, read_text
 from edgemw.core.errors import ConfigError
 
@@ -58,9 +58,5 @@ def with_console(args: argparse.Namespace, work: Callable[[Console], Coroutine[N
 
     try:
         return asyncio.run(run())
-    except* Exception as group:
-        raise (link_error(group) or _first(group)) from None
-
-
-def _first(error: BaseException) -> BaseException:
-    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+    except BaseExceptionGroup as group:
+        raise single(group) from None

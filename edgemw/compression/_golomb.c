@@ -18,15 +18,26 @@
 #define PAD_BYTES 16
 #define MAX_SIZE ((uint64_t)1 << 31)
 #define MAX_LENGTH 31
-#define BATCH 64
+#define TILE ((uint64_t)1 << 14) /* places that are added at a time: 64 KiB stay in a near cache */
 #define NOWHERE UINT64_MAX
 #define LOWEST UINT32_C(0x80000000) /* -2^31: the magnitude that only a negative symbol may have */
+
+/* Where the C library can choose at load time, hot loops also exist for processors with BMI2. */
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__has_attribute)
+#if __has_attribute(target_clones)
+#define HOT __attribute__((target_clones("default", "arch=x86-64-v3")))
+#endif
+#endif
+#ifndef HOT
+#define HOT
+#endif
 
 static const char TRUNCATED[] = "truncated: the symbols end early";
 static const char TRAILING[] = "trailing: bytes after the last symbol";
 static const char COUNT[] = "count: more symbols than places";
 static const char POSITION[] = "position: a symbol beyond the size";
 static const char MAGNITUDE[] = "magnitude: a symbol outside 32 bits";
+static const char MEMORY[] = "memory";
 static const char MISUSE[] = "positions must increase below the size, and values not be zero";
 
 static unsigned rice_parameter(uint64_t count, uint64_t size) {
@@ -37,11 +48,13 @@ static unsigned rice_parameter(uint64_t count, uint64_t size) {
 /* ---- reading ---- */
 
 typedef struct {
-    const uint8_t *bits; /* padded */
+    const uint8_t *bits; /* ours, padded; NULL without symbols */
     uint64_t end;        /* in bits */
+    uint64_t left;       /* symbols not yet read */
     unsigned k;
     uint64_t runs, remainders, signs, lengths, mantissas; /* where each stream is read next, in bits */
-    uint64_t places;                                      /* read so far, zeros included */
+    uint64_t run_word, length_word;                       /* what `window` gave there, read bits shifted out; or 0 */
+    uint64_t places; /* up to and with the next symbol, zeros included */
 } Reader;
 
 /* The bits from `at` on, first bit uppermost; 57 or more of them, then zeros. */
@@ -76,9 +89,9 @@ static uint64_t behind_ones(const Reader *in, uint64_t at, uint64_t count) {
     return NOWHERE;
 }
 
-/* Find the streams; afterwards every read of `count` symbols is inside the payload. `count` is 1 to `size`. */
-static const char *locate(Reader *in, uint64_t count, uint64_t size) {
-    uint64_t behind, rest;
+/* Find the streams; afterwards every read of `left` symbols, at least one, is inside the payload. */
+static const char *locate(Reader *in, uint64_t size) {
+    uint64_t count = in->left, behind, rest;
     in->k = rice_parameter(count, size);
     if (count * (in->k + 3) > in->end) return TRUNCATED;
     in->remainders = behind_ones(in, 0, count);
@@ -96,14 +109,32 @@ static const char *locate(Reader *in, uint64_t count, uint64_t size) {
     return NULL;
 }
 
-static inline uint64_t read_unary(const uint8_t *bits, uint64_t *at) {
-    uint64_t word, zeros = 0;
-    while (!(word = window(bits, *at))) { /* ends: `locate` saw the one */
-        zeros += 57;
-        *at += 57;
+/* Copies `data` behind zeros and finds its streams. Free `in->bits` afterwards, whatever is returned. */
+static const char *open_reader(Reader *in, const Py_buffer *data, int64_t count, uint64_t size) {
+    memset(in, 0, sizeof *in);
+    if (count < 0 || (uint64_t)count > size) return COUNT;
+    if (count == 0) return data->len ? TRAILING : NULL;
+    uint8_t *bits = PyMem_Malloc((size_t)data->len + PAD_BYTES);
+    if (!bits) return MEMORY;
+    memcpy(bits, data->buf, (size_t)data->len);
+    memset(bits + data->len, 0, PAD_BYTES);
+    in->bits = bits;
+    in->end = 8 * (uint64_t)data->len;
+    in->left = (uint64_t)count;
+    return locate(in, size);
+}
+
+static inline uint64_t read_unary(const uint8_t *bits, uint64_t *at, uint64_t *word) {
+    uint64_t zeros = 0;
+    if (!*word) {
+        while (!(*word = window(bits, *at))) { /* ends: `locate` saw the one */
+            zeros += 57;
+            *at += 57;
+        }
     }
-    unsigned more = (unsigned)__builtin_clzll(word);
+    unsigned more = (unsigned)__builtin_clzll(*word);
     *at += more + 1;
+    *word = *word << more << 1;
     return zeros + more;
 }
 
@@ -113,52 +144,53 @@ static inline uint64_t read_fixed(const uint8_t *bits, uint64_t *at, unsigned wi
     return number;
 }
 
-/* The next symbol, modulo 2^32; `in->places` then stands behind it. A magnitude that cannot be is noted in `fault`. */
-static inline uint32_t next_symbol(Reader *in, const char **fault) {
-    uint64_t high = read_unary(in->bits, &in->runs);
-    uint64_t length, negative;
-    uint32_t magnitude;
+/* Go to the next symbol. */
+static inline void read_run(Reader *in) {
+    uint64_t high = read_unary(in->bits, &in->runs, &in->run_word);
     in->places += (high << in->k) + read_fixed(in->bits, &in->remainders, in->k) + 1;
-    negative = read_fixed(in->bits, &in->signs, 1);
-    length = read_unary(in->bits, &in->lengths);
+}
+
+/* The symbol's value, modulo 2^32. One that is outside 32 bits is noted in `fault`. */
+static inline uint32_t read_value(Reader *in, const char **fault) {
+    uint64_t negative = read_fixed(in->bits, &in->signs, 1);
+    uint64_t length = read_unary(in->bits, &in->lengths, &in->length_word);
     if (length > MAX_LENGTH) {
         in->mantissas += length;
         *fault = MAGNITUDE;
         return 0;
     }
-    magnitude = (uint32_t)(UINT64_C(1) << length | read_fixed(in->bits, &in->mantissas, (unsigned)length));
+    uint32_t magnitude = (uint32_t)(UINT64_C(1) << length | read_fixed(in->bits, &in->mantissas, (unsigned)length));
     if (magnitude >= LOWEST && (magnitude > LOWEST || !negative)) *fault = MAGNITUDE;
-    return negative ? 0 - magnitude : magnitude;
+    return (magnitude ^ (uint32_t)(0 - negative)) + (uint32_t)negative;
 }
 
-/* Both loops take the reader by value: its cursors then live in registers.
-
-   `total` is larger than a near cache, and each symbol is on another line of it. The lines of a batch are asked for while the
-   batch is read. */
-static const char *add_symbols(Reader in, uint64_t count, uint64_t size, uint32_t *total) {
+/* This loop and the next take the reader by value: its cursors then live in registers. */
+HOT static const char *list_symbols(Reader in, uint64_t size, int64_t *positions, uint32_t *values) {
     const char *fault = NULL;
-    uint32_t *places[BATCH], symbols[BATCH];
-    while (count) {
-        unsigned batch = count < BATCH ? (unsigned)count : BATCH;
-        for (unsigned i = 0; i < batch; i++) {
-            symbols[i] = next_symbol(&in, &fault);
-            if (in.places > size) return POSITION;
-            places[i] = total + (in.places - 1);
-            __builtin_prefetch(places[i], 1);
-        }
-        for (unsigned i = 0; i < batch; i++) *places[i] += symbols[i];
-        count -= batch;
+    for (uint64_t count = in.left, i = 0; i < count; i++) {
+        read_run(&in);
+        if (in.places > size) return POSITION;
+        positions[i] = (int64_t)in.places - 1;
+        values[i] = read_value(&in, &fault);
     }
     return fault;
 }
 
-static const char *list_symbols(Reader in, uint64_t count, uint64_t size, int64_t *positions, uint32_t *values) {
+/* Add the symbols before place `end` to `tile`, whose first place is `begin`. The reader stands before the next one. */
+static inline const char *add_symbols(Reader *reader, uint64_t begin, uint64_t end, uint64_t size, uint32_t *tile) {
     const char *fault = NULL;
-    for (uint64_t i = 0; i < count; i++) {
-        values[i] = next_symbol(&in, &fault);
+    Reader in = *reader;
+    while (in.places <= end) {
+        uint32_t value = read_value(&in, &fault);
+        tile[in.places - 1 - begin] += value;
+        if (!--in.left) {
+            in.places = NOWHERE;
+            break;
+        }
+        read_run(&in);
         if (in.places > size) return POSITION;
-        positions[i] = (int64_t)in.places - 1;
     }
+    *reader = in;
     return fault;
 }
 
@@ -167,7 +199,7 @@ static const char *list_symbols(Reader in, uint64_t count, uint64_t size, int64_
 typedef struct {
     uint8_t *next;
     uint64_t held; /* bits not yet stored, first bit uppermost */
-    unsigned used; /* how many, below 32 between calls */
+    unsigned used; /* how many, below 64 between calls */
 } Writer;
 
 static Writer writer_at(uint8_t *bits, uint64_t at) {
@@ -175,22 +207,24 @@ static Writer writer_at(uint8_t *bits, uint64_t at) {
     return writer;
 }
 
-/* Bytes are or-ed into zeros, because the first and the last byte of a stream also belong to its neighbours. */
-static inline void put(Writer *to, uint64_t bits, unsigned width) { /* width is 1 to 32 */
-    to->held |= bits << (64 - to->used - width);
-    to->used += width;
-    if (to->used >= 32) {
-        uint32_t stored, word = (uint32_t)(to->held >> 32);
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-        word = __builtin_bswap32(word);
-#endif
-        memcpy(&stored, to->next, 4);
-        stored |= word;
-        memcpy(to->next, &stored, 4);
-        to->next += 4;
-        to->held <<= 32;
-        to->used -= 32;
+/* Words are or-ed into zeros, because the first and the last byte of a stream also belong to its neighbours. */
+static inline void put(Writer *to, uint64_t bits, unsigned width) { /* width is 0 to 32 */
+    unsigned room = 64 - to->used; /* at least 1 */
+    if (width < room) {
+        to->held |= bits << (room - width);
+        to->used += width;
+        return;
     }
+    uint64_t stored, word = to->held | bits >> (width - room);
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    word = __builtin_bswap64(word);
+#endif
+    memcpy(&stored, to->next, 8);
+    stored |= word;
+    memcpy(to->next, &stored, 8);
+    to->next += 8;
+    to->used = width - room;
+    to->held = bits << 1 << (63 - to->used);
 }
 
 static inline void put_unary(Writer *to, uint64_t number) {
@@ -211,7 +245,8 @@ static inline uint32_t magnitude_of(int32_t value) { return value < 0 ? 0 - (uin
 
 static inline unsigned length_of(uint32_t magnitude) { return 31 - (unsigned)__builtin_clz(magnitude); }
 
-static PyObject *write_symbols(const Symbol *symbols, uint64_t count, uint64_t size) {
+HOT static PyObject *write_symbols(const Symbol *symbols, uint64_t count, uint64_t size) {
+    if (!count) return PyBytes_FromStringAndSize(NULL, 0);
     unsigned k = rice_parameter(count, size);
     uint64_t high_bits = 0, length_bits = 0, bytes, next = 0;
     for (uint64_t i = 0; i < count; i++) {
@@ -233,10 +268,10 @@ static PyObject *write_symbols(const Symbol *symbols, uint64_t count, uint64_t s
         uint32_t magnitude = magnitude_of(symbols[i].value);
         unsigned length = length_of(magnitude);
         put_unary(&runs, run >> k);
-        if (k) put(&remainders, run & ((UINT64_C(1) << k) - 1), k);
+        put(&remainders, run & ((UINT64_C(1) << k) - 1), k);
         put(&signs, symbols[i].value < 0, 1);
         put_unary(&lengths, length);
-        if (length) put(&mantissas, magnitude ^ (UINT32_C(1) << length), length);
+        put(&mantissas, magnitude ^ (UINT32_C(1) << length), length);
         next = (uint64_t)symbols[i].position + 1;
     }
     finish(&runs), finish(&remainders), finish(&signs), finish(&lengths), finish(&mantissas);
@@ -254,47 +289,10 @@ static int view_of(PyObject *object, Py_buffer *view, Py_ssize_t item_bytes, int
     return -1;
 }
 
-/* Copies `data` behind zeros and finds its streams. Free `in->bits` afterwards, whatever is returned. */
-static const char *open_reader(Reader *in, const Py_buffer *data, int64_t count, uint64_t size) {
-    memset(in, 0, sizeof *in);
-    if (count < 0 || (uint64_t)count > size || size > MAX_SIZE) return COUNT;
-    if (count == 0) return data->len ? TRAILING : NULL;
-    uint8_t *bits = PyMem_Malloc((size_t)data->len + PAD_BYTES);
-    if (!bits) {
-        PyErr_NoMemory();
-        return TRUNCATED;
-    }
-    memcpy(bits, data->buf, (size_t)data->len);
-    memset(bits + data->len, 0, PAD_BYTES);
-    in->bits = bits;
-    in->end = 8 * (uint64_t)data->len;
-    return locate(in, (uint64_t)count, size);
-}
-
-static PyObject *none_or_refusal(const char *refusal) {
-    if (!refusal) Py_RETURN_NONE;
-    if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, refusal);
+static void *refuse(const char *refusal) {
+    if (refusal == MEMORY) PyErr_NoMemory();
+    else PyErr_SetString(PyExc_ValueError, refusal);
     return NULL;
-}
-
-static PyObject *add(PyObject *module, PyObject *args) {
-    Py_buffer data, total;
-    PyObject *total_object;
-    long long count;
-    Reader in;
-    (void)module;
-    if (!PyArg_ParseTuple(args, "y*LO:add", &data, &count, &total_object)) return NULL;
-    if (view_of(total_object, &total, 4, PyBUF_WRITABLE)) {
-        PyBuffer_Release(&data);
-        return NULL;
-    }
-    uint64_t size = (uint64_t)total.len / 4;
-    const char *refusal = open_reader(&in, &data, count, size);
-    if (!refusal) refusal = add_symbols(in, (uint64_t)count, size, total.buf);
-    PyMem_Free((void *)in.bits);
-    PyBuffer_Release(&total);
-    PyBuffer_Release(&data);
-    return none_or_refusal(refusal);
 }
 
 static PyObject *unpack(PyObject *module, PyObject *args) {
@@ -306,16 +304,17 @@ static PyObject *unpack(PyObject *module, PyObject *args) {
     if (!PyArg_ParseTuple(args, "y*LOO:unpack", &data, &size, &positions_object, &values_object)) return NULL;
     if (view_of(positions_object, &positions, 8, PyBUF_WRITABLE)) goto no_positions;
     if (view_of(values_object, &values, 4, PyBUF_WRITABLE)) goto no_values;
-    int64_t count = positions.len / 8;
     const char *refusal = MISUSE;
     in.bits = NULL;
-    if (values.len / 4 == count && size >= 0) refusal = open_reader(&in, &data, count, (uint64_t)size);
-    if (!refusal) refusal = list_symbols(in, (uint64_t)count, (uint64_t)size, positions.buf, values.buf);
+    if (values.len / 4 == positions.len / 8 && size >= 0 && (uint64_t)size <= MAX_SIZE)
+        refusal = open_reader(&in, &data, positions.len / 8, (uint64_t)size);
+    if (!refusal) refusal = list_symbols(in, (uint64_t)size, positions.buf, values.buf);
     PyMem_Free((void *)in.bits);
     PyBuffer_Release(&values);
     PyBuffer_Release(&positions);
     PyBuffer_Release(&data);
-    return none_or_refusal(refusal);
+    if (refusal) return refuse(refusal);
+    Py_RETURN_NONE;
 no_values:
     PyBuffer_Release(&positions);
 no_positions:
@@ -345,54 +344,95 @@ static PyObject *pack(PyObject *module, PyObject *args) {
     }
     if (!symbols) PyErr_NoMemory();
     else if (!sound) PyErr_SetString(PyExc_ValueError, MISUSE);
-    else packed = count ? write_symbols(symbols, (uint64_t)count, (uint64_t)size) : PyBytes_FromStringAndSize(NULL, 0);
+    else packed = write_symbols(symbols, (uint64_t)count, (uint64_t)size);
     PyMem_Free(symbols);
     PyBuffer_Release(&values);
     PyBuffer_Release(&positions);
     return packed;
 }
 
-/* Non-zeros in order. Runs of zeros are left eight at a time; elsewhere no branch depends on a value. */
-static uint64_t gather(const int32_t *total, uint64_t size, Symbol *symbols) {
-    uint64_t count = 0, i = 0;
-    for (; i + 8 <= size; i += 8) {
-        const int32_t *t = total + i;
+/* The non-zeros of a tile in order, into room for as many and one more. Runs of zeros are left eight at a time; elsewhere no
+   branch depends on a value. */
+static inline uint64_t gather(const uint32_t *tile, uint64_t begin, Symbol *symbols) {
+    uint64_t count = 0;
+    for (uint64_t i = 0; i < TILE; i += 8) {
+        const uint32_t *t = tile + i;
         if (!(t[0] | t[1] | t[2] | t[3] | t[4] | t[5] | t[6] | t[7])) continue;
         for (unsigned j = 0; j < 8; j++) {
-            symbols[count] = (Symbol){(uint32_t)(i + j), t[j]};
+            symbols[count] = (Symbol){(uint32_t)(begin + i + j), (int32_t)t[j]};
             count += t[j] != 0;
         }
-    }
-    for (; i < size; i++) {
-        symbols[count] = (Symbol){(uint32_t)i, total[i]};
-        count += total[i] != 0;
     }
     return count;
 }
 
-static PyObject *pack_sum(PyObject *module, PyObject *total_object) {
-    Py_buffer total;
-    PyObject *packed = NULL;
+/* The sum of readers that stand before their first symbol. `symbols` has room for all of theirs and one more. */
+HOT static const char *sum_readers(Reader *readers, Py_ssize_t parts, uint64_t size, Symbol *symbols, uint64_t *count) {
+    uint32_t tile[TILE];
+    for (Py_ssize_t i = 0; i < parts; i++) {
+        if (readers[i].left) read_run(&readers[i]);
+        else readers[i].places = NOWHERE;
+        if (readers[i].left && readers[i].places > size) return POSITION;
+    }
+    *count = 0;
+    for (uint64_t begin = 0; begin < size; begin += TILE) {
+        memset(tile, 0, sizeof tile);
+        for (Py_ssize_t i = 0; i < parts; i++) {
+            const char *refusal = add_symbols(&readers[i], begin, begin + TILE, size, tile);
+            if (refusal) return refusal;
+        }
+        *count += gather(tile, begin, symbols + *count);
+    }
+    return NULL;
+}
+
+/* Opens a reader for each (data, count); sets an exception and returns -1 if one is not that, or is refused. */
+static int open_readers(PyObject *parts, Py_ssize_t number, uint64_t size, Reader *readers) {
+    for (Py_ssize_t i = 0; i < number; i++) {
+        Py_buffer data;
+        long long count;
+        PyObject *part = PySequence_GetItem(parts, i);
+        int sound = part && PyArg_ParseTuple(part, "y*L:merge", &data, &count);
+        Py_XDECREF(part);
+        if (!sound) return -1;
+        const char *refusal = open_reader(&readers[i], &data, count, size);
+        PyBuffer_Release(&data);
+        if (refusal) {
+            refuse(refusal);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static PyObject *merge(PyObject *module, PyObject *args) {
+    PyObject *parts, *packed = NULL;
+    long long size;
+    uint64_t room = 1, count = 0;
     (void)module;
-    if (view_of(total_object, &total, 4, PyBUF_SIMPLE)) return NULL;
-    uint64_t size = (uint64_t)total.len / 4, count = 0;
-    const int32_t *value = total.buf;
-    for (uint64_t i = 0; i < size; i++) count += value[i] != 0;
-    Symbol *symbols = PyMem_Malloc((size_t)(count + 1) * sizeof(Symbol)); /* one more: `gather` writes before it counts */
-    if (!symbols) PyErr_NoMemory();
-    else if (size > MAX_SIZE) PyErr_SetString(PyExc_ValueError, MISUSE);
-    else if (!count) packed = PyBytes_FromStringAndSize(NULL, 0);
-    else packed = write_symbols(symbols, gather(value, size, symbols), size);
-    PyMem_Free(symbols);
-    PyBuffer_Release(&total);
+    if (!PyArg_ParseTuple(args, "OL:merge", &parts, &size)) return NULL;
+    Py_ssize_t number = PySequence_Size(parts);
+    if (number < 0) return NULL;
+    if (size < 0 || (uint64_t)size > MAX_SIZE) return refuse(MISUSE);
+    Reader *readers = PyMem_Calloc((size_t)number, sizeof(Reader));
+    if (!readers) return PyErr_NoMemory();
+    if (!open_readers(parts, number, (uint64_t)size, readers)) {
+        for (Py_ssize_t i = 0; i < number; i++) room += readers[i].left;
+        if (room > (uint64_t)size + 1) room = (uint64_t)size + 1;
+        Symbol *symbols = PyMem_Malloc((size_t)room * sizeof(Symbol));
+        const char *refusal = symbols ? sum_readers(readers, number, (uint64_t)size, symbols, &count) : MEMORY;
+        packed = refusal ? refuse(refusal) : write_symbols(symbols, count, (uint64_t)size);
+        PyMem_Free(symbols);
+    }
+    for (Py_ssize_t i = 0; i < number; i++) PyMem_Free((void *)readers[i].bits);
+    PyMem_Free(readers);
     return packed ? Py_BuildValue("(LN)", (long long)count, packed) : NULL;
 }
 
 static PyMethodDef METHODS[] = {
-    {"add", add, METH_VARARGS, "add(data, count, total): add a payload's symbols to int32[size], modulo 2^32."},
     {"unpack", unpack, METH_VARARGS, "unpack(data, size, positions, values): fill int64[count] and int32[count]."},
     {"pack", pack, METH_VARARGS, "pack(positions, values, size): the bytes for int64[count] and int32[count]."},
-    {"pack_sum", pack_sum, METH_O, "pack_sum(total): number of non-zeros of int32[size], and the bytes for them."},
+    {"merge", merge, METH_VARARGS, "merge(parts, size): number of symbols of the sum of (data, count), and the bytes for them."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -7,8 +7,8 @@ limits; the scale of float32 values is 1. Other scales are refused.
 
 Error of a round trip: none in float32; in float16 2^-11 of the value, or 2^-24 of the largest where that is more.
 
-Sums are made in float64 and written as float32: a merge agrees with addition to one rounding of float32, and a sum beyond
-float32 becomes its largest value, so that no well-formed payload can make a merge fail.
+Sums are made in float64 and written as float32: a merge agrees with addition to one rounding of float32. What rounding or
+a sum puts beyond float32 becomes its largest value, so that no well-formed payload can make a merge fail.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class Dense:
     def decode(self, payload: bytes, size: int) -> Vector:
         """The vector float32[size]."""
         values, scale = _read(payload, size)
-        return values.astype(np.float32) * np.float32(scale)
+        if scale == 1.0:
+            return values.astype(np.float32)
+        return np.clip(values.astype(np.float64) * scale, -_LARGEST, _LARGEST).astype(np.float32)
 
     def merge(self, payloads: Sequence[bytes], size: int) -> bytes:
         """Add values; the sum is float32 whatever the parts are."""
@@ -77,7 +79,7 @@ def _write(values: npt.NDArray[np.floating], width: int, scale: float) -> bytes:
 
 
 def _read(payload: bytes, size: int) -> tuple[npt.NDArray[np.floating], float]:
-    """The values, in units of the scale that follows; their products with it are finite."""
+    """The finite values, and the scale that is their unit."""
     if len(payload) < _HEADER.size:
         raise WireError("truncated", "a dense payload has a header of 5 bytes")
     width, scale = _HEADER.unpack_from(payload)
@@ -86,7 +88,7 @@ def _read(payload: bytes, size: int) -> tuple[npt.NDArray[np.floating], float]:
     if len(payload) != _HEADER.size + width * size:
         raise WireError("length", f"{len(payload)} bytes for {size} values of {width}")
     values = np.frombuffer(payload, _DTYPES[width], offset=_HEADER.size)
-    if not float(np.abs(values).max(initial=0)) <= _LARGEST / scale:  # nor is it with NaN
+    if not np.isfinite(values).all():
         raise WireError("not-finite", "NaN or infinite values")
     return values, scale
 

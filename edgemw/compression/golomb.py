@@ -24,6 +24,7 @@ Sources: Golomb, IEEE Trans. IT 12 (1966); Rice 1979; the choice of k: Gallager 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from edgemw.compression.golomb_numpy import Bytes, NumpyGolomb, Positions, Symbols
@@ -34,8 +35,6 @@ except ImportError:  # installed without a compiler
     _COMPILED = False
 else:
     _COMPILED = True
-
-MAX_MAGNITUDE = 1 << 31
 
 
 class Golomb(Protocol):
@@ -63,16 +62,12 @@ class Golomb(Protocol):
         """
         ...
 
-    def add(self, data: Bytes, count: int, total: Symbols) -> None:
-        """Add packed symbols to int32[size], modulo 2^32.
+    def merge(self, parts: Sequence[tuple[Bytes, int]], size: int) -> tuple[int, bytes]:
+        """The number of symbols of the sum modulo 2^32, and what `pack` writes for it, from (data, count) of each part.
 
         Raises:
-            WireError: as `unpack`; `total` is then worthless.
+            WireError: as `unpack`.
         """
-        ...
-
-    def pack_sum(self, total: Symbols) -> tuple[int, bytes]:
-        """The number of non-zeros in int32[size], and what `pack` writes for them."""
         ...
 
 

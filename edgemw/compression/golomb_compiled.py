@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from edgemw.compression import _golomb
@@ -24,7 +26,9 @@ class CompiledGolomb:
     def unpack(self, data: Bytes, count: int, size: int) -> tuple[Positions, Symbols]:
         """See `golomb.Golomb.unpack`."""
         if not 0 <= count <= min(size, 8 * len(data)):  # before anything is reserved for a claimed number
-            raise WireError(*("truncated", "the symbols end early") if 0 <= count <= size else ("count", "more symbols than places"))
+            raise WireError(
+                *("truncated", "the symbols end early") if 0 <= count <= size else ("count", "more symbols than places")
+            )
         positions, symbols = np.empty(count, np.int64), np.empty(count, np.int32)
         try:
             _golomb.unpack(data, size, positions, symbols)
@@ -32,16 +36,12 @@ class CompiledGolomb:
             raise _refusal(error) from None
         return positions, symbols
 
-    def add(self, data: Bytes, count: int, total: Symbols) -> None:
-        """See `golomb.Golomb.add`."""
+    def merge(self, parts: Sequence[tuple[Bytes, int]], size: int) -> tuple[int, bytes]:
+        """See `golomb.Golomb.merge`."""
         try:
-            _golomb.add(data, count, total)
+            return _golomb.merge(parts, size)
         except ValueError as error:
             raise _refusal(error) from None
-
-    def pack_sum(self, total: Symbols) -> tuple[int, bytes]:
-        """See `golomb.Golomb.pack_sum`."""
-        return _golomb.pack_sum(total)
 
 
 def _refusal(error: ValueError) -> WireError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -38,7 +40,13 @@ class NumpyGolomb:
             raise CodecError("positions must increase below the size, and values not be zero")
         magnitudes = np.abs(symbols).view(np.uint32)  # -2^31 becomes 2^31
         lengths = (magnitudes.astype(np.float64).view(np.int64) >> 52) - 1023  # the exponent is floor(log2)
-        parts = [_unary(runs >> k), _fixed(runs, k), (symbols < 0).view(np.uint8), _unary(lengths), _mantissas(magnitudes, lengths)]
+        parts = [
+            _unary(runs >> k),
+            _fixed(runs, k),
+            (symbols < 0).view(np.uint8),
+            _unary(lengths),
+            _mantissas(magnitudes, lengths),
+        ]
         return np.packbits(np.concatenate(parts)).tobytes()
 
     def unpack(self, data: Bytes, count: int, size: int) -> tuple[Positions, Symbols]:
@@ -60,15 +68,14 @@ class NumpyGolomb:
             raise WireError("position", "a symbol beyond the size")
         return positions, _signed(_magnitudes(mantissas, lengths), negative)
 
-    def add(self, data: Bytes, count: int, total: Symbols) -> None:
-        """See `golomb.Golomb.add`."""
-        positions, symbols = self.unpack(data, count, total.size)
-        total[positions] += symbols
-
-    def pack_sum(self, total: Symbols) -> tuple[int, bytes]:
-        """See `golomb.Golomb.pack_sum`."""
+    def merge(self, parts: Sequence[tuple[Bytes, int]], size: int) -> tuple[int, bytes]:
+        """See `golomb.Golomb.merge`."""
+        total = np.zeros(size, np.int32)
+        for data, count in parts:
+            positions, symbols = self.unpack(data, count, size)
+            total[positions] += symbols
         positions = np.flatnonzero(total != 0)
-        return positions.size, self.pack(positions, total[positions], total.size)
+        return positions.size, self.pack(positions, total[positions], size)
 
 
 def _sound_claim(data: Bytes, count: int, size: int) -> int:

@@ -26,7 +26,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgemw.compression.golomb import Bytes, Golomb, fastest
+from edgemw.compression.golomb import Golomb, fastest
+from edgemw.compression.golomb_numpy import Bytes
 from edgemw.core.bundle import Vector
 from edgemw.core.errors import CodecError, WireError
 
@@ -79,14 +80,11 @@ class Lattice:
         """Add the integers of payloads that share a step."""
         if not payloads:
             raise CodecError("nothing to merge")
-        total = np.zeros(size, np.int32)
-        for payload in payloads:
-            _, count, data = _opened(payload)
-            if payload[:_STEP_BYTES] != payloads[0][:_STEP_BYTES]:
-                raise WireError("step", "payloads of different steps")
-            self._golomb.add(data, count, total)
-        count, packed = self._golomb.pack_sum(total)
-        return payloads[0][:_STEP_BYTES] + _HEADER.pack(0.0, count)[_STEP_BYTES:] + packed
+        if any(payload[:_STEP_BYTES] != payloads[0][:_STEP_BYTES] for payload in payloads):
+            raise WireError("step", "payloads of different steps")
+        opened = [_opened(payload) for payload in payloads]
+        count, packed = self._golomb.merge([(data, claimed) for _, claimed, data in opened], size)
+        return _HEADER.pack(opened[0][0], count) + packed
 
     def check(self, payload: bytes, size: int) -> float:
         """The step; raises WireError unless the payload is well formed."""

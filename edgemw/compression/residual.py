@@ -2,6 +2,8 @@
 
     p = w delta + e ;  sent = decode(encode(p)) ;  e <- p - sent
 
+sent + e is p exactly wherever |sent| is between |p| / 2 and 2 |p| (Sterbenz), or 0; elsewhere to one rounding of float32.
+
 Source: Seide et al., 1-bit SGD, Interspeech 2014; Karimireddy et al., arXiv:1901.09847, algorithm 2.
 """
 
@@ -41,13 +43,15 @@ def encode_update(codec: Codec, contribution: Contribution, residual: Vector, st
     """Encode a weighted delta plus the residual; returns the encoding and the new residual (float32[P]).
 
     Raises:
-        CodecError: the delta is not finite. The residual given stays valid.
+        CodecError: the weighted delta is not finite, or is of another size than the residual. The residual given stays valid.
     """
-    if not np.isfinite(contribution.delta).all():
-        raise CodecError("the update holds NaN or infinite values")
-    p = contribution.delta * np.float32(contribution.weight) + residual
+    if contribution.delta.shape != residual.shape:
+        raise CodecError(f"a delta of {contribution.delta.shape} and a residual of {residual.shape}")
+    with np.errstate(over="ignore", invalid="ignore"):  # the codec refuses what comes of it
+        p = contribution.delta * np.float32(contribution.weight) + residual
     payload = codec.encode(p, step)
-    energy = _rounded(float(np.dot(p.astype(np.float64), p)))
+    wide = p.astype(np.float64)
+    energy = _rounded(float(np.dot(wide, wide)))
     section = Section(contribution.base, contribution.weight, 1, energy, payload)
     encoded = Encoded(codec.name, p.size, (section,), frozenset({contribution.id}))
     return encoded, p - codec.decode(payload, p.size)
@@ -62,6 +66,9 @@ def give_back(codec: Codec, encoded: Encoded, residual: Vector) -> Vector:
 
 
 def _rounded(energy: float) -> float:
-    """Keep 12 significant bits, so that sums in float64 are exact and do not depend on the order of merging."""
+    """Keep 12 significant bits, so that sums in float64 are exact and do not depend on the order of merging.
+
+    That holds while the sum is below 2^41 times its smallest part; beyond, the last bit of the step may differ.
+    """
     mantissa, exponent = np.frexp(energy)
     return float(np.ldexp(np.round(np.ldexp(mantissa, _ENERGY_BITS)), exponent - _ENERGY_BITS))

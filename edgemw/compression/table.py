@@ -13,8 +13,12 @@ CODECS: dict[str, Callable[[str], Codec]] = {"lattice": lambda dtype: Lattice(),
 
 
 def codec_named(name: str, dtype: str = "float32") -> Codec:
-    """The codec of a release; reading and merging need no dtype. Raises WireError for a name that is not in the table."""
-    try:
-        return CODECS[name](dtype)
-    except KeyError:
-        raise WireError("codec", f"no codec {name!r}; known: {', '.join(CODECS)}") from None
+    """The codec of a release; reading and merging need no dtype.
+
+    Raises:
+        WireError: a name that is not in the table.
+        CodecError: a dtype that the codec does not have.
+    """
+    if name not in CODECS:
+        raise WireError("codec", f"no codec {name!r}; known: {', '.join(CODECS)}")
+    return CODECS[name](dtype)

@@ -103,7 +103,7 @@ class Shell:
         self._group: asyncio.TaskGroup | None = None
         self._connected = False
         self._link_reason = "not connected yet"
-        self.channel = Channel(doors.link, doors.place, doors.limits, self._on_channel)
+        self.channel = Channel(doors.link, doors.place, doors.limits, self._on_channel, self._spawn)
 
     @property
     def machines(self) -> dict[str, Machine]:
@@ -129,9 +129,9 @@ class Shell:
         place = self._doors.place
         async with self._doors.link, asyncio.TaskGroup() as group:
             self._group = group
+            helpers = [group.create_task(self._listen(), name="listen"), group.create_task(self._refresh(), name="refresh")]
             for topic_filter in self._role.subscriptions(place):
                 await self._doors.link.subscribe(topic_filter)
-            helpers = [group.create_task(self._listen(), name="listen"), group.create_task(self._refresh(), name="refresh")]
             try:
                 await self._decide()
                 if self._connected:
@@ -153,8 +153,9 @@ class Shell:
             match event:
                 case Up():
                     self._connected = True
-                    await self._say_presence("online")
-                    await self.channel.refresh()
+                    # Beside the reader: a broker may not answer before the reader has taken what it sent first.
+                    self._spawn(self._say_presence("online"))
+                    self._spawn(self.channel.refresh())
                     self.post(None, LinkUp())
                 case Down(reason=reason):
                     if self._connected or reason != self._link_reason:

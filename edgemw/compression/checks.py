@@ -1,0 +1,295 @@
+"""The promises of a codec as checks, for the authors of codecs; each raises AssertionError with what was broken.
+
+    for check in CHECKS:
+        check(Case(codec, promise, vectors, step))
+
+They are to hold for any three or more finite vectors of one size and any step, so run them on many: `sample_vectors` makes
+typical and extreme ones, and a property-based test can make more.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgemw.compression.codec import Codec
+from edgemw.compression.merge import merge
+from edgemw.core.bundle import Vector
+from edgemw.core.encoded import Encoded, Section
+from edgemw.core.errors import CodecError, WireError
+from edgemw.core.ids import UpdateId
+
+Bound = npt.NDArray[np.float64]
+
+_LARGEST = float(np.finfo(np.float32).max)
+_SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
+_MUTATIONS = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What a codec's documentation states in words.
+
+    Attributes:
+        round_trip: from a vector and a step, the largest |decode(encode(v)) - v| of each value, float64[P].
+        merge: the largest error of a merged value, relative to the sum of the magnitudes that were added.
+    """
+
+    round_trip: Callable[[Vector, float], Bound]
+    merge: float
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What one run of the checks is about; `vectors` are at least three, float32[P] and finite."""
+
+    codec: Codec
+    promise: Promise
+    vectors: tuple[Vector, ...]
+    step: float
+
+    @property
+    def size(self) -> int:
+        """P."""
+        return self.vectors[0].size
+
+    @property
+    def payloads(self) -> list[bytes]:
+        """Each vector encoded."""
+        return [self.codec.encode(vector, self.step) for vector in self.vectors]
+
+
+def sample_vectors(rng: np.random.Generator, size: int) -> tuple[Vector, ...]:
+    """Vectors that codecs meet: dense, sparse, zero, tiny, and at the end of float32."""
+    dense = rng.laplace(0, 1, size)
+    sparse = np.where(rng.random(size) < 0.05, 20 * dense, 0)
+    largest = np.where(rng.random(size) < 0.5, _LARGEST, -_LARGEST)
+    vectors = (dense, sparse, np.zeros(size), dense * 1e-30, sparse * 1e-44, largest, dense * 1e36)
+    return tuple(vector.astype(np.float32) for vector in vectors)
+
+
+def check_round_trip(case: Case) -> None:
+    """Decoding gives float32[P] within the stated error, and the vector is left as it was."""
+    for vector in case.vectors:
+        before = vector.copy()
+        decoded = case.codec.decode(case.codec.encode(vector, case.step), case.size)
+        _require(decoded.dtype == np.float32 and decoded.shape == vector.shape, f"decoded {decoded.dtype}{decoded.shape}")
+        error = np.abs(decoded.astype(np.float64) - vector)
+        worst = int(np.argmax(error - case.promise.round_trip(vector, case.step)))
+        _require(bool((error <= case.promise.round_trip(vector, case.step)).all()), f"{vector[worst]} became {decoded[worst]}")
+        _require(np.array_equal(before, vector), "encoding changed its argument")
+
+
+def check_determinism(case: Case) -> None:
+    """The same vector gives the same bytes, also from a copy elsewhere in memory."""
+    for vector in case.vectors:
+        again = np.concatenate([vector[:1], vector])[1:]
+        _require(case.codec.encode(vector, case.step) == case.codec.encode(again, case.step), "encoding differs")
+
+
+def check_not_finite(case: Case) -> None:
+    """NaN and infinities raise CodecError wherever they stand."""
+    for bad, place in itertools.product((np.nan, np.inf, -np.inf), {0, case.size // 2, case.size - 1}):
+        vector = case.vectors[0].copy()
+        vector[place] = bad
+        _refused(CodecError, case.codec.encode, vector, case.step)
+
+
+def check_commutes(case: Case) -> None:
+    """Order does not matter."""
+    payloads = case.payloads
+    _same_sum(case, case.codec.merge(payloads, case.size), case.codec.merge(payloads[::-1], case.size))
+
+
+def check_associates(case: Case) -> None:
+    """Grouping does not matter."""
+    payloads, size = case.payloads, case.size
+    whole = case.codec.merge(payloads, size)
+    for cut in range(1, len(payloads)):
+        left, right = case.codec.merge(payloads[:cut], size), case.codec.merge(payloads[cut:], size)
+        _same_sum(case, whole, case.codec.merge([left, right], size))
+
+
+def check_adds(case: Case) -> None:
+    """A merge is addition of what the payloads decode to, within the stated error; sums beyond float32 end at its largest."""
+    decoded = [case.codec.decode(payload, case.size).astype(np.float64) for payload in case.payloads]
+    expected = np.clip(np.sum(decoded, axis=0), -_LARGEST, _LARGEST)
+    merged = case.codec.decode(case.codec.merge(case.payloads, case.size), case.size)
+    error = np.abs(merged.astype(np.float64) - expected)
+    worst = int(np.argmax(error))
+    _require(bool((error <= _merge_error(case)).all()), f"{[float(d[worst]) for d in decoded]} added to {merged[worst]}")
+
+
+def check_identity(case: Case) -> None:
+    """Zero adds nothing, a payload alone is its own sum, and no payload at all raises CodecError."""
+    zero = case.codec.encode(np.zeros(case.size, np.float32), case.step)
+    _require(not case.codec.decode(zero, case.size).any(), "zero is not zero")
+    for payload in case.payloads:
+        alone = case.codec.merge([payload], case.size)
+        _require(not case.codec.exact or alone == payload, "a payload alone changed")
+        _same_sum(case, alone, case.codec.merge([payload, zero], case.size))
+        _same_values(case, alone, payload)
+    _refused(CodecError, case.codec.merge, [], case.size)
+
+
+def check_step(case: Case) -> None:
+    """`check` tells the step as float32, merging keeps it, and different steps do not add. A bad step raises CodecError."""
+    expected = float(np.float32(case.step)) if case.codec.stepped else 0.0
+    payloads = case.payloads
+    for payload in (*payloads, case.codec.merge(payloads, case.size)):
+        _require(case.codec.check(payload, case.size) == expected, f"check says {case.codec.check(payload, case.size)}")
+    if not case.codec.stepped:
+        return
+    other = case.codec.encode(case.vectors[0], 2.0 if expected == 1.0 else 1.0)
+    for pair in ([payloads[0], other], [other, payloads[0]]):
+        _refused(WireError, case.codec.merge, pair, case.size)
+    for step in (-1.0, np.inf, np.nan, 1e39):
+        _refused(CodecError, case.codec.encode, case.vectors[0], step)
+
+
+def check_prefixes(case: Case) -> None:
+    """No proper prefix of a payload is a payload, nor is one with a byte more, nor one of another size."""
+    for payload in case.payloads:
+        for length in _lengths(len(payload)):
+            _malformed(case, payload[:length])
+        _malformed(case, payload + b"\0")
+
+
+def check_hostile_bytes(case: Case) -> None:
+    """Damaged and random bytes raise only WireError; what passes is a payload like any other, and adds like one."""
+    rng = np.random.default_rng(case.size)
+    for payload in case.payloads:
+        for mutated in _mutations(rng, payload):
+            _harmless(case, mutated, payload)
+
+
+def check_encoded_merge(case: Case) -> None:
+    """Weight, count and contributions are conserved in any grouping, and sections of different bases stay apart."""
+    parts = _encodings(case)
+    whole = merge(case.codec, parts)
+    _require(whole.weight == sum(part.weight for part in parts), "weight was not conserved")
+    _require(whole.count == len(parts), "count was not conserved")
+    _require(whole.contributions == frozenset().union(*(part.contributions for part in parts)), "contributions were lost")
+    _require(
+        [section.base for section in whole.sections] == sorted({part.sections[0].base for part in parts}), "bases were mixed"
+    )
+    for section in whole.sections:
+        inside = [part.sections[0] for part in parts if part.sections[0].base == section.base]
+        _require(section.weight == sum(part.weight for part in inside), f"weight of base {section.base}")
+        _require(section.energy == sum(part.energy for part in inside), f"energy of base {section.base}")
+        _same_sum(case, section.payload, case.codec.merge([part.payload for part in inside], case.size))
+    for cut in range(1, len(parts)):
+        grouped = merge(case.codec, [merge(case.codec, parts[cut:]), merge(case.codec, parts[:cut])])
+        _require(not case.codec.exact or grouped == whole, "the grouping changed an exact sum")
+        _require(
+            (grouped.weight, grouped.contributions) == (whole.weight, whole.contributions), "the grouping changed the weight"
+        )
+
+
+def check_encoded_misuse(case: Case) -> None:
+    """Nothing to merge, a contribution twice, another codec and another size raise CodecError."""
+    first, second = _encodings(case)[:2]
+    both = merge(case.codec, [first, second])
+    other_codec = Encoded("another", first.size, first.sections, frozenset())
+    other_size = Encoded(first.codec, first.size + 1, first.sections, frozenset())
+    for parts in ([], [first, first], [both, second], [other_codec], [first, other_codec], [second, other_size]):
+        _refused(CodecError, merge, case.codec, parts)
+
+
+CHECKS: tuple[Callable[[Case], None], ...] = (
+    check_round_trip,
+    check_determinism,
+    check_not_finite,
+    check_commutes,
+    check_associates,
+    check_adds,
+    check_identity,
+    check_step,
+    check_prefixes,
+    check_hostile_bytes,
+    check_encoded_merge,
+    check_encoded_misuse,
+)
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise AssertionError(otherwise)
+
+
+def _refused(error: type[Exception], act: Callable[..., object], *arguments: object) -> None:
+    try:
+        act(*arguments)
+    except error:
+        return
+    raise AssertionError(f"no {error.__name__}")
+
+
+def _malformed(case: Case, payload: bytes) -> None:
+    _refused(WireError, case.codec.check, payload, case.size)
+    _refused(WireError, case.codec.decode, payload, case.size)
+    _refused(WireError, case.codec.merge, [payload], case.size)
+
+
+def _harmless(case: Case, suspect: bytes, sound: bytes) -> None:
+    try:
+        step = case.codec.check(suspect, case.size)
+    except WireError:
+        _malformed(case, suspect)
+        return
+    _require(bool(np.isfinite(case.codec.decode(suspect, case.size)).all()), "decoding gave NaN or an infinity")
+    alone = case.codec.merge([suspect], case.size)
+    _require(not case.codec.exact or alone == suspect, "a vector has two encodings")
+    if step == case.codec.check(sound, case.size):
+        case.codec.check(case.codec.merge([suspect, sound, suspect], case.size), case.size)
+
+
+def _mutations(rng: np.random.Generator, payload: bytes) -> Iterator[bytes]:
+    for _ in range(_MUTATIONS):
+        flipped = bytearray(payload)
+        flipped[rng.integers(len(payload))] ^= 1 << int(rng.integers(8))
+        yield bytes(flipped)
+        kept = int(rng.integers(len(payload) + 1))
+        yield payload[:kept] + rng.bytes(len(payload) - kept)
+        yield rng.bytes(int(rng.integers(64)))
+
+
+def _lengths(length: int) -> Iterator[int]:
+    """All proper prefixes of short payloads; of long ones the ends."""
+    yield from range(min(length, 64))
+    yield from range(max(64, length - 64), length)
+
+
+def _merge_error(case: Case) -> Bound:
+    sums = np.sum([np.abs(case.codec.decode(payload, case.size).astype(np.float64)) for payload in case.payloads], axis=0)
+    error: Bound = case.promise.merge * sums + _SMALLEST
+    return error
+
+
+def _same_sum(case: Case, one: bytes, other: bytes) -> None:
+    if case.codec.exact:
+        _require(one == other, "an exact sum has two encodings")
+    else:
+        _same_values(case, one, other)
+
+
+def _same_values(case: Case, one: bytes, other: bytes) -> None:
+    difference = case.codec.decode(one, case.size).astype(np.float64) - case.codec.decode(other, case.size)
+    _require(bool((np.abs(difference) <= 2 * _merge_error(case)).all()), f"sums differ by {np.abs(difference).max()}")
+
+
+def _encodings(case: Case) -> list[Encoded]:
+    """One encoding for each payload, of two bases in turn, with energies whose sums are exact."""
+    return [
+        Encoded(
+            case.codec.name,
+            case.size,
+            (Section(base=7 - number % 2, weight=10 + number, count=1, energy=0.5 + number, payload=payload),),
+            frozenset({UpdateId(f"device-{number}", 1, 0)}),
+        )
+        for number, payload in enumerate(case.payloads)
+    ]

@@ -1,0 +1,131 @@
+"""The contract of a codec: the published checks over every codec in the table, and over both implementations of Golomb."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from edgemw.compression.checks import CHECKS, Bound, Case, Promise, sample_vectors
+from edgemw.compression.codec import Codec
+from edgemw.compression.lattice import Lattice
+from edgemw.compression.table import CODECS, codec_named
+from edgemw.core.bundle import Vector
+from edgemw.core.errors import CodecError, WireError
+from tests.unit.test_golomb import GOLOMBS
+
+LARGEST = float(np.finfo(np.float32).max)
+ROUNDING = 2.0**-23  # twice the relative error of one float32 operation
+STEPS = [0.0, 1.0, 0.3, 1e-45, 1e-40, 1e-3, 50.0, 1e37, LARGEST]
+
+
+def lattice_error(vector: Vector, step: float) -> Bound:
+    """Half a step within the range; what exceeds the range stays out."""
+    step32, sizes = float(np.float32(step)), np.abs(vector.astype(np.float64))
+    reach = min(127, LARGEST // step32) * step32 if step32 else 0.0
+    error: Bound = np.maximum(step32 / 2, sizes - reach) + ROUNDING * sizes
+    return error
+
+
+def float16_error(vector: Vector, step: float) -> Bound:
+    sizes = np.abs(vector.astype(np.float64))
+    error: Bound = np.maximum(2.0**-11 * sizes, 2.0**-24 * sizes.max())
+    return error
+
+
+def float32_error(vector: Vector, step: float) -> Bound:
+    return np.zeros(vector.size)
+
+
+CODEC_KINDS: dict[str, tuple[Callable[[], Codec], Promise]] = {
+    **{f"lattice-{name}": (partial(Lattice, g), Promise(lattice_error, ROUNDING)) for name, g in GOLOMBS.items()},
+    "dense-float32": (partial(codec_named, "dense", "float32"), Promise(float32_error, ROUNDING)),
+    "dense-float16": (partial(codec_named, "dense", "float16"), Promise(float16_error, ROUNDING)),
+}
+
+
+def test_every_codec_in_the_table_is_under_contract() -> None:
+    assert {kind.split("-")[0] for kind in CODEC_KINDS} == set(CODECS)
+    assert all(codec_named(name).name == name for name in CODECS)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("kind", CODEC_KINDS)
+@pytest.mark.parametrize("size", [1, 2, 7, 8, 65, 1000])
+def test_contract(kind: str, check: Callable[[Case], None], size: int) -> None:
+    make, promise = CODEC_KINDS[kind]
+    vectors = sample_vectors(np.random.default_rng(size), size)
+    for step in STEPS if make().stepped else STEPS[:1]:
+        check(Case(make(), promise, vectors, step))
+
+
+VECTORS = st.integers(1, 40).flatmap(
+    lambda size: st.lists(hnp.arrays(np.float32, size, elements=st.floats(-LARGEST, LARGEST, width=32)), min_size=3, max_size=5)
+)
+SMALL_VECTORS = st.integers(1, 40).flatmap(
+    lambda size: st.lists(hnp.arrays(np.float32, size, elements=st.floats(-200, 200, width=32)), min_size=3, max_size=5)
+)
+
+
+@pytest.mark.parametrize("kind", CODEC_KINDS)
+@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.given(vectors=VECTORS | SMALL_VECTORS, step=st.sampled_from(STEPS) | st.floats(0, LARGEST, width=32))
+def test_contract_on_any_vectors(kind: str, vectors: list[Vector], step: float) -> None:
+    make, promise = CODEC_KINDS[kind]
+    case = Case(make(), promise, tuple(vectors), step)
+    for check in CHECKS:
+        if check.__name__ != "check_hostile_bytes":  # random itself, and slow
+            check(case)
+
+
+@pytest.mark.parametrize("kind", CODEC_KINDS)
+@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.given(payload=st.binary(max_size=200), size=st.integers(1, 10_000))
+def test_random_bytes_raise_only_wire_errors(kind: str, payload: bytes, size: int) -> None:
+    codec = CODEC_KINDS[kind][0]()
+    for read in (codec.check, codec.decode, lambda data, places: codec.merge([data], places)):
+        with contextlib.suppress(WireError):
+            read(payload, size)
+
+
+@pytest.mark.parametrize("kind", CODEC_KINDS)
+def test_sums_of_hostile_payloads_still_merge(kind: str) -> None:
+    """What `check` accepted must never stop a fog node: not even two payloads that exceed the range together."""
+    codec = CODEC_KINDS[kind][0]()
+    payload = codec.encode(np.full(3, LARGEST, np.float32), 1e37)
+    for _ in range(40):
+        payload = codec.merge([payload, payload], 3)
+        assert np.isfinite(codec.decode(payload, 3)).all()
+        codec.check(payload, 3)
+
+
+def test_unknown_names_and_dtypes_are_refused() -> None:
+    with pytest.raises(WireError, match="no codec 'gzip'; known: lattice, dense"):
+        codec_named("gzip")
+    for dtype in ("int32", "float64", "nonsense", ""):
+        with pytest.raises(CodecError, match="float32 and float16"):
+            codec_named("dense", dtype)
+
+
+def test_the_checks_find_broken_codecs() -> None:
+    """A check-suite that accepts anything would be worthless."""
+
+    class Forgetful(Lattice):
+        def merge(self, payloads: Sequence[bytes], size: int) -> bytes:
+            return payloads[0]
+
+    vectors = sample_vectors(np.random.default_rng(0), 50)
+    case = Case(Forgetful(), CODEC_KINDS["lattice-numpy"][1], vectors, 1.0)
+    broken = []
+    for check in CHECKS:
+        try:
+            check(case)
+        except (AssertionError, IndexError):
+            broken.append(check.__name__)
+    assert {"check_commutes", "check_adds", "check_encoded_merge"} <= set(broken)

@@ -1,0 +1,104 @@
+"""Yesterday's frames are still today's: bytes that were written once are written and read the same for ever.
+
+A new kind adds an entry to tests/golden/frames.json. An entry never changes while the version of the wire is the same.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgemw.core.encoded import Section
+from edgemw.core.plan import Plan
+from edgemw.wire.messages import (
+    KINDS,
+    Ack,
+    Blob,
+    Chunk,
+    Frame,
+    Grant,
+    Message,
+    Offer,
+    Outcome,
+    Presence,
+    ReleaseManifest,
+    RoundReport,
+    Status,
+    StatusRequest,
+    TaskManifest,
+    Update,
+    pack,
+    unpack,
+)
+
+GOLDEN: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "golden" / "frames.json").read_text())
+SHA = bytes(range(32))
+BLOB = Blob(SHA, 240_001, 120_000)
+MESSAGES: tuple[Message, ...] = (
+    Presence("online", "device", "fog-7"),
+    Update(
+        run=5,
+        codec="lattice",
+        size=66_058,
+        sections=(
+            Section(11, 240, 3, 0.125, bytes.fromhex("0000803c0300000049a0")),
+            Section(12, 1 << 40, 1, 2.5, b""),
+        ),
+        tally={"test.accuracy": (57.0, 60.0), "uplink": (1800.0, 1.0)},
+        report_on=12,
+    ),
+    Update(run=5, codec="dense", size=1, sections=()),
+    Offer(BLOB),
+    Grant(SHA, b"\x05"),
+    Chunk(SHA, 2, b"\x00\xff"),
+    Ack(1_790_000_000, 41),
+    Outcome(1_790_000_000, 41, True, 13, ""),
+    Outcome(1_790_000_000, 42, False, 13, "stale: trained from release 2, now 13"),
+    TaskManifest(BLOB),
+    ReleaseManifest(
+        run=5,
+        number=13,
+        bundle=SHA[::-1],
+        theta=BLOB,
+        train=True,
+        codec="lattice",
+        codec_dtype="float32",
+        step=0.015625,
+        plan=Plan("sgd", 0.05, 0.9, 0.0, 0.0, 2, 0, 32, 1.0),
+        max_staleness=4,
+    ),
+    StatusRequest(),
+    Status("fog", "", "collecting", "the deadline closed the last window without device-3", {"release": 13, "codec": "lattice"}),
+    RoundReport(13, False, {"accuracy": 0.95, "children": 16, "measured": 12}, ("device-3",)),
+)
+FRAMES = [Frame("" if isinstance(m, Presence) else "spoken-digits", "fog-7", 1_790_000_000, n, m) for n, m in enumerate(MESSAGES)]
+
+
+def plain(value: Any) -> Any:
+    """A frame as JSON holds it: bytes as hex, tuples as lists."""
+    if isinstance(value, bytes):
+        return {"hex": value.hex()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    return value
+
+
+@pytest.mark.parametrize(
+    ("frame", "entry"), list(zip(FRAMES, GOLDEN, strict=True)), ids=lambda item: str(getattr(item, "seq", ""))
+)
+def test_the_bytes_and_the_value_are_those_of_the_record(frame: Frame, entry: dict[str, Any]) -> None:
+    data = bytes.fromhex(entry["hex"])
+    assert entry["kind"] == type(frame.message).__name__
+    assert pack(frame) == data
+    assert unpack(data) == frame
+    assert plain(asdict(unpack(data))) == entry["frame"]
+
+
+def test_there_is_a_record_of_every_kind() -> None:
+    assert {entry["kind"] for entry in GOLDEN} == {kind.name for kind in KINDS}

@@ -1,0 +1,187 @@
+"""Every kind of message goes to bytes and back unchanged, and later versions may add places."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import string
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgemw.core.encoded import Section
+from edgemw.core.errors import WireError
+from edgemw.core.ids import UpdateId
+from edgemw.core.plan import Plan
+from edgemw.wire import messages
+from edgemw.wire.fields import MAX_INTEGER
+from edgemw.wire.messages import (
+    KINDS,
+    PARTS,
+    Ack,
+    Blob,
+    Chunk,
+    Frame,
+    Grant,
+    Message,
+    Offer,
+    Outcome,
+    Presence,
+    ReleaseManifest,
+    RoundReport,
+    Status,
+    StatusRequest,
+    TaskManifest,
+    Update,
+    encoded_of,
+    pack,
+    unpack,
+)
+
+ids = st.text(string.ascii_lowercase + string.digits + "-", min_size=1, max_size=40)
+nodes = ids.filter(lambda name: name != "all")
+naturals = st.integers(0, MAX_INTEGER)
+reals = st.floats(allow_nan=False, allow_infinity=False)
+amounts = st.floats(min_value=0, allow_nan=False, allow_infinity=False)
+printable = st.characters(categories=("L", "N", "P", "S"), include_characters=" ").filter(str.isprintable)
+words = st.text(printable, max_size=80)
+digests = st.binary(min_size=32, max_size=32)
+blobs = st.builds(Blob, digests, st.integers(1, 1 << 26), st.integers(1 << 10, 1 << 20)).filter(
+    lambda blob: blob.chunks <= 1 << 16
+)
+sections = st.builds(Section, naturals, st.integers(1, MAX_INTEGER), st.integers(1, 1 << 31), amounts, st.binary(max_size=200))
+facts = st.dictionaries(words, st.integers(-MAX_INTEGER, MAX_INTEGER) | reals | st.text(printable, max_size=200), max_size=12)
+parents = st.just("") | nodes
+plans = st.builds(
+    Plan, words, amounts, amounts, amounts, amounts, st.integers(0, 10**6), st.integers(0, 10**9), st.integers(1, 10**6), amounts
+)
+
+
+@st.composite
+def updates(draw: st.DrawFn) -> Update:
+    parts = draw(st.lists(sections, max_size=4, unique_by=lambda section: section.base))
+    return Update(
+        run=draw(naturals),
+        codec=draw(words),
+        size=draw(st.integers(1, 1 << 31)),
+        sections=tuple(sorted(parts, key=lambda section: section.base)),
+        tally=draw(st.dictionaries(words, st.tuples(reals, reals), max_size=8)),
+        report_on=draw(st.integers(-1, MAX_INTEGER)),
+    )
+
+
+STRATEGIES: dict[type[Any], st.SearchStrategy[Any]] = {
+    Presence: st.builds(Presence, words, words, parents),
+    Update: updates(),
+    Offer: st.builds(Offer, blobs),
+    Grant: st.builds(Grant, digests, st.binary(max_size=1 << 8)),
+    Chunk: st.builds(Chunk, digests, st.integers(0, (1 << 16) - 1), st.binary(max_size=1 << 8)),
+    Ack: st.builds(Ack, naturals, naturals),
+    Outcome: st.builds(
+        Outcome, naturals, naturals, st.booleans(), st.integers(-1, MAX_INTEGER), st.text(printable, max_size=200)
+    ),
+    TaskManifest: st.builds(TaskManifest, blobs),
+    ReleaseManifest: st.builds(
+        ReleaseManifest,
+        naturals, naturals, digests, blobs, st.booleans(), words, words, amounts, plans, st.integers(0, 1 << 20),
+    ),
+    StatusRequest: st.just(StatusRequest()),
+    Status: st.builds(Status, words, parents, words, st.text(printable, max_size=500), facts),
+    RoundReport: st.builds(RoundReport, naturals, st.booleans(), facts, st.lists(nodes, max_size=5).map(tuple)),
+}  # fmt: skip
+frames = st.builds(Frame, st.just("") | ids, nodes, naturals, naturals, st.one_of(*STRATEGIES.values()))
+
+
+def body_of(data: bytes) -> list[Any]:
+    """The envelope as plain lists, to be changed by a test."""
+    return list(msgpack.unpackb(data))
+
+
+def test_every_kind_has_a_strategy_a_number_of_its_own_and_the_places_of_its_class() -> None:
+    assert set(STRATEGIES) == {kind.body.cls for kind in KINDS} == set(Message.__args__)
+    assert [kind.number for kind in KINDS] == list(range(1, 13))
+    for record in (*PARTS, *(kind.body for kind in KINDS)):
+        assert list(record.places) == [place.name for place in dataclasses.fields(record.cls)]
+
+
+@given(frames)
+def test_pack_and_unpack_are_inverses(frame: Frame) -> None:
+    data = pack(frame)
+    assert unpack(data) == frame
+    assert pack(unpack(data)) == data
+
+
+@given(frames)
+def test_readers_ignore_places_that_a_later_version_added(frame: Frame) -> None:
+    def longer(value: Any) -> Any:
+        return [*map(longer, value), None, {"later": [1]}] if isinstance(value, list) else value
+
+    envelope = body_of(pack(frame))
+    if isinstance(frame.message, RoundReport):  # `late` is a list of names, not a record
+        envelope[6] = [*envelope[6], "later"]
+    elif isinstance(frame.message, Update):
+        envelope[6][3] = [longer(section) for section in envelope[6][3]]
+        envelope[6] = [*envelope[6], "later"]
+    else:
+        envelope[6] = longer(envelope[6])
+    assert unpack(msgpack.packb([*envelope, "later"])) == frame
+
+
+@given(frames)
+def test_a_missing_place_is_an_error(frame: Frame) -> None:
+    envelope = body_of(pack(frame))
+    with pytest.raises(WireError, match="envelope"):
+        unpack(msgpack.packb(envelope[:-1]))
+    if envelope[6]:
+        with pytest.raises(WireError, match="value"):
+            unpack(msgpack.packb([*envelope[:6], envelope[6][:-1]]))
+
+
+def test_the_identity_of_an_update_is_in_its_envelope() -> None:
+    section = Section(3, 10, 1, 0.5, b"payload")
+    frame = Frame("task", "node", 7, 9, Update(1, "lattice", 100, (section,), {}))
+    encoded = encoded_of(frame)
+    assert frame.id == UpdateId("node", 7, 9)
+    assert (encoded.codec, encoded.size, encoded.sections) == ("lattice", 100, (section,))
+    assert encoded.contributions == {frame.id}
+    with pytest.raises(WireError, match="kind"):
+        encoded_of(Frame("task", "node", 7, 9, Ack(1, 2)))
+
+
+def test_a_blob_counts_its_chunks_and_names_itself() -> None:
+    assert [Blob(bytes(32), size, 1024).chunks for size in (1, 1023, 1024, 1025, 2048)] == [1, 1, 1, 2, 2]
+    assert Blob(bytes(range(32)), 1, 1024).name == "000102030405060708090a0b0c0d0e0f"
+
+
+def test_a_writer_leaves_out_what_is_not_finite() -> None:
+    update = Update(1, "lattice", 1, (), {"loss": (math.nan, 1.0), "weight": (1.0, math.inf), "bytes": (2.0, 1.0)})
+    assert _through(update) == dataclasses.replace(update, tally={"bytes": (2.0, 1.0)})
+    report = RoundReport(1, False, {"mse": math.inf, "release": 1, "note": "x"}, ())
+    assert _through(report) == dataclasses.replace(report, facts={"release": 1, "note": "x"})
+
+
+def test_a_writer_makes_texts_fit() -> None:
+    assert _through(Outcome(1, 2, False, 3, "line\nbreak\x1b[2J \ud800" + 300 * "x")) == Outcome(
+        1, 2, False, 3, ("line break [2J  " + 300 * "x")[:200]
+    )
+    status = _through(Status("fog", "", "waiting", 600 * "y", {"broker": "a\tb" + 300 * "z"}))
+    assert status == Status("fog", "", "waiting", 500 * "y", {"broker": "a b" + 197 * "z"})
+
+
+def test_the_largest_frames_fit_their_limits() -> None:
+    chunk = Frame("t" * 40, "n" * 40, MAX_INTEGER, MAX_INTEGER, Chunk(bytes(32), 65535, bytes(messages.MAX_CHUNK_BYTES)))
+    assert len(pack(chunk)) <= messages.MAX_MESSAGE_BYTES
+    grant = Grant(bytes(32), bytes(messages.MAX_CHUNKS // 8))
+    assert _through(grant) == grant
+    many = tuple(Section(base, 1, 1, 1.0, b"") for base in range(messages.MAX_SECTIONS))
+    tally = {f"sum-{n}": (1.0, 1.0) for n in range(64)}
+    assert _through(Update(1, "lattice", 1, many, tally)) == Update(1, "lattice", 1, many, tally)
+    status = Status("fog", "", "x", "", {f"fact-{n}": n for n in range(256)})
+    assert _through(status) == status
+
+
+def _through(message: Message) -> Message:
+    return unpack(pack(Frame("task", "node", 1, 2, message))).message
