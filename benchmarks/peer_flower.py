@@ -439,7 +439,7 @@ def _inside(python: Path) -> int:
     """Run this program again in a network namespace whose loopback nobody else uses."""
     words = [word for word in sys.argv[1:] if word != "--make-venv"]
     words += ["--inside"] if "--flower-python" in " ".join(words) else ["--inside", "--flower-python", str(python)]
-    namespace = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+    namespace = ["unshare", "-rn", "--kill-child", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))}
     return subprocess.run([*namespace, sys.executable, str(Path(__file__)), *words], check=False, env=env).returncode
 

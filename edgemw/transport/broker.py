@@ -231,7 +231,10 @@ def _spawn(command: Sequence[str], log_file: IO[bytes]) -> subprocess.Popen[byte
 
     def hold() -> None:
         try:
-            process = subprocess.Popen([*tether, *command], stdin=subprocess.DEVNULL, stdout=log_file, stderr=log_file)
+            # A session of its own: Ctrl-C in the terminal is for the program that started us, not for the broker.
+            process = subprocess.Popen(
+                [*tether, *command], stdin=subprocess.DEVNULL, stdout=log_file, stderr=log_file, start_new_session=True
+            )
         except OSError as error:
             started.append(error)
             ready.set()

@@ -30,6 +30,7 @@ PARAMETERS = {
     "asker": "Name of whoever asked: a node, or a console.",
 }
 _PLAIN = re.compile(r"[A-Za-z$][\w$-]*\Z")
+_TRUTH = {"y", "n", "on", "off", "yes", "no", "true", "false", "null"}  # YAML 1.1 reads more into these than text
 _MQTT = "0.2.0"
 
 
@@ -116,7 +117,7 @@ def _message(kind: Kind) -> dict[str, Any]:
 
 
 def yaml_of(value: Any, indent: int = 0) -> str:
-    """Block-style YAML of plain values; every text is quoted as in JSON, which YAML reads the same."""
+    """Block-style YAML of plain values; texts (of 16-bit characters) are quoted as in JSON."""
     pad = " " * indent
     if isinstance(value, dict) and value:
         return "".join(f"{pad}{_key(key)}:{_nested(item, indent + 2)}" for key, item in value.items())
@@ -132,7 +133,7 @@ def _nested(value: Any, indent: int) -> str:
 
 
 def _key(key: str) -> str:
-    return key if _PLAIN.match(key) else json.dumps(key)
+    return key if _PLAIN.match(key) and key.lower() not in _TRUTH else json.dumps(key)
 
 
 def text() -> str:
