@@ -404,18 +404,22 @@ def _cell(value: object) -> str:
 def main() -> None:
     arguments = _arguments()
     with tempfile.TemporaryDirectory(prefix="peer-flower-") as name:
-        folder = Path(name)
-        python = _make_venv(folder) if arguments.make_venv else arguments.flower_python
         if not arguments.inside:
-            sys.exit(_inside(python))
-        data = folder / "digits.npz"
-        export = EXPORT.format(devices=DEVICES, alpha=ALPHA)
-        subprocess.run([str(python), "-c", export, str(data)], check=True, env=os.environ | {"PYTHONPATH": str(arguments.peer)})
-        report: dict[str, Any] = {"target": arguments.target, "devices": DEVICES, "machine": machine()}
-        report["flower"] = run_flower(python, arguments.peer, folder, arguments.rounds, arguments.target)
-        report["edgemw"] = run_edgemw(data, folder, arguments.rounds, arguments.target)
-    report["ratios"] = ratios(report["edgemw"], report["flower"])
+            sys.exit(_inside(_make_venv(Path(name)) if arguments.make_venv else arguments.flower_python))
+        report = compare(arguments, Path(name))
     print(table(report) if arguments.text else json.dumps(report, indent=1))
+
+
+def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Run both sides, one after the other."""
+    data = folder / "digits.npz"
+    export = [str(arguments.flower_python), "-c", EXPORT.format(devices=DEVICES, alpha=ALPHA), str(data)]
+    subprocess.run(export, check=True, env=os.environ | {"PYTHONPATH": str(arguments.peer), "PYTHONDONTWRITEBYTECODE": "1"})
+    report: dict[str, Any] = {"target": arguments.target, "devices": DEVICES, "machine": machine()}
+    report["flower"] = run_flower(arguments.flower_python, arguments.peer, folder, arguments.rounds, arguments.target)
+    report["edgemw"] = run_edgemw(data, folder, arguments.rounds, arguments.target)
+    report["ratios"] = ratios(report["edgemw"], report["flower"])
+    return report
 
 
 def _arguments() -> argparse.Namespace:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from edgemw.app.settings import Broker
 from edgemw.app.wiring import mqtt_settings
-from edgemw.core.errors import EdgeError, LinkError, WireError
+from edgemw.core.errors import LinkError, WireError
 from edgemw.transport.link import Down, Link, Received, Up
 from edgemw.transport.mqtt import MqttLink
 from edgemw.wire import topics
@@ -182,11 +182,3 @@ async def open_console(broker: Broker, net: str, env: Mapping[str, str]) -> Asyn
             yield console
         finally:
             listening.cancel()
-
-
-def single(error: BaseException) -> BaseException:
-    """The one error that an exception group is about: what edgemw raised on purpose before anything else."""
-    if not isinstance(error, BaseExceptionGroup):
-        return error
-    inner = [single(each) for each in error.exceptions]
-    return next((each for each in inner if isinstance(each, EdgeError)), inner[0])

@@ -11,14 +11,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from edgemw.app.console import Console, open_console, single
+from edgemw.app.console import Console, open_console
 from edgemw.app.deployment import NodeSpec, device_ids, expand
 from edgemw.app.processes import Processes
 from edgemw.app.report import Report, Round
 from edgemw.app.samples import deal_out
 from edgemw.app.settings import EMBEDDED, Broker, Deployment
-from edgemw.app.wiring import read_file
-from edgemw.core.bundle import read_bundle
+from edgemw.app.wiring import load_bundle
 from edgemw.core.errors import ConfigError, EdgeError
 from edgemw.transport.broker import start_broker
 from edgemw.wire.messages import RoundReport
@@ -54,7 +53,8 @@ def run_deployment(settings: Deployment, out: Path, env: Mapping[str, str], list
     """
     if settings.task.bundle is None:
         raise ConfigError("a deployment that is run to its end needs a bundle", key="task.bundle")
-    manifest = read_bundle(read_file(settings.task.bundle)).manifest
+    _, bundle = load_bundle(settings.task.bundle)
+    manifest = bundle.manifest
     devices = device_ids(settings)
     listener.line(f"preparing {settings.name} in {out}")
     paths = deal_out(settings.data, devices, out / "data") if settings.data is not None else {}
@@ -65,10 +65,7 @@ def run_deployment(settings: Deployment, out: Path, env: Mapping[str, str], list
             spec.path.write_text(spec.text)
         count = sum(spec.role == "device" for spec in specs)
         report = Report(settings.name, manifest.metrics[0] if manifest.metrics else "loss", count)
-        try:
-            asyncio.run(_Run(settings, specs, out, env, listener, report).run(broker))
-        except BaseExceptionGroup as group:
-            raise single(group) from None
+        asyncio.run(_Run(settings, specs, out, env, listener, report).run(broker))
     return report
 
 

@@ -115,8 +115,8 @@ def run_fog(settings: FogFile, env: Mapping[str, str]) -> None:
         def attach(shell: Shell) -> None:
             role.attach(shell)
             if settings.is_top and settings.task.bundle is not None:
-                data = read_file(settings.task.bundle)
-                role.give_bundle(read_bundle(data).manifest.name, data)
+                data, bundle = load_bundle(settings.task.bundle)
+                role.give_bundle(bundle.manifest.name, data)
 
         node.run(role, attach)
 
@@ -124,7 +124,14 @@ def run_fog(settings: FogFile, env: Mapping[str, str]) -> None:
 def fog_options(settings: FogFile) -> WindowOptions | TopOptions:
     """The options of a fog node's machines."""
     w = settings.window
-    window = WindowOptions(0 if w.k == "all" else w.k, float(w.deadline), w.quorum, w.max_staleness, w.children)
+    window = WindowOptions(
+        k=0 if w.k == "all" else w.k,
+        deadline_s=float(w.deadline),
+        quorum=w.quorum,
+        max_staleness=w.max_staleness,
+        children=w.children,
+        max_children=settings.limits.max_children,
+    )
     if not settings.is_top:
         return window
     s, plan = settings.server, settings.plan
@@ -166,12 +173,15 @@ def _torch_oracle(manifest: Manifest) -> Oracle:
     return TorchOracle(manifest, load_task(manifest.python))
 
 
-def read_file(path: Path) -> bytes:
-    """The bytes of a bundle file. Raises BundleError when it cannot be read."""
+def load_bundle(path: Path) -> tuple[bytes, Bundle]:
+    """A bundle file: its bytes, and what is in it. Raises BundleError, with the path, when it cannot be read or used."""
     try:
-        return path.read_bytes()
+        data = path.read_bytes()
+        return data, read_bundle(data)
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror}") from error
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from error
 
 
 @dataclass(slots=True)

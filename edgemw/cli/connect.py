@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from edgemw.app.console import Console, open_console, single
+from edgemw.app.console import Console, open_console
 from edgemw.app.settings import EMBEDDED, SCHEMAS, Broker, Deployment, kind_of, load_file, read_text
 from edgemw.core.errors import ConfigError
 
@@ -56,7 +56,4 @@ def with_console(args: argparse.Namespace, work: Callable[[Console], Coroutine[N
         async with open_console(broker, net, os.environ) as console:
             return await work(console)
 
-    try:
-        return asyncio.run(run())
-    except BaseExceptionGroup as group:
-        raise single(group) from None
+    return asyncio.run(run())

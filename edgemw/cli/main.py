@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from edgemw import __version__
-from edgemw.core.errors import EdgeError
+from edgemw.core.errors import EdgeError, single
 
 COMMANDS = ("up", "check", "status", "doctor", "device", "fog", "compile", "task", "predict", "config")
 _EXAMPLES = """examples:
@@ -41,14 +41,17 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser(given[:1] if given and given[0] in COMMANDS else COMMANDS).parse_args(given)
     try:
         return int(args.run(args))
-    except EdgeError as error:
-        print(f"edgemw: {error}", file=sys.stderr)
-        return error.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except (EdgeError, BaseExceptionGroup) as raised:
+        error = single(raised)
+        if not isinstance(error, EdgeError):
+            raise
+        print(f"edgemw: {error}", file=sys.stderr)
+        return error.exit_code
 
 
 if __name__ == "__main__":

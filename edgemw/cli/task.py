@@ -7,9 +7,8 @@ import json
 from pathlib import Path
 
 from edgemw.app.console import Console
-from edgemw.app.wiring import read_file
+from edgemw.app.wiring import load_bundle
 from edgemw.cli.connect import add_connection_flags, with_console
-from edgemw.core.bundle import read_bundle
 from edgemw.core.errors import EdgeError
 from edgemw.wire.messages import ReleaseManifest
 
@@ -51,8 +50,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run_publish(args: argparse.Namespace) -> int:
     """Publish and wait until the top has made a release of it."""
-    data = read_file(args.bundle)
-    task = read_bundle(data).manifest.name
+    data, bundle = load_bundle(args.bundle)
+    task = bundle.manifest.name
 
     async def work(console: Console) -> tuple[str, ReleaseManifest | None]:
         await console.settled()
@@ -79,7 +78,7 @@ def run_publish(args: argparse.Namespace) -> int:
 
 def run_show(args: argparse.Namespace) -> int:
     """Verify the bundle and print what it says."""
-    bundle = read_bundle(read_file(args.bundle))
+    _, bundle = load_bundle(args.bundle)
     m = bundle.manifest
     facts = {
         "task": m.name,

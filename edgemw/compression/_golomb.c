@@ -211,7 +211,7 @@ static Writer writer_at(uint8_t *bits, uint64_t at) {
 static inline void put(Writer *to, uint64_t bits, unsigned width) { /* width is 0 to 32 */
     unsigned room = 64 - to->used; /* at least 1 */
     if (width < room) {
-        to->held |= bits << (room - width);
+        to->held |= bits << 1 << (room - width - 1);
         to->used += width;
         return;
     }
@@ -392,8 +392,10 @@ static int open_readers(PyObject *parts, Py_ssize_t number, uint64_t size, Reade
         Py_buffer data;
         long long count;
         PyObject *part = PySequence_GetItem(parts, i);
-        int sound = part && PyArg_ParseTuple(part, "y*L:merge", &data, &count);
-        Py_XDECREF(part);
+        if (!part) return -1;
+        if (!PyTuple_Check(part)) PyErr_SetString(PyExc_TypeError, "expected tuples of data and count");
+        int sound = PyTuple_Check(part) && PyArg_ParseTuple(part, "y*L:merge", &data, &count);
+        Py_DECREF(part);
         if (!sound) return -1;
         const char *refusal = open_reader(&readers[i], &data, count, size);
         PyBuffer_Release(&data);

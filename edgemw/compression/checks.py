@@ -27,7 +27,7 @@ Bound = npt.NDArray[np.float64]
 
 _LARGEST = float(np.finfo(np.float32).max)
 _SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
-_MUTATIONS = 25
+_MUTATIONS = 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,3 +94,11 @@ class CodecError(EdgeError):
 
 class StorageError(EdgeError):
     """A state directory is unusable."""
+
+
+def single(error: BaseException) -> BaseException:
+    """The one error that an exception group is about: what edgemw raised on purpose before anything else."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    inner = [single(each) for each in error.exceptions]
+    return next((each for each in inner if isinstance(each, EdgeError)), inner[0])

@@ -10,12 +10,14 @@ from edgemw.compression.table import codec_named
 from edgemw.core.errors import WireError
 from edgemw.core.events import Fact
 from edgemw.core.ids import Place, UpdateId
-from edgemw.fog.events import Action, FogMemory, SaveUpdate, Settled
+from edgemw.fog.events import Action, FogMemory, SaveOutcomes, SaveUpdate, Settled
 from edgemw.fog.ledger import Ledger
 from edgemw.fog.window import Window, WindowOptions
 from edgemw.wire import topics
 from edgemw.wire.messages import Ack, Frame, Outcome, Presence, ReleaseManifest, Update
 from edgemw.wire.traffic import Send
+
+OTHER_RUN = "another training run"
 
 
 class Collector:
@@ -32,14 +34,17 @@ class Collector:
         self._taken_at: float | None = None
         self._steps: dict[int, float] = {}  # of the releases that are still trained from
 
-    def begin(self, manifest: ReleaseManifest, now: float) -> None:
-        """A release is out in this domain."""
+    def begin(self, manifest: ReleaseManifest, now: float) -> list[Action]:
+        """A release is out in this domain; what waits for another training run is returned."""
         if self._release is None or self._release.run != manifest.run:
             self._steps.clear()
         self._release = manifest
         self._steps[manifest.number] = manifest.step
         self._steps = {base: step for base, step in self._steps.items() if manifest.number - base <= self._options.max_staleness}
         self.window.begin(manifest.number, now)
+        settled = Settled(False, manifest.number, OTHER_RUN)
+        outcomes = tuple((update, settled) for update in self.window.drop(manifest.run))
+        return [SaveOutcomes(outcomes), *self.settle(outcomes)] if outcomes else []
 
     def on_presence(self, frame: Frame, message: Presence) -> None:
         """A child came or went."""
@@ -58,7 +63,8 @@ class Collector:
             duplicate = Fact("duplicate", {"node": frame.node})
             outcome = self.ledger.outcome(frame.id)
             return [duplicate, self._ack(frame.id), *([self._outcome(frame.id, outcome)] if outcome else [])]
-        reason = self._refusal(update, self._release)
+        crowded = self.window.full and not self.window.knows(frame.node)
+        reason = "too many children" if crowded else self._refusal(update, self._release)
         if reason:
             refused = Fact("update_refused", {"node": frame.node, "reason": reason, "weight": _weight(update)})
             return [self._outcome(frame.id, Settled(False, self._release.number, reason)), refused]
@@ -79,13 +85,15 @@ class Collector:
 
     def _refusal(self, update: Update, release: ReleaseManifest) -> str:
         if update.run != release.run:
-            return "another training run"
+            return OTHER_RUN
         if not update.sections:
             return ""
         size = release.theta.size // 4
         if update.codec != release.codec or update.size != size:
             return f"{update.codec}[{update.size}] where {release.codec}[{size}] was asked for"
-        oldest = min(section.base for section in update.sections)
+        oldest, newest = update.sections[0].base, update.sections[-1].base
+        if newest > release.number:
+            return f"trained from release {newest}, which is not out yet"
         if release.number - oldest > self._options.max_staleness:
             return f"stale: trained from release {oldest}, now {release.number}"
         try:

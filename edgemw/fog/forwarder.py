@@ -122,7 +122,7 @@ class Forwarder:
         manifest = self._release
         if manifest is not None and blob.digest == manifest.theta.digest:
             self._announced = manifest.number
-            self._collector.begin(manifest, now)
+            actions += self._collector.begin(manifest, now)
             actions += [*self._announcer.release(manifest, data), Fact("release", {"release": manifest.number})]
         return actions
 

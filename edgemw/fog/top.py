@@ -188,9 +188,9 @@ class Top:
 
     def _begin(self, released: Released, now: float) -> list[Action]:
         self._released = released
-        self._collector.begin(released.manifest, now)
+        returned = self._collector.begin(released.manifest, now)
         values: dict[str, int | float | str] = {"release": released.manifest.number, "step": released.manifest.step}
-        return [*self._announcer.release(released.manifest, _bytes(released.theta)), Fact("release", values)]
+        return [*returned, *self._announcer.release(released.manifest, _bytes(released.theta)), Fact("release", values)]
 
     # -- rounds
 

@@ -29,7 +29,8 @@ class WindowOptions:
         deadline_s: seconds after the release (or the last close) from which the quorum is enough.
         quorum: least updates at the deadline.
         max_staleness: releases that an update may be behind.
-        children: how many children are expected to appear; 0 is unknown.
+        children: how many children are expected to appear; 0 is unknown. They are waited for until the first deadline.
+        max_children: how many children are taken at all.
     """
 
     k: int = 0
@@ -37,6 +38,7 @@ class WindowOptions:
     quorum: int = 1
     max_staleness: int = 4
     children: int = 0
+    max_children: int = 1000
 
 
 class Window:
@@ -49,6 +51,7 @@ class Window:
         self._answered: dict[str, int] = {}
         self._release = -1
         self._deadline = float("inf")
+        self._expected = options.children
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -70,6 +73,15 @@ class Window:
         return tuple(sorted(child for child in here if self._answered.get(child, -1) < self._release))
 
     @property
+    def full(self) -> bool:
+        """Whether no further child is taken."""
+        return len(self._children) >= self._options.max_children
+
+    def knows(self, child: str) -> bool:
+        """Whether the child has been seen."""
+        return child in self._children
+
+    @property
     def present(self) -> int:
         """How many children are there."""
         return sum(present for present, _ in self._children.values())
@@ -77,6 +89,8 @@ class Window:
     def presence(self, child: str, boot: int, message: Presence) -> None:
         """Note a birth or a will; the will of an earlier life is ignored."""
         known = self._children.get(child)
+        if known is None and self.full:
+            return
         if known is None or boot >= known[1]:
             self._children[child] = (message.state == "online", boot)
 
@@ -103,13 +117,22 @@ class Window:
             return count >= self._options.quorum
         if self._options.k:
             return count >= self._options.k
-        unseen = self._options.children - len(self._children)
+        unseen = self._expected - len(self._children)
         return unseen <= 0 and not self.late and count >= self._options.quorum
+
+    def drop(self, run: int) -> list[UpdateId]:
+        """Forget updates of any other training run; gives their identities."""
+        foreign = [key for key, frame in self._frames.items() if isinstance(frame.message, Update) and frame.message.run != run]
+        for key in foreign:
+            del self._frames[key]
+        return foreign
 
     def close(self, now: float) -> list[Frame]:
         """Empty the window and give its updates."""
         frames = list(self._frames.values())
         self._frames.clear()
+        if now >= self._deadline:
+            self._expected = 0  # whoever has not appeared by now is not waited for again
         self._deadline = now + self._options.deadline_s
         return frames
 

@@ -13,6 +13,8 @@ from edgemw.core.errors import DataError
 
 Array = npt.NDArray[Any]
 
+_LARGEST = {"float32": np.float64(np.finfo(np.float32).max), "int64": np.nextafter(2.0**63, 0)}
+
 
 @dataclass(frozen=True, slots=True)
 class Samples:
@@ -41,12 +43,12 @@ def fit(samples: Samples, manifest: Manifest) -> Samples:
     """The samples in the dtypes of the task, contiguous.
 
     Raises:
-        DataError: shape, dtype or labels do not fit the task, or a value is NaN or infinite.
+        DataError: shape, dtype or labels do not fit the task, or a value is NaN, infinite or beyond the task's dtype.
     """
-    if len(samples.x) != len(samples.y):
-        raise DataError(f"{len(samples.x)} inputs but {len(samples.y)} targets")
     x = _cast(samples.x, manifest.input, "inputs")
     y = _cast(samples.y, manifest.target, "targets")
+    if len(x) != len(y):
+        raise DataError(f"{len(x)} inputs but {len(y)} targets")
     if manifest.classes is not None and len(y) and not (y.min() >= 0 and y.max() < manifest.classes):
         raise DataError(f"labels run from {y.min()} to {y.max()}, the task has classes 0 to {manifest.classes - 1}")
     return Samples(x, y)
@@ -60,14 +62,23 @@ def fit_dataset(dataset: Dataset, manifest: Manifest) -> Dataset:
 
 
 def _cast(array: Array, spec: Spec, what: str) -> Array:
+    if array.ndim == 0:
+        raise DataError(f"{what} are one value, not one per sample")
     if array.shape[1:] != spec.shape:
         raise DataError(f"{what} have shape {array.shape[1:]} per sample, the task takes {spec.shape}")
     if array.dtype.kind not in "fiub":
         raise DataError(f"{what} are of dtype {array.dtype}, the task takes {spec.dtype}")
     if array.dtype.kind == "f":
-        bad: Array = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
-        if bad.size:
-            raise DataError(f"{bad.size} of {len(array)} {what} hold NaN or infinite values, first in row {bad[0]}")
-        if spec.dtype == "int64" and (array != np.floor(array)).any():
-            raise DataError(f"{what} hold fractions, the task takes integers")
+        _refuse_rows(array, ~np.isfinite(array), f"{what} hold NaN or infinite values")
+        if spec.dtype == "int64":
+            _refuse_rows(array, array != np.floor(array), f"{what} hold fractions, the task takes integers")
+        _refuse_rows(array, np.abs(array) > _LARGEST[spec.dtype], f"{what} are beyond {spec.dtype}")
+    elif array.dtype == np.uint64 and spec.dtype == "int64":
+        _refuse_rows(array, array > np.iinfo(np.int64).max, f"{what} are beyond int64")
     return np.ascontiguousarray(array, dtype=spec.dtype)
+
+
+def _refuse_rows(array: Array, wrong: npt.NDArray[np.bool_], complaint: str) -> None:
+    rows = np.flatnonzero(wrong.any(axis=tuple(range(1, wrong.ndim))))
+    if rows.size:
+        raise DataError(f"{rows.size} of {len(array)} {complaint}, first in row {rows[0]}")

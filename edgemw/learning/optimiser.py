@@ -1,7 +1,10 @@
 """Local optimisers on the vector, in place: `step(theta, grad)` changes theta and allocates nothing.
 
-FedProx enters as the implicit proximal step, stable for every mu:  theta <- (theta + lr mu anchor) / (1 + lr mu)
-after the gradient step (Li et al., arXiv:1812.06127, equation 2; the proximal map of mu/2 |theta - anchor|^2).
+FedProx enters as the implicit proximal step after the gradient step, stable for every mu:
+
+    theta <- (theta + lr mu anchor) / (1 + lr mu)  =  theta + lr mu / (1 + lr mu) (anchor - theta)
+
+Source: Li et al., arXiv:1812.06127, equation 2; the proximal map of mu/2 |theta - anchor|^2.
 """
 
 from __future__ import annotations
@@ -75,6 +78,24 @@ class Adam:
         if self._plan.weight_decay:
             theta *= np.float32(1 - self._plan.lr * self._plan.weight_decay)
         theta -= scratch
+
+
+class Pull:
+    """FedProx's proximal step towards the anchor, in place; see the module."""
+
+    def __init__(self, plan: Plan, anchor: Vector) -> None:
+        strength = plan.lr * plan.prox_mu
+        self._share = np.float32(1 / (1 + 1 / strength)) if strength else np.float32(0)  # in this form inf gives 1
+        self._anchor = anchor
+        self._scratch = np.empty_like(anchor) if strength else None
+
+    def step(self, theta: Vector) -> None:
+        """One step; nothing without prox_mu."""
+        if self._scratch is None:
+            return
+        np.subtract(self._anchor, theta, out=self._scratch)
+        self._scratch *= self._share
+        theta += self._scratch
 
 
 OPTIMISERS: dict[str, Callable[[Plan, int], Optimiser]] = {"sgd": Sgd, "adam": Adam}

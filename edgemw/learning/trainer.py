@@ -5,20 +5,23 @@ Everything random comes from the seed given, so the same call gives the same byt
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from edgemw.core.bundle import Manifest, Vector
 from edgemw.core.errors import DataError
 from edgemw.core.plan import Plan, Tally
 from edgemw.learning.dataset import Samples
 from edgemw.learning.metrics import metric_named
-from edgemw.learning.optimiser import optimiser
+from edgemw.learning.optimiser import Pull, optimiser
 from edgemw.learning.oracle import Oracle, Predict
 
 EVALUATION_BATCH = 256
+
+Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +53,18 @@ def train(oracle: Oracle, theta: Vector, samples: Samples, plan: Plan, seed: int
         stopped: asked before every step; True ends training early and counts what was done.
 
     Raises:
-        DataError: a loss or gradient is not finite.
+        DataError: there are no samples, or a loss or gradient is not finite.
     """
+    if len(samples) == 0:
+        raise DataError("no samples to train on")
     manifest = oracle.manifest
     current = theta.copy()
     optimise = optimiser(plan, theta.size)
+    pull = Pull(plan, theta)
     running = _buffer_rows(manifest)
     rng = np.random.Generator(np.random.Philox(seed))
     total, steps = 0.0, 0
-    for rows in batches(len(samples), plan, rng):
+    for rows in batches(len(samples), plan, rng):  # a plan from the network may be long: nothing is made ahead
         if stopped():
             break
         batch = samples.take(rows)
@@ -68,24 +74,24 @@ def train(oracle: Oracle, theta: Vector, samples: Samples, plan: Plan, seed: int
         if not (np.isfinite(step.loss) and np.isfinite(norm)):
             raise DataError(f"loss or gradient is not finite after {steps} steps: the learning rate may be too large")
         if plan.clip and norm > plan.clip:
-            grad = grad * np.float32(plan.clip / norm)
+            grad *= np.float32(plan.clip / norm)
         optimise.step(current, grad)
-        _pull(current, theta, plan)
+        pull.step(current)
         if step.buffers is not None:
             current[running] = step.buffers
         total, steps = total + step.loss, steps + 1
     return Trained(current - theta, len(samples), total / max(steps, 1), steps)
 
 
-def batches(count: int, plan: Plan, rng: np.random.Generator) -> list[np.ndarray[tuple[int], np.dtype[np.int64]]]:
-    """Row numbers of every batch of the plan, in order; each epoch visits every row once."""
+def batches(count: int, plan: Plan, rng: np.random.Generator) -> Iterator[Rows]:
+    """Row numbers of every batch of the plan, in order; each epoch visits every one of `count` > 0 rows once."""
     per_epoch = -(-count // plan.batch_size)
-    steps = plan.steps or plan.epochs * per_epoch
-    plans: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = []
-    while len(plans) < steps:
+    left = plan.steps or plan.epochs * per_epoch
+    while left > 0:
         order = rng.permutation(count)
-        plans += [order[start : start + plan.batch_size] for start in range(0, count, plan.batch_size)]
-    return plans[:steps]
+        for start in range(0, min(left, per_epoch) * plan.batch_size, plan.batch_size):
+            yield order[start : start + plan.batch_size]
+        left -= per_epoch
 
 
 def evaluate(predict: Predict, manifest: Manifest, samples: Samples) -> Tally:
@@ -100,13 +106,6 @@ def evaluate(predict: Predict, manifest: Manifest, samples: Samples) -> Tally:
     return {name: value for name, value in sums.items() if value[1] > 0}
 
 
-def _pull(current: Vector, anchor: Vector, plan: Plan) -> None:
-    if plan.prox_mu:
-        pull = np.float32(plan.lr * plan.prox_mu)
-        current += pull * anchor
-        current /= 1 + pull
-
-
-def _buffer_rows(manifest: Manifest) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _buffer_rows(manifest: Manifest) -> Rows:
     ranges = [np.arange(slot.offset, slot.offset + slot.size) for slot in manifest.buffers]
     return np.concatenate(ranges) if ranges else np.empty(0, np.int64)

@@ -63,19 +63,24 @@ class Database:
             raise StorageError(f"{self.path}: {error}; {hint}") from error
 
     def execute(self, sql: str, *values: object) -> list[tuple[object, ...]]:
-        """Run one statement and give its rows."""
-        return self._db.execute(sql, values).fetchall()
+        """Run one statement and give its rows. Raises StorageError when the disk is full or the file is damaged."""
+        try:
+            return self._db.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            hint = "what was saved before is kept; free some space or look at the disk"
+            raise StorageError(f"{self.path}: {error}; {hint}") from error
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All statements inside, or none."""
-        self._db.execute("BEGIN IMMEDIATE")
+        self.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
 
     def next_boot(self, now_s: float) -> int:
         """The number of a new life: larger than every earlier one, and, by the clock, than those of a lost folder."""

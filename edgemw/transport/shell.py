@@ -23,7 +23,8 @@ from edgemw.wire.messages import Frame, Presence, Status, StatusRequest, pack
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, PublishBlob, Published, Retire, Send, Upload
 
 REFRESH_S = 10.0
-GRACE_S = 20.0
+MAX_QUEUE = 1000
+MAX_NEIGHBOURS = 100_000
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,8 @@ class Shell:
         self._doors, self._role = doors, role
         self._machines: dict[str, Machine] = {}
         self._events: asyncio.Queue[tuple[str | None, Any]] = asyncio.Queue()
+        self._room = asyncio.Event()  # set while the queue is short enough to read on
+        self._room.set()
         self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
         self._wanted: dict[bytes, set[str]] = {}
         self._presence: dict[str, Arrived] = {}  # the last word about each neighbour, for machines that are made later
@@ -123,6 +126,8 @@ class Shell:
     def post(self, task: str | None, event: Any) -> None:
         """Put an event into the queue; from the loop's thread. None is for every machine."""
         self._events.put_nowait((task, event))
+        if self._events.qsize() >= MAX_QUEUE:
+            self._room.clear()
 
     async def run(self) -> None:
         """Serve until every machine has finished after a Stop."""
@@ -164,6 +169,7 @@ class Shell:
                     self.post(None, LinkDown(reason))
                 case Received(topic=topic, payload=payload) if self._is_for_us(topic):
                     await self.channel.receive(topic, payload)
+                    await self._room.wait()
 
     def _is_for_us(self, topic: str) -> bool:
         """Some brokers deliver retained messages that nobody here has asked for."""
@@ -181,7 +187,8 @@ class Shell:
             case Arrived(topic=topic, frame=Frame(message=StatusRequest())):
                 self._spawn(self._answer(topic))
             case Arrived(frame=Frame(task="", node=node)):
-                self._presence[node] = event
+                if node in self._presence or len(self._presence) < MAX_NEIGHBOURS:
+                    self._presence[node] = event
                 self.post(None, event)
             case Arrived(frame=frame):
                 self._machine(frame.task)
@@ -195,15 +202,27 @@ class Shell:
     async def _decide(self) -> None:
         while True:
             task, event = await self._events.get()
+            if self._events.qsize() < MAX_QUEUE:
+                self._room.set()
             for name in [task] if task is not None else list(self._machines):
-                machine = self._machines.get(name)
-                if machine is not None:
-                    for action in machine.handle(event, self._doors.clock()):
+                if name in self._machines:
+                    for action in self._handle(self._machines[name], event):
                         self._act(name, action)
             if isinstance(event, Stop) and not self._machines:
                 return
             if self._finished and self._finished >= set(self._machines):
                 return
+
+    def _handle(self, machine: Machine, event: Any) -> Iterable[Any]:
+        """What a machine makes of an event. Nothing that a peer sends may end this node, whatever we overlooked."""
+        try:
+            return machine.handle(event, self._doors.clock())
+        except Exception:
+            if not isinstance(event, Arrived | Fetched):
+                raise
+            self.channel.refused["internal"] += 1
+            log.exception("%s could not be taken; it is dropped", type(event).__name__)
+            return []
 
     def _machine(self, task: str) -> None:
         if task not in self._machines:

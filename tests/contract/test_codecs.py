@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -22,7 +24,7 @@ from tests.unit.test_golomb import GOLOMBS
 
 LARGEST = float(np.finfo(np.float32).max)
 ROUNDING = 2.0**-23  # twice the relative error of one float32 operation
-STEPS = [0.0, 1.0, 0.3, 1e-45, 1e-40, 1e-3, 50.0, 1e37, LARGEST]
+STEPS = [0.0, 1.0, 0.3, 1e-45, 1e37, LARGEST]
 
 
 def lattice_error(vector: Vector, step: float) -> Bound:
@@ -57,7 +59,7 @@ def test_every_codec_in_the_table_is_under_contract() -> None:
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("kind", CODEC_KINDS)
-@pytest.mark.parametrize("size", [1, 2, 7, 8, 65, 1000])
+@pytest.mark.parametrize("size", [1, 7, 8, 65, 600])
 def test_contract(kind: str, check: Callable[[Case], None], size: int) -> None:
     make, promise = CODEC_KINDS[kind]
     vectors = sample_vectors(np.random.default_rng(size), size)
@@ -103,6 +105,35 @@ def test_sums_of_hostile_payloads_still_merge(kind: str) -> None:
         payload = codec.merge([payload, payload], 3)
         assert np.isfinite(codec.decode(payload, 3)).all()
         codec.check(payload, 3)
+
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+GOLDEN_KINDS = {
+    "codec_lattice.json": ["lattice-"],
+    "codec_dense.json": ["dense-float32"],
+    "codec_dense_float16.json": ["dense-float16"],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [(n, k) for n, starts in GOLDEN_KINDS.items() for k in CODEC_KINDS if k.startswith(tuple(starts))]
+)
+def test_the_format_is_still_the_one_that_was_written_down(name: str, kind: str) -> None:
+    codec = CODEC_KINDS[kind][0]()
+    for case in json.loads((GOLDEN / name).read_text()):
+        vectors = [_vector(case["size"], values) for values in case["vectors"]]
+        payloads = [bytes.fromhex(payload) for payload in case["payloads"]]
+        assert [codec.encode(vector, case["step"]) for vector in vectors] == payloads, case["name"]
+        assert codec.merge(payloads, case["size"]).hex() == case["merged"], case["name"]
+        decoded = codec.decode(bytes.fromhex(case["merged"]), case["size"])
+        assert np.array_equal(decoded, _vector(case["size"], case["decoded"])), case["name"]
+
+
+def _vector(size: int, values: dict[str, float]) -> Vector:
+    vector = np.zeros(size, np.float32)
+    for place, value in values.items():
+        vector[int(place)] = value
+    return vector
 
 
 def test_unknown_names_and_dtypes_are_refused() -> None:

@@ -32,12 +32,13 @@ FACTS = {
 
 
 @pytest.fixture(scope="module")
-def run(has_mosquitto: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     """A short run of the quickstart: its folder, and the lines that it printed."""
     out = tmp_path_factory.mktemp("quickstart")
     changes = ("--set", f"task.rounds={ROUNDS}", "--set", "telemetry.http=127.0.0.1:0")
     done = edgemw("up", EXAMPLES / "quickstart/edgemw.toml", *changes, "--json", "--out", out, timeout_s=240.0)
     assert done.returncode == 0, done.stderr
+    assert "broker: mosquitto" in done.stderr
     return out, [json.loads(line) for line in done.stdout.splitlines()]
 
 

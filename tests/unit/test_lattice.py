@@ -1,0 +1,111 @@
+"""The lattice: rounding, range, steps, and the header."""
+
+from __future__ import annotations
+
+import struct
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from edgemw.compression.lattice import Lattice, next_step
+from edgemw.core.bundle import Vector
+from edgemw.core.errors import CodecError, WireError
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+def vector(*values: float) -> Vector:
+    return np.array(values, np.float32)
+
+
+def symbols(codec: Lattice, payload: bytes, size: int) -> list[float]:
+    return [float(value) / codec.check(payload, size) for value in codec.decode(payload, size)]
+
+
+def test_halves_round_away_from_zero() -> None:
+    below = np.nextafter(np.float32(0.5), np.float32(0))
+    payload = Lattice().encode(vector(0.5, -0.5, below, -below, 1.5, -2.5, 1.4), 1.0)
+    assert symbols(Lattice(), payload, 7) == [1, -1, 0, 0, 2, -3, 1]
+
+
+@hypothesis.given(value=st.floats(-126, 126, width=32), step=st.floats(2.0**-100, 2.0**100, width=32), half=st.integers(0, 126))
+def test_rounding_is_exact_for_every_float(value: float, step: float, half: int) -> None:
+    """Against rational arithmetic, also next to the boundaries."""
+    near_boundary = np.float32((half + 0.5) * step)
+    for p in (np.float32(value * step), near_boundary, np.nextafter(near_boundary, np.float32(0))):
+        ratio = float(p).as_integer_ratio()
+        step_ratio = step.as_integer_ratio()
+        doubled = 2 * abs(ratio[0]) * step_ratio[1] // (ratio[1] * step_ratio[0])
+        expected = min((doubled + 1) // 2, 127) * (1 if p > 0 else -1)
+        decoded = Lattice().decode(Lattice().encode(np.array([p], np.float32), step), 1)
+        assert decoded[0] == np.float32(expected * step)
+
+
+def test_what_exceeds_127_steps_stays_out() -> None:
+    assert symbols(Lattice(), Lattice().encode(vector(1e6, -1e6, 127.4), 1.0), 3) == [127, -127, 127]
+
+
+@pytest.mark.parametrize("step", [1e37, 2.2e38, LARGEST])
+def test_encoding_never_rounds_beyond_float32(step: float) -> None:
+    decoded = Lattice().decode(Lattice().encode(vector(LARGEST, -LARGEST), step), 2)
+    assert np.isfinite(decoded).all()
+    assert decoded[0] > 0 > decoded[1]
+
+
+@pytest.mark.parametrize("step", [-1.0, float("nan"), float("inf"), 1e39, -1e-45])
+def test_a_bad_step_is_our_mistake(step: float) -> None:
+    with pytest.raises(CodecError, match="step"):
+        Lattice().encode(vector(1), step)
+
+
+def test_without_a_step_nothing_is_sent() -> None:
+    payload = Lattice().encode(vector(1, 2, 3), 0.0)
+    assert payload == bytes(8)
+    assert Lattice().decode(payload, 3).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        (struct.pack("<fI", -1.0, 0), "step"),
+        (struct.pack("<fI", -0.0, 0), "step"),
+        (struct.pack("<fI", float("nan"), 0), "step"),
+        (struct.pack("<fI", float("inf"), 0), "step"),
+        (struct.pack("<fI", 0.0, 1) + b"\xe0", "step"),
+        (struct.pack("<fI", 1.0, 4) + b"\xff" * 9, "count"),
+        (struct.pack("<fI", 1.0, (1 << 32) - 1), "count"),
+        (b"1234567", "truncated"),
+        (b"", "truncated"),
+    ],
+)
+def test_headers_that_no_encoder_writes(header: bytes, reason: str) -> None:
+    for read in (Lattice().check, Lattice().decode, lambda data, size: Lattice().merge([data], size)):
+        with pytest.raises(WireError) as refused:
+            read(header, 3)
+        assert refused.value.reason == reason
+
+
+def test_next_step_is_kappa_times_the_root_mean_square() -> None:
+    assert next_step(4.0, energy=2 * 100 * 0.25, count=2, size=100) == 2.0
+
+
+@pytest.mark.parametrize("energy", [0.0, 1e-320, 1e77, 1.7e308])
+def test_next_step_is_always_one_that_can_be_encoded(energy: float) -> None:
+    step = next_step(4.0, energy, count=1, size=10)
+    assert 0 <= step <= LARGEST
+    assert step == float(np.float32(step))
+    assert Lattice().check(Lattice().encode(vector(1.0, -2.0), step), 2) == step
+
+
+def test_merging_cancels_to_nothing() -> None:
+    plus, minus = Lattice().encode(vector(3, 0, -5), 1.0), Lattice().encode(vector(-3, 0, 5), 1.0)
+    assert Lattice().merge([plus, minus], 3) == Lattice().encode(vector(0, 0, 0), 1.0)
+
+
+def test_a_product_beyond_float32_ends_at_its_largest() -> None:
+    payload = Lattice().encode(vector(LARGEST), 1e37)
+    for _ in range(5):
+        payload = Lattice().merge([payload, payload], 1)
+    assert Lattice().decode(payload, 1).tolist() == [LARGEST]
