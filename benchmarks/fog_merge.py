@@ -9,7 +9,8 @@ Every variant goes from payload bytes to payload bytes and must give the same in
                   average is encoded on step / N, so that nothing is lost and both sides write the same symbols. The reader and
                   writer of symbols are those of the name; the averaging is numpy, into one accumulator made beforehand.
 
-The variants take turns, so that whatever else the machine does falls on all of them; figures are medians. One thread.
+Everything runs in one thread and is timed by the processor time of that thread, kernel included. The variants take turns, so
+that whatever else the machine does to caches and clocks falls on all of them; figures are medians.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def merging(payloads: list[bytes], size: int, repeats: int) -> dict[str, object]
         for baseline in medians
         if merge.startswith("merge") and baseline.startswith("baseline")
     }
-    return {"milliseconds": {name: round(value, 2) for name, value in medians.items()}, "ratios": ratios}
+    return {"cpu_ms": {name: round(value, 2) for name, value in medians.items()}, "ratios": ratios}
 
 
 def average(codec: Lattice, payloads: list[bytes], total: Vector) -> bytes:
@@ -112,7 +113,7 @@ def same(codec: Lattice, payloads: list[bytes], size: int) -> None:
 
 
 def throughput(vector: Vector, repeats: int) -> dict[str, object]:
-    """MB of dense float32 per second."""
+    """MB of dense float32 per second of processor time."""
     variants: dict[str, Callable[[], object]] = {}
     for name, golomb in implementations().items():
         codec = Lattice(golomb)
@@ -124,14 +125,14 @@ def throughput(vector: Vector, repeats: int) -> dict[str, object]:
 
 
 def interleaved(variants: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each variant; the first two turns only warm up."""
+    """Median seconds of processor time of each variant; the first two turns only warm up."""
     spent: dict[str, list[float]] = {name: [] for name in variants}
     for turn in range(repeats + 2):
         for name, run in variants.items():
-            start = time.perf_counter()
+            start = time.thread_time()
             run()
             if turn >= 2:
-                spent[name].append(time.perf_counter() - start)
+                spent[name].append(time.thread_time() - start)
     return {name: statistics.median(values) for name, values in spent.items()}
 
 

@@ -59,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _data_overrides(data: Path | None) -> Iterator[str]:
     if data is not None:
-        yield 'data.source=""'
-        yield f"data.path={json.dumps(str(data.absolute()))}"
+        yield "data.source="
+        yield f"data.path={data.absolute()}"
 
 
 def _json_listener() -> Listener:

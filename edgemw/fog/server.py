@@ -4,7 +4,7 @@ mean  = sum_b s(tau_b) decode(section_b) / sum_b s(tau_b) weight_b       tau_b =
 average   theta += lr mean                                               FedAvg, arXiv:1602.05629, algorithm 1
 momentum  m <- beta m + mean ; theta += lr m                             FedAvgM, arXiv:1909.06335, section 4.3
 adam      m <- b1 m + (1 - b1) mean ; v <- b2 v + (1 - b2) mean^2 ;
-          theta += lr m / (sqrt(v) + tau)                                FedAdam, arXiv:2003.00295, algorithm 2
+          theta += lr m / (sqrt(v) + tau), v = tau^2 at the start        FedAdam, arXiv:2003.00295, algorithm 2
 s(tau) = 1 / sqrt(1 + tau), or 1                                         FedBuff, arXiv:2106.06639, section 5
 """
 
@@ -63,7 +63,8 @@ def server_step(state: ServerState, mean: Vector, options: ServerOptions) -> Ser
     if options.optimizer == "adam":
         b1, b2 = np.float32(options.beta1), np.float32(options.beta2)
         first = b1 * (state.first if state.first is not None else zero) + (1 - b1) * mean
-        second = b2 * (state.second if state.second is not None else zero) + (1 - b2) * mean * mean
-        theta = state.theta + lr * first / (np.sqrt(second) + np.float32(options.tau))
+        tau = np.float32(options.tau)
+        second = b2 * (state.second if state.second is not None else zero + tau * tau) + (1 - b2) * mean * mean
+        theta = state.theta + lr * first / (np.sqrt(second) + tau)
         return ServerState(theta.astype(np.float32), first, second)
     return ServerState(state.theta + lr * mean)

@@ -49,7 +49,7 @@ class Window:
         self._frames: dict[UpdateId, Frame] = {}
         self._children: dict[str, tuple[bool, int]] = {}  # present, boot
         self._answered: dict[str, int] = {}
-        self._release = -1
+        self._run = self._release = -1
         self._deadline = float("inf")
         self._expected = options.children
 
@@ -102,11 +102,10 @@ class Window:
     def add(self, frame: Frame) -> None:
         """Take a child's update."""
         self._frames[frame.id] = frame
-        update = frame.message
-        assert isinstance(update, Update)
-        newest = max([update.report_on, *(section.base for section in update.sections)])
-        self._answered[frame.node] = max(newest, self._answered.get(frame.node, -1))
-        self._children.setdefault(frame.node, (True, frame.boot))  # its birth may be on its way still
+        self._note_answer(frame)
+        known = self._children.get(frame.node)
+        if known is None or frame.boot > known[1]:
+            self._children[frame.node] = (True, frame.boot)  # its birth may be on its way still
 
     def ready(self, now: float) -> bool:
         """Whether to close now."""
@@ -121,10 +120,15 @@ class Window:
         return unseen <= 0 and not self.late and count >= self._options.quorum
 
     def drop(self, run: int) -> list[UpdateId]:
-        """Forget updates of any other training run; gives their identities."""
+        """Forget updates of any other training run, and who answered in it; gives their identities."""
         foreign = [key for key, frame in self._frames.items() if isinstance(frame.message, Update) and frame.message.run != run]
         for key in foreign:
             del self._frames[key]
+        if run != self._run:
+            self._run = run
+            self._answered.clear()
+            for frame in self._frames.values():
+                self._note_answer(frame)
         return foreign
 
     def close(self, now: float) -> list[Frame]:
@@ -135,6 +139,12 @@ class Window:
             self._expected = 0  # whoever has not appeared by now is not waited for again
         self._deadline = now + self._options.deadline_s
         return frames
+
+    def _note_answer(self, frame: Frame) -> None:
+        update = frame.message
+        assert isinstance(update, Update)
+        newest = max([update.report_on, *(section.base for section in update.sections)])
+        self._answered[frame.node] = max(newest, self._answered.get(frame.node, -1))
 
 
 def parts_of(frames: list[Frame]) -> list[Encoded]:

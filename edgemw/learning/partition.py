@@ -23,9 +23,18 @@ def dirichlet(labels: npt.NDArray[Any], devices: int, alpha: float, min_size: in
 
     The draw is repeated until every device has `min_size` rows. Source: Hsu et al., arXiv:1909.06335, section 3.
 
+    Args:
+        labels: [N], the class of each row.
+        devices: parts to make.
+        alpha: concentration, above 0.
+        min_size: fewest rows of a part.
+        rng: decides the partition.
+
     Raises:
-        DataError: no draw gives every device enough rows.
+        DataError: there is not one label per row, or no draw gives every device enough rows.
     """
+    if labels.ndim != 1:
+        raise DataError(f"a split by class needs one label per row, not {labels.shape[1:]}")
     if devices * min_size > len(labels):
         raise DataError(f"{len(labels)} rows cannot give {devices} devices at least {min_size} each")
     for _ in range(_TRIES):

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from edgemw.core.errors import StorageError
 
@@ -42,25 +43,33 @@ class Database:
         """Open or create `folder`/state.db.
 
         Raises:
-            StorageError: the folder cannot be used, the file is damaged, or a newer edgemw wrote it.
+            StorageError: the folder cannot be used, another process has it open, the file is damaged, or another version
+                of edgemw wrote it.
         """
         self.path = folder / "state.db"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
-            elif version != VERSION:
-                raise StorageError(f"{self.path} has version {version}, this edgemw uses {VERSION}")
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute("COMMIT")
+            try:
+                self._prepare()
+            except BaseException:
+                self._db.close()
+                raise
         except (OSError, sqlite3.Error) as error:
             hint = "another process uses it" if "locked" in str(error) else "give another folder or repair this one"
             raise StorageError(f"{self.path}: {error}; {hint}") from error
+
+    def _prepare(self) -> None:
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+        elif version != VERSION:
+            raise StorageError(f"{self.path} has version {version}, this edgemw uses {VERSION}")
+        self._db.execute("BEGIN IMMEDIATE")
+        self._db.execute("COMMIT")
 
     def execute(self, sql: str, *values: object) -> list[tuple[object, ...]]:
         """Run one statement and give its rows. Raises StorageError when the disk is full or the file is damaged."""
@@ -79,15 +88,15 @@ class Database:
             self.execute("COMMIT")
         except BaseException:
             if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+                self.execute("ROLLBACK")
             raise
 
     def next_boot(self, now_s: float) -> int:
         """The number of a new life: larger than every earlier one, and, by the clock, than those of a lost folder."""
         with self.transaction():
-            rows = self._db.execute("SELECT value FROM meta WHERE key = 'boot'").fetchall()
+            rows: list[Any] = self.execute("SELECT value FROM meta WHERE key = 'boot'")
             boot = max(rows[0][0] + 1 if rows else 1, int(now_s))
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('boot', ?)", (boot,))
+            self.execute("INSERT OR REPLACE INTO meta VALUES ('boot', ?)", boot)
         return boot
 
     def close(self) -> None:

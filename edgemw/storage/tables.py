@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,17 @@ from edgemw.core.errors import DataError
 Array = npt.NDArray[Any]
 Columns = dict[str, Array]
 
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, csv.Error)
+"""What the readers raise on damaged files; RuntimeError covers encrypted archives and what pyarrow does not implement."""
+
 
 def read_table(path: Path) -> Columns:
-    """All arrays of a file by name, each with one row per sample.
+    """All arrays of a file by name.
+
+    Numbers in a .csv become int64 or float64; an empty place among them is NaN.
 
     Raises:
-        DataError: the file is missing, damaged, of another kind, or its columns differ in length.
+        DataError: the file is missing, damaged, or of another kind.
     """
     readers = {".npz": _read_npz, ".csv": _read_csv, ".parquet": _read_parquet}
     reader = readers.get(path.suffix)
@@ -30,32 +36,41 @@ def read_table(path: Path) -> Columns:
         return reader(path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise DataError(f"{path}: {error}") from error
 
 
 def _read_npz(path: Path) -> Columns:
-    with np.load(path, allow_pickle=False) as archive:
+    archive = np.load(path, allow_pickle=False)
+    if isinstance(archive, np.ndarray):
+        raise DataError(f"{path}: a single array without a name; save it with numpy.savez")
+    with archive:
         return {name: archive[name] for name in archive.files}
 
 
 def _read_csv(path: Path) -> Columns:
-    with path.open(newline="", encoding="utf-8") as stream:
+    with path.open(newline="", encoding="utf-8-sig") as stream:  # spreadsheets put a mark before the first name
         rows = csv.reader(stream)
         names = next(rows, None)
         if not names:
             raise DataError(f"{path}: no header line")
-        values = [row for row in rows if row]
-    wrong = next((number for number, row in enumerate(values, start=2) if len(row) != len(names)), None)
-    if wrong is not None:
-        raise DataError(f"{path}: line {wrong} has another number of columns than the header")
+        twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+        if twice is not None:
+            raise DataError(f"{path}: two columns are called {twice!r}")
+        values = []
+        for row in rows:
+            if row and len(row) != len(names):
+                raise DataError(f"{path}: line {rows.line_num} has {len(row)} columns, the header {len(names)}")
+            if row:
+                values.append(row)
     return {name: _numbers([row[i] for row in values]) for i, name in enumerate(names)}
 
 
 def _numbers(texts: list[str]) -> Array:
+    filled = [text.strip() or "nan" for text in texts]
     for kind in (np.int64, np.float64):
         try:
-            return np.array(texts, dtype=kind)
+            return np.array(filled, dtype=kind)
         except (ValueError, OverflowError):
             continue
     return np.array(texts)

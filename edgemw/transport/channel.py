@@ -42,6 +42,7 @@ from edgemw.wire.topics import Topic
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, PublishBlob, Published, Retire, Send, Upload
 
 MAX_OFFERS = 64
+MAX_ANSWERING = 64
 MAX_RETIRING = 64
 CHUNKS_AT_ONCE = 8
 
@@ -92,13 +93,13 @@ class Channel:
         place: Place,
         limits: ChannelLimits,
         emit: Callable[[Arrived | Fetched | Published], None],
-        spawn: Callable[[Work], None] | None = None,
+        spawn: Callable[[Work], None],
     ) -> None:
         """Make a channel.
 
         Args:
             emit: takes what arrives.
-            spawn: runs work beside the reader; without it `receive` returns only when what it caused is sent.
+            spawn: runs work beside the reader.
         """
         self._link, self._place, self._limits, self._emit, self._spawn = link, place, limits, emit, spawn
         self._incoming = Incoming(max(limits.held_bytes, limits.update_bytes))
@@ -106,6 +107,7 @@ class Channel:
         self._asked: set[str] = set()  # filters of blobs that are subscribed to
         self._offered: dict[bytes, _Offered] = {}
         self._answers = Answers()
+        self._answering = 0  # offers whose answer is on its way
         self._retiring: dict[bytes, Retire] = {}
         self.refused: Counter[str] = Counter()
         self.received: Counter[str] = Counter()
@@ -133,38 +135,47 @@ class Channel:
             frame = unpack(payload, MAX_MESSAGE_BYTES)
             _check_kind(topic, frame)
             _check_sender(topic, frame)
-            await self._dispatch(topic, frame, len(payload))
+            self._dispatch(topic, frame, len(payload))
         except WireError as error:
             self.refused[error.reason] += 1
 
-    async def _dispatch(self, topic: Topic, frame: Frame, size_bytes: int) -> None:
+    def _dispatch(self, topic: Topic, frame: Frame, size_bytes: int) -> None:
         match frame.message:
             case Chunk() as chunk if topic.channel == "blob":
-                await self._on_blob_chunk(chunk)
+                self._on_blob_chunk(chunk)
             case Chunk() as chunk:
                 self._on_update_chunk(frame.node, chunk)
             case Offer(blob=blob):
-                await self._on_offer(topic, frame, blob)
+                self._on_offer(topic, frame, blob)
             case Grant() as grant:
-                await self._on_grant(topic, grant)
+                self._on_grant(topic, grant)
             case Update() if size_bytes > self._limits.update_bytes:
                 raise WireError("size", f"an update of {size_bytes} bytes")
             case _:
                 self._emit(Arrived(topic, frame))
 
-    async def _on_offer(self, topic: Topic, frame: Frame, blob: Blob) -> None:
+    def _on_offer(self, topic: Topic, frame: Frame, blob: Blob) -> None:
         if blob.size > self._limits.update_bytes:
             raise WireError("size", f"an update of {blob.size} bytes")
         place = self._place
         if topic.domain != place.node:
             raise WireError("domain", f"an offer to {topic.domain}")
+        if self._answering >= MAX_ANSWERING:
+            raise WireError("busy", "too many offers wait for their answer")
         answer = self._answers.about(frame)
         if answer is None:
             missing = self._incoming.offer(frame.node, topic, blob)
             target = topics.build(place.net, place.node, "reply", node=frame.node, task=frame.task)
             grant = Grant(blob.digest, bitmap(missing, blob.chunks))
             answer = Send(target, Frame(frame.task, place.node, place.boot, 0, grant))
-        await self._beside(self.carry(answer))
+        self._answering += 1
+        self._spawn(self._answer(answer))
+
+    async def _answer(self, answer: Send) -> None:
+        try:
+            await self.carry(answer)
+        finally:
+            self._answering -= 1
 
     def _on_update_chunk(self, node: str, chunk: Chunk) -> None:
         complete = self._incoming.add(node, chunk)
@@ -177,25 +188,19 @@ class Channel:
                 raise WireError("kind", "an offer inside an update")
             self._emit(Arrived(topic, frame))
 
-    async def _on_blob_chunk(self, chunk: Chunk) -> None:
+    def _on_blob_chunk(self, chunk: Chunk) -> None:
         complete = self._fetching.add(chunk)
         if complete is not None:
             self._emit(Fetched(*complete))
-            await self._beside(self._guard(self._ask))
+            self._spawn(self._guard(self._ask))
 
-    async def _on_grant(self, topic: Topic, grant: Grant) -> None:
+    def _on_grant(self, topic: Topic, grant: Grant) -> None:
         offered = self._offered.get(grant.digest)
         if offered is None or offered.domain != topic.domain:
             raise WireError("unasked", "a grant for an update that is not offered any more")
         if not offered.sending:  # one grant is enough: the next offer asks what is missing still
             offered.sending = True
-            await self._beside(self._guard(partial(self._send_update, offered, grant)))
-
-    async def _beside(self, work: Work) -> None:
-        if self._spawn is None:
-            await work
-        else:
-            self._spawn(work)
+            self._spawn(self._guard(partial(self._send_update, offered, grant)))
 
     # -- what a role asks for
 

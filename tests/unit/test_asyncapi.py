@@ -20,7 +20,7 @@ from edgemw.wire import asyncapi
 from edgemw.wire.messages import KINDS, pack
 from edgemw.wire.topics import CHANNELS
 from tests.unit.test_wire_golden import GOLDEN
-from tests.unit.test_wire_kinds import frames
+from tests.unit.test_wire_kinds import frames, patient
 
 yaml = importlib.import_module("yaml")  # it comes without types
 FILE = Path(__file__).parents[2] / "docs" / "asyncapi.yaml"
@@ -45,6 +45,7 @@ plain = st.recursive(
 )
 
 
+@patient
 @given(st.dictionaries(st.sampled_from(["a", "$ref", "on", "no", "0.2", "a b", "é"]), plain, max_size=4))
 def test_the_yaml_writer_is_read_back_unchanged(value: dict[str, Any]) -> None:
     assert yaml.safe_load(asyncapi.yaml_of(value)) == value
@@ -129,6 +130,7 @@ def test_golden_frames_are_valid_by_their_own_schema_only(entry: dict[str, Any])
     assert [kind.name for kind in KINDS if validator(kind.name).is_valid(envelope)] == [entry["kind"]]
 
 
+@patient
 @given(frames)
 def test_any_frame_is_valid_by_its_schema(frame: Any) -> None:
     validator(type(frame.message).__name__).validate(as_json(msgpack.unpackb(pack(frame))))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from edgemw.core.errors import WireError
 from edgemw.wire.chunks import CHUNK_BYTES, Assembler, bitmap, blob_of, cut, indexes
 from edgemw.wire.messages import Blob, Chunk
+from tests.unit.test_wire_kinds import patient
 
 SIZE = 1024
 
@@ -24,6 +25,7 @@ def pieces(data: bytes, blob: Blob) -> list[Chunk]:
     return [cut(data, blob, index) for index in range(blob.chunks)]
 
 
+@patient
 @given(st.data())
 def test_any_order_and_duplicates(data: st.DataObject) -> None:
     whole = content(data.draw(st.integers(1, 5 * SIZE)))
@@ -123,6 +125,7 @@ def test_a_promise_takes_no_memory() -> None:
     assert (assembler.held_bytes, len(assembler.missing)) == (0, 4096)
 
 
+@patient
 @given(st.integers(1, 200).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1)))))
 def test_bitmaps(case: tuple[int, set[int]]) -> None:
     chunks, chosen = case

@@ -13,6 +13,7 @@ from edgemw.transport.filters import matches
 from edgemw.wire import topics
 from edgemw.wire.messages import KINDS
 from edgemw.wire.topics import CHANNELS, Topic, build, parse, writer
+from tests.unit.test_wire_kinds import patient
 
 ids = st.text(string.ascii_lowercase + string.digits + "-", min_size=1, max_size=40)
 nodes = ids.filter(lambda name: name != "all")
@@ -29,12 +30,14 @@ def text_of(topic: Topic) -> str:
     return build(topic.net, topic.domain, topic.channel, **topic.values)
 
 
+@patient
 @given(places())
 def test_build_and_parse_are_inverses(topic: Topic) -> None:
     assert parse(text_of(topic)) == topic
     assert text_of(parse(text_of(topic))) == text_of(topic)
 
 
+@patient
 @given(places(), places())
 def test_two_topics_are_the_same_text_only_if_they_are_the_same(one: Topic, two: Topic) -> None:
     assert (text_of(one) == text_of(two)) == (one == two)
@@ -47,6 +50,7 @@ def test_the_longest_topic_stays_small(channel: topics.Channel) -> None:
     assert len(text.encode()) <= 256
 
 
+@patient
 @given(places(), st.data())
 def test_a_filter_matches_its_channel_and_no_other(topic: Topic, data: st.DataObject) -> None:
     open_places = data.draw(st.sets(st.sampled_from(sorted(topic.values)))) if topic.values else set()
@@ -104,6 +108,7 @@ def test_topics_that_are_not_in_the_table(text: str) -> None:
     assert len(str(caught.value)) < 100
 
 
+@patient
 @given(st.text(max_size=60))
 def test_any_text(text: str) -> None:
     with pytest.raises(WireError):
@@ -164,6 +169,7 @@ def remapped(text: str, pattern: str, local: str, remote: str) -> str | None:
     return remote + text.removeprefix(local)
 
 
+@patient
 @given(places())
 def test_a_bridge_may_change_what_stands_before_the_domain(topic: Topic) -> None:
     text = text_of(topic)

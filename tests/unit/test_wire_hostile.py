@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from edgemw.core.errors import WireError
 from edgemw.wire.decode import MAX_DEPTH, MAX_ITEMS, MAX_TEXT_BYTES, MAX_VALUES, decode
 from edgemw.wire.messages import KINDS, Ack, Blob, Chunk, Frame, Grant, Offer, Update, pack, unpack
-from tests.unit.test_wire_kinds import STRATEGIES, frames
+from tests.unit.test_wire_kinds import STRATEGIES, frames, patient
 
 REASONS = {"size", "msgpack", "envelope", "version", "kind", "value"}
 ACK = [1, 6, "task", "node", 1, 2, [3, 4]]
@@ -50,11 +50,13 @@ def unpacks_or_refuses(data: bytes) -> None:
 # -- any bytes
 
 
+@patient
 @given(st.binary(max_size=300))
 def test_random_bytes(data: bytes) -> None:
     unpacks_or_refuses(data)
 
 
+@patient
 @given(frames)
 def test_every_proper_prefix_is_refused(frame: Frame) -> None:
     data = pack(frame)
@@ -62,7 +64,7 @@ def test_every_proper_prefix_is_refused(frame: Frame) -> None:
         assert refusal(data[:length]) == "msgpack"
 
 
-@settings(max_examples=300)
+@settings(patient, max_examples=300)
 @given(frames, st.data())
 def test_mutated_frames(frame: Frame, data: st.DataObject) -> None:
     mutated = bytearray(pack(frame))
@@ -84,12 +86,13 @@ junk = st.recursive(
 )
 
 
+@patient
 @given(st.integers(0, 14), junk)
 def test_bodies_of_any_shape(kind: int, body: Any) -> None:
     unpacks_or_refuses(msgpack.packb([1, kind, "task", "node", 1, 2, body]))
 
 
-@settings(max_examples=300)
+@settings(patient, max_examples=300)
 @given(st.sampled_from(KINDS), st.data())
 def test_one_place_of_another_type(kind: Any, data: st.DataObject) -> None:
     envelope = list(msgpack.unpackb(pack(Frame("task", "node", 1, 2, data.draw(STRATEGIES[kind.body.cls])))))

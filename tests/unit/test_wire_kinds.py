@@ -9,7 +9,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgemw.core.encoded import Section
@@ -41,6 +41,7 @@ from edgemw.wire.messages import (
     unpack,
 )
 
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # this says nothing about speed
 ids = st.text(string.ascii_lowercase + string.digits + "-", min_size=1, max_size=40)
 nodes = ids.filter(lambda name: name != "all")
 naturals = st.integers(0, MAX_INTEGER)
@@ -107,6 +108,7 @@ def test_every_kind_has_a_strategy_a_number_of_its_own_and_the_places_of_its_cla
         assert list(record.places) == [place.name for place in dataclasses.fields(record.cls)]
 
 
+@patient
 @given(frames)
 def test_pack_and_unpack_are_inverses(frame: Frame) -> None:
     data = pack(frame)
@@ -114,6 +116,7 @@ def test_pack_and_unpack_are_inverses(frame: Frame) -> None:
     assert pack(unpack(data)) == data
 
 
+@patient
 @given(frames)
 def test_readers_ignore_places_that_a_later_version_added(frame: Frame) -> None:
     def longer(value: Any) -> Any:
@@ -130,6 +133,7 @@ def test_readers_ignore_places_that_a_later_version_added(frame: Frame) -> None:
     assert unpack(msgpack.packb([*envelope, "later"])) == frame
 
 
+@patient
 @given(frames)
 def test_a_missing_place_is_an_error(frame: Frame) -> None:
     envelope = body_of(pack(frame))

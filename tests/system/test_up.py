@@ -1,0 +1,131 @@
+"""`edgemw up` as a person would treat it: interrupted, its processes killed, on the broker of last resort."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from edgemw.transport.broker import start_broker
+from tests.system.fleet import ROOT, edgemw, environment
+
+QUICKSTART = ROOT / "examples/quickstart/edgemw.toml"
+
+
+class Run:
+    """A run in the background whose lines are read as they come."""
+
+    def __init__(self, out: Path, *arguments: str) -> None:
+        command = [sys.executable, "-m", "edgemw", "up", str(QUICKSTART), "--json", "--out", str(out), *arguments]
+        with (out.parent / "stderr").open("wb") as errors:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment())
+
+    def until_release(self, number: int) -> None:
+        """Read lines until a release has been reported."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if json.loads(line).get("release", -1) >= number:
+                return
+        raise AssertionError("the run ended early")
+
+    def summary(self) -> dict[str, Any]:
+        """The last line, once the run has ended."""
+        out, _ = self.process.communicate(timeout=120)
+        summary: dict[str, Any] = json.loads(out.splitlines()[-1])
+        return summary
+
+    def nodes(self) -> dict[str, psutil.Process]:
+        """The node processes by id."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        found = {}
+        for child in children:
+            line = child.cmdline()
+            if "--config" in line:
+                found[Path(line[line.index("--config") + 1]).stem] = child
+        return found
+
+
+def conserved(summary: dict[str, Any]) -> bool:
+    """Whether everything that was sent was counted or returned."""
+    return bool(
+        summary["updates_sent"] == summary["updates_counted"] + summary["updates_returned"]
+        and summary["weight_sent"] == summary["weight_counted"] + summary["weight_returned"]
+    )
+
+
+def test_ctrl_c_once_finishes_the_round_and_measures(tmp_path: Path) -> None:
+    run = Run(tmp_path / "out", "--set", "task.rounds=1000")
+    run.until_release(3)
+    run.process.send_signal(signal.SIGINT)
+    summary = run.summary()
+    assert run.process.returncode == 0
+    assert summary["finished"] is True
+    assert summary["accuracy"] is not None
+    assert conserved(summary)
+    assert (tmp_path / "out/report.json").exists()
+
+
+def test_ctrl_c_twice_stops_at_once_and_leaves_nobody_behind(tmp_path: Path) -> None:
+    run = Run(tmp_path / "out", "--set", "task.rounds=1000")
+    run.until_release(2)
+    nodes = list(run.nodes().values())
+    assert len(nodes) == 11
+    run.process.send_signal(signal.SIGINT)
+    time.sleep(0.01)  # two signals of one number that come together are one
+    run.process.send_signal(signal.SIGINT)
+    run.summary()
+    assert run.process.returncode == 1
+    gone, alive = psutil.wait_procs(nodes, timeout=10)
+    assert not alive
+
+
+def test_killed_nodes_are_started_again_and_everything_is_counted_once(tmp_path: Path) -> None:
+    run = Run(tmp_path / "out", "--set", "task.rounds=25")
+    for number, victim in ((2, "device-0"), (5, "fog-1"), (8, "top")):
+        run.until_release(number)
+        run.nodes()[victim].kill()
+    summary = run.summary()
+    assert run.process.returncode == 0
+    assert set(summary["restarts"]) == {"device-0", "fog-1", "top"}
+    assert summary["rounds"] == 25
+    assert conserved(summary)
+
+
+def test_the_quickstart_runs_on_amqtt(tmp_path: Path) -> None:
+    with start_broker("amqtt", tmp_path / "broker") as broker:
+        settings = [f"broker.url={broker.url}", "broker.protocol=3.1.1", "task.rounds=3"]
+        flags = [flag for setting in settings for flag in ("--set", setting)]
+        done = edgemw("up", QUICKSTART, "--json", "--out", tmp_path / "out", *flags, timeout_s=150)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert summary["rounds"] == 3
+    assert conserved(summary)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["up", "missing.toml"], 3, "missing.toml: cannot be read"),
+        (["up", str(QUICKSTART), "--set", "task.roundz=3"], 3, "did you mean 'task.rounds'?"),
+        (["up", str(QUICKSTART), "--set", "broker.url=mqtt://127.0.0.1:1"], 4, "is the broker running"),
+        (["up", str(QUICKSTART), "--data", "nowhere.npz"], 3, "nowhere.npz: no such file"),
+        (["task", "show", str(QUICKSTART)], 3, "edgemw.toml: not a task bundle"),
+        (["status", "--broker", "mqtt://127.0.0.1:1", "--net", "x"], 4, "is the broker running"),
+        (["status"], 3, "--config FILE"),
+        (["predict", "--store", "nowhere", "--json", "[[0]]"], 3, "nowhere"),
+    ],
+)
+def test_refusals_say_what_where_and_what_to_do_in_one_line(
+    tmp_path: Path, arguments: list[str], code: int, says: str
+) -> None:
+    done = edgemw(*arguments, *(["--out", str(tmp_path)] if arguments[0] == "up" else []))
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
