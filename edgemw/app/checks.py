@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from edgemw.core.ids import valid_id
+from edgemw.wire.topics import EVERYBODY
 
 EMBEDDED = "embedded"
 DATA_SUFFIXES = (".npz", ".csv", ".parquet")
@@ -16,6 +17,8 @@ _ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*\Z")
 
 def check_id(value: object) -> str:
     """A name of a node or a federation."""
+    if value == EVERYBODY:
+        return f"must not be {EVERYBODY!r}: topics use it for everybody"
     return "" if isinstance(value, str) and valid_id(value) else "must be 1 to 40 of a-z, 0-9 and '-'"
 
 

@@ -144,6 +144,7 @@ def fog_options(settings: FogFile) -> WindowOptions | TopOptions:
         codec=settings.codec.use,
         codec_dtype=settings.codec.dtype,
         kappa=settings.codec.kappa,
+        chunk_bytes=settings.limits.max_message_bytes,
     )
 
 

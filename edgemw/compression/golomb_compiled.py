@@ -25,10 +25,10 @@ class CompiledGolomb:
 
     def unpack(self, data: Bytes, count: int, size: int) -> tuple[Positions, Symbols]:
         """See `golomb.Golomb.unpack`."""
-        if not 0 <= count <= min(size, 8 * len(data)):  # before anything is reserved for a claimed number
-            raise WireError(
-                *("truncated", "the symbols end early") if 0 <= count <= size else ("count", "more symbols than places")
-            )
+        if not 0 <= count <= size:
+            raise WireError("count", "more symbols than places")
+        if count > 8 * len(data):  # before anything is reserved for a claimed number
+            raise WireError("truncated", "the symbols end early")
         positions, symbols = np.empty(count, np.int64), np.empty(count, np.int32)
         try:
             _golomb.unpack(data, size, positions, symbols)

@@ -38,8 +38,8 @@ from edgemw.fog.events import (
 from edgemw.fog.server import ServerOptions, ServerState, mean_update, server_step
 from edgemw.fog.window import MEASURED, WindowOptions, parts_of, tally_of
 from edgemw.wire import topics
-from edgemw.wire.chunks import blob_of
-from edgemw.wire.messages import Frame, Presence, ReleaseManifest, RoundReport, TaskManifest, Update
+from edgemw.wire.chunks import CHUNK_BYTES, blob_of
+from edgemw.wire.messages import Blob, Frame, Presence, ReleaseManifest, RoundReport, TaskManifest, Update
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, Published, Send
 
 WINDOW = "window"
@@ -56,6 +56,7 @@ class TopOptions:
         rounds: releases to make; 0 is without end.
         target: stop once the first metric is at least this; 0 is off.
         codec, codec_dtype, kappa: how updates are encoded.
+        chunk_bytes: bundles and releases are cut into pieces of this size.
     """
 
     window: WindowOptions
@@ -66,6 +67,7 @@ class TopOptions:
     codec: str = "lattice"
     codec_dtype: str = "float32"
     kappa: float = 4.0
+    chunk_bytes: int = CHUNK_BYTES
 
 
 class Top:
@@ -82,9 +84,10 @@ class Top:
         self._reason = ""
         self._start: list[Action] = []
         if memory.bundle is not None and memory.released is not None:
-            self._known.add(blob_of(memory.bundle).digest)
+            blob = self._blob(memory.bundle)
+            self._known.add(blob.digest)
             released = replace(memory.released, manifest=self._asking(memory.released.manifest))
-            self._start = [*self._announcer.task(blob_of(memory.bundle), memory.bundle), *self._begin(released, now)]
+            self._start = [*self._announcer.task(blob, memory.bundle), *self._begin(released, now)]
 
     @property
     def state(self) -> str:
@@ -128,7 +131,7 @@ class Top:
             case Fetched(blob=blob, data=data) if blob.digest == self._fetching:
                 return self._on_bundle(data, now)
             case BundleGiven(data=data):
-                return [] if blob_of(data).digest in self._known else self._on_bundle(data, now)
+                return [] if self._blob(data).digest in self._known else self._on_bundle(data, now)
             case Published(blob=blob):
                 return self._announcer.on_published(blob)
             case Stop():
@@ -151,7 +154,7 @@ class Top:
     # -- releases
 
     def _on_bundle(self, data: bytes, now: float) -> list[Action]:
-        blob = blob_of(data)
+        blob = self._blob(data)
         try:
             bundle = read_bundle(data)
         except BundleError as error:
@@ -173,7 +176,7 @@ class Top:
             run=run,
             number=0,
             bundle=digest,
-            theta=blob_of(_bytes(bundle.theta0)),
+            theta=self._blob(_bytes(bundle.theta0)),
             train=True,
             codec=options.codec,
             codec_dtype=options.codec_dtype,
@@ -181,6 +184,9 @@ class Top:
             plan=_plan(bundle, options.plan),
             max_staleness=options.window.max_staleness,
         )
+
+    def _blob(self, data: bytes) -> Blob:
+        return blob_of(data, self._options.chunk_bytes)
 
     def _asking(self, manifest: ReleaseManifest) -> ReleaseManifest:
         rounds = self._options.rounds
@@ -246,7 +252,7 @@ class Top:
         if not np.isfinite(state.theta).all():
             reason = f"release {manifest.number + 1} would hold NaN or infinite values; the window was returned"
             state = ServerState(released.theta, released.first, released.second)
-        nxt = replace(manifest, number=manifest.number + 1, theta=blob_of(_bytes(state.theta)), step=step)
+        nxt = replace(manifest, number=manifest.number + 1, theta=self._blob(_bytes(state.theta)), step=step)
         totals = released.totals if not reason else (self._released or released).totals
         return Released(self._asking(nxt), state.theta, state.first, state.second, totals), reason
 
