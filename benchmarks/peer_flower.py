@@ -219,8 +219,9 @@ def run_edgemw(data: Path, folder: Path, rounds: int, target: float) -> dict[str
     out, before = folder / "edgemw", loopback_bytes()
     plan = {"plan.lr": LR, "plan.batch_size": BATCH, "plan.epochs": EPOCHS, "task.rounds": rounds}
     changes = [f"{key}={value}" for key, value in plan.items()]
-    changes += ["data.source=", f"data.path={data}", "data.partition=natural", "data.split=split", f"task.bundle={bundle}"]
-    command = [sys.executable, "-m", "edgemw", "up", str(QUICKSTART / "edgemw.toml"), "--out", str(out), "--json"]
+    changes += ["data.partition=natural", "data.split=split", f"task.bundle={bundle}"]
+    command = [sys.executable, "-m", "edgemw", "up", str(QUICKSTART / "edgemw.toml"), "--data", str(data)]
+    command += ["--out", str(out), "--json"]
     command += [argument for change in changes for argument in ("--set", change)]
     history: list[tuple[dict[str, Any], list[Carried], int]] = []
     askers = Askers(out / "nodes")

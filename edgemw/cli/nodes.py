@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,18 +13,28 @@ from edgemw.telemetry import logs
 
 T = TypeVar("T", DeviceFile, FogFile)
 
+_EXAMPLES = """the first Ctrl-C finishes what is in hand and saves, the second stops at once
 
-def add_node_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of a long-running node."""
-    parser.add_argument("--config", "-c", type=Path, required=True, metavar="FILE", help="the node's file (TOML)")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="overrides",
-        help="change a value, such as --set node.id=dev-7",
+examples:
+  edgemw {role} --config {role}.toml
+  EDGEMW_BROKER__URL=mqtts://broker.example:8883 edgemw {role} --config /etc/edgemw/{role}.toml --set telemetry.log=debug
+"""
+
+
+def add_node_parser(
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
+    role: str,
+    about: str,
+    run: Callable[[argparse.Namespace], int],
+) -> None:
+    """Add the command of a long-running node to the main program."""
+    parser = subparsers.add_parser(
+        role, help=about, epilog=_EXAMPLES.format(role=role), formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--config", "-c", type=Path, required=True, metavar="FILE", help="the node's file (TOML)")
+    help_ = "change a value, such as --set node.id=dev-7"
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help=help_)
+    parser.set_defaults(run=run)
 
 
 def settings_of(args: argparse.Namespace, cls: type[T]) -> T:

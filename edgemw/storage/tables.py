@@ -41,11 +41,16 @@ def read_table(path: Path) -> Columns:
 
 
 def _read_npz(path: Path) -> Columns:
-    archive = np.load(path, allow_pickle=False)
-    if isinstance(archive, np.ndarray):
-        raise DataError(f"{path}: a single array without a name; save it with numpy.savez")
-    with archive:
-        return {name: archive[name] for name in archive.files}
+    with path.open("rb") as stream:  # numpy leaves a file that it opened itself open where the archive is damaged
+        if not zipfile.is_zipfile(stream):
+            raise DataError(f"{path}: not an archive as numpy.savez writes it")
+        stream.seek(0)
+        with np.load(stream, allow_pickle=False) as archive:
+            columns = {name: archive[name] for name in archive.files}
+    other = next((name for name, column in columns.items() if not isinstance(column, np.ndarray)), None)
+    if other is not None:
+        raise DataError(f"{path}: {other!r} is not an array")
+    return columns
 
 
 def _read_csv(path: Path) -> Columns:

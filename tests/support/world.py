@@ -201,9 +201,9 @@ class World:
             case Retire(domain=domain, blob=blob):
                 self.blobs.pop((domain, blob.digest), None)
             case Fetch(domain=domain, blob=blob):
-                data = self.blobs.get((domain, blob.digest))
-                if data is not None:
-                    self.give(name, Fetched(blob, data))
+                found = self.blobs.get((domain, blob.digest))
+                if found is not None:
+                    self.give(name, Fetched(blob, found))
             case SetTimer(name=timer, at=at):
                 self.timers[name, timer] = at
             case Fact():

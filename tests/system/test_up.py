@@ -82,7 +82,7 @@ def test_ctrl_c_twice_stops_at_once_and_leaves_nobody_behind(tmp_path: Path) -> 
     run.process.send_signal(signal.SIGINT)
     run.summary()
     assert run.process.returncode == 1
-    gone, alive = psutil.wait_procs(nodes, timeout=10)
+    _, alive = psutil.wait_procs(nodes, timeout=10)
     assert not alive
 
 

@@ -1,0 +1,360 @@
+"""From [[data]] tables to samples, and from one data set to the files of many devices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from edgemw.app.samples import deal_out, load_samples
+from edgemw.app.settings import Data
+from edgemw.app.settings import Dataset as Whole
+from edgemw.core.bundle import Manifest, Slot, Spec
+from edgemw.core.errors import DataError
+from edgemw.learning.dataset import fit_dataset
+
+Array = npt.NDArray[Any]
+COUNT = 40
+
+
+def manifest(*, name: str = "toy", x: tuple[int, ...] = (2,), y: tuple[int, ...] = (), target: str = "int64") -> Manifest:
+    layout = (Slot("w", (2,), 0),)
+    return Manifest(name, layout, Spec(x, "float32"), Spec(y, target), Spec((3,), "float32"), "cross_entropy", ("accuracy",))
+
+
+def arrays(count: int = COUNT) -> dict[str, Array]:
+    """Every sample carries its own number in the first input."""
+    rows = np.arange(count)
+    return {
+        "x": np.stack([rows, rows * 0.5], axis=1).astype(np.float32),
+        "y": rows % 3,
+        "client": rows % 4,
+        "room": np.array(["north", "south"])[rows % 2],
+        "side": rows // (count // 2),
+        "word": np.array(["fit", "judge"])[rows // (count // 2)],
+        "names": np.array(["a", "b", "c"]),
+    }
+
+
+def saved(folder: Path, columns: Mapping[str, Array] | None = None, name: str = "a.npz") -> Path:
+    np.savez(folder / name, **(columns if columns is not None else arrays()))  # type: ignore[arg-type]  # names are ours
+    return folder / name
+
+
+def numbers(x: Array) -> list[int]:
+    return sorted(int(n) for n in x[:, 0])
+
+
+# -- which table
+
+
+def test_the_table_of_the_task_comes_before_the_one_for_any_task(tmp_path: Path) -> None:
+    any_ = Data(path=saved(tmp_path, name="any.npz"))
+    own = Data(task="toy", path=saved(tmp_path, arrays(6), name="own.npz"), test_fraction=0)
+    assert len(load_samples([any_, own], manifest()).train) == 6
+    assert len(load_samples([any_, own], manifest(name="else")).train) == 32
+
+
+def test_a_task_without_a_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no \[\[data\]\] table for task 'toy'"):
+        load_samples([Data(task="other", path=saved(tmp_path))], manifest())
+
+
+# -- the same samples from every kind of source
+
+
+def source() -> tuple[Array, Array]:
+    return arrays()["x"], arrays()["y"]
+
+
+def list_source() -> Any:
+    return [[1.0, 2.0], [3.0, 4.0]], [0, 1]
+
+
+def single_source() -> Any:
+    return arrays()["x"]
+
+
+def broken_source() -> Any:
+    raise AttributeError("the sensor has no such register")
+
+
+def data_of(kind: str, folder: Path) -> Data:
+    columns = arrays()
+    if kind == "npz":
+        return Data(path=saved(folder))
+    if kind == "use":
+        return Data(use=f"{__name__}:source")
+    if kind == "csv":
+        lines = ["n,half,y", *(f"{a:g},{b:g},{y}" for (a, b), y in zip(columns["x"], columns["y"], strict=True))]
+        (folder / "a.csv").write_text("\n".join(lines))
+        return Data(path=folder / "a.csv", x=("n", "half"))
+    table = pa.table({"x": list(columns["x"]), "y": columns["y"]})
+    parquet.write_table(table, folder / "a.parquet")
+    return Data(path=folder / "a.parquet")
+
+
+@pytest.mark.parametrize("kind", ["npz", "csv", "parquet", "use"])
+def test_every_source_gives_the_same_samples(kind: str, tmp_path: Path) -> None:
+    loaded = fit_dataset(load_samples([data_of(kind, tmp_path)], manifest()), manifest())
+    expected = fit_dataset(load_samples([Data(path=saved(tmp_path, name="same.npz"))], manifest()), manifest())
+    for ours, theirs in ((loaded.train, expected.train), (loaded.test, expected.test)):
+        np.testing.assert_array_equal(ours.x, theirs.x)
+        np.testing.assert_array_equal(ours.y, theirs.y)
+
+
+def test_a_function_may_give_lists() -> None:
+    assert load_samples([Data(use=f"{__name__}:list_source", test_fraction=0)], manifest()).train.x.shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        ("no_such_module_here:load", "No module named 'no_such_module_here'"),
+        (f"{__name__}:absent", "has no attribute 'absent'"),
+        (f"{__name__}:single_source", r"must give a tuple \(x, y\)"),
+    ],
+)
+def test_a_function_that_cannot_be_used_is_named(use: str, message: str) -> None:
+    with pytest.raises(DataError, match=f"{use}.*{message}"):
+        load_samples([Data(use=use)], manifest())
+
+
+def test_an_error_inside_the_function_is_not_taken_for_a_wrong_name() -> None:
+    with pytest.raises(AttributeError, match="the sensor has no such register"):
+        load_samples([Data(use=f"{__name__}:broken_source")], manifest())
+
+
+# -- which samples
+
+
+def test_select_keeps_what_fits_all_conditions(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    one = load_samples([Data(path=path, select={"client": 2}, test_fraction=0)], manifest())
+    assert numbers(one.train.x) == list(range(2, COUNT, 4))
+    two = load_samples([Data(path=path, select={"room": "south", "client": 3}, test_fraction=0)], manifest())
+    assert numbers(two.train.x) == list(range(3, COUNT, 4))
+
+
+def test_a_selection_without_samples_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    for value in (9, "two"):
+        with pytest.raises(DataError, match=rf"a\.npz: no samples with client = {value!r} and room = 'north'"):
+            load_samples([Data(path=path, select={"client": value, "room": "north"})], manifest())
+
+
+@pytest.mark.parametrize(("split", "train", "test"), [("side", 0, 1), ("side", 1, 0), ("word", "fit", "judge")])
+def test_the_split_column_tells_training_from_test(tmp_path: Path, split: str, train: int | str, test: int | str) -> None:
+    loaded = load_samples([Data(path=saved(tmp_path), split=split, train=train, test=test)], manifest())
+    first, second = list(range(COUNT // 2)), list(range(COUNT // 2, COUNT))
+    expected = (second, first) if train == 1 else (first, second)
+    assert (numbers(loaded.train.x), numbers(loaded.test.x)) == expected
+
+
+def test_samples_with_another_value_in_the_split_column_are_left_out(tmp_path: Path) -> None:
+    loaded = load_samples([Data(path=saved(tmp_path), split="client", train=0, test=3)], manifest())
+    assert (len(loaded.train), len(loaded.test)) == (10, 10)
+
+
+@settings(max_examples=30)
+@given(count=st.integers(1, 30), fraction=st.floats(0, 0.999))
+def test_test_fraction_splits_everything_and_leaves_something_to_train_on(
+    tmp_path_factory: pytest.TempPathFactory, count: int, fraction: float
+) -> None:
+    columns = {"x": arrays(30)["x"][:count], "y": arrays(30)["y"][:count]}
+    path = saved(tmp_path_factory.mktemp("split"), columns)
+    loaded = load_samples([Data(path=path, test_fraction=fraction)], manifest())
+    again = load_samples([Data(path=path, test_fraction=fraction)], manifest())
+    assert sorted(numbers(loaded.train.x) + numbers(loaded.test.x)) == list(range(count))
+    assert len(loaded.train) >= 1
+    assert abs(len(loaded.test) - fraction * count) <= 1
+    np.testing.assert_array_equal(loaded.test.x, again.test.x)
+
+
+# -- shapes
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (1, 6), (6, 1), (1, 2, 3), (6,)])
+def test_flat_rows_take_the_shape_of_the_task(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    x = np.arange(24).reshape(4, 6)
+    path = saved(tmp_path, {"x": x, "y": x[:, 0]})
+    loaded = load_samples([Data(path=path, test_fraction=0)], manifest(x=shape))
+    np.testing.assert_array_equal(loaded.train.x, x.reshape(4, *shape))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+@pytest.mark.parametrize("given_shape", [(4,), (4, 1)])
+def test_single_values_take_the_shape_of_the_task(
+    tmp_path: Path, shape: tuple[int, ...], given_shape: tuple[int, ...]
+) -> None:
+    path = saved(tmp_path, {"x": np.ones((4, 2)), "y": np.arange(4).reshape(given_shape)})
+    loaded = load_samples([Data(path=path, test_fraction=0)], manifest(y=shape))
+    assert loaded.train.y.shape == (4, *shape)
+
+
+def test_targets_of_several_columns_are_stacked(tmp_path: Path) -> None:
+    columns = arrays()
+    path = saved(tmp_path, {"x": columns["x"], "a": columns["y"], "b": columns["client"]})
+    loaded = load_samples([Data(path=path, y=("a", "b"), test_fraction=0)], manifest(y=(2,)))
+    np.testing.assert_array_equal(loaded.train.y, np.stack([columns["y"], columns["client"]], axis=1))
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 2)])
+def test_other_shapes_are_for_the_fit_to_refuse(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    task = manifest(y=shape)
+    with pytest.raises(DataError, match=r"targets have shape \(\) per sample, the task takes"):
+        fit_dataset(load_samples([Data(path=saved(tmp_path))], task), task)
+
+
+# -- what is wrong is said
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": "pixels"}, "no array 'pixels'; there are x, y, client, room, side, word, names"),
+        ({"y": ("y", "z")}, "no array 'z'; there are x, y"),
+        ({"select": {"phone": 3}}, "no array 'phone'; there are x, y"),
+        ({"split": "fold"}, "no array 'fold'; there are x, y"),
+        ({"y": "names"}, f"columns differ in length: x has {COUNT}, names has 3"),
+        ({"select": {"x": 3}}, r"'x' has \(2,\) values per sample, one is needed"),
+        ({"split": "x"}, r"'x' has \(2,\) values per sample, one is needed"),
+    ],
+)
+def test_a_wrong_column_is_named_with_those_that_exist(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=rf"a\.npz: {message}"):
+        load_samples([Data(path=saved(tmp_path), **change)], manifest())
+
+
+def test_a_single_value_is_no_column(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"x": np.ones((3, 2)), "y": np.array(5)})
+    with pytest.raises(DataError, match=r"a\.npz: 'y' is one value, not one per sample"):
+        load_samples([Data(path=path)], manifest())
+
+
+def test_a_file_without_rows_or_columns_says_so(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.csv"
+    empty.write_text("x,y\n")
+    with pytest.raises(DataError, match=r"empty\.csv: no samples$"):
+        load_samples([Data(path=empty)], manifest())
+    with pytest.raises(DataError, match=r"nothing\.npz: no array 'x'; there are none"):
+        load_samples([Data(path=saved(tmp_path, {}, "nothing.npz"))], manifest())
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.npz: no such file"):
+        load_samples([Data(path=tmp_path / "none.npz")], manifest())
+
+
+def test_objects_are_never_unpickled(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"x": np.ones((2, 2)), "y": np.array([{}, {}], object)})
+    with pytest.raises(DataError, match="allow_pickle=False"):
+        load_samples([Data(path=path)], manifest())
+
+
+# -- dealing out
+
+
+def dealt(paths: Mapping[str, Path]) -> dict[str, tuple[list[int], list[int]]]:
+    """Numbers of the training and of the test samples of each device."""
+    parts = {}
+    for device, path in paths.items():
+        loaded = load_samples([Data(path=path, split="split")], manifest())
+        parts[device] = numbers(loaded.train.x), numbers(loaded.test.x)
+        y = np.concatenate([loaded.train.y, loaded.test.y])
+        x = np.concatenate([loaded.train.x, loaded.test.x])
+        np.testing.assert_array_equal(y, x[:, 0] % 3)  # inputs and targets stay together
+    return parts
+
+
+def union(parts: Mapping[str, tuple[list[int], list[int]]]) -> tuple[list[int], list[int]]:
+    return sorted(n for train, _ in parts.values() for n in train), sorted(n for _, test in parts.values() for n in test)
+
+
+@settings(max_examples=25)
+@given(
+    partition=st.sampled_from(["iid", "dirichlet", "natural"]),
+    split=st.sampled_from(["", "side"]),
+    devices=st.integers(1, 4),
+    seed=st.integers(0, 20),
+)
+def test_the_parts_are_the_whole_and_nobody_has_anothers(
+    tmp_path_factory: pytest.TempPathFactory, partition: Any, split: str, devices: int, seed: int
+) -> None:
+    folder = tmp_path_factory.mktemp("dealt")
+    whole = Whole(path=saved(folder), partition=partition, split=split, seed=seed, alpha=5.0, min_size=1)
+    names = [f"device-{n}" for n in range(devices)]
+    parts = dealt(deal_out(whole, names, folder / "first"))
+    assert list(parts) == names
+    train, test = union(parts)
+    assert sorted(train + test) == list(range(COUNT))
+    assert len(test) == (COUNT // 2 if split else 8)
+    if split:
+        assert test == list(range(COUNT // 2, COUNT))
+    assert dealt(deal_out(whole, names, folder / "second")) == parts
+
+
+def test_test_samples_are_dealt_evenly(tmp_path: Path) -> None:
+    whole = Whole(path=saved(tmp_path), split="side", min_size=1)
+    parts = dealt(deal_out(whole, ["a", "b", "c"], tmp_path / "out"))
+    assert sorted(len(test) for _, test in parts.values()) == [6, 7, 7]
+
+
+def test_a_natural_partition_keeps_a_client_and_its_test_samples_on_one_device(tmp_path: Path) -> None:
+    whole = Whole(path=saved(tmp_path), partition="natural", split="side", min_size=1)
+    for train, test in dealt(deal_out(whole, ["a", "b", "c"], tmp_path / "out")).values():
+        assert {n % 4 for n in train} == {n % 4 for n in test}
+    owners = [{n % 4 for n in train} for train, _ in dealt(deal_out(whole, ["a", "b", "c"], tmp_path / "out")).values()]
+    assert sum(map(len, owners)) == 4
+
+
+def test_test_samples_of_clients_that_do_not_train_are_dealt_evenly(tmp_path: Path) -> None:
+    columns = arrays() | {"client": np.arange(COUNT) // 5}  # clients 0 to 3 train, 4 to 7 are only tested on
+    whole = Whole(path=saved(tmp_path, columns), partition="natural", split="side", min_size=1)
+    parts = dealt(deal_out(whole, ["a", "b"], tmp_path / "out"))
+    assert union(parts)[1] == list(range(COUNT // 2, COUNT))
+    assert [len(test) for _, test in parts.values()] == [10, 10]
+
+
+def test_digits_come_by_name(tmp_path: Path) -> None:
+    names = [f"d{n}" for n in range(10)]
+    task = manifest(x=(64,))
+    paths = deal_out(Whole(source="digits", partition="dirichlet", alpha=0.3), names, tmp_path)
+    loaded = [fit_dataset(load_samples([Data(path=path, split="split")], task), task) for path in paths.values()]
+    assert sum(len(data.train) for data in loaded) == 1438
+    assert sum(len(data.test) for data in loaded) == 359
+    assert max(float(data.train.x.max()) for data in loaded) == 1.0
+    assert min(len(data.train) for data in loaded) >= 8
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"partition": "natural", "client": "owner"}, r"a\.npz: no array 'owner'; there are x, y, client"),
+        ({"x": "pixels"}, r"a\.npz: no array 'pixels'; there are x, y"),
+        ({"y": "names"}, r"a\.npz: columns differ in length: x has 40, names has 3"),
+        ({"split": "fold"}, r"a\.npz: no array 'fold'"),
+        ({"partition": "natural", "client": "room"}, "3 devices but the data come from 2 clients"),
+        ({"min_size": 11}, "c would have 10 training samples, min_size asks for 11"),
+        ({"partition": "dirichlet", "min_size": 20}, "32 rows cannot give 3 devices at least 20 each"),
+        ({"partition": "dirichlet", "y": "x"}, r"one label per row, not \(2,\)"),
+    ],
+)
+def test_what_cannot_be_dealt_out_is_said(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    whole = Whole(path=saved(tmp_path), **({"min_size": 1} | change))
+    with pytest.raises(DataError, match=message):
+        deal_out(whole, ["a", "b", "c"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_data_set_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.npz: no such file"):
+        deal_out(Whole(path=tmp_path / "none.npz"), ["a"], tmp_path / "out")
