@@ -16,6 +16,7 @@ from edgemw.transport import tethered
 RESTART_AFTER_S = 1.0
 MAX_RESTARTS = 10
 STOP_TIMEOUT_S = 15.0
+REFUSALS = (2, 3)  # wrong usage, or a file that says something wrong: trying again changes nothing
 
 
 @dataclass(slots=True)
@@ -62,6 +63,9 @@ class Processes:
                 child.process = None
                 if child.stopped or code == 0:
                     child.stopped = True
+                elif code in REFUSALS:
+                    child.stopped = True
+                    yield f"{child.id} was refused: {_last_line(child.log)}"
                 elif child.restarts < MAX_RESTARTS:
                     child.restart_at = time.monotonic() + RESTART_AFTER_S
                     yield f"{child.id} ended with {_meaning(code)}; it is started again ({child.log})"
@@ -108,6 +112,11 @@ class Processes:
             child.process = subprocess.Popen(
                 [*tether, *child.command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._env, start_new_session=True
             )
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1].removeprefix("edgemw: ") if lines else f"see {log}"
 
 
 def _meaning(code: int) -> str:

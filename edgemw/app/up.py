@@ -18,7 +18,8 @@ from edgemw.app.report import Report, Round
 from edgemw.app.samples import deal_out
 from edgemw.app.settings import EMBEDDED, Broker, Deployment
 from edgemw.app.wiring import load_bundle
-from edgemw.core.errors import ConfigError, EdgeError
+from edgemw.core.errors import ConfigError, EdgeError, LinkError
+from edgemw.transport.broker import Broker as EmbeddedBroker
 from edgemw.transport.broker import start_broker
 from edgemw.wire.messages import RoundReport
 
@@ -58,27 +59,27 @@ def run_deployment(settings: Deployment, out: Path, env: Mapping[str, str], list
     devices = device_ids(settings)
     listener.line(f"preparing {settings.name} in {out}")
     paths = deal_out(settings.data, devices, out / "data") if settings.data is not None else {}
-    with _broker(settings.broker, out, listener) as broker:
+    with _broker(settings.broker, out, listener) as (broker, embedded):
         specs = expand(_on(broker, settings), broker.url, out / "nodes", paths)
         for spec in specs:
             spec.path.parent.mkdir(parents=True, exist_ok=True)
             spec.path.write_text(spec.text)
         count = sum(spec.role == "device" for spec in specs)
         report = Report(settings.name, manifest.metrics[0] if manifest.metrics else "loss", count)
-        asyncio.run(_Run(settings, specs, out, env, listener, report).run(broker))
+        asyncio.run(_Run(settings, specs, out, env, listener, report, embedded).run(broker))
     return report
 
 
 @contextmanager
-def _broker(broker: Broker, out: Path, listener: Listener) -> Iterator[Broker]:
+def _broker(broker: Broker, out: Path, listener: Listener) -> Iterator[tuple[Broker, EmbeddedBroker | None]]:
     if broker.url != EMBEDDED:
-        yield broker
+        yield broker, None
         return
     with start_broker("auto", out / "broker") as started:
         hint = "" if started.kind == "mosquitto" else " (mosquitto is not installed; amqtt is for trying things out)"
         listener.line(f"broker: {started.kind} at {started.url}{hint}")
         # amqtt never answers to MQTT 5, and asking costs every node seconds
-        yield Broker(url=started.url, protocol="3.1.1" if started.kind == "amqtt" else "auto")
+        yield Broker(url=started.url, protocol="3.1.1" if started.kind == "amqtt" else "auto"), started
 
 
 def _on(broker: Broker, settings: Deployment) -> Deployment:
@@ -101,9 +102,10 @@ class _Run:
         env: Mapping[str, str],
         listener: Listener,
         report: Report,
+        broker: EmbeddedBroker | None,
     ) -> None:
         self._settings, self._specs, self._out, self._listener, self._report = settings, specs, out, listener, report
-        self._env = dict(env)
+        self._env, self._broker = dict(env), broker
         # The node files say everything already; a variable for the deployment must not change them again.
         node_env = {k: v for k, v in env.items() if not k.startswith("EDGEMW_") or k.startswith("EDGEMW_SECRET_")}
         self._processes = Processes(node_env)
@@ -140,6 +142,8 @@ class _Run:
         while not self._report.finished and self._signals < 2:
             for line in self._processes.tend():
                 self._listener.line(line)
+            if self._broker is not None and not self._broker.running:
+                raise LinkError("the broker ended", where=self._broker.url, hint=f"see {self._broker.log_path}")
             if self._processes.ended(top) and self._processes.pid(top) is None and console.reports.empty():
                 if self._signals:
                     return
@@ -172,6 +176,9 @@ class _Run:
 
     async def _explain(self, console: Console) -> None:
         """Say what everybody is waiting for."""
+        if not console.connected:
+            self._listener.waiting("the broker cannot be reached")
+            return
         expected = {spec.id for spec in self._specs}
         absent = expected - {node for node, state in console.presence.items() if state == "online"}
         if absent:

@@ -17,7 +17,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Run until stopped."""
     settings = settings_of(args, DeviceFile)
-    from edgemw.app.wiring import run_device  # noqa: PLC0415  (after a file was refused there is nothing to load)
+    from edgemw.app.wiring import run_device
 
     run_device(settings, os.environ)
     return 0

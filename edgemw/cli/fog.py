@@ -17,7 +17,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Run until stopped."""
     settings = settings_of(args, FogFile)
-    from edgemw.app.wiring import run_fog  # noqa: PLC0415  (after a file was refused there is nothing to load)
+    from edgemw.app.wiring import run_fog
 
     run_fog(settings, os.environ)
     return 0

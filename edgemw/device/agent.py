@@ -42,6 +42,7 @@ from edgemw.storage.outbox import DeviceRow
 from edgemw.transport.shell import Shell
 from edgemw.wire import topics
 from edgemw.wire.messages import ReleaseManifest
+from edgemw.wire.sender import Kept
 
 MAX_TASKS = 8
 TEST = "test."
@@ -78,6 +79,7 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
+    digest: bytes
     bundle: Bundle
     oracle: Oracle
     data: Dataset | None
@@ -93,6 +95,7 @@ class DeviceRole:
         self._tasks: dict[str, _Opened] = {}
         self._predictors: dict[str, tuple[tuple[int, int], Predict]] = {}
         self._reported = (0, 0)
+        self._receivers = outbox.receivers(db)  # of an earlier life, perhaps under another parent
         self._stop_now = threading.Event()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="work", initializer=_lower_priority, initargs=(parts.nice,))
         self._shell: Shell | None = None
@@ -111,8 +114,9 @@ class DeviceRole:
 
     def subscriptions(self, place: Place) -> list[str]:
         """See Role."""
+        senders = sorted({place.parent, *self._receivers})
         return [
-            topics.build(place.net, place.parent, "reply", node=place.node, task="+"),
+            *(topics.build(place.net, fog, "reply", node=place.node, task="+") for fog in senders),
             topics.build(place.net, place.parent, "task", task="+"),
             topics.build(place.net, place.parent, "release", task="+"),
             topics.build(place.net, place.parent, "ask", node="+"),
@@ -123,7 +127,7 @@ class DeviceRole:
         if self._shell is not None and len(self._shell.machines) >= MAX_TASKS:
             return None
         row = outbox.device_row(self._db, task)
-        kept = [(frame, acknowledged) for frame, _, acknowledged in outbox.kept_updates(self._db, task)]
+        kept = tuple(Kept(row.frame, row.receiver, row.acknowledged) for row in outbox.kept_updates(self._db, task))
         return Cycle(self._place, task, _memory(row) if row else Memory(), kept, now)
 
     def observe(self, task: str, fact: Fact) -> None:
@@ -136,7 +140,7 @@ class DeviceRole:
         match action:
             case SaveRound(memory=memory, frame=frame):
                 with self._db.transaction():
-                    outbox.put_update(self._db, frame)
+                    outbox.put_update(self._db, frame, self._place.parent)
                     outbox.put_device_row(self._db, task, _row(memory))
             case SaveMemory(memory=memory, forget=forget):
                 with self._db.transaction():
@@ -181,11 +185,13 @@ class DeviceRole:
         except DataError as error:
             reason = f"data refused: {error}"
             log.error("%s", reason, extra={"facts": {"task": task}})
-        self._tasks[task] = _Opened(bundle, oracle, data)
+        self._tasks[task] = _Opened(action.blob.digest, bundle, oracle, data)
         return TaskOpened(action.blob.digest, bundle.manifest, reason)
 
     def _install(self, task: str, action: Install) -> Installed:
         opened, manifest = self._tasks[task], action.release
+        if opened.digest != manifest.bundle:
+            return Installed(manifest.number)  # the task was replaced while this waited
         predict = self._predictor(task, manifest, action.theta)
         reason = self._parts.check(predict, opened.oracle, action.theta, opened.data)
         if reason:
@@ -195,6 +201,8 @@ class DeviceRole:
 
     def _do_work(self, task: str, action: Work) -> Worked:
         opened, manifest = self._tasks[task], action.release
+        if opened.digest != manifest.bundle:
+            return Worked(manifest.number, None, self._tally({}), "the task was replaced meanwhile")
         if opened.data is None:
             return Worked(manifest.number, None, self._tally({}), "there are no samples to train on")
         predict = self._predictor(task, manifest, action.theta)

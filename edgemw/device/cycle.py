@@ -37,31 +37,28 @@ from edgemw.device.events import (
     Work,
     Worked,
 )
-from edgemw.wire import topics
 from edgemw.wire.messages import Ack, Blob, Frame, Outcome, ReleaseManifest, TaskManifest, Update, encoded_of
-from edgemw.wire.pending import Pending
-from edgemw.wire.traffic import Arrived, Fetch, Fetched, Upload
+from edgemw.wire.sender import Kept, Sender
+from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed
 
 ALLOWANCE = 4
-RESEND = "resend"
+GRACE, GRACE_S = "grace", 20.0
 REFUSED = "refused"
 
 
 class Cycle:
     """See the module. `handle` is the only way in."""
 
-    def __init__(self, place: Place, task: str, memory: Memory, kept: list[tuple[Frame, bool]], now: float) -> None:
+    def __init__(self, place: Place, task: str, memory: Memory, kept: tuple[Kept, ...], now: float) -> None:
         self._place, self._task, self._memory = place, task, memory
-        self._pending = Pending()
-        for frame, acknowledged in kept:
-            self._pending.add(frame, now, acknowledged=acknowledged)
+        self._sender = Sender(place, task, kept, now)
         self._seq = 0
         self._bundle: Blob | None = None
         self._opened: tuple[bytes, Manifest] | None = None
         self._wanted: ReleaseManifest | None = None
         self._current: tuple[ReleaseManifest, Vector] | None = None
         self._work: ReleaseManifest | None = None  # what is being worked on; it says how to encode the result
-        self._stopping = False
+        self._stopping = self._grace_over = False
         self._state = "waiting"
         self._sent_at: float | None = None
         self._reasons: dict[str, str] = {}
@@ -78,8 +75,7 @@ class Cycle:
         """One word: waiting, fetching, working, idle, stopping."""
         return "stopping" if self._stopping else self._state
 
-    @property
-    def reason(self) -> str:
+    def reason(self, now: float) -> str:
         """Why something is not right; empty when all is."""
         return "; ".join(self._reasons.values())
 
@@ -93,7 +89,7 @@ class Cycle:
             "weight_sent": memory.weight_sent,
             "updates_returned": memory.updates_returned,
             "weight_returned": memory.weight_returned,
-            "updates_pending": len(self._pending),
+            "updates_pending": len(self._sender),
         }
 
     # -- the machine
@@ -102,36 +98,44 @@ class Cycle:
         """Take one event; returns what the shell has to do, in order."""
         match event:
             case LinkUp():
-                self._pending.hurry(now)
-                return self._resend(now)
+                return [*self._sender.hurry(now)]
             case LinkDown():
                 return []
-            case Timer():
-                return self._resend(now)
+            case Timer(name=name):
+                self._grace_over |= name == GRACE
+                return [*self._sender.resend(now), *self._when_stopped()]
             case Arrived(frame=frame):
                 return self._on_frame(frame, now)
             case Fetched(blob=blob, data=data):
                 return self._on_blob(blob, data)
-            case TaskOpened() | TaskRefused():
-                return self._on_task(event)
+            case FetchFailed(blob=blob, reason=reason):
+                return self._on_fetch_failed(blob, reason, now)
+            case TaskOpened() | TaskRefused() | Installed() | Worked():
+                return self._on_done(event, now)
+            case Stop():
+                self._stopping = True  # what is not acknowledged is on disk: waiting for it is a courtesy
+                return [SetTimer(GRACE, now + GRACE_S), *self._when_stopped()]
+
+    def _on_done(self, event: TaskOpened | TaskRefused | Installed | Worked, now: float) -> list[Action]:
+        """Something that the shell did in the background has ended."""
+        match event:
+            case Worked():
+                return self._on_worked(event, now)
             case Installed(reason=reason):
                 self._note("serving", reason)
                 return []
-            case Worked():
-                return self._on_worked(event, now)
-            case Stop():
-                self._stopping = True
-                return self._when_stopped()
+            case _:
+                return self._on_task(event)
 
     def _on_frame(self, frame: Frame, now: float) -> list[Action]:
         match frame.message:
-            case TaskManifest(blob=blob):
+            case TaskManifest(blob=blob) if frame.node == self._place.parent:  # others only propose one to the top
                 return self._on_task_manifest(blob)
             case ReleaseManifest() as manifest:
-                return self._on_release_manifest(manifest)
+                return self._on_release_manifest(manifest, now)
             case Ack(boot=boot, seq=seq):
                 update = UpdateId(self._place.node, boot, seq)
-                if self._pending.acknowledge(update, now):
+                if self._sender.acknowledge(update, now):
                     return [SaveAck(update), *self._next(), *self._when_stopped()]
             case Outcome() as outcome:
                 return self._on_outcome(outcome)
@@ -144,10 +148,13 @@ class Cycle:
         self._state = "fetching"
         return [Fetch(self._place.parent, blob)]
 
-    def _on_release_manifest(self, manifest: ReleaseManifest) -> list[Action]:
+    def _on_release_manifest(self, manifest: ReleaseManifest, now: float) -> list[Action]:
         actions: list[Action] = []
-        if manifest.run != self._memory.run:
-            dropped = tuple(frame.id for frame in self._pending.clear())
+        if manifest.run < self._memory.run:
+            self._note("release", f"a release of run {manifest.run} was ignored: this device is in run {self._memory.run}")
+            return actions
+        if manifest.run > self._memory.run:
+            dropped = self._sender.clear()
             self._memory = Memory(run=manifest.run)
             self._wanted = self._current = None
             actions.append(SaveMemory(self._memory, dropped))
@@ -155,7 +162,7 @@ class Cycle:
             return actions
         if self._current is not None and self._current[0].number == manifest.number:
             self._wanted, self._current = manifest, (manifest, self._current[1])
-            return actions + self._next()
+            return [*actions, *self._sender.hurry(now), *self._next()]  # the fog may have been away
         self._wanted = manifest
         if self._work is None:
             self._state = "fetching"
@@ -169,6 +176,18 @@ class Cycle:
         if manifest is not None and blob.digest == manifest.theta.digest and self.release != manifest.number:
             actions += self._on_theta(manifest, data)
         return actions
+
+    def _on_fetch_failed(self, blob: Blob, reason: str, now: float) -> list[Action]:
+        """Say why, and answer the release all the same: nobody is to wait for this device."""
+        if self._bundle is not None and blob.digest == self._bundle.digest:
+            self._note("task", f"the bundle cannot be taken: {reason}")
+        manifest = self._wanted
+        if manifest is None or blob.digest != manifest.theta.digest or self._memory.measured_on >= manifest.number:
+            return []
+        self._note("release", f"release {manifest.number} cannot be taken: {reason}")
+        memory = replace(self._memory, measured_on=manifest.number)
+        answer = Update(manifest.run, manifest.codec, blob.size // 4, (), {REFUSED: (1.0, 1.0)}, manifest.number)
+        return self._send(answer, memory, now)
 
     def _on_theta(self, manifest: ReleaseManifest, data: bytes) -> list[Action]:
         theta = np.frombuffer(data, "<f4").astype(np.float32) if len(data) % 4 == 0 else np.empty(0, np.float32)
@@ -214,9 +233,9 @@ class Cycle:
         if not train and memory.measured_on >= manifest.number:
             self._state = "idle"
             return []
-        if self._pending.waiting >= ALLOWANCE:
+        if self._sender.waiting >= ALLOWANCE:
             self._state = "waiting"
-            self._note("outbox", f"{self._pending.waiting} updates wait for {self._place.parent} to acknowledge them")
+            self._note("outbox", f"{self._sender.waiting} updates wait to be acknowledged by {self._place.parent}")
             return []
         self._note("outbox", "")
         self._work, self._state = manifest, "working"
@@ -229,13 +248,14 @@ class Cycle:
         if event.trained is not None or event.reason:
             self._note("training", event.reason)
         update, memory, actions = self._make_update(event, manifest)
+        return [*self._send(update, memory, now), *actions, *self._next(), *self._when_stopped()]
+
+    def _send(self, update: Update, memory: Memory, now: float) -> list[Action]:
         frame = Frame(self._task, self._place.node, self._place.boot, self._seq, update)
         self._seq += 1
         self._sent_at = now
         self._memory = memory
-        self._pending.add(frame, now)
-        timer = SetTimer(RESEND, self._pending.next_due() or now)
-        return [SaveRound(memory, frame), self._upload(frame), timer, *actions, *self._next(), *self._when_stopped()]
+        return [SaveRound(memory, frame), *self._sender.send(frame, now)]
 
     def _make_update(self, event: Worked, manifest: ReleaseManifest) -> tuple[Update, Memory, list[Action]]:
         assert self._opened is not None
@@ -269,7 +289,7 @@ class Cycle:
 
     def _on_outcome(self, outcome: Outcome) -> list[Action]:
         update = UpdateId(self._place.node, outcome.boot, outcome.seq)
-        frame = self._pending.settle(update)
+        frame = self._sender.settle(update)
         if frame is None:
             return []
         message = frame.message
@@ -288,17 +308,9 @@ class Cycle:
         fact = Fact("settled", {"counted": int(outcome.counted), "reason": outcome.reason})
         return [SaveMemory(self._memory, (update,)), fact, *self._next(), *self._when_stopped()]
 
-    def _resend(self, now: float) -> list[Action]:
-        actions: list[Action] = [self._upload(frame) for frame in self._pending.due(now)]
-        due = self._pending.next_due()
-        return [*actions, SetTimer(RESEND, due)] if due is not None else actions
-
-    def _upload(self, frame: Frame) -> Upload:
-        place = self._place
-        return Upload(topics.build(place.net, place.parent, "update", node=place.node, task=self._task), frame)
-
     def _when_stopped(self) -> list[Action]:
-        return [Finished()] if self._stopping and self._work is None and self._pending.waiting == 0 else []
+        done = self._work is None and (self._sender.waiting == 0 or self._grace_over)
+        return [Finished()] if self._stopping and done else []
 
     def _seed(self, manifest: ReleaseManifest) -> int:
         text = f"{self._place.node}/{self._task}/{manifest.run}/{manifest.number}"

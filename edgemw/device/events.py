@@ -10,7 +10,7 @@ from edgemw.core.ids import UpdateId
 from edgemw.core.plan import Tally
 from edgemw.learning.trainer import Trained
 from edgemw.wire.messages import Blob, Frame, ReleaseManifest
-from edgemw.wire.traffic import Arrived, Fetch, Fetched, Send, Upload
+from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, Upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,5 +122,5 @@ class SaveAck:
     update: UpdateId
 
 
-Event = LinkUp | LinkDown | Timer | Stop | Arrived | Fetched | TaskOpened | TaskRefused | Installed | Worked
-Action = SetTimer | Fact | Finished | Send | Upload | Fetch | OpenTask | Install | Work | SaveRound | SaveMemory | SaveAck
+Event = LinkUp | LinkDown | Timer | Stop | Arrived | Fetched | FetchFailed | TaskOpened | TaskRefused | Installed | Worked
+Action = SetTimer | Fact | Finished | Upload | Fetch | OpenTask | Install | Work | SaveRound | SaveMemory | SaveAck

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -54,6 +55,7 @@ class FogRole:
         observe: Callable[[str, Fact], None],
     ) -> None:
         self._place, self._db, self._options, self._observe = place, db, options, observe
+        self._receivers = outbox.receivers(db)  # of an earlier life, perhaps under another parent
         self._shell: Shell | None = None
 
     def attach(self, shell: Shell) -> None:
@@ -81,7 +83,10 @@ class FogRole:
             return [*own, ask, topics.build(place.net, place.node, "task", task="+")]
         return [
             *own,
-            topics.build(place.net, place.parent, "reply", node=place.node, task="+"),
+            *(
+                topics.build(place.net, fog, "reply", node=place.node, task="+")
+                for fog in sorted({place.parent, *self._receivers})
+            ),
             topics.build(place.net, place.parent, "task", task="+"),
             topics.build(place.net, place.parent, "release", task="+"),
             topics.build(place.net, place.parent, "ask", node="+"),
@@ -113,7 +118,7 @@ class FogRole:
             case SaveUpdate(frame=frame):
                 journal.put_window(db, frame)
             case SaveForward(forwarded=forwarded):
-                outbox.put_update(db, forwarded.frame, _pack_members(forwarded.members))
+                outbox.put_update(db, forwarded.frame, self._place.parent, _pack_members(forwarded.members))
                 for member in forwarded.members:
                     journal.take_from_window(db, task, member)
             case SaveAck(update=update):
@@ -141,6 +146,7 @@ class FogRole:
         return ReleaseRow(
             manifest, _bytes(released.theta) or b"", _bytes(released.first), _bytes(released.second),
             totals.updates, totals.weight, totals.uplink_bytes, totals.downlink_bytes,
+            json.dumps(released.report) if released.report is not None else None,
         )  # fmt: skip
 
     def _memory(self, task: str) -> FogMemory:
@@ -150,7 +156,7 @@ class FogRole:
         rows = journal.outcomes(db, task)
         return FogMemory(
             open=tuple(journal.open_window(db, task)),
-            forwarded=tuple(Forwarded(frame, _unpack_members(members), acked) for frame, members, acked in kept),
+            forwarded=tuple(Forwarded(row.frame, row.receiver, _unpack_members(row.members), row.acknowledged) for row in kept),
             settled=tuple((row.update, Settled(row.counted, row.release, row.reason)) for row in rows),
             bundle=next((data for data in bundles.values() if data is not None), None),
             bundles_known=frozenset(bundles),
@@ -166,7 +172,8 @@ def _released(row: ReleaseRow | None) -> Released | None:
     theta = _vector(row.theta)
     assert theta is not None
     totals = Totals(row.updates, row.weight, row.uplink_bytes, row.downlink_bytes)
-    return Released(manifest, theta, _vector(row.first), _vector(row.second), totals)
+    report = None if row.report is None else json.loads(row.report)
+    return Released(manifest, theta, _vector(row.first), _vector(row.second), totals, report)
 
 
 def _bytes(vector: Vector | None) -> bytes | None:

@@ -18,18 +18,20 @@ from edgemw.wire.messages import Ack, Frame, Outcome, Presence, ReleaseManifest,
 from edgemw.wire.traffic import Send
 
 OTHER_RUN = "another training run"
+MAX_WEIGHT = 1 << 48  # of one child, so that the sum over all children is still a number on the wire
+MAX_SUMS = 32
 
 
 class Collector:
     """Window, ledger and the answers to children."""
 
-    def __init__(self, place: Place, task: str, options: WindowOptions, memory: FogMemory) -> None:
+    def __init__(self, place: Place, task: str, options: WindowOptions, memory: FogMemory, now: float) -> None:
         self._place, self._task, self._options = place, task, options
         inside = [member for forwarded in memory.forwarded for member in forwarded.members]
         self.ledger = Ledger([*inside, *(frame.id for frame in memory.open)], memory.settled)
         self.window = Window(options)
         for frame in memory.open:
-            self.window.add(frame)
+            self.window.add(frame, now)
         self._release: ReleaseManifest | None = None
         self._taken_at: float | None = None
         self._steps: dict[int, float] = {}  # of the releases that are still trained from
@@ -38,18 +40,28 @@ class Collector:
         """A release is out in this domain; what waits for another training run is returned."""
         if self._release is None or self._release.run != manifest.run:
             self._steps.clear()
-        self._release = manifest
+        old, self._release = self._release, manifest
+        again = old is not None and old.number == manifest.number and manifest.train and not old.train
         self._steps[manifest.number] = manifest.step
         self._steps = {base: step for base, step in self._steps.items() if manifest.number - base <= self._options.max_staleness}
-        self.window.begin(manifest.number, now)
-        settled = Settled(False, manifest.number, OTHER_RUN)
-        outcomes = tuple((update, settled) for update in self.window.drop(manifest.run))
-        return [SaveOutcomes(outcomes), *self.settle(outcomes)] if outcomes else []
+        self.window.begin(manifest.number, now, again=again)
+        return self.give_back(tuple(self.window.drop(manifest.run)), OTHER_RUN)
 
     def on_presence(self, frame: Frame, message: Presence) -> None:
         """A child came or went."""
         if message.parent == self._place.node:
             self.window.presence(frame.node, frame.boot, message)
+
+    @property
+    def release(self) -> ReleaseManifest | None:
+        """The release that updates are taken for."""
+        return self._release
+
+    def give_back(self, updates: tuple[UpdateId, ...], reason: str) -> list[Action]:
+        """Return updates to their senders."""
+        number = self._release.number if self._release else -1
+        outcomes = tuple((update, Settled(False, number, reason)) for update in updates)
+        return [SaveOutcomes(outcomes), *self.settle(outcomes)] if outcomes else []
 
     def age(self, now: float) -> dict[str, int | float | str]:
         """Seconds since the last update was taken, as a fact for `status`."""
@@ -66,11 +78,11 @@ class Collector:
         crowded = self.window.full and not self.window.knows(frame.node)
         reason = "too many children" if crowded else self._refusal(update, self._release)
         if reason:
-            refused = Fact("update_refused", {"node": frame.node, "reason": reason, "weight": _weight(update)})
+            refused = Fact("update_refused", {"node": frame.node, "reason": reason, "weight": update_weight(update)})
             return [self._outcome(frame.id, Settled(False, self._release.number, reason)), refused]
         self._taken_at = now
         self.ledger.open(frame.id)
-        self.window.add(frame)
+        self.window.add(frame, now)
         staleness = max((self._release.number - section.base for section in update.sections), default=0)
         size = sum(len(section.payload) for section in update.sections)
         values: dict[str, int | float | str] = {"node": frame.node, "staleness": max(staleness, 0), "codec": update.codec}
@@ -86,8 +98,13 @@ class Collector:
     def _refusal(self, update: Update, release: ReleaseManifest) -> str:
         if update.run != release.run:
             return OTHER_RUN
-        if not update.sections:
-            return ""
+        if update.report_on > release.number:
+            return f"measured release {update.report_on}, which is not out yet"
+        if len(update.tally) > MAX_SUMS or update_weight(update) > MAX_WEIGHT:
+            return "more than one child may bring"
+        return self._sections_refusal(update, release) if update.sections else ""
+
+    def _sections_refusal(self, update: Update, release: ReleaseManifest) -> str:
         size = release.theta.size // 4
         if update.codec != release.codec or update.size != size:
             return f"{update.codec}[{update.size}] where {release.codec}[{size}] was asked for"
@@ -96,6 +113,9 @@ class Collector:
             return f"trained from release {newest}, which is not out yet"
         if release.number - oldest > self._options.max_staleness:
             return f"stale: trained from release {oldest}, now {release.number}"
+        return self._malformed(update, size)
+
+    def _malformed(self, update: Update, size: int) -> str:
         try:
             codec = codec_named(update.codec)
             for section in update.sections:
@@ -118,5 +138,6 @@ class Collector:
         return Send(topic, Frame(self._task, place.node, place.boot, 0, message))
 
 
-def _weight(update: Update) -> int:
+def update_weight(update: Update) -> int:
+    """Training examples behind an update."""
     return sum(section.weight for section in update.sections)

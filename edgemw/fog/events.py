@@ -8,7 +8,7 @@ from edgemw.core.bundle import Vector
 from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import UpdateId
 from edgemw.wire.messages import Frame, ReleaseManifest
-from edgemw.wire.traffic import Arrived, Fetch, Fetched, PublishBlob, Published, Retire, Send, Upload
+from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, PublishBlob, Published, Retire, Send, Upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ class Released:
         theta: float32[P].
         first, second: the server optimiser's moments, float32[P]; None before they are used.
         totals: what has been counted so far.
+        report: the facts of the last report, once the run is finished; None before.
     """
 
     manifest: ReleaseManifest
@@ -46,13 +47,15 @@ class Released:
     first: Vector | None = field(default=None, repr=False)
     second: Vector | None = field(default=None, repr=False)
     totals: Totals = Totals()
+    report: dict[str, int | float | str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Forwarded:
-    """A merged window on its way up: the frame with its own identity, and whose updates are in it."""
+    """A merged window on its way up: the frame with its own identity, who is to have it, and whose updates are in it."""
 
     frame: Frame
+    receiver: str
     members: tuple[UpdateId, ...]
     acknowledged: bool = False
 
@@ -122,6 +125,6 @@ class SaveBundle:
     released: Released
 
 
-Event = LinkUp | LinkDown | Timer | Stop | Arrived | Fetched | Published | BundleGiven
+Event = LinkUp | LinkDown | Timer | Stop | Arrived | Fetched | FetchFailed | Published | BundleGiven
 Save = SaveUpdate | SaveForward | SaveAck | SaveOutcomes | SaveRelease | SaveBundle
 Action = SetTimer | Fact | Finished | Send | Upload | Fetch | PublishBlob | Retire | Save

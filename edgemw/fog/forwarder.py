@@ -13,13 +13,12 @@ from edgemw.core.ids import Place, UpdateId
 from edgemw.fog.announcer import Announcer
 from edgemw.fog.collector import Collector
 from edgemw.fog.events import Action, Event, FogMemory, Forwarded, SaveAck, SaveForward, SaveOutcomes, Settled
-from edgemw.fog.window import WindowOptions, parts_of, tally_of
-from edgemw.wire import topics
+from edgemw.fog.window import NOT_MERGED, WindowOptions, parts_of, readable, tally_of
 from edgemw.wire.messages import Ack, Blob, Frame, Outcome, Presence, ReleaseManifest, TaskManifest, Update
-from edgemw.wire.pending import Pending
-from edgemw.wire.traffic import Arrived, Fetch, Fetched, Published, Upload
+from edgemw.wire.sender import RESEND, Kept, Sender
+from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, Published
 
-WINDOW, RESEND = "window", "resend"
+WINDOW = "window"
 
 
 class Forwarder:
@@ -27,19 +26,16 @@ class Forwarder:
 
     def __init__(self, place: Place, task: str, options: WindowOptions, memory: FogMemory, now: float) -> None:
         self._place, self._task = place, task
-        self._collector = Collector(place, task, options, memory)
+        self._collector = Collector(place, task, options, memory, now)
         self._announcer = Announcer(place, task)
-        self._pending = Pending()
-        self._members: dict[UpdateId, tuple[UpdateId, ...]] = {}
-        for forwarded in memory.forwarded:
-            self._members[forwarded.frame.id] = forwarded.members
-            self._pending.add(forwarded.frame, now, acknowledged=forwarded.acknowledged)
+        self._sender = Sender(place, task, tuple(Kept(f.frame, f.receiver, f.acknowledged) for f in memory.forwarded), now)
+        self._members = {forwarded.frame.id: forwarded.members for forwarded in memory.forwarded}
         self._seq = 0
         self._bundle: Blob | None = None
         self._release: ReleaseManifest | None = None
         self._announced = -1
         self._stopping = False
-        self._late = self._returned = ""
+        self._late = self._returned = self._failed = ""
 
     @property
     def state(self) -> str:
@@ -48,10 +44,10 @@ class Forwarder:
             return "waiting"
         return "collecting" if self._announced == self._release.number else "fetching"
 
-    @property
-    def reason(self) -> str:
+    def reason(self, now: float) -> str:
         """Why something is not right; empty when all is."""
-        return "; ".join(filter(None, (self._late, self._returned)))
+        waiting = self._collector.window.waiting_for(now)
+        return "; ".join(filter(None, (waiting or self._late, self._returned, self._failed)))
 
     def facts(self, now: float) -> dict[str, int | float | str]:
         """Numbers for `status`."""
@@ -61,7 +57,7 @@ class Forwarder:
             "children": window.present,
             "window": len(window),
             "late": len(window.late),
-            "updates_pending": len(self._pending),
+            "updates_pending": len(self._sender),
         }
 
     def handle(self, event: Event, now: float) -> list[Action]:
@@ -71,16 +67,18 @@ class Forwarder:
     def _take(self, event: Event, now: float) -> list[Action]:
         match event:
             case LinkUp():
-                self._pending.hurry(now)
-                return [*self._announcer.again(), *self._resend(now)]
+                return [*self._announcer.again(), *self._sender.hurry(now)]
             case Arrived(topic=topic, frame=frame):
-                return self._from_above(frame, now) if topic.domain == self._place.parent else self._from_below(frame, now)
+                return self._from_below(frame, now) if topic.domain == self._place.node else self._from_above(frame, now)
             case Fetched(blob=blob, data=data):
                 return self._on_blob(blob, data, now)
             case Published(blob=blob):
                 return self._announcer.on_published(blob)
+            case FetchFailed(blob=blob, reason=reason):
+                self._failed = f"{blob.name} cannot be taken: {reason}"
+                return []
             case Timer(name=name) if name == RESEND:
-                return self._resend(now)
+                return [*self._sender.resend(now)]
             case Stop():
                 self._stopping = True
                 return [Finished()]
@@ -98,7 +96,7 @@ class Forwarder:
     def _from_above(self, frame: Frame, now: float) -> list[Action]:
         parent = self._place.parent
         match frame.message:
-            case TaskManifest(blob=blob) if self._bundle is None or blob.digest != self._bundle.digest:
+            case TaskManifest(blob=blob) if frame.node == parent and self._bundle != blob:
                 self._bundle = blob
                 return [Fetch(parent, blob)]
             case ReleaseManifest() as manifest if self._newer(manifest):
@@ -106,14 +104,18 @@ class Forwarder:
                 return [Fetch(parent, manifest.theta)]
             case Ack(boot=boot, seq=seq):
                 update = UpdateId(self._place.node, boot, seq)
-                return [SaveAck(update)] if self._pending.acknowledge(update, now) else []
+                return [SaveAck(update)] if self._sender.acknowledge(update, now) else []
             case Outcome() as outcome:
                 return self._on_outcome(outcome)
         return []
 
     def _newer(self, manifest: ReleaseManifest) -> bool:
         old = self._release
-        return old is None or manifest.run != old.run or (manifest.number >= old.number and manifest != old)
+        return (
+            old is None
+            or manifest.run > old.run
+            or (manifest.run == old.run and manifest.number >= old.number and manifest != old)
+        )
 
     def _on_blob(self, blob: Blob, data: bytes, now: float) -> list[Action]:
         actions: list[Action] = []
@@ -121,7 +123,7 @@ class Forwarder:
             actions += self._announcer.task(blob, data)
         manifest = self._release
         if manifest is not None and blob.digest == manifest.theta.digest:
-            self._announced = manifest.number
+            self._announced, self._failed = manifest.number, ""
             actions += self._collector.begin(manifest, now)
             actions += [*self._announcer.release(manifest, data), Fact("release", {"release": manifest.number})]
         return actions
@@ -129,7 +131,7 @@ class Forwarder:
     def _on_outcome(self, outcome: Outcome) -> list[Action]:
         update = UpdateId(self._place.node, outcome.boot, outcome.seq)
         members = self._members.pop(update, None)
-        if self._pending.settle(update) is None or members is None:
+        if self._sender.settle(update) is None or members is None:
             return []
         self._returned = "" if outcome.counted else f"window {update} was returned: {outcome.reason}"
         settled = Settled(outcome.counted, outcome.release, outcome.reason)
@@ -137,33 +139,25 @@ class Forwarder:
         return [SaveOutcomes(outcomes, update), *self._collector.settle(outcomes)]
 
     def _advance(self, now: float) -> list[Action]:
-        window = self._collector.window
-        if self._release is None or not window.ready(now):
+        window, release = self._collector.window, self._collector.release
+        if release is None or not window.ready(now):
             return [SetTimer(WINDOW, window.deadline)] if len(window) and window.deadline > now else []
         late, by_deadline = window.late, now >= window.deadline
         frames = window.close(now)
-        frame = Frame(self._task, self._place.node, self._place.boot, self._seq, self._merged(frames, self._release))
+        members = tuple(frame.id for frame in frames)
+        closed = Fact("window_closed", {"updates": len(frames), "late": len(late), "release": release.number})
+        frame = Frame(self._task, self._place.node, self._place.boot, self._seq, _merged(frames, release))
+        self._late = f"the deadline closed the last window without {', '.join(late[:8])}" if late and by_deadline else ""
+        if not readable(frame):
+            return [closed, *self._collector.give_back(members, NOT_MERGED)]
         self._seq += 1
-        forwarded = Forwarded(frame, tuple(f.id for f in frames))
-        self._members[frame.id] = forwarded.members
-        self._pending.add(frame, now)
-        missed = f"the deadline closed the last window without {', '.join(late[:8])}"
-        self._late = missed if late and by_deadline else ""
-        values: dict[str, int | float | str] = {"updates": len(frames), "late": len(late), "release": self._release.number}
-        timer = SetTimer(RESEND, self._pending.next_due() or now)
-        return [SaveForward(forwarded), self._upload(frame), timer, Fact("window_closed", values)]
+        self._members[frame.id] = members
+        return [SaveForward(Forwarded(frame, self._place.parent, members)), *self._sender.send(frame, now), closed]
 
-    def _merged(self, frames: list[Frame], release: ReleaseManifest) -> Update:
-        tally, report_on = tally_of(frames)
-        parts = parts_of(frames)
-        sections = merge(codec_named(release.codec), parts).sections if parts else ()
-        return Update(release.run, release.codec, release.theta.size // 4, sections, tally, report_on)
 
-    def _resend(self, now: float) -> list[Action]:
-        actions: list[Action] = [self._upload(frame) for frame in self._pending.due(now)]
-        due = self._pending.next_due()
-        return [*actions, SetTimer(RESEND, due)] if due is not None else actions
-
-    def _upload(self, frame: Frame) -> Upload:
-        place = self._place
-        return Upload(topics.build(place.net, place.parent, "update", node=place.node, task=self._task), frame)
+def _merged(frames: list[Frame], release: ReleaseManifest) -> Update:
+    """The sum of a window, for the release that its updates were taken for."""
+    tally, report_on = tally_of(frames)
+    parts = parts_of(frames)
+    sections = merge(codec_named(release.codec), parts).sections if parts else ()
+    return Update(release.run, release.codec, release.theta.size // 4, sections, tally, report_on)

@@ -18,8 +18,8 @@ from edgemw.compression.merge import merge
 from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Bundle, Vector, read_bundle
 from edgemw.core.encoded import Encoded
-from edgemw.core.errors import BundleError
-from edgemw.core.events import Fact, Finished, LinkUp, SetTimer, Stop
+from edgemw.core.errors import BundleError, CodecError, EdgeError
+from edgemw.core.events import Fact, Finished, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import Place
 from edgemw.core.plan import Plan, Tally
 from edgemw.fog.announcer import Announcer
@@ -36,13 +36,14 @@ from edgemw.fog.events import (
     Totals,
 )
 from edgemw.fog.server import ServerOptions, ServerState, mean_update, server_step
-from edgemw.fog.window import MEASURED, WindowOptions, parts_of, tally_of
+from edgemw.fog.window import MEASURED, NOT_MERGED, WindowOptions, parts_of, tally_of
 from edgemw.wire import topics
 from edgemw.wire.chunks import CHUNK_BYTES, blob_of
 from edgemw.wire.messages import Blob, Frame, Presence, ReleaseManifest, RoundReport, TaskManifest, Update
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, Published, Send
 
-WINDOW = "window"
+WINDOW, GRACE = "window", "grace"
+GRACE_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +76,15 @@ class Top:
 
     def __init__(self, place: Place, task: str, options: TopOptions, memory: FogMemory, now: float) -> None:
         self._place, self._task, self._options = place, task, options
-        self._collector = Collector(place, task, options.window, memory)
+        self._collector = Collector(place, task, options.window, memory, now)
         self._announcer = Announcer(place, task)
         self._known = set(memory.bundles_known)
-        self._fetching = b""
+        self._fetching, self._metric = b"", ""
         self._released: Released | None = None
-        self._stopping = self._finished = False
+        self._stopping = self._grace_over = self._finished = False
         self._reason = ""
-        self._start: list[Action] = []
         if memory.bundle is not None and memory.released is not None:
-            blob = self._blob(memory.bundle)
-            self._known.add(blob.digest)
-            released = replace(memory.released, manifest=self._asking(memory.released.manifest))
-            self._start = [*self._announcer.task(blob, memory.bundle), *self._begin(released, now)]
+            self._resume(memory.bundle, memory.released, now)
 
     @property
     def state(self) -> str:
@@ -98,10 +95,10 @@ class Top:
             return "finished"
         return "collecting" if self._released.manifest.train else "measuring"
 
-    @property
-    def reason(self) -> str:
+    def reason(self, now: float) -> str:
         """Why something is not right; empty when all is."""
-        return self._reason
+        waiting = "" if self._finished else self._collector.window.waiting_for(now)
+        return "; ".join(filter(None, (waiting, self._reason)))
 
     def facts(self, now: float) -> dict[str, int | float | str]:
         """Numbers for `status`."""
@@ -124,8 +121,7 @@ class Top:
     def _take(self, event: Event, now: float) -> list[Action]:
         match event:
             case LinkUp():
-                start, self._start = self._start, []
-                return start or self._announcer.again()
+                return [*self._announcer.again(), *self._last_word()]
             case Arrived(frame=frame):
                 return self._on_frame(frame, now)
             case Fetched(blob=blob, data=data) if blob.digest == self._fetching:
@@ -134,9 +130,12 @@ class Top:
                 return [] if self._blob(data).digest in self._known else self._on_bundle(data, now)
             case Published(blob=blob):
                 return self._announcer.on_published(blob)
+            case Timer(name=name) if name == GRACE:
+                self._grace_over = True
+                return []
             case Stop():
                 self._stopping = True
-                return []
+                return [SetTimer(GRACE, now + self._options.window.deadline_s + GRACE_S)]
             case _:
                 return []
 
@@ -146,12 +145,43 @@ class Top:
                 self._collector.on_presence(frame, presence)
             case Update() as update:
                 return self._collector.on_update(frame, update, now)
-            case TaskManifest(blob=blob) if frame.node != self._place.node and blob.digest not in self._known:
+            case TaskManifest(blob=blob) if frame.node != self._place.node:
+                current = self._released.manifest.bundle if self._released else b""
+                if blob.digest == current:
+                    return self._announcer.again()  # a proposal of what is there already: say so in our own name
                 self._fetching = blob.digest
                 return [Fetch(self._place.node, blob)]
         return []
 
     # -- releases
+
+    def _resume(self, data: bytes, released: Released, now: float) -> None:
+        """Go on from the last release; what is announced is said when the link is up."""
+        bundle, blob = read_bundle(data), self._blob(data)
+        self._known.add(blob.digest)
+        self._metric = _first_metric(bundle)
+        options, manifest = self._options, released.manifest
+        manifest = replace(
+            manifest,
+            theta=self._blob(_bytes(released.theta)),
+            plan=_plan(bundle, options.plan),
+            codec=options.codec,
+            codec_dtype=options.codec_dtype,
+            step=manifest.step if options.codec == manifest.codec else 0.0,
+            max_staleness=options.window.max_staleness,
+        )
+        manifest = self._asking(manifest)
+        if released.report is not None and self._is_enough(released.report.get(self._metric)):
+            manifest = replace(manifest, train=False)
+        self._finished = released.report is not None and not manifest.train
+        self._announcer.task(blob, data)
+        self._begin(replace(released, manifest=manifest), now)
+
+    def _last_word(self) -> list[Action]:
+        """The report of a run that is finished, for whoever did not hear it."""
+        if not self._finished or self._released is None or self._released.report is None:
+            return []
+        return [self._say(RoundReport(self._released.manifest.number, True, self._released.report, ()))]
 
     def _on_bundle(self, data: bytes, now: float) -> list[Action]:
         blob = self._blob(data)
@@ -159,11 +189,12 @@ class Top:
             bundle = read_bundle(data)
         except BundleError as error:
             self._reason = f"bundle {blob.name} refused: {error}"
-            return [Fact("task_refused", {"reason": str(error)})]
+            return [Fact("task_refused", {"reason": str(error)}), *self._announcer.again()]
         if bundle.manifest.name != self._task:
             self._reason = f"bundle {blob.name} is for task {bundle.manifest.name!r}, not {self._task!r}"
-            return [Fact("task_refused", {"reason": self._reason})]
+            return [Fact("task_refused", {"reason": self._reason}), *self._announcer.again()]
         self._known.add(blob.digest)
+        self._metric = _first_metric(bundle)
         self._reason, self._finished = "", False
         old = self._released.manifest.run if self._released else -1
         manifest = self._asking(self._first_release(bundle, blob.digest, max(self._place.boot, old + 1)))
@@ -208,7 +239,7 @@ class Top:
         elif len(window) and window.deadline > now:
             actions = [SetTimer(WINDOW, window.deadline)]
         alone = not (len(window) or window.present)
-        if self._stopping and (self._finished or self._released is None or alone):
+        if self._stopping and (self._finished or self._grace_over or self._released is None or alone):
             actions.append(Finished())
         return actions
 
@@ -219,20 +250,22 @@ class Top:
         tally, report_on = tally_of(frames)
         parts = parts_of(frames)
         released = replace(released, totals=_counted(released.totals, parts, tally))
+        facts = self._facts(released, tally, report_on)
         if not manifest.train and not parts:
-            report = self._report(released, tally, report_on, late, finished=True)
-            return [closed, *self._measured(released, frames, report)]
+            return [closed, *self._measured(replace(released, report=facts), frames, late)]
         nxt, reason = self._next_release(released, parts)
         self._reason = reason
-        report = self._report(released, tally, report_on, late, finished=False)
+        report: list[Action] = [self._say(RoundReport(manifest.number, False, facts, late[:64])), Fact("round", facts)]
         if self._reached(tally):
             nxt = replace(nxt, manifest=replace(nxt.manifest, train=False))
         settled = Settled(not reason, nxt.manifest.number, reason)
         outcomes = tuple((frame.id, settled) for frame in frames)
         return [SaveRelease(nxt, outcomes), closed, *self._begin(nxt, now), *self._collector.settle(outcomes), *report]
 
-    def _measured(self, released: Released, frames: list[Frame], report: list[Action]) -> list[Action]:
+    def _measured(self, released: Released, frames: list[Frame], late: tuple[str, ...]) -> list[Action]:
         self._released, self._finished = released, True
+        facts = released.report or {}
+        report: list[Action] = [self._say(RoundReport(released.manifest.number, True, facts, late[:64])), Fact("round", facts)]
         settled = Settled(True, released.manifest.number, "")
         outcomes = tuple((frame.id, settled) for frame in frames)
         return [SaveRelease(released, outcomes), *self._collector.settle(outcomes), *report]
@@ -242,25 +275,28 @@ class Top:
         state = ServerState(released.theta, released.first, released.second)
         step, reason = manifest.step, ""
         if parts:
-            codec = codec_named(manifest.codec)
-            merged = merge(codec, parts)
-            mean = mean_update(codec, merged, manifest.number, options.server.staleness)
-            state = server_step(state, mean, options.server)
-            energy = sum(section.energy for section in merged.sections)
-            if codec.stepped and energy > 0:
-                step = next_step(options.kappa, energy, merged.count, merged.size)
-        if not np.isfinite(state.theta).all():
-            reason = f"release {manifest.number + 1} would hold NaN or infinite values; the window was returned"
-            state = ServerState(released.theta, released.first, released.second)
+            try:
+                codec = codec_named(manifest.codec)
+                merged = merge(codec, parts)
+                mean = mean_update(codec, merged, manifest.number, options.server.staleness)
+                state = _finite(server_step(state, mean, options.server), manifest.number + 1)
+                energy = sum(section.energy for section in merged.sections)
+                if codec.stepped and energy > 0:
+                    step = next_step(options.kappa, energy, merged.count, merged.size)
+            except (EdgeError, ArithmeticError) as error:  # whatever children sent, the next window is another attempt
+                reason = f"{NOT_MERGED}: {error}"
         nxt = replace(manifest, number=manifest.number + 1, theta=self._blob(_bytes(state.theta)), step=step)
         totals = released.totals if not reason else (self._released or released).totals
         return Released(self._asking(nxt), state.theta, state.first, state.second, totals), reason
 
     def _reached(self, tally: Tally) -> bool:
-        measured = [value for name, value in tally.items() if name.startswith(MEASURED) and value[1] > 0]
-        return bool(self._options.target and measured and measured[0][0] / measured[0][1] >= self._options.target)
+        value, weight = tally.get(MEASURED + self._metric, (0.0, 0.0))
+        return weight > 0 and self._is_enough(value / weight)
 
-    def _report(self, released: Released, tally: Tally, on: int, late: tuple[str, ...], *, finished: bool) -> list[Action]:
+    def _is_enough(self, value: int | float | str | None) -> bool:
+        return bool(self._options.target) and isinstance(value, int | float) and value >= self._options.target
+
+    def _facts(self, released: Released, tally: Tally, on: int) -> dict[str, int | float | str]:
         totals = released.totals
         facts: dict[str, int | float | str] = {
             name.removeprefix(MEASURED): value / weight for name, (value, weight) in tally.items() if weight > 0
@@ -273,19 +309,32 @@ class Top:
             "weight_counted": totals.weight,
             "children": self._collector.window.present,
         }
+        return facts
+
+    def _say(self, report: RoundReport) -> Send:
         place = self._place
-        report = RoundReport(released.manifest.number, finished, facts, late[:64])
         topic = topics.build(place.net, place.node, "event", node=place.node, task=self._task)
-        return [Send(topic, Frame(self._task, place.node, place.boot, 0, report)), Fact("round", facts)]
+        return Send(topic, Frame(self._task, place.node, place.boot, 0, report))
 
 
 def _counted(totals: Totals, parts: list[Encoded], tally: Tally) -> Totals:
     return Totals(
         totals.updates + sum(part.count for part in parts),
         totals.weight + sum(part.weight for part in parts),
-        totals.uplink_bytes + int(tally.get("uplink", (0, 0))[0]),
-        totals.downlink_bytes + int(tally.get("downlink", (0, 0))[0]),
+        totals.uplink_bytes + max(0, int(tally.get("uplink", (0, 0))[0])),
+        totals.downlink_bytes + max(0, int(tally.get("downlink", (0, 0))[0])),
     )
+
+
+def _finite(state: ServerState, number: int) -> ServerState:
+    for vector in (state.theta, state.first, state.second):
+        if vector is not None and not np.isfinite(vector).all():
+            raise CodecError(f"release {number} would hold NaN or infinite values")
+    return state
+
+
+def _first_metric(bundle: Bundle) -> str:
+    return bundle.manifest.metrics[0] if bundle.manifest.metrics else "train_loss"
 
 
 def _plan(bundle: Bundle, changes: dict[str, int | float | str]) -> Plan:

@@ -10,13 +10,19 @@ an update without sections when it has nothing to add. Source of the buffer: Fed
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from edgemw.core.encoded import Encoded
+from edgemw.core.errors import WireError
 from edgemw.core.ids import UpdateId
 from edgemw.core.plan import Tally, add_tallies
-from edgemw.wire.messages import Frame, Presence, Update, encoded_of
+from edgemw.wire.messages import Frame, Presence, Update, encoded_of, pack, unpack
 
+PATIENCE = 3  # deadlines in a row that a child may miss before it is not waited for any more
+MAX_NAMES = 32
+MAX_SUM = 1e15
+NOT_MERGED = "the window could not be merged"
 MEASURED = "test."  # names of sums that describe one release; all others add over time
 
 
@@ -26,7 +32,7 @@ class WindowOptions:
 
     Attributes:
         k: updates that close it; 0 is every child that is there.
-        deadline_s: seconds after the release (or the last close) from which the quorum is enough.
+        deadline_s: seconds after the first update from which the quorum is enough.
         quorum: least updates at the deadline.
         max_staleness: releases that an update may be behind.
         children: how many children are expected to appear; 0 is unknown. They are waited for until the first deadline.
@@ -51,6 +57,8 @@ class Window:
         self._answered: dict[str, int] = {}
         self._run = self._release = -1
         self._deadline = float("inf")
+        self._asked_at = 0.0
+        self._missed: dict[str, int] = {}  # deadlines in a row that a child has not answered by
         self._expected = options.children
 
     def __len__(self) -> int:
@@ -68,8 +76,8 @@ class Window:
 
     @property
     def late(self) -> tuple[str, ...]:
-        """Children that are there and have not answered the current release."""
-        here = [child for child, (present, _) in self._children.items() if present]
+        """Children that are there and have not answered the current release; the silent are not waited for."""
+        here = [child for child, (present, _) in self._children.items() if present and self._missed.get(child, 0) < PATIENCE]
         return tuple(sorted(child for child in here if self._answered.get(child, -1) < self._release))
 
     @property
@@ -93,14 +101,28 @@ class Window:
             return
         if known is None or boot >= known[1]:
             self._children[child] = (message.state == "online", boot)
+            self._missed.pop(child, None)
 
-    def begin(self, release: int, now: float) -> None:
-        """A new release is out: everybody is asked again."""
-        self._release = release
-        self._deadline = now + self._options.deadline_s
+    def begin(self, release: int, now: float, *, again: bool = False) -> None:
+        """A new release is out, or the same one is to be trained from `again`: everybody is asked."""
+        self._release, self._asked_at = release, now
+        if again:
+            self._answered.clear()
 
-    def add(self, frame: Frame) -> None:
-        """Take a child's update."""
+    def waiting_for(self, now: float) -> str:
+        """What keeps the window open longer than it should be; empty when nothing does."""
+        if now - self._asked_at <= self._options.deadline_s or self._release < 0:
+            return ""
+        if len(self._frames) and len(self._frames) < self._options.quorum:
+            return f"{len(self._frames)} of {self._options.quorum} updates that the quorum needs"
+        late = self.late
+        return f"waiting for {', '.join(late[:8])} since {now - self._asked_at:.0f} s" if late else ""
+
+    def add(self, frame: Frame, now: float) -> None:
+        """Take a child's update; the first one starts the time until the deadline."""
+        if not self._frames:
+            self._deadline = now + self._options.deadline_s
+        self._missed.pop(frame.node, None)
         self._frames[frame.id] = frame
         self._note_answer(frame)
         known = self._children.get(frame.node)
@@ -137,7 +159,9 @@ class Window:
         self._frames.clear()
         if now >= self._deadline:
             self._expected = 0  # whoever has not appeared by now is not waited for again
-        self._deadline = now + self._options.deadline_s
+            for child in self.late:
+                self._missed[child] = self._missed.get(child, 0) + 1
+        self._deadline = float("inf")
         return frames
 
     def _note_answer(self, frame: Frame) -> None:
@@ -160,4 +184,22 @@ def tally_of(frames: list[Frame]) -> tuple[Tally, int]:
         {name: value for name, value in u.tally.items() if u.report_on == report_on or not name.startswith(MEASURED)}
         for u in updates
     ]
-    return add_tallies(kept), report_on
+    return _bounded(add_tallies(kept)), report_on
+
+
+def _bounded(tally: Tally) -> Tally:
+    """What fits on the wire, whatever children brought: some names, and sums that stay numbers."""
+    names = sorted(tally)[:MAX_NAMES]
+    return {name: (_clamp(tally[name][0]), _clamp(tally[name][1])) for name in names}
+
+
+def _clamp(value: float) -> float:
+    return max(-MAX_SUM, min(MAX_SUM, value)) if math.isfinite(value) else 0.0
+
+
+def readable(frame: Frame) -> bool:
+    """Whether a parent could read a merged update: children's sums may exceed what a message can say."""
+    try:
+        return unpack(pack(frame)) == frame
+    except (WireError, OverflowError, ValueError):
+        return False

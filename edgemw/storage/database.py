@@ -19,7 +19,8 @@ VERSION = 1
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TABLE outbox (
-    task TEXT, boot INTEGER, seq INTEGER, frame BLOB NOT NULL, members BLOB, acknowledged INTEGER NOT NULL DEFAULT 0,
+    task TEXT, boot INTEGER, seq INTEGER, receiver TEXT NOT NULL, frame BLOB NOT NULL, members BLOB,
+    acknowledged INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (task, boot, seq));
 CREATE TABLE device_task (
     task TEXT PRIMARY KEY, run INTEGER, trained_on INTEGER, measured_on INTEGER, residual BLOB,
@@ -32,7 +33,7 @@ CREATE TABLE settled (
 CREATE TABLE bundle (task TEXT, digest BLOB, data BLOB, PRIMARY KEY (task, digest));
 CREATE TABLE release (
     task TEXT PRIMARY KEY, manifest BLOB, theta BLOB, first BLOB, second BLOB,
-    updates INTEGER, weight INTEGER, uplink_bytes INTEGER, downlink_bytes INTEGER);
+    updates INTEGER, weight INTEGER, uplink_bytes INTEGER, downlink_bytes INTEGER, report TEXT);
 """
 
 

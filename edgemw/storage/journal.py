@@ -24,7 +24,10 @@ class OutcomeRow:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRow:
-    """A release; vectors are float32 little endian. `manifest` is the frame that announces it."""
+    """A release; vectors are float32 little endian.
+
+    `manifest` is the frame that announces it, `report` the last word about a finished run, as JSON.
+    """
 
     manifest: Frame
     theta: bytes
@@ -34,6 +37,7 @@ class ReleaseRow:
     weight: int
     uplink_bytes: int
     downlink_bytes: int
+    report: str | None
 
 
 def put_window(db: Database, frame: Frame) -> None:
@@ -93,14 +97,15 @@ def bundles(db: Database, task: str) -> dict[bytes, bytes | None]:
 def put_release(db: Database, task: str, row: ReleaseRow) -> None:
     """Keep the current release."""
     db.execute(
-        "INSERT OR REPLACE INTO release VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO release VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         task, pack(row.manifest), row.theta, row.first, row.second,
-        row.updates, row.weight, row.uplink_bytes, row.downlink_bytes,
+        row.updates, row.weight, row.uplink_bytes, row.downlink_bytes, row.report,
     )  # fmt: skip
 
 
 def release(db: Database, task: str) -> ReleaseRow | None:
     """The current release, if there is one."""
-    sql = "SELECT manifest, theta, first, second, updates, weight, uplink_bytes, downlink_bytes FROM release WHERE task = ?"
+    columns = "manifest, theta, first, second, updates, weight, uplink_bytes, downlink_bytes, report"
+    sql = f"SELECT {columns} FROM release WHERE task = ?"  # noqa: S608  (the columns stand one line above)
     rows: list[Any] = db.execute(sql, task)
     return ReleaseRow(unpack(rows[0][0]), *rows[0][1:]) if rows else None

@@ -24,11 +24,21 @@ class DeviceRow:
     weight_returned: int
 
 
-def put_update(db: Database, frame: Frame, members: bytes | None = None) -> None:
-    """Keep an update that has not been sent yet."""
+@dataclass(frozen=True, slots=True)
+class KeptUpdate:
+    """An update without an outcome; `members` is a fog node's note of whose updates are in it."""
+
+    frame: Frame
+    receiver: str
+    members: bytes | None
+    acknowledged: bool
+
+
+def put_update(db: Database, frame: Frame, receiver: str, members: bytes | None = None) -> None:
+    """Keep an update that has not been sent yet, for the fog node that is to have it."""
     db.execute(
-        "INSERT OR REPLACE INTO outbox (task, boot, seq, frame, members) VALUES (?, ?, ?, ?, ?)",
-        frame.task, frame.boot, frame.seq, pack(frame), members,
+        "INSERT OR REPLACE INTO outbox (task, boot, seq, receiver, frame, members) VALUES (?, ?, ?, ?, ?, ?)",
+        frame.task, frame.boot, frame.seq, receiver, pack(frame), members,
     )  # fmt: skip
 
 
@@ -42,11 +52,16 @@ def forget(db: Database, task: str, update: UpdateId) -> None:
     db.execute("DELETE FROM outbox WHERE task = ? AND boot = ? AND seq = ?", task, update.boot, update.seq)
 
 
-def kept_updates(db: Database, task: str) -> list[tuple[Frame, bytes | None, bool]]:
-    """Updates without an outcome, oldest first: frame, members, acknowledged."""
-    sql = "SELECT frame, members, acknowledged FROM outbox WHERE task = ? ORDER BY boot, seq"
+def kept_updates(db: Database, task: str) -> list[KeptUpdate]:
+    """Updates without an outcome, oldest first."""
+    sql = "SELECT frame, receiver, members, acknowledged FROM outbox WHERE task = ? ORDER BY boot, seq"
     rows: list[Any] = db.execute(sql, task)
-    return [(unpack(frame), members, bool(acknowledged)) for frame, members, acknowledged in rows]
+    return [KeptUpdate(unpack(frame), receiver, members, bool(acknowledged)) for frame, receiver, members, acknowledged in rows]
+
+
+def receivers(db: Database) -> list[str]:
+    """Fog nodes that have an update of this node and have not said what became of it."""
+    return [str(row[0]) for row in db.execute("SELECT DISTINCT receiver FROM outbox ORDER BY receiver")]
 
 
 def put_device_row(db: Database, task: str, row: DeviceRow) -> None:

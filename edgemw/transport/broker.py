@@ -76,6 +76,11 @@ class Broker:
             raise LinkError("the broker is stopped", where=self.url, hint="call restart()")
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether the process is there."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         """Start the process and wait until it accepts a connection.
 

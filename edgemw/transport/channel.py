@@ -39,7 +39,7 @@ from edgemw.wire.messages import (
     unpack,
 )
 from edgemw.wire.topics import Topic
-from edgemw.wire.traffic import Arrived, Fetch, Fetched, PublishBlob, Published, Retire, Send, Upload
+from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, PublishBlob, Published, Retire, Send, Upload
 
 MAX_OFFERS = 64
 MAX_ANSWERING = 64
@@ -92,7 +92,7 @@ class Channel:
         link: Link,
         place: Place,
         limits: ChannelLimits,
-        emit: Callable[[Arrived | Fetched | Published], None],
+        emit: Callable[[Arrived | Fetched | FetchFailed | Published], None],
         spawn: Callable[[Work], None],
     ) -> None:
         """Make a channel.
@@ -273,6 +273,8 @@ class Channel:
     async def _fetch(self, domain: str, blob: Blob) -> None:
         if blob.size > self._limits.blob_bytes:
             self.refused["size"] += 1
+            reason = f"it has {blob.size} bytes, limits.max_release_bytes is {self._limits.blob_bytes}"
+            self._emit(FetchFailed(blob, reason))
             return
         self._fetching.want(domain, blob)
         await self._ask()

@@ -19,8 +19,8 @@ from edgemw.transport.channel import Channel, ChannelLimits
 from edgemw.transport.filters import matches
 from edgemw.transport.link import Down, Link, Received, Up, Will
 from edgemw.wire import topics
-from edgemw.wire.messages import Frame, Presence, Status, StatusRequest, pack
-from edgemw.wire.traffic import Arrived, Fetch, Fetched, PublishBlob, Published, Retire, Send, Upload
+from edgemw.wire.messages import Frame, Presence, ReleaseManifest, Status, StatusRequest, TaskManifest, pack
+from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, PublishBlob, Published, Retire, Send, Upload
 
 REFRESH_S = 10.0
 MAX_QUEUE = 1000
@@ -37,8 +37,7 @@ class Machine(Protocol):
         """One word."""
         ...
 
-    @property
-    def reason(self) -> str:
+    def reason(self, now: float) -> str:
         """Why something is not right."""
         ...
 
@@ -103,8 +102,9 @@ class Shell:
         self._wanted: dict[bytes, set[str]] = {}
         self._presence: dict[str, Arrived] = {}  # the last word about each neighbour, for machines that are made later
         self._finished: set[str] = set()
+        self._filters = role.subscriptions(doors.place)
         self._group: asyncio.TaskGroup | None = None
-        self._connected = False
+        self._connected = self._stopping = False
         self._link_reason = "not connected yet"
         self.channel = Channel(doors.link, doors.place, doors.limits, self._on_channel, self._spawn)
 
@@ -131,11 +131,10 @@ class Shell:
 
     async def run(self) -> None:
         """Serve until every machine has finished after a Stop."""
-        place = self._doors.place
         async with self._doors.link, asyncio.TaskGroup() as group:
             self._group = group
             helpers = [group.create_task(self._listen(), name="listen"), group.create_task(self._refresh(), name="refresh")]
-            for topic_filter in self._role.subscriptions(place):
+            for topic_filter in self._filters:
                 await self._doors.link.subscribe(topic_filter)
             try:
                 await self._decide()
@@ -149,6 +148,7 @@ class Shell:
 
     def stop(self) -> None:
         """Ask every machine to finish what it is doing."""
+        self._stopping = True
         self.post(None, Stop())
 
     # -- events
@@ -173,8 +173,7 @@ class Shell:
 
     def _is_for_us(self, topic: str) -> bool:
         """Some brokers deliver retained messages that nobody here has asked for."""
-        wanted = self._role.subscriptions(self._doors.place)
-        return "/blob/" in topic or any(matches(topic_filter, topic) for topic_filter in wanted)
+        return "/blob/" in topic or any(matches(topic_filter, topic) for topic_filter in self._filters)
 
     async def _refresh(self) -> None:
         while True:
@@ -182,7 +181,7 @@ class Shell:
             if self.channel.fetching and self._connected:
                 await self.channel.refresh()
 
-    def _on_channel(self, event: Arrived | Fetched | Published) -> None:
+    def _on_channel(self, event: Arrived | Fetched | FetchFailed | Published) -> None:
         match event:
             case Arrived(topic=topic, frame=Frame(message=StatusRequest())):
                 self._spawn(self._answer(topic))
@@ -191,9 +190,10 @@ class Shell:
                     self._presence[node] = event
                 self.post(None, event)
             case Arrived(frame=frame):
-                self._machine(frame.task)
+                if isinstance(frame.message, TaskManifest | ReleaseManifest):  # nothing else makes a task known here
+                    self._machine(frame.task)
                 self.post(frame.task, event)
-            case Fetched(blob=blob):
+            case Fetched(blob=blob) | FetchFailed(blob=blob):
                 for task in self._wanted.pop(blob.digest, set()):
                     self.post(task, event)
             case Published():
@@ -233,6 +233,8 @@ class Shell:
                     self.post(task, event)
                 if self._connected:
                     self.post(task, LinkUp())
+                if self._stopping:
+                    self.post(task, Stop())
 
     # -- actions
 
@@ -286,10 +288,10 @@ class Shell:
 
     def status(self) -> Iterator[tuple[str, Status]]:
         """How the node is, per task; one without a task where it has none."""
-        place, role = self._doors.place, self._role.role
+        place, role, now = self._doors.place, self._role.role, self._doors.clock()
         link = "" if self._connected else f"broker: {self._link_reason}"
         if not self._machines:
             yield "", Status(role, place.parent, "waiting", link or "no task has been published here yet", {})
         for task, machine in self._machines.items():
-            reason = "; ".join(filter(None, (link, machine.reason)))
-            yield task, Status(role, place.parent, machine.state, reason[:500], machine.facts(self._doors.clock()))
+            reason = "; ".join(filter(None, (link, machine.reason(now))))
+            yield task, Status(role, place.parent, machine.state, reason[:500], machine.facts(now))

@@ -25,6 +25,14 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True)
+class FetchFailed:
+    """A blob that was asked for will never come here, and why."""
+
+    blob: Blob
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Published:
     """A blob is on the broker."""
 

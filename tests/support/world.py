@@ -36,6 +36,7 @@ from edgemw.fog.window import WindowOptions
 from edgemw.learning.trainer import Trained
 from edgemw.wire import topics
 from edgemw.wire.messages import Frame, Presence, pack, unpack
+from edgemw.wire.sender import Kept
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, PublishBlob, Published, Retire, Send, Upload
 
 TASK = "toy"
@@ -61,7 +62,7 @@ class Disk:
     """What a node has saved."""
 
     memory: Memory = field(default_factory=Memory)
-    outbox: dict[UpdateId, tuple[Frame, bool]] = field(default_factory=dict)
+    outbox: dict[UpdateId, tuple[Frame, str, bool]] = field(default_factory=dict)
     window: dict[UpdateId, Frame] = field(default_factory=dict)
     forwarded: dict[UpdateId, Forwarded] = field(default_factory=dict)
     settled: dict[UpdateId, Settled] = field(default_factory=dict)
@@ -120,7 +121,7 @@ class World:
         disk.boots += 1
         place = Place(NET, name, parent, disk.boots)
         if options is None:
-            kept = list(disk.outbox.values())
+            kept = tuple(Kept(frame, receiver, acked) for frame, receiver, acked in disk.outbox.values())
             self.machines[name] = Cycle(place, TASK, disk.memory, kept, self.now)
         else:
             memory = FogMemory(
@@ -220,23 +221,23 @@ class World:
                 else:
                     self.give(name, self._work(name, action))
             case _:
-                self._save(self.disks[name], action)
+                self._save(name, self.disks[name], action)
 
     def _work(self, name: str, work: Work) -> Worked:
         trained = self.learn(name, work.release.number, work.theta) if work.train else None
         return Worked(work.release.number, trained, {"test.mse": (1.0, 1.0), "uplink": (10.0, 1.0)})
 
-    def _save(self, disk: Disk, action: Any) -> None:
+    def _save(self, name: str, disk: Disk, action: Any) -> None:
         match action:
             case SaveRound(memory=memory, frame=frame):
                 disk.memory = memory
-                disk.outbox[frame.id] = frame, False
+                disk.outbox[frame.id] = frame, self.parents[name], False
             case SaveMemory(memory=memory, forget=forget):
                 disk.memory = memory
                 for update in forget:
                     disk.outbox.pop(update, None)
             case SaveAck(update=update):
-                disk.outbox[update] = disk.outbox[update][0], True
+                disk.outbox[update] = (*disk.outbox[update][:2], True)
             case SaveUpdate(frame=frame):
                 disk.window[frame.id] = frame
             case SaveForward(forwarded=forwarded):
@@ -245,7 +246,7 @@ class World:
                     disk.window.pop(member, None)
             case fog_events.SaveAck(update=update):
                 old = disk.forwarded[update]
-                disk.forwarded[update] = Forwarded(old.frame, old.members, True)
+                disk.forwarded[update] = Forwarded(old.frame, old.receiver, old.members, True)
             case SaveOutcomes(outcomes=outcomes, forwarded=forwarded_id):
                 self._settle(disk, outcomes)
                 if forwarded_id is not None:
@@ -278,6 +279,9 @@ class World:
 
     def _hears(self, name: str, text: str) -> bool:
         topic = topics.parse(text)
+        if topic.domain not in (name, self.parents[name]):
+            kept = {receiver for _, receiver, _ in self.disks[name].outbox.values()}
+            return topic.domain in kept and topic.channel == "reply" and topic["node"] == name
         if topic.domain == self.parents[name]:
             return topic.channel in ("task", "release") or (topic.channel == "reply" and topic["node"] == name)
         return topic.domain == name and topic.channel in ("presence", "update", "task")

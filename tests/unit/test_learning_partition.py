@@ -78,7 +78,7 @@ def test_dirichlet_says_what_is_impossible() -> None:
     rng = np.random.default_rng(0)
     with pytest.raises(DataError, match="100 rows cannot give 30 devices at least 8 each"):
         dirichlet(np.zeros(100), 30, 0.5, 8, rng)
-    with pytest.raises(DataError, match="alpha 1e-06 leaves a device under 5 rows in .* use a larger alpha or fewer devices"):
+    with pytest.raises(DataError, match=r"alpha 1e-06 leaves a device under 5 rows in .* use a larger alpha or fewer devices"):
         dirichlet(np.zeros(20), 4, 1e-6, 5, rng)
     with pytest.raises(DataError, match=r"one label per row, not \(24,\)"):
         dirichlet(np.zeros((100, 24)), 3, 0.5, 1, rng)

@@ -70,7 +70,7 @@ def carried(world: World) -> Vector:
         if name in DEVICES:
             if disk.memory.residual is not None:
                 total += disk.memory.residual
-            for frame, _ in disk.outbox.values():
+            for frame, _, _ in disk.outbox.values():
                 if isinstance(frame.message, Update) and frame.message.sections:
                     total = give_back(codec, encoded_of(frame), total)
     return total
@@ -121,7 +121,7 @@ def test_a_slow_device_is_not_waited_for_past_the_deadline_and_its_update_counts
     world.holding["device-3"] = []
     world.run(11)
     assert world.machines["fog-1"].facts(world.now)["release"] >= 1
-    assert "device-3" in world.machines["fog-1"].reason
+    assert "device-3" in world.machines["fog-1"].reason(world.now)
     world.finish("device-3")
     del world.holding["device-3"]
     world.run(300)
@@ -141,7 +141,7 @@ def test_an_update_that_is_too_stale_goes_back_into_the_residual() -> None:
     assert first.residual is None
     assert after.residual is not None
     np.testing.assert_allclose(after.residual, learner.total - others(learner, world), atol=1e-4)
-    assert "returned: stale" in world.machines["device-3"].reason
+    assert "returned: stale" in world.machines["device-3"].reason(world.now)
 
 
 def others(learner: Learner, world: World) -> Vector:
@@ -209,7 +209,7 @@ def test_a_device_that_cannot_train_answers_and_holds_nobody_up() -> None:
         world.device(device, f"fog-{index % 2}")
     world.run(25)  # less than one deadline
     assert world.machines["top"].state == "finished"
-    assert "NaN" in world.machines["device-1"].reason
+    assert "NaN" in world.machines["device-1"].reason(world.now)
     assert world.disks["device-1"].memory.updates_sent == 0
     assert counted(world) == sent(world)
 

@@ -192,9 +192,7 @@ def test_flat_rows_take_the_shape_of_the_task(tmp_path: Path, shape: tuple[int, 
 
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
 @pytest.mark.parametrize("given_shape", [(4,), (4, 1)])
-def test_single_values_take_the_shape_of_the_task(
-    tmp_path: Path, shape: tuple[int, ...], given_shape: tuple[int, ...]
-) -> None:
+def test_single_values_take_the_shape_of_the_task(tmp_path: Path, shape: tuple[int, ...], given_shape: tuple[int, ...]) -> None:
     path = saved(tmp_path, {"x": np.ones((4, 2)), "y": np.arange(4).reshape(given_shape)})
     loaded = load_samples([Data(path=path, test_fraction=0)], manifest(y=shape))
     assert loaded.train.y.shape == (4, *shape)
@@ -327,7 +325,7 @@ def test_test_samples_of_clients_that_do_not_train_are_dealt_evenly(tmp_path: Pa
 def test_digits_come_by_name(tmp_path: Path) -> None:
     names = [f"d{n}" for n in range(10)]
     task = manifest(x=(64,))
-    paths = deal_out(Whole(source="digits", partition="dirichlet", alpha=0.3), names, tmp_path)
+    paths = deal_out(Whole(source="digits", partition="dirichlet", alpha=1.0), names, tmp_path)
     loaded = [fit_dataset(load_samples([Data(path=path, split="split")], task), task) for path in paths.values()]
     assert sum(len(data.train) for data in loaded) == 1438
     assert sum(len(data.test) for data in loaded) == 359

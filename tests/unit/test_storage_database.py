@@ -18,6 +18,18 @@ from edgemw.storage.database import VERSION, Database
 
 NOBODY = 65534
 
+SECOND = """
+import sys
+from pathlib import Path
+from edgemw.core.errors import StorageError
+from edgemw.storage.database import Database
+
+try:
+    Database(Path(sys.argv[1]))
+except StorageError as error:
+    print(error)
+"""
+
 
 @contextmanager
 def opened(folder: Path) -> Iterator[Database]:
@@ -45,6 +57,15 @@ def put(db: Database, key: str, value: int) -> None:
     db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", key, value)
 
 
+def together(db: Database, statements: tuple[str, ...], error: Exception | None = None) -> None:
+    """Run statements in one transaction, and raise the error at its end."""
+    with db.transaction():
+        for statement in statements:
+            db.execute(statement)
+        if error is not None:
+            raise error
+
+
 def keys(db: Database) -> list[object]:
     return [key for (key,) in db.execute("SELECT key FROM meta ORDER BY key")]
 
@@ -60,15 +81,13 @@ def test_what_was_written_is_there_after_reopening(tmp_path: Path) -> None:
 
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
-    script = (
-        "import sys\nfrom pathlib import Path\nfrom edgemw.core.errors import StorageError\nfrom edgemw.storage.database import Database\n"
-        "try:\n    Database(Path(sys.argv[1]))\nexcept StorageError as error:\n    print(error)\n"
-    )
     with opened(tmp_path):
-        told = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, timeout=60, check=True)
+        told = subprocess.run(
+            [sys.executable, "-c", SECOND, str(tmp_path)], capture_output=True, text=True, timeout=60, check=True
+        )
         assert "another process uses it" in told.stdout
         assert str(tmp_path) in told.stdout
-    told = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, timeout=60, check=True)
+    told = subprocess.run([sys.executable, "-c", SECOND, str(tmp_path)], capture_output=True, text=True, timeout=60, check=True)
     assert told.stdout == ""
 
 
@@ -84,7 +103,9 @@ def test_another_version_is_refused_and_left_alone(tmp_path: Path) -> None:
     raw.close()
 
 
-@pytest.mark.parametrize("content", [b"this is not a database, whatever its name says" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
+@pytest.mark.parametrize(
+    "content", [b"this is not a database, whatever its name says" * 100, b"SQLite format 3\0" + b"\xff" * 5000]
+)
 def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "state.db").write_bytes(content)
     with pytest.raises(StorageError, match=r"state\.db: .*; give another folder or repair this one"):
@@ -125,10 +146,9 @@ def test_a_full_disk_is_a_storage_error_and_rolls_back(tmp_path: Path) -> None:
         put(db, "before", 1)
         pages = db.execute("PRAGMA page_count")[0][0]
         db.execute(f"PRAGMA max_page_count = {pages}")
-        with pytest.raises(StorageError, match="full"), db.transaction():
-            put(db, "during", 2)
-            db.execute("INSERT INTO bundle VALUES ('t', x'00', zeroblob(100000))")
-        assert keys(db) == ["before"]
+        with pytest.raises(StorageError, match="full"):
+            together(db, ("UPDATE meta SET value = 2", "INSERT INTO bundle VALUES ('t', x'00', zeroblob(100000))"))
+        assert db.execute("SELECT key, value FROM meta") == [("before", 1)]
         db.execute("PRAGMA max_page_count = 1000000")
         with db.transaction():
             put(db, "after", 3)
@@ -138,10 +158,8 @@ def test_a_full_disk_is_a_storage_error_and_rolls_back(tmp_path: Path) -> None:
 def test_a_transaction_is_all_or_nothing(tmp_path: Path) -> None:
     with opened(tmp_path) as db:
         put(db, "kept", 1)
-        with pytest.raises(ZeroDivisionError), db.transaction():
-            put(db, "lost", 2)
-            db.execute("DELETE FROM meta WHERE key = 'kept'")
-            raise ZeroDivisionError
+        with pytest.raises(InterruptedError):
+            together(db, ("INSERT INTO meta VALUES ('lost', 2)", "DELETE FROM meta WHERE key = 'kept'"), InterruptedError())
         assert keys(db) == ["kept"]
         with db.transaction():
             put(db, "next", 3)
@@ -151,9 +169,8 @@ def test_a_transaction_is_all_or_nothing(tmp_path: Path) -> None:
 
 def test_a_mistake_in_a_statement_rolls_back_too(tmp_path: Path) -> None:
     with opened(tmp_path) as db:
-        with pytest.raises(StorageError), db.transaction():
-            put(db, "lost", 1)
-            db.execute("INSERT INTO meta VALUES (NULL)")
+        with pytest.raises(StorageError, match="has 2 columns but 1 values"):
+            together(db, ("INSERT INTO meta VALUES ('lost', 1)", "INSERT INTO meta VALUES (NULL)"))
         assert keys(db) == []
 
 

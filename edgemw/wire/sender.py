@@ -1,0 +1,85 @@
+"""The upper half of every node that has a parent: sends its updates, again and again, to whoever was asked first.
+
+An update goes to the fog node that it was made for, even if the node has another parent by now: that fog may have it, and
+two fogs that count one update count it twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgemw.core.events import SetTimer
+from edgemw.core.ids import Place, UpdateId
+from edgemw.wire import topics
+from edgemw.wire.messages import Frame
+from edgemw.wire.pending import Pending
+from edgemw.wire.traffic import Upload
+
+RESEND = "resend"
+
+Sending = Upload | SetTimer
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An update that is on disk because its outcome is not known: who was to have it, and whether it has."""
+
+    frame: Frame
+    receiver: str
+    acknowledged: bool
+
+
+class Sender:
+    """The updates of one node and one task that have no outcome yet."""
+
+    def __init__(self, place: Place, task: str, kept: tuple[Kept, ...], now: float) -> None:
+        self._place, self._task = place, task
+        self._pending = Pending()
+        self._receivers: dict[UpdateId, str] = {}
+        for update in kept:
+            self._pending.add(update.frame, now, acknowledged=update.acknowledged)
+            self._receivers[update.frame.id] = update.receiver
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    @property
+    def waiting(self) -> int:
+        """How many are not acknowledged."""
+        return self._pending.waiting
+
+    def send(self, frame: Frame, now: float) -> list[Sending]:
+        """Send a new update to the present parent."""
+        self._pending.add(frame, now)
+        return [self._upload(frame), *self._timer()]
+
+    def resend(self, now: float) -> list[Sending]:
+        """Send what is due again."""
+        return [*(self._upload(frame) for frame in self._pending.due(now)), *self._timer()]
+
+    def hurry(self, now: float) -> list[Sending]:
+        """Send what is not acknowledged again, now: somebody may be listening again."""
+        self._pending.hurry(now)
+        return self.resend(now)
+
+    def acknowledge(self, update: UpdateId, now: float) -> bool:
+        """Note an acknowledgement; False if it changes nothing."""
+        return self._pending.acknowledge(update, now)
+
+    def settle(self, update: UpdateId) -> Frame | None:
+        """Forget an update whose outcome is known; returns it if it was here."""
+        self._receivers.pop(update, None)
+        return self._pending.settle(update)
+
+    def clear(self) -> tuple[UpdateId, ...]:
+        """Forget everything; returns what was here."""
+        self._receivers.clear()
+        return tuple(frame.id for frame in self._pending.clear())
+
+    def _upload(self, frame: Frame) -> Upload:
+        receiver = self._receivers.get(frame.id, self._place.parent)
+        return Upload(topics.build(self._place.net, receiver, "update", node=self._place.node, task=self._task), frame)
+
+    def _timer(self) -> list[Sending]:
+        due = self._pending.next_due()
+        return [] if due is None else [SetTimer(RESEND, due)]
