@@ -29,6 +29,7 @@ import json
 import os
 import platform
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -56,7 +57,7 @@ DEVICES, ALPHA, LR, BATCH, EPOCHS, FLOWER_PORT = 8, 0.3, 0.1, 32, 1, 18080
 REQUIREMENTS = ("flwr==1.41.0", "torch==2.13.0", "scikit-learn", "psutil")
 SEGMENT_HEADER_BYTES = 66  # Ethernet 14, IPv4 20, TCP 20 and its timestamps 12
 SAMPLE_EVERY_S, ASK_EVERY_S = 0.25, 0.1
-LIMIT_S = 900.0
+LIMIT_S = 300.0
 GOALS = {"uplink": 50.0, "downlink": 2.0, "memory": 4.0, "round_time": 0.5}  # Flower's figure over edgemw's, at least
 
 EXPORT = """
@@ -321,9 +322,9 @@ def _flower_figures(report: dict[str, Any], watch: Watch, target: float) -> dict
 
 
 @contextmanager
-def _limited(process: subprocess.Popen[Any]) -> Iterator[None]:
+def _limited(process: subprocess.Popen[Any], limit_s: float = LIMIT_S) -> Iterator[None]:
     """End the process when it takes too long, and in any case at the end."""
-    timer = threading.Timer(LIMIT_S, process.terminate)
+    timer = threading.Timer(limit_s, process.terminate)
     timer.start()
     try:
         yield
@@ -404,6 +405,7 @@ def _cell(value: object) -> str:
 
 def main() -> None:
     arguments = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what was started is ended
     with tempfile.TemporaryDirectory(prefix="peer-flower-") as name:
         if not arguments.inside:
             sys.exit(_inside(_make_venv(Path(name)) if arguments.make_venv else arguments.flower_python))
@@ -444,9 +446,11 @@ def _inside(python: Path) -> int:
     """Run this program again in a network namespace whose loopback nobody else uses."""
     words = [word for word in sys.argv[1:] if word != "--make-venv"]
     words += ["--inside"] if "--flower-python" in " ".join(words) else ["--inside", "--flower-python", str(python)]
-    namespace = ["unshare", "-rn", "--kill-child", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+    namespace = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))}
-    return subprocess.run([*namespace, sys.executable, str(Path(__file__)), *words], check=False, env=env).returncode
+    process = subprocess.Popen([*namespace, sys.executable, str(Path(__file__)), *words], env=env)
+    with _limited(process, 4 * LIMIT_S):
+        return process.wait()
 
 
 def _make_venv(folder: Path) -> Path:

@@ -135,7 +135,7 @@ class Deployment:
     window: Window = section(Window, help="when a fog node stops collecting and forwards")
     training: Training = section(Training, help="what training may take from a device")
     serving: Serving = section(Serving, help="predictions")
-    telemetry: Telemetry = section(Telemetry, help="metrics and logs")
+    telemetry: Telemetry = section(Telemetry, help="metrics and logs", http="127.0.0.1:0")
     limits: Limits = section(Limits, help="what nodes refuse")
     task: Task = section(Task, help="what runs")
     plan: Plan = section(Plan, help="how devices train")

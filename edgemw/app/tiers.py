@@ -27,7 +27,7 @@ class Tier:
     window: Window = section(Window, help="fog: window", inherit=True)
     training: Training = section(Training, help="devices: training", inherit=True)
     serving: Serving = section(Serving, help="devices: serving", inherit=True)
-    telemetry: Telemetry = section(Telemetry, help="metrics and logs", inherit=True)
+    telemetry: Telemetry = section(Telemetry, help="metrics and logs", inherit=True, http="127.0.0.1:0")
     limits: Limits = section(Limits, help="limits", inherit=True)
 
 

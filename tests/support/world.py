@@ -35,15 +35,15 @@ from edgemw.fog.top import Top, TopOptions
 from edgemw.fog.window import WindowOptions
 from edgemw.learning.trainer import Trained
 from edgemw.wire import topics
-from edgemw.wire.messages import Frame, Presence, pack, unpack
+from edgemw.wire.messages import Blob, Frame, Presence, RoundReport, pack, unpack
 from edgemw.wire.sender import Kept
-from edgemw.wire.traffic import Arrived, Fetch, Fetched, PublishBlob, Published, Retire, Send, Upload
+from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, PublishBlob, Published, Retire, Send, Upload
 
 TASK = "toy"
 NET = "net"
 
 
-def toy_bundle(size: int = 64) -> Bundle:
+def toy_bundle(size: int = 64, value: float = 0.0) -> Bundle:
     """A bundle whose graphs are never run."""
     manifest = Manifest(
         name=TASK,
@@ -54,7 +54,7 @@ def toy_bundle(size: int = 64) -> Bundle:
         loss="mse",
         metrics=("mse",),
     )
-    return Bundle(manifest, b"infer", b"train", np.zeros(size, np.float32))
+    return Bundle(manifest, b"infer", b"train", np.full(size, value, np.float32))
 
 
 @dataclass
@@ -95,6 +95,8 @@ class World:
         self.releases: list[int] = []
         self.loses: Callable[[str, Frame], bool] = lambda target, frame: False
         self.copies: Callable[[str, Frame], int] = lambda target, frame: 1
+        self.refuses: Callable[[str, Blob], bool] = lambda name, blob: False
+        self.reports: list[RoundReport] = []
         self.holding: dict[str, list[Work]] = {}  # nodes whose work is finished by hand
 
     # -- nodes
@@ -202,6 +204,9 @@ class World:
             case Retire(domain=domain, blob=blob):
                 self.blobs.pop((domain, blob.digest), None)
             case Fetch(domain=domain, blob=blob):
+                if self.refuses(name, blob):
+                    self.give(name, FetchFailed(blob, "it is too large"))
+                    return
                 found = self.blobs.get((domain, blob.digest))
                 if found is not None:
                     self.give(name, Fetched(blob, found))
@@ -270,6 +275,8 @@ class World:
 
     def _publish(self, topic: str, frame: Frame, *, retain: bool) -> None:
         frame = unpack(pack(frame))
+        if isinstance(frame.message, RoundReport):
+            self.reports.append(frame.message)
         if retain:
             self.retained[topic] = frame
         for name in list(self.machines):

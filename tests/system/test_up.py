@@ -122,9 +122,7 @@ def test_the_quickstart_runs_on_amqtt(tmp_path: Path) -> None:
         (["predict", "--store", "nowhere", "--json", "[[0]]"], 3, "nowhere"),
     ],
 )
-def test_refusals_say_what_where_and_what_to_do_in_one_line(
-    tmp_path: Path, arguments: list[str], code: int, says: str
-) -> None:
+def test_refusals_say_what_where_and_what_to_do_in_one_line(tmp_path: Path, arguments: list[str], code: int, says: str) -> None:
     done = edgemw(*arguments, *(["--out", str(tmp_path)] if arguments[0] == "up" else []))
     assert done.returncode == code, done.stderr
     assert says in done.stderr

@@ -80,7 +80,7 @@ def test_readiness(name: str) -> None:
     for child in case.here + case.gone:
         birth(window, child)
     for child in case.answered:
-        window.add(update(child, 3))
+        window.add(update(child, 3), 0.0)
     for child in case.gone:
         will(window, child)
     assert window.ready(case.now) is case.ready
@@ -97,7 +97,7 @@ def test_an_answer_without_training_is_an_answer() -> None:
     window = Window(ALL)
     window.begin(0, 0.0)
     birth(window, "a")
-    window.add(update("a", 0, trained=False))
+    window.add(update("a", 0, trained=False), 0.0)
     assert window.ready(0)
     assert parts_of(window.close(0)) == []
 
@@ -107,11 +107,11 @@ def test_who_has_answered_an_older_release_only_is_late() -> None:
     window.begin(2, 0.0)
     for child in "ab":
         birth(window, child)
-    window.add(update("a", 2))
-    window.add(update("b", 1))
+    window.add(update("a", 2), 0.0)
+    window.add(update("b", 1), 0.0)
     assert list(window.late) == ["b"]
     assert not window.ready(0)
-    window.add(update("b", 2, seq=1))
+    window.add(update("b", 2, seq=1), 0.0)
     assert list(window.late) == []
     assert window.ready(0)
     assert len(window.close(0)) == 3  # the older update is merged all the same
@@ -122,31 +122,70 @@ def test_a_late_answer_waits_in_the_next_window() -> None:
     window.begin(1, 0.0)
     for child in "ab":
         birth(window, child)
-    window.add(update("a", 1))
+    window.add(update("a", 1), 0.0)
     assert [frame.node for frame in window.close(10)] == ["a"]
     window.begin(2, 10.0)
-    window.add(update("b", 1))
+    window.add(update("b", 1), 12.0)
     assert window.members == (UpdateId("b", 1, 0),)
     assert set(window.late) == {"a", "b"}
-    assert window.deadline == 20
+    assert window.deadline == 22
 
 
 def test_a_new_release_asks_everybody_again_and_keeps_what_is_in() -> None:
     window = Window(ALL)
     window.begin(1, 0.0)
     birth(window, "a")
-    window.add(update("a", 1))
+    window.add(update("a", 1), 0.0)
     window.begin(2, 5.0)
     assert window.late == ("a",)
-    assert (len(window), window.deadline) == (1, 15.0)
+    assert (len(window), window.deadline) == (1, 10.0)
 
 
-def test_the_deadline_starts_again_when_a_window_closes() -> None:
+def test_the_deadline_counts_from_the_first_update_so_that_slow_training_does_not_close_windows_of_one() -> None:
+    window = Window(WindowOptions(deadline_s=10))
+    window.begin(1, 0.0)
+    for child in "ab":
+        birth(window, child)
+    window.add(update("a", 1), 60.0)  # everybody trains for longer than the deadline
+    assert not window.ready(60.0)
+    window.add(update("b", 1), 61.0)
+    assert window.ready(61.0)
+    assert len(window.close(61.0)) == 2
+
+
+def test_a_child_that_misses_three_deadlines_in_a_row_is_not_waited_for_until_it_is_heard_of() -> None:
+    window = Window(WindowOptions(deadline_s=10))
+    for child in "ab":
+        birth(window, child)
+    for release in range(3):
+        window.begin(release, 0.0)
+        window.add(update("a", release, seq=release), 0.0)
+        assert not window.ready(9.0)
+        window.close(10.0)
+    window.begin(3, 0.0)
+    window.add(update("a", 3, seq=3), 0.0)
+    assert window.ready(0.0)
+    window.add(update("b", 1), 1.0)
+    assert not window.ready(1.0)
+
+
+def test_a_window_says_what_it_waits_for_once_it_is_open_too_long() -> None:
+    window = Window(WindowOptions(deadline_s=10, quorum=2))
+    for child in "ab":
+        birth(window, child)
+    window.begin(1, 0.0)
+    assert window.waiting_for(10.0) == ""
+    assert window.waiting_for(15.0) == "waiting for a, b since 15 s"
+    window.add(update("a", 1), 15.0)
+    assert window.waiting_for(15.0) == "1 of 2 updates that the quorum needs"
+
+
+def test_the_deadline_starts_with_the_first_update_of_the_next_window() -> None:
     window = Window(WindowOptions(k=1, deadline_s=10))
     window.begin(1, 0.0)
-    window.add(update("a", 1))
+    window.add(update("a", 1), 0.0)
     window.close(4.0)
-    assert window.deadline == 14.0
+    assert window.deadline == float("inf")
     assert len(window) == 0
     assert not window.ready(20)
 
@@ -170,7 +209,7 @@ def test_who_is_lost_and_back_with_a_newer_life_is_waited_for_again() -> None:
     for child in "ab":
         birth(window, child)
     will(window, "b")
-    window.add(update("a", 1))
+    window.add(update("a", 1), 0.0)
     assert window.ready(0)
     birth(window, "b", boot=2)
     assert window.late == ("b",)
@@ -183,7 +222,7 @@ def test_an_update_of_a_newer_life_shows_that_its_sender_is_back() -> None:
     for child in "ab":
         birth(window, child)
     will(window, "b")
-    window.add(update("b", 0, boot=2))  # its birth is on its way still
+    window.add(update("b", 0, boot=2), 0.0)  # its birth is on its way still
     will(window, "b", boot=1)
     assert window.present == 2
     assert window.late == ("a", "b")
@@ -194,15 +233,15 @@ def test_an_update_of_an_earlier_life_says_nothing_about_who_is_there() -> None:
     window.begin(1, 0.0)
     birth(window, "a", boot=5)
     will(window, "a", boot=5)
-    window.add(update("a", 0, boot=4))  # sent long ago, or kept by the sender and on its way again
+    window.add(update("a", 0, boot=4), 0.0)  # sent long ago, or kept by the sender and on its way again
     assert window.present == 0
 
 
 def test_the_same_update_is_held_once() -> None:
     window = Window(ALL)
     window.begin(1, 0.0)
-    window.add(update("a", 1))
-    window.add(update("a", 1))
+    window.add(update("a", 1), 0.0)
+    window.add(update("a", 1), 0.0)
     assert len(window) == 1
 
 
@@ -212,25 +251,25 @@ def test_another_training_run_starts_over() -> None:
     window.drop(RUN)
     for child in "ab":
         birth(window, child)
-        window.add(update(child, 7))
+        window.add(update(child, 7), 0.0)
     window.begin(0, 5.0)
     assert set(window.drop(RUN + 1)) == {UpdateId("a", 1, 0), UpdateId("b", 1, 0)}
     assert len(window) == 0
     assert window.late == ("a", "b")  # what they answered in the other run counts for nothing
-    window.add(update("a", 0, seq=1, run=RUN + 1))
+    window.add(update("a", 0, seq=1, run=RUN + 1), 0.0)
     assert not window.ready(5.0)
-    window.add(update("b", 0, seq=1, run=RUN + 1))
+    window.add(update("b", 0, seq=1, run=RUN + 1), 0.0)
     assert window.ready(5.0)
 
 
 def test_after_a_restart_the_updates_from_disk_are_answers() -> None:
     window = Window(ALL)
-    window.add(update("a", 4))
+    window.add(update("a", 4), 0.0)
     window.begin(4, 0.0)
     assert window.drop(RUN) == []
     birth(window, "b")
     assert window.late == ("b",)
-    window.add(update("b", 4))
+    window.add(update("b", 4), 0.0)
     assert window.ready(0)
 
 

@@ -8,13 +8,18 @@ import pytest
 from edgemw.compression.residual import give_back
 from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Vector
+from edgemw.core.encoded import Section
 from edgemw.core.events import Stop
+from edgemw.fog.events import BundleGiven
 from edgemw.fog.server import ServerOptions
 from edgemw.fog.top import TopOptions
 from edgemw.fog.window import WindowOptions
 from edgemw.learning.trainer import Trained
-from edgemw.wire.messages import Ack, Frame, Outcome, Update, encoded_of
-from tests.support.world import World
+from edgemw.wire import topics
+from edgemw.wire.chunks import blob_of
+from edgemw.wire.messages import Ack, Frame, Outcome, TaskManifest, Update, encoded_of
+from edgemw.wire.traffic import Arrived
+from tests.support.world import World, toy_bundle
 
 DEVICES = [f"device-{n}" for n in range(4)]
 
@@ -243,3 +248,140 @@ def test_stop_finishes_the_round_measures_and_a_restarted_top_goes_on() -> None:
         del world.holding[device]
     world.run(5)
     assert world.releases[-1] > reached
+
+
+# -- what a hostile, careless or unlucky neighbour can do
+
+
+def hostile(world: World, fog: str, update: Update) -> None:
+    """A child that is nobody's device sends an update."""
+    topic = topics.parse(topics.build("net", fog, "update", node="stranger", task="toy"))
+    world.give(fog, Arrived(topic, Frame("toy", "stranger", 1, len(world.facts), update)))
+
+
+def test_no_update_of_a_child_can_stop_the_tree() -> None:
+    world = tree(Learner(), rounds=20, children=2)
+    world.settle()
+    run = world.disks["top"].released.manifest.run  # type: ignore[union-attr]  # it has released by now
+    lattice = codec_named("lattice").encode(np.zeros(64, np.float32), 0.0)
+    for target in ("fog-0", "top"):
+        for tally in ({"uplink": (1e308, 1.0)}, {"uplink": (-5.0, 1.0)}, {f"n{i}": (1.0, 1.0) for i in range(64)}):
+            hostile(world, target, Update(run, "lattice", 64, (), tally, 0))
+        for weight, count in ((1 << 62, 1), (1 << 47, 1 << 30)):
+            section = Section(0, weight, count, 1e308, lattice)
+            hostile(world, target, Update(run, "lattice", 64, (section,), {}, 0))
+        hostile(world, target, Update(run, "lattice", 64, (), {"test.mse": (1e9, 1.0)}, 1 << 40))
+    world.run(600)
+    for node in ("top", "fog-0"):
+        world.kill(node)
+        world.start(node)
+    world.run(600)
+    assert world.machines["top"].state == "finished"
+    assert all(not world.disks[name].outbox for name in DEVICES)
+
+
+def test_a_new_bundle_starts_a_new_run_that_waits_for_everybody_and_mixes_nothing() -> None:
+    world = tree(Learner(), rounds=6, children=2)
+    world.run(300)
+    first = world.disks["top"].released
+    assert first is not None
+    closed = len(world.facts)
+    world.bundle = toy_bundle(value=0.5)
+    world.give("top", BundleGiven(world.bundle.to_bytes()))
+    world.run(300)
+    second = world.disks["top"].released
+    assert second is not None
+    assert second.manifest.run > first.manifest.run
+    assert world.machines["top"].state == "finished"
+    assert counted(world) == sent(world) == (24, second.totals.weight)
+    windows = [fact.values["updates"] for node, fact in world.facts[closed:] if fact.name == "window_closed" and node == "top"]
+    assert set(windows) == {2}
+
+
+def test_a_proposed_bundle_that_was_there_before_is_a_new_run_and_nobody_obeys_the_proposal_itself() -> None:
+    world = tree(Learner(), rounds=3, children=2)
+    world.run(300)
+    old = world.bundle.to_bytes()
+    world.bundle = toy_bundle(value=0.5)
+    world.give("top", BundleGiven(world.bundle.to_bytes()))
+    world.run(300)
+    before = world.disks["top"].released
+    assert before is not None
+    world.bundle = toy_bundle()
+    blob = blob_of(old)
+    world.blobs["top", blob.digest] = old
+    topic = topics.build("net", "top", "task", task="toy")
+    world._publish(topic, Frame("toy", "console-1", 0, 0, TaskManifest(blob)), retain=True)
+    world.run(300)
+    after = world.disks["top"].released
+    assert after is not None
+    assert after.manifest.run > before.manifest.run
+    assert after.manifest.bundle == blob.digest
+    assert world.machines["top"].state == "finished"
+    assert world.retained[topic].node == "top"
+
+
+def test_an_older_run_that_is_heard_again_changes_nothing() -> None:
+    world = tree(Learner(), rounds=3, children=2)
+    world.run(300)
+    topic = topics.build("net", "fog-0", "release", task="toy")
+    old = world.retained[topic]
+    world.bundle = toy_bundle(value=0.5)
+    world.give("top", BundleGiven(world.bundle.to_bytes()))
+    world.run(300)
+    memory = world.disks["device-0"].memory
+    world.give("device-0", Arrived(topics.parse(topic), old))
+    world.run(10)
+    assert world.disks["device-0"].memory == memory
+
+
+def test_a_finished_top_that_restarts_is_finished_and_says_so_again() -> None:
+    world = tree(Learner(), rounds=3, children=2)
+    world.run(300)
+    reports = len(world.reports)
+    world.kill("top")
+    world.start("top")
+    world.run(10)
+    assert world.machines["top"].state == "finished"
+    assert [report.finished for report in world.reports[reports:]] == [True]
+    world.give("top", Stop())
+    world.settle()
+    assert "top" in world.finished
+
+
+def test_a_device_that_moves_to_another_parent_is_counted_once() -> None:
+    world = tree(Learner(), rounds=8, children=2)
+    world.loses = lambda target, frame: target == "device-0" and isinstance(frame.message, Ack)
+    world.holding["device-2"] = []  # fog-0's window stays open with device-0's update in it
+    world.settle()
+    assert world.disks["fog-0"].window
+    world.kill("device-0")
+    world.parents["device-0"] = "fog-1"
+    world.loses = lambda target, frame: False
+    world.start("device-0")
+    world.settle()
+    world.finish("device-2")
+    del world.holding["device-2"]
+    world.run(2000)
+    assert world.machines["top"].state == "finished"
+    assert counted(world) == sent(world)
+
+
+def test_stop_does_not_wait_for_ever_for_a_parent_that_is_gone() -> None:
+    world = tree(Learner(), children=2)
+    world.settle()
+    for fog in ("fog-0", "fog-1"):
+        world.kill(fog)
+    world.holding["device-0"] = []
+    world.loses = lambda target, frame: True
+    world.give("device-1", Stop())
+    world.run(30)
+    assert "device-1" in world.finished
+
+
+def test_a_release_that_cannot_be_taken_is_answered_so_that_nobody_waits() -> None:
+    world = tree(Learner(), rounds=4, children=2)
+    world.refuses = lambda name, blob: name == "device-1" and blob.size == 4 * 64
+    world.run(30)
+    assert world.machines["top"].state == "finished"
+    assert "cannot be taken" in world.machines["device-1"].reason(world.now)

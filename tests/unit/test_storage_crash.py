@@ -32,7 +32,8 @@ seq = row.updates_sent if row else 0
 while True:
     payload = np.full({SIZE}, seq, "<f4").tobytes()
     with db.transaction():
-        outbox.put_update(db, Frame("toy", "device-0", 1, seq, Update(1, "dense", {SIZE}, (Section(0, 10, 1, 0.0, payload),))))
+        update = Update(1, "dense", {SIZE}, (Section(0, 10, 1, 0.0, payload),))
+        outbox.put_update(db, Frame("toy", "device-0", 1, seq, update), "fog-0")
         residual = np.full({SIZE}, -seq, "<f4").tobytes()
         outbox.put_device_row(db, "toy", DeviceRow(1, seq, seq, residual, seq + 1, 10 * (seq + 1), 0, 0))
         outbox.forget(db, "toy", UpdateId("device-0", 1, seq - 8))
@@ -55,9 +56,9 @@ def test_residual_and_update_always_belong_together(tmp_path: Path, rounds: int)
         assert row.residual is not None
         last = row.updates_sent - 1
         assert last >= told  # what was said to be saved is there; the round that was being saved may be
-        assert [frame.seq for frame, _, _ in kept] == list(range(max(0, last - 7), last + 1))
+        assert [row.frame.seq for row in kept] == list(range(max(0, last - 7), last + 1))
         np.testing.assert_array_equal(np.frombuffer(row.residual, "<f4"), -last)
-        newest = kept[-1][0].message
+        newest = kept[-1].frame.message
         assert isinstance(newest, Update)
         np.testing.assert_array_equal(np.frombuffer(newest.sections[0].payload, "<f4"), last)
         told = last

@@ -14,7 +14,7 @@ from edgemw.core.plan import Plan
 from edgemw.storage import journal, outbox
 from edgemw.storage.database import Database
 from edgemw.storage.journal import KEPT_OUTCOMES, OutcomeRow, ReleaseRow
-from edgemw.storage.outbox import DeviceRow
+from edgemw.storage.outbox import DeviceRow, KeptUpdate
 from edgemw.wire.messages import Blob, Frame, ReleaseManifest, Update
 
 ROW = DeviceRow(3, 5, 4, b"\0\1" * 8, 10, 1000, 2, 200)
@@ -32,8 +32,8 @@ def update(seq: int, *, node: str = "device-0", boot: int = 1, task: str = "toy"
     return Frame(task, node, boot, seq, Update(3, "lattice", 64, (section,), {"test.mse": (1.0, 2.0)}, 7))
 
 
-def seqs(rows: list[tuple[Frame, bytes | None, bool]]) -> list[tuple[int, int]]:
-    return [(frame.boot, frame.seq) for frame, _, _ in rows]
+def seqs(rows: list[KeptUpdate]) -> list[tuple[int, int]]:
+    return [(row.frame.boot, row.frame.seq) for row in rows]
 
 
 def manifest(number: int) -> Frame:
@@ -46,23 +46,32 @@ def manifest(number: int) -> Frame:
 
 def test_updates_come_back_oldest_first_with_their_members_and_state(db: Database) -> None:
     for boot, seq in ((2, 0), (1, 10), (1, 9)):
-        outbox.put_update(db, update(seq, boot=boot), members=bytes([seq]))
+        outbox.put_update(db, update(seq, boot=boot), "fog-0", bytes([seq]))
     outbox.acknowledge(db, "toy", UpdateId("device-0", 1, 10))
     kept = outbox.kept_updates(db, "toy")
     assert seqs(kept) == [(1, 9), (1, 10), (2, 0)]
-    assert kept[0] == (update(9), b"\x09", False)
-    assert [acknowledged for _, _, acknowledged in kept] == [False, True, False]
+    assert kept[0] == KeptUpdate(update(9), "fog-0", b"\x09", False)
+    assert [row.acknowledged for row in kept] == [False, True, False]
+
+
+def test_receivers_are_those_who_have_not_said_what_became_of_an_update(db: Database) -> None:
+    outbox.put_update(db, update(1), "fog-1")
+    outbox.put_update(db, update(2), "fog-0")
+    outbox.put_update(db, update(3), "fog-0")
+    assert outbox.receivers(db) == ["fog-0", "fog-1"]
+    outbox.forget(db, "toy", update(1).id)
+    assert outbox.receivers(db) == ["fog-0"]
 
 
 def test_an_update_without_members_has_none(db: Database) -> None:
-    outbox.put_update(db, update(0))
-    assert outbox.kept_updates(db, "toy")[0][1] is None
+    outbox.put_update(db, update(0), "fog-0")
+    assert outbox.kept_updates(db, "toy")[0].members is None
 
 
 def test_forgotten_updates_are_gone_and_others_stay(db: Database) -> None:
     for seq in range(3):
-        outbox.put_update(db, update(seq))
-    outbox.put_update(db, update(1, task="other"))
+        outbox.put_update(db, update(seq), "fog-0")
+    outbox.put_update(db, update(1, task="other"), "fog-0")
     outbox.forget(db, "toy", UpdateId("device-0", 1, 1))
     outbox.forget(db, "toy", UpdateId("device-0", 5, 5))
     assert seqs(outbox.kept_updates(db, "toy")) == [(1, 0), (1, 2)]
@@ -86,9 +95,9 @@ def test_a_devices_memory_comes_back(db: Database, row: DeviceRow) -> None:
 def test_tasks_are_known_by_anything_that_is_kept_about_them(db: Database) -> None:
     assert outbox.known_tasks(db) == []
     outbox.put_device_row(db, "memory", ROW)
-    outbox.put_update(db, update(0, task="sent"))
+    outbox.put_update(db, update(0, task="sent"), "fog-0")
     journal.put_window(db, update(0, task="received"))
-    journal.put_release(db, "released", ReleaseRow(manifest(1), b"", None, None, 0, 0, 0, 0))
+    journal.put_release(db, "released", ReleaseRow(manifest(1), b"", None, None, 0, 0, 0, 0, None))
     assert sorted(outbox.known_tasks(db)) == ["memory", "received", "released", "sent"]
 
 
@@ -144,23 +153,23 @@ def test_of_earlier_bundles_the_digest_stays(db: Database) -> None:
 @pytest.mark.parametrize("moments", [(None, None), (b"m" * 8, None), (b"m" * 8, b"v" * 8)])
 def test_the_newest_release_comes_back(db: Database, moments: tuple[bytes | None, bytes | None]) -> None:
     assert journal.release(db, "toy") is None
-    first = ReleaseRow(manifest(1), b"theta one", *moments, 4, 100, 2**40, 2**41)
+    first = ReleaseRow(manifest(1), b"theta one", *moments, 4, 100, 2**40, 2**41, None)
     journal.put_release(db, "toy", first)
     assert journal.release(db, "toy") == first
-    second = ReleaseRow(manifest(2), b"theta two", None, None, 5, 101, 0, 0)
+    second = ReleaseRow(manifest(2), b"theta two", None, None, 5, 101, 0, 0, '{"accuracy": 0.9}')
     journal.put_release(db, "toy", second)
     assert journal.release(db, "toy") == second
 
 
 def test_everything_survives_reopening(tmp_path: Path) -> None:
     first = Database(tmp_path)
-    outbox.put_update(first, update(1), b"members")
+    outbox.put_update(first, update(1), "fog-0", b"members")
     outbox.put_device_row(first, "toy", ROW)
     journal.put_window(first, update(2))
     journal.put_outcome(first, "toy", OutcomeRow(UpdateId("x", 1, 1), True, 3, ""))
     first.close()
     second = Database(tmp_path)
-    assert outbox.kept_updates(second, "toy") == [(update(1), b"members", False)]
+    assert outbox.kept_updates(second, "toy") == [KeptUpdate(update(1), "fog-0", b"members", False)]
     assert outbox.device_row(second, "toy") == ROW
     assert journal.open_window(second, "toy") == [update(2)]
     assert journal.outcomes(second, "toy") == [OutcomeRow(UpdateId("x", 1, 1), True, 3, "")]
