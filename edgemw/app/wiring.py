@@ -62,6 +62,7 @@ def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
     """Run a device until it is told to stop."""
     from edgemw.serving.api import Api
     from edgemw.serving.check import check_release
+    from edgemw.serving.saver import Saver
     from edgemw.serving.session import open_inference
     from edgemw.serving.slot import Served, Slot
     from edgemw.serving.store import ReleaseStore
@@ -69,6 +70,7 @@ def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
     with _node(settings) as node:
         observer = node.observer
         store = ReleaseStore(settings.node.state / "releases", settings.serving.keep)
+        saver = Saver(store)
         slots: dict[str, Slot] = {}
 
         def slot(task: str) -> Slot:
@@ -76,7 +78,7 @@ def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
 
         def install(bundle: Bundle, release: ReleaseManifest, theta: Vector, predict: Predict) -> None:
             task = bundle.manifest.name
-            store.save(task, bundle, release.run, release.number, theta)
+            saver.save(task, bundle, release.run, release.number, theta)
             slot(task).install(Served(predict, task, release.number, bundle.manifest))
 
         def check(predict: Predict, oracle: Oracle, theta: Vector, data: Dataset | None) -> str:
@@ -105,6 +107,7 @@ def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
                 node.run(role, role.attach)
             finally:
                 role.close()
+                saver.close()
 
 
 def run_fog(settings: FogFile, env: Mapping[str, str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -37,6 +38,8 @@ def parser(commands: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; every refusal ends in one line on standard error and its exit code."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")  # vectors are short here: threads of a BLAS would only spin on other nodes' cores
     given = sys.argv[1:] if arguments is None else arguments
     args = parser(given[:1] if given and given[0] in COMMANDS else COMMANDS).parse_args(given)
     try:

@@ -142,13 +142,14 @@ class DeviceRole:
                 with self._db.transaction():
                     outbox.put_update(self._db, frame, self._place.parent)
                     outbox.put_device_row(self._db, task, _row(memory))
-            case SaveMemory(memory=memory, forget=forget):
-                with self._db.transaction():
+            case SaveMemory(memory=memory, forget=forget, durable=durable):
+                with self._db.transaction(durable=durable):
                     outbox.put_device_row(self._db, task, _row(memory))
                     for update in forget:
                         outbox.forget(self._db, task, update)
             case SaveAck(update=update):
-                outbox.acknowledge(self._db, task, update)
+                with self._db.transaction(durable=False):
+                    outbox.acknowledge(self._db, task, update)
             case OpenTask():
                 self._in_background(task, lambda: self._open(task, action), lambda r: TaskRefused(action.blob.digest, r))
             case Install():

@@ -164,6 +164,9 @@ class Cycle:
             self._wanted, self._current = manifest, (manifest, self._current[1])
             return [*actions, *self._sender.hurry(now), *self._next()]  # the fog may have been away
         self._wanted = manifest
+        if self._current is not None and self._current[0].theta.digest == manifest.theta.digest:
+            self._current = (manifest, self._current[1])  # the same vector as before: it need not travel again
+            return [*actions, *(self._start_release() if self._opened else [])]
         if self._work is None:
             self._state = "fetching"
         return [*actions, Fetch(self._place.parent, manifest.theta)]
@@ -306,7 +309,8 @@ class Cycle:
         elif outcome.counted:
             self._note("outcome", "")
         fact = Fact("settled", {"counted": int(outcome.counted), "reason": outcome.reason})
-        return [SaveMemory(self._memory, (update,)), fact, *self._next(), *self._when_stopped()]
+        save = SaveMemory(self._memory, (update,), durable=not outcome.counted)
+        return [save, fact, *self._next(), *self._when_stopped()]
 
     def _when_stopped(self) -> list[Action]:
         done = self._work is None and (self._sender.waiting == 0 or self._grace_over)

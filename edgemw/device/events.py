@@ -109,10 +109,14 @@ class SaveRound:
 
 @dataclass(frozen=True, slots=True)
 class SaveMemory:
-    """Keep the memory and forget these updates, in one transaction."""
+    """Keep the memory and forget these updates, in one transaction.
+
+    It need not be `durable` where a power cut only means that an outcome is asked for once more.
+    """
 
     memory: Memory
     forget: tuple[UpdateId, ...]
+    durable: bool = True
 
 
 @dataclass(frozen=True, slots=True)

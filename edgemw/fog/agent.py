@@ -109,7 +109,7 @@ class FogRole:
 
     def act(self, task: str, action: Any) -> None:
         """See Role."""
-        with self._db.transaction():
+        with self._db.transaction(durable=not _said_again(action)):
             self._save(task, action)
 
     def _save(self, task: str, action: Any) -> None:
@@ -162,6 +162,15 @@ class FogRole:
             bundles_known=frozenset(bundles),
             released=_released(journal.release(db, task)),
         )
+
+
+def _said_again(action: Any) -> bool:
+    """Whether a power cut may take this back: an acknowledgement, or that an update was counted, is asked for again."""
+    match action:
+        case SaveOutcomes(outcomes=outcomes):
+            return all(outcome.counted for _, outcome in outcomes)
+        case _:
+            return isinstance(action, SaveAck)
 
 
 def _released(row: ReleaseRow | None) -> Released | None:

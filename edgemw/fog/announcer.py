@@ -37,6 +37,10 @@ class Announcer:
         """Announce a release with its theta."""
         return self._announce("release", _Entry(manifest, manifest.theta, data))
 
+    def data_of(self, digest: bytes) -> bytes | None:
+        """The bytes of a blob that is announced now."""
+        return next((entry.data for entry in self._current.values() if entry.blob.digest == digest), None)
+
     def again(self) -> list[Action]:
         """Announce everything once more: the broker may have forgotten it."""
         return [PublishBlob(self._place.node, entry.blob, entry.data) for entry in self._current.values()]

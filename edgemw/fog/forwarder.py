@@ -101,7 +101,8 @@ class Forwarder:
                 return [Fetch(parent, blob)]
             case ReleaseManifest() as manifest if self._newer(manifest):
                 self._release = manifest
-                return [Fetch(parent, manifest.theta)]
+                data = self._announcer.data_of(manifest.theta.digest)
+                return [Fetch(parent, manifest.theta)] if data is None else self._on_blob(manifest.theta, data, now)
             case Ack(boot=boot, seq=seq):
                 update = UpdateId(self._place.node, boot, seq)
                 return [SaveAck(update)] if self._sender.acknowledge(update, now) else []

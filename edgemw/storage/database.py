@@ -81,16 +81,26 @@ class Database:
             raise StorageError(f"{self.path}: {error}; {hint}") from error
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All statements inside, or none."""
-        self.execute("BEGIN IMMEDIATE")
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
+        """All statements inside, or none.
+
+        Args:
+            durable: wait for the disk. Without it a power cut, but no crash, may take the transaction back: enough for
+                what its sender will say again.
+        """
+        if not durable:
+            self.execute("PRAGMA synchronous = NORMAL")
         try:
+            self.execute("BEGIN IMMEDIATE")
             yield
             self.execute("COMMIT")
         except BaseException:
             if self._db.in_transaction:
                 self.execute("ROLLBACK")
             raise
+        finally:
+            if not durable:
+                self.execute("PRAGMA synchronous = FULL")
 
     def next_boot(self, now_s: float) -> int:
         """The number of a new life: larger than every earlier one, and, by the clock, than those of a lost folder."""
