@@ -34,7 +34,7 @@ from edgemw.wire.messages import (
     pack,
     unpack,
 )
-from edgemw.wire.traffic import Arrived, Fetch, Fetched, PublishBlob, Published, Retire, Send, Upload
+from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, PublishBlob, Published, Retire, Send, Upload
 
 NET, TASK = "net", "toy"
 SMALL = ChannelLimits(update_bytes=200_000, blob_bytes=200_000, chunk_bytes=1024, held_bytes=200_000)
@@ -50,7 +50,7 @@ class Peer:
     def __init__(self, broker: MemoryBroker, place: Place, limits: ChannelLimits, spawn: Spawn) -> None:
         self.place = place
         self.link = MemoryLink(broker, place.node, wait_for_broker=True)
-        self.events: list[Arrived | Fetched | Published] = []
+        self.events: list[Arrived | Fetched | FetchFailed | Published] = []
         self.channel = Channel(self.link, place, limits, self.events.append, spawn)
         self.spoil: Callable[[Received], list[Received]] = lambda received: [received]
 
