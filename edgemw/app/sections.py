@@ -147,7 +147,10 @@ class Window:
         "all", help="updates that close the window; all: one from every child", min=1, example='"all" or 10'
     )
     deadline: Duration = option(
-        duration("30s"), help="this long after its first update a window closes if it holds quorum updates", above=0, max=30 * 86400
+        duration("30s"),
+        help="this long after its first update a window closes if it holds quorum updates",
+        above=0,
+        max=30 * 86400,
     )
     quorum: int = option(1, help="fewest updates that the deadline closes a window with", min=1)
     children: int = option(
