@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -92,7 +92,7 @@ class Console:
 
     async def ask(self, timeout_s: float = 3.0) -> list[NodeStatus]:
         """Ask every node for its status; those that do not answer in time get a reason that says so."""
-        await self._settle()
+        await self.settle()
         self._answers.clear()
         for domain in sorted({domain for domain, _, _ in self._presence.values()}):
             topic = topics.build(self._net, domain, "ask", node=self._name)
@@ -148,19 +148,14 @@ class Console:
         await self._until(taken, timeout_s)
         return self._releases.get((domain, task)) if taken() else None
 
-    async def settled(self) -> None:
-        """Wait until retained messages have come in."""
-        await self._settle()
-
-    async def _settle(self) -> None:
+    async def settle(self) -> None:
         """Retained messages come right after a subscription; when no new node has for a moment, all are here."""
         known = -1
         while known != len(self._presence):
             known = len(self._presence)
             await asyncio.sleep(SETTLE_S)
 
-    async def _until(self, true: object, timeout_s: float) -> None:
-        assert callable(true)
+    async def _until(self, true: Callable[[], bool], timeout_s: float) -> None:
         try:
             async with asyncio.timeout(timeout_s):
                 while not true():

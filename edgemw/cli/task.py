@@ -54,7 +54,7 @@ def run_publish(args: argparse.Namespace) -> int:
     task = bundle.manifest.name
 
     async def work(console: Console) -> tuple[str, ReleaseManifest | None]:
-        await console.settled()
+        await console.settle()
         top = args.to or console.top()
         if top is None:
             raise EdgeError("no top fog node has been seen in this net: start one, or name it with --to")

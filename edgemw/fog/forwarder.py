@@ -34,7 +34,6 @@ class Forwarder:
         self._bundle: Blob | None = None
         self._release: ReleaseManifest | None = None
         self._announced = -1
-        self._stopping = False
         self._late = self._returned = self._failed = ""
 
     @property
@@ -80,7 +79,6 @@ class Forwarder:
             case Timer(name=name) if name == RESEND:
                 return [*self._sender.resend(now)]
             case Stop():
-                self._stopping = True
                 return [Finished()]
             case _:
                 return []
