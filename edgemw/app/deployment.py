@@ -7,12 +7,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from edgemw.app.settings import EMBEDDED, Broker, Data, Deployment, DeviceFile, FogFile, Node, Serving, Telemetry, Tier
+from edgemw.app.settings import (
+    EMBEDDED,
+    TOP_ONLY,
+    Broker,
+    Data,
+    Deployment,
+    DeviceFile,
+    FogFile,
+    Node,
+    Serving,
+    Telemetry,
+    Tier,
+)
 from edgemw.app.tiers import child_counts, node_id, parent_of
 from edgemw.core.config.writer import toml_text
 from edgemw.core.errors import ConfigError
-
-TOP_ONLY = frozenset({"task", "plan", "codec", "server"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +97,7 @@ def _fog_file(settings: Deployment, tier: Tier, node: Node, broker: Broker, tele
     file = FogFile(net=settings.name, node=node, broker=broker, window=window, telemetry=telemetry, limits=tier.limits)
     if not file.is_top:
         return file
-    return replace(file, task=settings.task, plan=settings.plan, codec=settings.codec, server=settings.server)
+    return replace(file, **{name: getattr(settings, name) for name in TOP_ONLY})
 
 
 def _device_file(
@@ -150,4 +160,6 @@ def _check_ports(specs: tuple[NodeSpec, ...]) -> None:
 
 def to_toml(settings: FogFile | DeviceFile) -> str:
     """The text that loads as exactly these settings; a fog below the top says nothing about the task."""
-    return toml_text(settings, without=frozenset() if isinstance(settings, DeviceFile) or settings.is_top else TOP_ONLY)
+    return toml_text(
+        settings, without=frozenset() if isinstance(settings, DeviceFile) or settings.is_top else frozenset(TOP_ONLY)
+    )

@@ -200,6 +200,16 @@ class Codec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """[release]: how releases travel to the devices."""
+
+    use: Literal["lattice", "dense"] = option(
+        "lattice", help="lattice: the difference to the release before, in integers; dense: all of it, as float32"
+    )
+    kappa: float = option(4.0, help="lattice step in root mean squares of the difference", above=0, max=64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
     """[server]: how the top fog turns a merged update into a release."""
 

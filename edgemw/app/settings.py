@@ -21,6 +21,7 @@ from edgemw.app.sections import (
     Limits,
     Node,
     Plan,
+    Release,
     Server,
     Serving,
     Task,
@@ -38,6 +39,7 @@ from edgemw.core.errors import ConfigError
 __all__ = [
     "EMBEDDED",
     "SCHEMAS",
+    "TOP_ONLY",
     "Broker",
     "Codec",
     "Data",
@@ -49,6 +51,7 @@ __all__ = [
     "Limits",
     "Node",
     "Plan",
+    "Release",
     "Server",
     "Serving",
     "Task",
@@ -61,6 +64,11 @@ __all__ = [
     "load_file",
     "read_text",
 ]
+
+TOP_ONLY: Mapping[str, type[Task | Plan | Codec | Release | Server]] = MappingProxyType(
+    {"task": Task, "plan": Plan, "codec": Codec, "release": Release, "server": Server}
+)
+"""Sections of a fog node that only the top may have."""
 
 T = TypeVar("T")
 
@@ -103,14 +111,15 @@ class FogFile:
     task: Task = section(Task, help="what runs; top fog only")
     plan: Plan = section(Plan, help="how devices train; top fog only")
     codec: Codec = section(Codec, help="how updates are compressed; top fog only")
+    release: Release = section(Release, help="how releases travel; top fog only")
     server: Server = section(Server, help="how a merged update becomes a release; top fog only")
 
     def __post_init__(self) -> None:
         _refuse_embedded(self.broker)
         if self.is_top:
             return
-        for name, default in (("task", Task()), ("plan", Plan()), ("codec", Codec()), ("server", Server())):
-            if getattr(self, name) != default:
+        for name, default in TOP_ONLY.items():
+            if getattr(self, name) != default():
                 raise ConfigError(f"is decided by the top fog, and {self.node.id!r} has a parent", key=name)
 
     @property
@@ -140,6 +149,7 @@ class Deployment:
     task: Task = section(Task, help="what runs")
     plan: Plan = section(Plan, help="how devices train")
     codec: Codec = section(Codec, help="how updates are compressed")
+    release: Release = section(Release, help="how releases travel to the devices")
     server: Server = section(Server, help="how a merged update becomes a release")
     tiers: dict[str, Tier] = required(help="the tree of nodes", check=check_tier_names)
 

@@ -147,6 +147,8 @@ def fog_options(settings: FogFile) -> WindowOptions | TopOptions:
         codec=settings.codec.use,
         codec_dtype=settings.codec.dtype,
         kappa=settings.codec.kappa,
+        release_codec=settings.release.use,
+        release_kappa=settings.release.kappa,
         chunk_bytes=settings.limits.max_message_bytes,
     )
 

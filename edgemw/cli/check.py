@@ -16,13 +16,10 @@ from edgemw.app.settings import (
     EMBEDDED,
     SCHEMAS,
     Broker,
-    Codec,
     Deployment,
     DeviceFile,
     FogFile,
     Kind,
-    Plan,
-    Task,
     Tier,
     Window,
     kind_of,
@@ -132,7 +129,7 @@ def _deployment_facts(settings: Deployment) -> Iterator[tuple[str, str]]:
         samples = data.source or _file(data.path)
         yield "data", f"{samples}, {data.partition}" + (f" alpha {data.alpha:g}" if data.partition == "dirichlet" else "")
     yield "broker", settings.broker.url
-    yield from _learning_facts(settings.task, settings.plan, settings.codec)
+    yield from _learning_facts(settings)
 
 
 def _tier(settings: Deployment, name: str, tier: Tier) -> str:
@@ -148,12 +145,14 @@ def _window(window: Window) -> str:
     return f"closes at {window.k} or after {duration_text(window.deadline)} with {window.quorum}"
 
 
-def _learning_facts(task: Task, plan: Plan, codec: Codec) -> Iterator[tuple[str, str]]:
+def _learning_facts(settings: Deployment | FogFile) -> Iterator[tuple[str, str]]:
+    task, plan, codec, release = settings.task, settings.plan, settings.codec, settings.release
     rounds = f"{task.rounds} rounds" if task.rounds else "without end"
     yield "task", f"{_file(task.bundle) if task.bundle else 'published later'}, {rounds}"
     changed = [f"{key} {value}" for key, value in leaves(plan) if value is not None]
     yield "plan", ", ".join(changed) or "as the bundle says"
     yield "codec", f"lattice, kappa {codec.kappa:g}" if codec.use == "lattice" else f"dense, {codec.dtype}"
+    yield "release", f"lattice, kappa {release.kappa:g}" if release.use == "lattice" else "dense, float32"
 
 
 def _fog_facts(settings: FogFile) -> Iterator[tuple[str, str]]:
@@ -163,7 +162,7 @@ def _fog_facts(settings: FogFile) -> Iterator[tuple[str, str]]:
     yield "state", str(settings.node.state)
     yield "window", _window(settings.window)
     if settings.is_top:
-        yield from _learning_facts(settings.task, settings.plan, settings.codec)
+        yield from _learning_facts(settings)
 
 
 def _device_facts(settings: DeviceFile) -> Iterator[tuple[str, str]]:

@@ -187,7 +187,7 @@ class DeviceRole:
             reason = f"data refused: {error}"
             log.error("%s", reason, extra={"facts": {"task": task}})
         self._tasks[task] = _Opened(action.blob.digest, bundle, oracle, data)
-        return TaskOpened(action.blob.digest, bundle.manifest, reason)
+        return TaskOpened(action.blob.digest, bundle.manifest, bundle.theta0, reason)
 
     def _install(self, task: str, action: Install) -> Installed:
         opened, manifest = self._tasks[task], action.release

@@ -11,10 +11,12 @@ Rules:
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
+from edgemw.compression.difference import advance
 from edgemw.compression.residual import Contribution, encode_update, give_back
 from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Manifest, Vector
@@ -37,6 +39,7 @@ from edgemw.device.events import (
     Work,
     Worked,
 )
+from edgemw.wire.following import Following, Theta
 from edgemw.wire.messages import Ack, Blob, Frame, Outcome, ReleaseManifest, TaskManifest, Update, encoded_of
 from edgemw.wire.sender import Kept, Sender
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed
@@ -55,6 +58,8 @@ class Cycle:
         self._seq = 0
         self._bundle: Blob | None = None
         self._opened: tuple[bytes, Manifest] | None = None
+        self._following = Following(advance)
+        self._unusable = b"", ""  # digest of a bundle, and why
         self._wanted: ReleaseManifest | None = None
         self._current: tuple[ReleaseManifest, Vector] | None = None
         self._work: ReleaseManifest | None = None  # what is being worked on; it says how to encode the result
@@ -107,7 +112,7 @@ class Cycle:
             case Arrived(frame=frame):
                 return self._on_frame(frame, now)
             case Fetched(blob=blob, data=data):
-                return self._on_blob(blob, data)
+                return self._on_blob(blob, data, now)
             case FetchFailed(blob=blob, reason=reason):
                 return self._on_fetch_failed(blob, reason, now)
             case TaskOpened() | TaskRefused() | Installed() | Worked():
@@ -125,7 +130,7 @@ class Cycle:
                 self._note("serving", reason)
                 return []
             case _:
-                return self._on_task(event)
+                return self._on_task(event, now)
 
     def _on_frame(self, frame: Frame, now: float) -> list[Action]:
         match frame.message:
@@ -164,36 +169,54 @@ class Cycle:
             self._wanted, self._current = manifest, (manifest, self._current[1])
             return [*actions, *self._sender.hurry(now), *self._next()]  # the fog may have been away
         self._wanted = manifest
-        if self._current is not None and self._current[0].theta.digest == manifest.theta.digest:
-            self._current = (manifest, self._current[1])  # the same vector as before: it need not travel again
-            return [*actions, *(self._start_release() if self._opened else [])]
-        if self._work is None:
-            self._state = "fetching"
-        return [*actions, Fetch(self._place.parent, manifest.theta)]
+        if self._unusable[0] == manifest.bundle:
+            return [*actions, *self._cannot_take(manifest, self._unusable[1], now)]
+        if self._opened is None or self._opened[0] != manifest.bundle:
+            return actions  # it is followed once its bundle is open
+        return [*actions, *self._follow(lambda: self._following.want(manifest), now)]
 
-    def _on_blob(self, blob: Blob, data: bytes) -> list[Action]:
-        actions: list[Action] = []
-        if self._bundle is not None and blob.digest == self._bundle.digest:
-            actions.append(OpenTask(blob, data))
+    def _follow(self, step: Callable[[], Blob | Theta | None], now: float) -> list[Action]:
+        """Ask for what the release still lacks, or start it."""
         manifest = self._wanted
-        if manifest is not None and blob.digest == manifest.theta.digest and self.release != manifest.number:
-            actions += self._on_theta(manifest, data)
-        return actions
+        if manifest is None:
+            return []
+        try:
+            found = step()
+        except WireError as error:
+            fact = Fact("release_refused", {"release": manifest.number, "reason": str(error)})
+            return [fact, *self._cannot_take(manifest, str(error), now)]
+        if found is None:
+            return []
+        if isinstance(found, Blob):
+            if self._work is None:
+                self._state = "fetching"
+            return [Fetch(self._place.parent, found)]
+        return self._on_theta(manifest, found)
+
+    def _on_blob(self, blob: Blob, data: bytes, now: float) -> list[Action]:
+        if self._bundle is not None and blob.digest == self._bundle.digest:
+            return [OpenTask(blob, data)]
+        return self._follow(lambda: self._following.on_blob(blob, data), now)
 
     def _on_fetch_failed(self, blob: Blob, reason: str, now: float) -> list[Action]:
-        """Say why, and answer the release all the same: nobody is to wait for this device."""
         if self._bundle is not None and blob.digest == self._bundle.digest:
             self._note("task", f"the bundle cannot be taken: {reason}")
-        manifest = self._wanted
-        if manifest is None or blob.digest != manifest.theta.digest or self._memory.measured_on >= manifest.number:
+            return self._without_bundle(blob.digest, reason, now)
+        if self._wanted is None or not self._following.waits_for(blob):
             return []
+        return self._cannot_take(self._wanted, reason, now)
+
+    def _cannot_take(self, manifest: ReleaseManifest, reason: str, now: float) -> list[Action]:
+        """Say why, and answer the release all the same: nobody is to wait for this device."""
         self._note("release", f"release {manifest.number} cannot be taken: {reason}")
+        if self._memory.measured_on >= manifest.number:
+            return []
         memory = replace(self._memory, measured_on=manifest.number)
-        answer = Update(manifest.run, manifest.codec, blob.size // 4, (), {REFUSED: (1.0, 1.0)}, manifest.number)
+        answer = Update(manifest.run, manifest.codec, manifest.theta.size // 4, (), {REFUSED: (1.0, 1.0)}, manifest.number)
         return self._send(answer, memory, now)
 
-    def _on_theta(self, manifest: ReleaseManifest, data: bytes) -> list[Action]:
-        theta = np.frombuffer(data, "<f4").astype(np.float32) if len(data) % 4 == 0 else np.empty(0, np.float32)
+    def _on_theta(self, manifest: ReleaseManifest, data: Theta) -> list[Action]:
+        theta = np.frombuffer(data, "<f4") if len(data) % 4 == 0 else np.empty(0, np.float32)
         reason = "" if theta.size and np.isfinite(theta).all() else "theta is damaged or holds NaN or infinite values"
         self._note("release", f"release {manifest.number} refused: {reason}" if reason else "")
         if reason:
@@ -213,16 +236,23 @@ class Cycle:
             return []
         return [Install(manifest, theta), *self._next()]
 
-    def _on_task(self, event: TaskOpened | TaskRefused) -> list[Action]:
+    def _on_task(self, event: TaskOpened | TaskRefused, now: float) -> list[Action]:
         if self._bundle is None or event.digest != self._bundle.digest:
             return []
-        if isinstance(event, TaskRefused):
-            self._note("task", event.reason)
-            self._state = "waiting"
-            return [Fact("task_refused", {"reason": event.reason})]
         self._note("task", event.reason)
+        if isinstance(event, TaskRefused):
+            self._state = "waiting"
+            return [Fact("task_refused", {"reason": event.reason}), *self._without_bundle(event.digest, event.reason, now)]
         self._opened = (event.digest, event.manifest)
-        return self._start_release() if self._current else []
+        self._following.know(event.theta0.astype("<f4", copy=False).data.cast("B"))
+        manifest = self._wanted
+        return self._follow(lambda: self._following.want(manifest), now) if manifest and manifest.bundle == event.digest else []
+
+    def _without_bundle(self, digest: bytes, reason: str, now: float) -> list[Action]:
+        """The bundle cannot be used: neither can the releases that belong to it."""
+        self._unusable = digest, reason
+        manifest = self._wanted
+        return self._cannot_take(manifest, reason, now) if manifest and manifest.bundle == digest else []
 
     def _next(self) -> list[Action]:
         """Start the next piece of work, if there is one and nothing stands in its way."""

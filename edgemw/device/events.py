@@ -23,10 +23,11 @@ class OpenTask:
 
 @dataclass(frozen=True, slots=True)
 class TaskOpened:
-    """The task can be computed; `reason` says why it cannot be trained here, if so."""
+    """The task can be computed; `reason` says why it cannot be trained here, if so. `theta0` is float32[P]."""
 
     digest: bytes
     manifest: Manifest
+    theta0: Vector = field(repr=False)
     reason: str = ""
 
 

@@ -144,7 +144,7 @@ class FogRole:
         manifest = Frame(task, self._place.node, self._place.boot, 0, released.manifest)
         totals = released.totals
         return ReleaseRow(
-            manifest, _bytes(released.theta) or b"", _bytes(released.first), _bytes(released.second),
+            manifest, _bytes(released.theta) or b"", _bytes(released.first), _bytes(released.second), _bytes(released.residual),
             totals.updates, totals.weight, totals.uplink_bytes, totals.downlink_bytes,
             json.dumps(released.report) if released.report is not None else None,
         )  # fmt: skip
@@ -182,7 +182,7 @@ def _released(row: ReleaseRow | None) -> Released | None:
     assert theta is not None
     totals = Totals(row.updates, row.weight, row.uplink_bytes, row.downlink_bytes)
     report = None if row.report is None else json.loads(row.report)
-    return Released(manifest, theta, _vector(row.first), _vector(row.second), totals, report)
+    return Released(manifest, theta, _vector(row.first), _vector(row.second), totals, report, _vector(row.residual))
 
 
 def _bytes(vector: Vector | None) -> bytes | None:

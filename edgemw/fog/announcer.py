@@ -1,11 +1,10 @@
-"""Puts manifests and their blobs into a fog node's own domain: blob first, manifest once the blob is there.
+"""Puts manifests and what they refer to into a fog node's own domain: blobs first, the manifest once they are there.
 
-A late joiner finds both, retained. The blob of the release before the last is kept for those who are fetching it.
+A late joiner finds all of it, retained. What a manifest does not refer to any more is kept until the next such change, for
+those who are fetching it.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from edgemw.core.ids import Place
 from edgemw.fog.events import Action
@@ -13,12 +12,8 @@ from edgemw.wire import topics
 from edgemw.wire.messages import Blob, Frame, ReleaseManifest, TaskManifest
 from edgemw.wire.traffic import PublishBlob, Retire, Send
 
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    message: TaskManifest | ReleaseManifest
-    blob: Blob
-    data: bytes
+Shelf = dict[bytes, tuple[Blob, bytes]]
+"""Blobs with their data, by digest."""
 
 
 class Announcer:
@@ -26,45 +21,64 @@ class Announcer:
 
     def __init__(self, place: Place, task: str) -> None:
         self._place, self._task = place, task
-        self._current: dict[str, _Entry] = {}
-        self._before: dict[str, Blob] = {}
+        self._messages: dict[str, tuple[TaskManifest | ReleaseManifest, frozenset[bytes]]] = {}  # with what it refers to
+        self._shelves: dict[str, Shelf] = {}
+        self._there: set[bytes] = set()
+        self._waiting: set[str] = set()  # channels whose message waits for its blobs
+        self._before: dict[str, list[Blob]] = {}
 
     def task(self, blob: Blob, data: bytes) -> list[Action]:
         """Announce a bundle."""
-        return self._announce("task", _Entry(TaskManifest(blob), blob, data))
+        return self._announce("task", TaskManifest(blob), {blob.digest: (blob, data)}, {})
 
-    def release(self, manifest: ReleaseManifest, data: bytes) -> list[Action]:
-        """Announce a release with its theta."""
-        return self._announce("release", _Entry(manifest, manifest.theta, data))
+    def release(self, manifest: ReleaseManifest, needed: Shelf, ahead: Shelf) -> list[Action]:
+        """Announce a release.
 
-    def data_of(self, digest: bytes) -> bytes | None:
-        """The bytes of a blob that is announced now."""
-        return next((entry.data for entry in self._current.values() if entry.blob.digest == digest), None)
+        Args:
+            needed: what its readers may fetch.
+            ahead: what the next release will refer to.
+        """
+        return self._announce("release", manifest, needed, ahead)
 
     def again(self) -> list[Action]:
         """Announce everything once more: the broker may have forgotten it."""
-        return [PublishBlob(self._place.node, entry.blob, entry.data) for entry in self._current.values()]
+        self._there.clear()
+        self._waiting = set(self._messages)
+        publish = [PublishBlob(self._place.node, blob, data) for shelf in self._shelves.values() for blob, data in shelf.values()]
+        return [*publish, *self._say()]
 
     def on_published(self, blob: Blob) -> list[Action]:
-        """A blob is on the broker: its manifest may follow."""
+        """A blob is on the broker: a manifest that waited for it may follow."""
+        self._there.add(blob.digest)
+        return self._say()
+
+    def _announce(self, channel: str, message: TaskManifest | ReleaseManifest, needed: Shelf, ahead: Shelf) -> list[Action]:
+        old, new = self._shelves.get(channel, {}), needed | ahead
+        self._messages[channel] = message, frozenset(needed)
+        self._shelves[channel] = new
+        self._waiting.add(channel)
+        gone = [blob for digest, (blob, _) in old.items() if digest not in new]
+        actions: list[Action] = []
+        if gone:
+            actions += [Retire(self._place.node, blob) for blob in self._before.pop(channel, []) if not self._shelved(blob)]
+            self._before[channel] = gone
+            self._there -= {blob.digest for blob in gone}
+        publish = [PublishBlob(self._place.node, blob, data) for digest, (blob, data) in new.items() if digest not in old]
+        return [*actions, *self._say(), *publish]
+
+    def _shelved(self, blob: Blob) -> bool:
+        return any(blob.digest in shelf for shelf in self._shelves.values())
+
+    def _say(self) -> list[Action]:
+        """The messages whose blobs are all there."""
         place = self._place
+        ready = [channel for channel in self._messages if channel in self._waiting and self._messages[channel][1] <= self._there]
+        self._waiting -= set(ready)
         return [
             Send(
                 topics.build(place.net, place.node, channel, task=self._task),
-                Frame(self._task, place.node, place.boot, 0, entry.message),
+                Frame(self._task, place.node, place.boot, 0, self._messages[channel][0]),
                 retain=True,
             )
-            for channel, entry in self._current.items()
-            if entry.blob.digest == blob.digest
+            for channel in ready
         ]
-
-    def _announce(self, channel: str, entry: _Entry) -> list[Action]:
-        old = self._current.get(channel)
-        self._current[channel] = entry
-        actions: list[Action] = []
-        if old is not None and old.blob.digest != entry.blob.digest:
-            stale = self._before.get(channel)
-            self._before[channel] = old.blob
-            if stale is not None and stale.digest not in {e.blob.digest for e in self._current.values()} | {old.blob.digest}:
-                actions.append(Retire(self._place.node, stale))
-        return [*actions, PublishBlob(self._place.node, entry.blob, entry.data)]

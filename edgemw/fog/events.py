@@ -36,7 +36,8 @@ class Released:
 
     Attributes:
         manifest: as published.
-        theta: float32[P].
+        theta: float32[P], what devices get.
+        residual: float32[P], what the differences of releases could not say yet; None is zero.
         first, second: the server optimiser's moments, float32[P]; None before they are used.
         totals: what has been counted so far.
         report: the facts of the last report, once the run is finished; None before.
@@ -48,6 +49,12 @@ class Released:
     second: Vector | None = field(default=None, repr=False)
     totals: Totals = Totals()
     report: dict[str, int | float | str] | None = None
+    residual: Vector | None = field(default=None, repr=False)
+
+    @property
+    def master(self) -> Vector:
+        """float32[P], where the server step goes on from."""
+        return self.theta if self.residual is None else self.theta + self.residual
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,21 @@ and passes the outcome on to them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from edgemw.compression.difference import advance
 from edgemw.compression.merge import merge
 from edgemw.compression.table import codec_named
+from edgemw.core.bundle import read_bundle
+from edgemw.core.errors import BundleError, WireError
 from edgemw.core.events import Fact, Finished, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import Place, UpdateId
 from edgemw.fog.announcer import Announcer
 from edgemw.fog.collector import Collector
 from edgemw.fog.events import Action, Event, FogMemory, Forwarded, SaveAck, SaveForward, SaveOutcomes, Settled
+from edgemw.fog.trail import Trail
 from edgemw.fog.window import NOT_MERGED, WindowOptions, parts_of, readable, tally_of
+from edgemw.wire.following import Following, Theta
 from edgemw.wire.messages import Ack, Blob, Frame, Outcome, Presence, ReleaseManifest, TaskManifest, Update
 from edgemw.wire.sender import RESEND, Kept, Sender
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, Published
@@ -27,11 +34,12 @@ class Forwarder:
     def __init__(self, place: Place, task: str, options: WindowOptions, memory: FogMemory, now: float) -> None:
         self._place, self._task = place, task
         self._collector = Collector(place, task, options, memory, now)
-        self._announcer = Announcer(place, task)
+        self._announcer, self._trail, self._following = Announcer(place, task), Trail(), Following(advance)
         self._sender = Sender(place, task, tuple(Kept(f.frame, f.receiver, f.acknowledged) for f in memory.forwarded), now)
         self._members = {forwarded.frame.id: forwarded.members for forwarded in memory.forwarded}
         self._seq = 0
         self._bundle: Blob | None = None
+        self._opened = b""  # digest of the bundle that is here
         self._release: ReleaseManifest | None = None
         self._announced = -1
         self._late = self._returned = self._failed = ""
@@ -99,8 +107,7 @@ class Forwarder:
                 return [Fetch(parent, blob)]
             case ReleaseManifest() as manifest if self._newer(manifest):
                 self._release = manifest
-                data = self._announcer.data_of(manifest.theta.digest)
-                return [Fetch(parent, manifest.theta)] if data is None else self._on_blob(manifest.theta, data, now)
+                return self._follow(lambda: self._following.want(manifest), now)
             case Ack(boot=boot, seq=seq):
                 update = UpdateId(self._place.node, boot, seq)
                 return [SaveAck(update)] if self._sender.acknowledge(update, now) else []
@@ -117,15 +124,43 @@ class Forwarder:
         )
 
     def _on_blob(self, blob: Blob, data: bytes, now: float) -> list[Action]:
-        actions: list[Action] = []
         if self._bundle is not None and blob.digest == self._bundle.digest:
-            actions += self._announcer.task(blob, data)
+            return self._on_bundle(blob, data, now)
+        if not self._following.waits_for(blob):
+            return []
+        self._trail.put(blob, data)
+        return self._follow(lambda: self._following.on_blob(blob, data), now)
+
+    def _on_bundle(self, blob: Blob, data: bytes, now: float) -> list[Action]:
+        try:
+            theta0 = read_bundle(data).theta0.astype("<f4").tobytes()
+        except BundleError as error:
+            self._failed = f"the bundle {blob.name} cannot be taken: {error}"
+            return []
+        self._opened = blob.digest
+        self._trail.start(theta0)
+        self._following.know(theta0)
+        announced, manifest = self._announcer.task(blob, data), self._release
+        if manifest is None:
+            return announced
+        return [*announced, *self._follow(lambda: self._following.want(manifest), now)]
+
+    def _follow(self, step: Callable[[], Blob | Theta | None], now: float) -> list[Action]:
+        """Ask for what the release still lacks, or announce it; it waits for its bundle."""
         manifest = self._release
-        if manifest is not None and blob.digest == manifest.theta.digest:
-            self._announced, self._failed = manifest.number, ""
-            actions += self._collector.begin(manifest, now)
-            actions += [*self._announcer.release(manifest, data), Fact("release", {"release": manifest.number})]
-        return actions
+        if manifest is None or manifest.bundle != self._opened:
+            return []
+        try:
+            found = step()
+        except WireError as error:
+            self._failed = f"release {manifest.number} cannot be taken: {error}"
+            return [Fact("release_refused", {"release": manifest.number, "reason": str(error)})]
+        if found is None or isinstance(found, Blob):
+            return [] if found is None else [Fetch(self._place.parent, found)]
+        self._announced, self._failed = manifest.number, ""
+        returned = self._collector.begin(manifest, now)
+        announced = self._announcer.release(*self._trail.release(manifest, found))
+        return [*returned, *announced, Fact("release", {"release": manifest.number})]
 
     def _on_outcome(self, outcome: Outcome) -> list[Action]:
         update = UpdateId(self._place.node, outcome.boot, outcome.seq)

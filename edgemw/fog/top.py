@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from edgemw.compression.difference import advance, difference
 from edgemw.compression.lattice import next_step
 from edgemw.compression.merge import merge
 from edgemw.compression.table import codec_named
@@ -36,6 +37,7 @@ from edgemw.fog.events import (
     Totals,
 )
 from edgemw.fog.server import ServerOptions, ServerState, mean_update, server_step
+from edgemw.fog.trail import Trail
 from edgemw.fog.window import MEASURED, NOT_MERGED, WindowOptions, parts_of, tally_of
 from edgemw.wire import topics
 from edgemw.wire.chunks import CHUNK_BYTES, blob_of
@@ -57,6 +59,7 @@ class TopOptions:
         rounds: releases to make; 0 is without end.
         target: stop once the first metric is at least this; 0 is off.
         codec, codec_dtype, kappa: how updates are encoded.
+        release_codec, release_kappa: how releases are encoded: "lattice", or "dense" for theta as a whole every time.
         chunk_bytes: bundles and releases are cut into pieces of this size.
     """
 
@@ -68,6 +71,8 @@ class TopOptions:
     codec: str = "lattice"
     codec_dtype: str = "float32"
     kappa: float = 4.0
+    release_codec: str = "lattice"
+    release_kappa: float = 4.0
     chunk_bytes: int = CHUNK_BYTES
 
 
@@ -77,7 +82,7 @@ class Top:
     def __init__(self, place: Place, task: str, options: TopOptions, memory: FogMemory, now: float) -> None:
         self._place, self._task, self._options = place, task, options
         self._collector = Collector(place, task, options.window, memory, now)
-        self._announcer = Announcer(place, task)
+        self._announcer, self._trail = Announcer(place, task), Trail()
         self._known = set(memory.bundles_known)
         self._fetching, self._metric = b"", ""
         self._released: Released | None = None
@@ -161,9 +166,13 @@ class Top:
         self._known.add(blob.digest)
         self._metric = _first_metric(bundle)
         options, manifest = self._options, released.manifest
+        self._trail.start(_bytes(bundle.theta0))
         manifest = replace(
             manifest,
             theta=self._blob(_bytes(released.theta)),
+            whole=True,  # the differences that led to it are not kept
+            difference=b"",
+            packed=(),
             plan=_plan(bundle, options.plan),
             codec=options.codec,
             codec_dtype=options.codec_dtype,
@@ -194,6 +203,7 @@ class Top:
             self._reason = f"bundle {blob.name} is for task {bundle.manifest.name!r}, not {self._task!r}"
             return [Fact("task_refused", {"reason": self._reason}), *self._announcer.again()]
         self._known.add(blob.digest)
+        self._trail.start(_bytes(bundle.theta0))
         self._metric = _first_metric(bundle)
         self._reason, self._finished = "", False
         old = self._released.manifest.run if self._released else -1
@@ -227,7 +237,8 @@ class Top:
         self._released = released
         returned = self._collector.begin(released.manifest, now)
         values: dict[str, int | float | str] = {"release": released.manifest.number, "step": released.manifest.step}
-        return [*returned, *self._announcer.release(released.manifest, _bytes(released.theta)), Fact("release", values)]
+        announced = self._announcer.release(*self._trail.release(released.manifest, _bytes(released.theta)))
+        return [*returned, *announced, Fact("release", values)]
 
     # -- rounds
 
@@ -271,23 +282,43 @@ class Top:
         return [SaveRelease(released, outcomes), *self._collector.settle(outcomes), *report]
 
     def _next_release(self, released: Released, parts: list[Encoded]) -> tuple[Released, str]:
-        manifest, options = released.manifest, self._options
-        state = ServerState(released.theta, released.first, released.second)
-        step, reason = manifest.step, ""
+        nxt = replace(released, manifest=replace(released.manifest, number=released.manifest.number + 1))
+        reason = ""
         if parts:
             try:
-                codec = codec_named(manifest.codec)
-                merged = merge(codec, parts)
-                mean = mean_update(codec, merged, manifest.number, options.server.staleness)
-                state = _finite(server_step(state, mean, options.server), manifest.number + 1)
-                energy = sum(section.energy for section in merged.sections)
-                if codec.stepped and energy > 0:
-                    step = next_step(options.kappa, energy, merged.count, merged.size)
+                nxt = self._moved(nxt, released.manifest, parts)
             except (EdgeError, ArithmeticError) as error:  # whatever children sent, the next window is another attempt
                 reason = f"{NOT_MERGED}: {error}"
-        nxt = replace(manifest, number=manifest.number + 1, theta=self._blob(_bytes(state.theta)), step=step)
-        totals = released.totals if not reason else (self._released or released).totals
-        return Released(self._asking(nxt), state.theta, state.first, state.second, totals), reason
+                nxt = replace(nxt, totals=(self._released or released).totals)
+        return replace(nxt, manifest=self._asking(nxt.manifest)), reason
+
+    def _moved(self, nxt: Released, old: ReleaseManifest, parts: list[Encoded]) -> Released:
+        """The release after the server step."""
+        options, codec = self._options, codec_named(old.codec)
+        merged = merge(codec, parts)
+        mean = mean_update(codec, merged, old.number, options.server.staleness)
+        state = server_step(ServerState(nxt.master, nxt.first, nxt.second), mean, options.server)
+        if not all(vector is None or np.isfinite(vector).all() for vector in (state.theta, state.first, state.second)):
+            raise CodecError(f"release {nxt.manifest.number} would hold NaN or infinite values")
+        energy, step = sum(section.energy for section in merged.sections), nxt.manifest.step
+        if codec.stepped and energy > 0:
+            step = next_step(options.kappa, energy, merged.count, merged.size)
+        manifest, theta = self._towards(state.theta, nxt.theta, replace(nxt.manifest, step=step))
+        residual = None if theta is state.theta else state.theta - theta
+        return replace(nxt, manifest=manifest, theta=theta, residual=residual, first=state.first, second=state.second)
+
+    def _towards(self, master: Vector, base: Vector, manifest: ReleaseManifest) -> tuple[ReleaseManifest, Vector]:
+        """The manifest and theta that devices get on the way from `base`, which the manifest still describes, to `master`."""
+        lead = None
+        if self._options.release_codec == "lattice":
+            payload = difference(base, master, self._options.release_kappa)
+            lead = self._trail.lead(manifest, payload)
+        if lead is None:
+            return replace(manifest, theta=self._blob(_bytes(master)), whole=True, difference=b"", packed=()), master
+        theta = advance(_bytes(base), payload)
+        if not lead.inline:
+            self._trail.put(lead.blob, lead.data)
+        return replace(lead.into(manifest), theta=self._blob(theta)), np.frombuffer(theta, "<f4").astype(np.float32)
 
     def _reached(self, tally: Tally) -> bool:
         value, weight = tally.get(MEASURED + self._metric, (0.0, 0.0))
@@ -324,13 +355,6 @@ def _counted(totals: Totals, parts: list[Encoded], tally: Tally) -> Totals:
         totals.uplink_bytes + max(0, int(tally.get("uplink", (0, 0))[0])),
         totals.downlink_bytes + max(0, int(tally.get("downlink", (0, 0))[0])),
     )
-
-
-def _finite(state: ServerState, number: int) -> ServerState:
-    for vector in (state.theta, state.first, state.second):
-        if vector is not None and not np.isfinite(vector).all():
-            raise CodecError(f"release {number} would hold NaN or infinite values")
-    return state
 
 
 def _first_metric(bundle: Bundle) -> str:

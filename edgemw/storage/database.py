@@ -14,7 +14,7 @@ from typing import Any
 
 from edgemw.core.errors import StorageError
 
-VERSION = 1
+VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL);
@@ -32,7 +32,7 @@ CREATE TABLE settled (
     PRIMARY KEY (task, node, boot, seq));
 CREATE TABLE bundle (task TEXT, digest BLOB, data BLOB, PRIMARY KEY (task, digest));
 CREATE TABLE release (
-    task TEXT PRIMARY KEY, manifest BLOB, theta BLOB, first BLOB, second BLOB,
+    task TEXT PRIMARY KEY, manifest BLOB, theta BLOB, first BLOB, second BLOB, residual BLOB,
     updates INTEGER, weight INTEGER, uplink_bytes INTEGER, downlink_bytes INTEGER, report TEXT);
 """
 

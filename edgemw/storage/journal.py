@@ -33,6 +33,7 @@ class ReleaseRow:
     theta: bytes
     first: bytes | None
     second: bytes | None
+    residual: bytes | None
     updates: int
     weight: int
     uplink_bytes: int
@@ -97,15 +98,15 @@ def bundles(db: Database, task: str) -> dict[bytes, bytes | None]:
 def put_release(db: Database, task: str, row: ReleaseRow) -> None:
     """Keep the current release."""
     db.execute(
-        "INSERT OR REPLACE INTO release VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        task, pack(row.manifest), row.theta, row.first, row.second,
+        "INSERT OR REPLACE INTO release VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        task, pack(row.manifest), row.theta, row.first, row.second, row.residual,
         row.updates, row.weight, row.uplink_bytes, row.downlink_bytes, row.report,
     )  # fmt: skip
 
 
 def release(db: Database, task: str) -> ReleaseRow | None:
     """The current release, if there is one."""
-    columns = "manifest, theta, first, second, updates, weight, uplink_bytes, downlink_bytes, report"
+    columns = "manifest, theta, first, second, residual, updates, weight, uplink_bytes, downlink_bytes, report"
     sql = f"SELECT {columns} FROM release WHERE task = ?"  # noqa: S608  (the columns stand one line above)
     rows: list[Any] = db.execute(sql, task)
     return ReleaseRow(unpack(rows[0][0]), *rows[0][1:]) if rows else None

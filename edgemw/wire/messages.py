@@ -145,6 +145,21 @@ class TaskManifest:
 
 
 @dataclass(frozen=True, slots=True)
+class Difference:
+    """What turns the theta of one release into that of the next.
+
+    Attributes:
+        base: theta before; on the broker as a whole (or theta0 of the bundle) where `before` is empty.
+        before: the difference that made `base`, packed, as a blob; none or one.
+        payload: the lattice payload of theta - base.
+    """
+
+    base: Blob
+    before: tuple[Blob, ...]
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseManifest:
     """A release: where its theta is and how to train from it.
 
@@ -152,13 +167,16 @@ class ReleaseManifest:
         run: identity of the training run; a new one starts at release 0 and has nothing to do with the old.
         number: 0 is the bundle's theta0.
         bundle: digest of the bundle that it belongs to.
-        theta: where the vector is, float32[P] little endian.
+        theta: the vector, float32[P] little endian; whichever way it comes, it has this digest.
         train: False asks only for an evaluation: training is over, or paused.
         codec: how updates against this release are encoded.
         codec_dtype: the dtype of a dense codec.
         step: the lattice step, 0 for none.
         plan: how to train.
         max_staleness: how many releases later an update against this one is still counted.
+        whole: theta can be had in one piece: as a blob, or for release 0 from the bundle.
+        difference: a packed Difference that leads to theta, where it is small enough to stand here; else empty.
+        packed: the same as a blob, where it is not; none or one.
     """
 
     run: int
@@ -171,6 +189,9 @@ class ReleaseManifest:
     step: float
     plan: Plan
     max_staleness: int
+    whole: bool = True
+    difference: bytes = b""
+    packed: tuple[Blob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +295,17 @@ def unpack(data: bytes, limit_bytes: int = MAX_FRAME_BYTES) -> Frame:
     return Frame(*sender, _KIND_NUMBERED[number].body.read(body))
 
 
+def pack_difference(difference: Difference) -> bytes:
+    """The bytes of a difference, in a manifest or as a blob: one MessagePack array."""
+    return bytes(msgpack.packb(_DIFFERENCE.write(difference)))
+
+
+def unpack_difference(data: bytes) -> Difference:
+    """Parse such bytes. Raises WireError."""
+    difference: Difference = _DIFFERENCE.read(decode(data))
+    return difference
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -302,6 +334,13 @@ def _check_blob(blob: Blob) -> None:
 def _check_sections(sections: tuple[Section, ...]) -> None:
     if any(one.base >= two.base for one, two in pairwise(sections)):
         raise WireError("value", "the bases of sections are not increasing")
+
+
+def _check_release(manifest: ReleaseManifest) -> None:
+    if manifest.difference and manifest.packed:
+        raise WireError("value", "a release that two differences lead to")
+    if not (manifest.whole or manifest.difference or manifest.packed):
+        raise WireError("value", "a release that cannot be had")
 
 
 _BLOB = Record(
@@ -333,6 +372,10 @@ _PLAN = Record(
         "clip": AMOUNT,
     },
 )
+_DIFFERENCE = Record(
+    Difference,
+    {"base": _BLOB.field(), "before": array(_BLOB.field(), 1), "payload": binary(MAX_FRAME_BYTES)},
+)
 _RELEASE = Record(
     ReleaseManifest,
     {
@@ -346,7 +389,11 @@ _RELEASE = Record(
         "step": AMOUNT,
         "plan": _PLAN.field(),
         "max_staleness": integer(0, 1 << 20),
+        "whole": FLAG,
+        "difference": binary(MAX_INLINE_BYTES),
+        "packed": array(_BLOB.field(), 1),
     },
+    _check_release,
 )
 _UPDATE = Record(
     Update,
@@ -363,7 +410,7 @@ _OUTCOME = Record(Outcome, {"boot": NATURAL, "seq": NATURAL, "counted": FLAG, "r
 _STATUS = Record(Status, {"role": WORD, "parent": PARENT, "state": WORD, "reason": text(500), "facts": FACTS})
 _REPORT = Record(RoundReport, {"release": NATURAL, "finished": FLAG, "facts": FACTS, "late": array(NODE, MAX_LATE)})
 
-PARTS = (_BLOB, _SECTION, _PLAN)
+PARTS = (_BLOB, _SECTION, _PLAN, _DIFFERENCE)
 """Records that stand inside bodies."""
 
 KINDS = (

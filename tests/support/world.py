@@ -217,7 +217,7 @@ class World:
             case Finished():
                 self.finished.add(name)
             case OpenTask(blob=blob):
-                self.give(name, TaskOpened(blob.digest, self.bundle.manifest))
+                self.give(name, TaskOpened(blob.digest, self.bundle.manifest, self.bundle.theta0))
             case Install(release=release):
                 self.give(name, Installed(release.number))
             case Work():

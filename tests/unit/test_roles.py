@@ -105,7 +105,7 @@ def test_error_feedback_conserves_mass_over_the_tree() -> None:
     assert released is not None
     # theta moved by sum / weight of each window: undo the division, window by window all weights are equal here
     per_window = learner.weight / 6
-    moved = released.theta.astype(np.float64) * per_window
+    moved = released.master.astype(np.float64) * per_window
     np.testing.assert_allclose(moved + carried(world), learner.total, atol=1e-3)
 
 
@@ -381,7 +381,10 @@ def test_stop_does_not_wait_for_ever_for_a_parent_that_is_gone() -> None:
 
 def test_a_release_that_cannot_be_taken_is_answered_so_that_nobody_waits() -> None:
     world = tree(Learner(), rounds=4, children=2)
+    world.kill("device-1")
     world.refuses = lambda name, blob: name == "device-1" and blob.size == 4 * 64
+    world.run(1)
+    world.start("device-1")
     world.run(30)
     assert world.machines["top"].state == "finished"
     assert "cannot be taken" in world.machines["device-1"].reason(world.now)

@@ -19,6 +19,7 @@ from edgemw.wire.messages import (
     Ack,
     Blob,
     Chunk,
+    Difference,
     Frame,
     Grant,
     Message,
@@ -32,6 +33,7 @@ from edgemw.wire.messages import (
     TaskManifest,
     Update,
     pack,
+    pack_difference,
     unpack,
 )
 
@@ -74,6 +76,20 @@ MESSAGES: tuple[Message, ...] = (
     StatusRequest(),
     Status("fog", "", "collecting", "the deadline closed the last window without device-3", {"release": 13, "codec": "lattice"}),
     RoundReport(13, False, {"accuracy": 0.95, "children": 16, "measured": 12}, ("device-3",)),
+    ReleaseManifest(
+        run=5,
+        number=14,
+        bundle=SHA[::-1],
+        theta=BLOB,
+        train=True,
+        codec="lattice",
+        codec_dtype="float32",
+        step=0.015625,
+        plan=Plan("sgd", 0.05, 0.9, 0.0, 0.0, 2, 0, 32, 1.0),
+        max_staleness=4,
+        whole=False,
+        difference=pack_difference(Difference(BLOB, (BLOB,), bytes.fromhex("0000803c0300000049a0"))),
+    ),
 )
 FRAMES = [Frame("" if isinstance(m, Presence) else "spoken-digits", "fog-7", 1_790_000_000, n, m) for n, m in enumerate(MESSAGES)]
 

@@ -24,6 +24,7 @@ from edgemw.wire.messages import (
     Ack,
     Blob,
     Chunk,
+    Difference,
     Frame,
     Grant,
     Message,
@@ -38,7 +39,9 @@ from edgemw.wire.messages import (
     Update,
     encoded_of,
     pack,
+    pack_difference,
     unpack,
+    unpack_difference,
 )
 
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # this says nothing about speed
@@ -74,6 +77,24 @@ def updates(draw: st.DrawFn) -> Update:
     )
 
 
+differences = st.builds(
+    Difference, blobs, st.one_of(st.just(()), st.tuples(blobs)), st.binary(max_size=200)
+)  # fmt: skip
+ways = st.one_of(  # whole, difference, packed
+    st.just((True, b"", ())),
+    st.tuples(st.booleans(), differences.map(pack_difference), st.just(())),
+    st.tuples(st.booleans(), st.just(b""), st.tuples(blobs)),
+)
+releases = st.builds(
+    lambda manifest, way: dataclasses.replace(manifest, whole=way[0], difference=way[1], packed=way[2]),
+    st.builds(
+        ReleaseManifest,
+        naturals, naturals, digests, blobs, st.booleans(), words, words, amounts, plans, st.integers(0, 1 << 20),
+    ),
+    ways,
+)  # fmt: skip
+
+
 STRATEGIES: dict[type[Any], st.SearchStrategy[Any]] = {
     Presence: st.builds(Presence, words, words, parents),
     Update: updates(),
@@ -85,10 +106,7 @@ STRATEGIES: dict[type[Any], st.SearchStrategy[Any]] = {
         Outcome, naturals, naturals, st.booleans(), st.integers(-1, MAX_INTEGER), st.text(printable, max_size=200)
     ),
     TaskManifest: st.builds(TaskManifest, blobs),
-    ReleaseManifest: st.builds(
-        ReleaseManifest,
-        naturals, naturals, digests, blobs, st.booleans(), words, words, amounts, plans, st.integers(0, 1 << 20),
-    ),
+    ReleaseManifest: releases,
     StatusRequest: st.just(StatusRequest()),
     Status: st.builds(Status, words, parents, words, st.text(printable, max_size=500), facts),
     RoundReport: st.builds(RoundReport, naturals, st.booleans(), facts, st.lists(nodes, max_size=5).map(tuple)),
@@ -125,6 +143,9 @@ def test_readers_ignore_places_that_a_later_version_added(frame: Frame) -> None:
     envelope = body_of(pack(frame))
     if isinstance(frame.message, RoundReport):  # `late` is a list of names, not a record
         envelope[6] = [*envelope[6], "later"]
+    elif isinstance(frame.message, ReleaseManifest):  # `packed` is a list of records
+        packed = [longer(blob) for blob in envelope[6][12]]
+        envelope[6] = [*(longer(place) for place in envelope[6][:12]), packed, "later"]
     elif isinstance(frame.message, Update):
         envelope[6][3] = [longer(section) for section in envelope[6][3]]
         envelope[6] = [*envelope[6], "later"]
@@ -142,6 +163,27 @@ def test_a_missing_place_is_an_error(frame: Frame) -> None:
     if envelope[6]:
         with pytest.raises(WireError, match="value"):
             unpack(msgpack.packb([*envelope[:6], envelope[6][:-1]]))
+
+
+@patient
+@given(differences)
+def test_a_difference_goes_to_bytes_and_back(difference: Difference) -> None:
+    assert unpack_difference(pack_difference(difference)) == difference
+
+
+@pytest.mark.parametrize(
+    ("change", "about"),
+    [
+        ({"whole": False}, "cannot be had"),
+        ({"difference": b"d", "packed": (Blob(bytes(32), 9, 1024),)}, "two differences"),
+    ],
+)
+def test_a_release_has_at_most_one_difference_and_at_least_one_way(change: dict[str, Any], about: str) -> None:
+    blob = Blob(bytes(32), 400, 1024)
+    manifest = ReleaseManifest(1, 2, bytes(32), blob, True, "lattice", "float32", 0.5, Plan(), 4)
+    assert unpack(pack(Frame("t", "fog", 1, 0, manifest))).message == manifest
+    with pytest.raises(WireError, match=about):
+        unpack(pack(Frame("t", "fog", 1, 0, dataclasses.replace(manifest, **change))))
 
 
 def test_the_identity_of_an_update_is_in_its_envelope() -> None:

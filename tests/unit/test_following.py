@@ -1,0 +1,213 @@
+"""A release put together from differences is the release, bit for bit, whatever the reader had before."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgemw.compression.difference import advance, difference
+from edgemw.core.bundle import Vector
+from edgemw.core.errors import WireError
+from edgemw.core.plan import Plan
+from edgemw.fog.announcer import Shelf
+from edgemw.fog.trail import HOPS, Trail
+from edgemw.wire.chunks import blob_of
+from edgemw.wire.following import Following
+from edgemw.wire.messages import Blob, Difference, ReleaseManifest, pack_difference
+
+SIZE, CHUNK = 4000, 120_000
+
+
+def theta_bytes(vector: Vector) -> bytes:
+    return vector.astype("<f4").tobytes()
+
+
+@dataclass
+class Maker:
+    """Makes releases as the top does, and remembers what is on the broker at each of them."""
+
+    size: int = SIZE
+    kappa: float = 4.0
+    chunk: int = CHUNK
+    seed: int = 0
+    trail: Trail = field(default_factory=Trail)
+    theta: list[bytes] = field(default_factory=list)
+    manifests: list[ReleaseManifest] = field(default_factory=list)
+    shelves: list[Shelf] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng(self.seed)
+        theta0 = self.rng.normal(0, 1, self.size).astype(np.float32)
+        self.residual = np.zeros(self.size, np.float32)
+        self.trail.start(theta_bytes(theta0))
+        blob = blob_of(theta_bytes(theta0), self.chunk)
+        self._out(ReleaseManifest(1, 0, b"b" * 32, blob, True, "lattice", "float32", 0.0, Plan(), 4), theta_bytes(theta0))
+
+    def _out(self, manifest: ReleaseManifest, theta: bytes) -> None:
+        manifest, needed, ahead = self.trail.release(manifest, theta)
+        self.theta.append(theta)
+        self.manifests.append(manifest)
+        self.shelves.append(needed)
+        assert not set(needed) & set(ahead)
+
+    def release(self) -> None:
+        base = np.frombuffer(self.theta[-1], "<f4")
+        master = base + self.residual + self.rng.normal(0, 0.01, self.size).astype(np.float32)
+        payload = difference(base, master, self.kappa)
+        old = self.manifests[-1]
+        lead = self.trail.lead(old, payload)
+        number = old.number + 1
+        if lead is None:
+            theta = theta_bytes(master)
+            self._out(replace(old, number=number, theta=blob_of(theta, self.chunk), whole=True, difference=b"", packed=()), theta)
+            return
+        theta = advance(self.theta[-1], payload)
+        self.residual = master - np.frombuffer(theta, "<f4")
+        if not lead.inline:
+            self.trail.put(lead.blob, lead.data)
+        self._out(replace(lead.into(old), number=number, theta=blob_of(theta, self.chunk)), theta)
+
+
+def take(following: Following, maker: Maker, number: int) -> list[Blob]:
+    """Follow a release to its end with what is on the broker then; gives what was fetched."""
+    fetched: list[Blob] = []
+    found = following.want(maker.manifests[number])
+    while isinstance(found, Blob):
+        fetched.append(found)
+        assert following.waits_for(found)
+        blob, data = maker.shelves[number][found.digest]
+        assert blob == found
+        answer = following.on_blob(blob, data)
+        assert answer is not None
+        found = answer
+    assert bytes(found) == maker.theta[number]
+    return fetched
+
+
+def reader(maker: Maker) -> Following:
+    following = Following(advance)
+    following.know(maker.theta[0])
+    return following
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.booleans(), min_size=1, max_size=40),
+    st.sampled_from([(SIZE, 4.0, CHUNK), (SIZE, 0.3, CHUNK), (20, 4.0, CHUNK), (60_000, 2.0, 2048)]),
+    st.integers(0, 3),
+)
+def test_every_reader_ends_with_the_same_bits_whatever_it_missed(
+    heard: list[bool], kind: tuple[int, float, int], seed: int
+) -> None:
+    size, kappa, chunk = kind
+    maker = Maker(size, kappa, chunk, seed)
+    sometimes, always = reader(maker), reader(maker)
+    take(sometimes, maker, 0)
+    take(always, maker, 0)
+    for number, hears in enumerate(heard, start=1):
+        maker.release()
+        fetched = take(always, maker, number)
+        assert len(fetched) <= 1
+        if hears:
+            take(sometimes, maker, number)
+    take(reader(maker), maker, len(heard))
+
+
+def test_who_has_the_release_before_fetches_nothing_and_who_comes_late_at_most_one_theta_and_a_half() -> None:
+    maker = Maker()
+    always = reader(maker)
+    take(always, maker, 0)
+    largest = 0
+    for number in range(1, 3 * HOPS):
+        maker.release()
+        assert take(always, maker, number) == []
+        fetched = take(reader(maker), maker, number)
+        largest = max(largest, sum(blob.size for blob in fetched))
+        assert len(fetched) <= HOPS + 1
+    assert sum(manifest.whole for manifest in maker.manifests[1:]) >= 2
+    assert largest <= 1.5 * 4 * SIZE
+    longest = max(len(shelf) for shelf in maker.shelves)
+    assert longest <= HOPS + 1
+
+
+def test_theta0_is_never_on_the_broker() -> None:
+    maker = Maker()
+    for _ in range(3):
+        maker.release()
+    origin = hashlib.sha256(maker.theta[0]).digest()
+    assert all(origin not in shelf for shelf in maker.shelves)
+    assert maker.shelves[0] == {}
+
+
+def test_a_difference_that_leads_elsewhere_is_refused_and_the_release_can_be_taken_still() -> None:
+    maker = Maker()
+    for _ in range(2):
+        maker.release()
+    following = reader(maker)
+    take(following, maker, 1)
+    wrong = pack_difference(Difference(maker.manifests[1].theta, (), b"\0" * 8))
+    with pytest.raises(WireError, match="another theta"):
+        following.want(replace(maker.manifests[2], difference=wrong))
+    take(following, maker, 2)
+
+
+@pytest.mark.parametrize("payload", [b"", b"\xff" * 40, b"\0\0\x80\x7f\1\0\0\0\xff"])
+def test_a_malformed_difference_is_refused(payload: bytes) -> None:
+    maker = Maker()
+    maker.release()
+    following = reader(maker)
+    take(following, maker, 0)
+    wrong = pack_difference(Difference(maker.manifests[0].theta, (), payload))
+    with pytest.raises(WireError):
+        following.want(replace(maker.manifests[1], difference=wrong))
+
+
+def test_differences_in_a_circle_end() -> None:
+    maker = Maker()
+    maker.release()
+    target = maker.manifests[1].theta
+    following = Following(advance)
+    circle = pack_difference(Difference(target, (), b"\0" * 8))
+    with pytest.raises(WireError, match="cost more"):
+        following.want(replace(maker.manifests[1], difference=circle, whole=False))
+
+
+def test_a_trail_without_end_is_given_up() -> None:
+    maker = Maker()
+    maker.release()
+    following = reader(maker)
+
+    def hop(number: int) -> bytes:
+        base, before = (Blob(kind + number.to_bytes(31), 4 * SIZE, CHUNK) for kind in (b"t", b"d"))
+        return pack_difference(Difference(base, (before,), b"p" * 100))
+
+    found = following.want(replace(maker.manifests[1], whole=False, difference=hop(0)))
+
+    def walk() -> None:
+        for number in range(1, 1000):
+            assert isinstance(found, Blob)
+            following.on_blob(Blob(b"d" + (number - 1).to_bytes(31), 4 * SIZE, CHUNK), hop(number))
+
+    with pytest.raises(WireError, match="cost more"):
+        walk()
+
+
+def test_a_blob_that_nobody_waits_for_changes_nothing() -> None:
+    following = reader(Maker())
+    assert following.on_blob(Blob(b"z" * 32, 4, CHUNK), b"data") is None
+
+
+def test_error_feedback_loses_nothing() -> None:
+    maker = Maker()
+    for _ in range(5):
+        maker.release()
+    rng = np.random.default_rng(0)
+    expected = rng.normal(0, 1, SIZE).astype(np.float32)
+    for _ in range(5):
+        expected = expected + rng.normal(0, 0.01, SIZE).astype(np.float32)
+    np.testing.assert_allclose(np.frombuffer(maker.theta[-1], "<f4") + maker.residual, expected, atol=1e-5)
