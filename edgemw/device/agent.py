@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import threading
 import time
@@ -83,6 +84,7 @@ class _Opened:
     bundle: Bundle
     oracle: Oracle
     data: Dataset | None
+    refusal: str  # why there are no data
 
 
 class DeviceRole:
@@ -94,6 +96,7 @@ class DeviceRole:
         self._place, self._db, self._parts = place, db, parts
         self._tasks: dict[str, _Opened] = {}
         self._predictors: dict[str, tuple[tuple[int, int], Predict]] = {}
+        self._serving: set[str] = set()
         self._reported = (0, 0)
         self._receivers = outbox.receivers(db)  # of an earlier life, perhaps under another parent
         self._stop_now = threading.Event()
@@ -132,7 +135,8 @@ class DeviceRole:
 
     def observe(self, task: str, fact: Fact) -> None:
         """See Role."""
-        log.debug("%s", fact.name, extra={"facts": {"task": task, **fact.values}})
+        level = logging.WARNING if fact.name.endswith("_refused") else logging.DEBUG
+        log.log(level, "%s", fact.name, extra={"facts": {"task": task, **fact.values}})
         self._parts.observe(task, fact)
 
     def act(self, task: str, action: Any) -> None:
@@ -186,7 +190,9 @@ class DeviceRole:
         except DataError as error:
             reason = f"data refused: {error}"
             log.error("%s", reason, extra={"facts": {"task": task}})
-        self._tasks[task] = _Opened(action.blob.digest, bundle, oracle, data)
+        self._tasks[task] = _Opened(action.blob.digest, bundle, oracle, data, reason)
+        samples = len(data.train) if data is not None else 0
+        log.info("task opened", extra={"facts": {"task": task, "parameters": bundle.manifest.size, "samples": samples}})
         return TaskOpened(action.blob.digest, bundle.manifest, bundle.theta0, reason)
 
     def _install(self, task: str, action: Install) -> Installed:
@@ -198,6 +204,9 @@ class DeviceRole:
         if reason:
             return Installed(manifest.number, f"release {manifest.number} is not served: {reason}")
         self._parts.install(opened.bundle, manifest, action.theta, predict)
+        if task not in self._serving:
+            self._serving.add(task)
+            log.info("first release served", extra={"facts": {"task": task, "release": manifest.number}})
         return Installed(manifest.number)
 
     def _do_work(self, task: str, action: Work) -> Worked:
@@ -205,11 +214,12 @@ class DeviceRole:
         if opened.digest != manifest.bundle:
             return Worked(manifest.number, None, self._tally({}), "the task was replaced meanwhile")
         if opened.data is None:
-            return Worked(manifest.number, None, self._tally({}), "there are no samples to train on")
+            return Worked(manifest.number, None, self._tally({}), opened.refusal)
         predict = self._predictor(task, manifest, action.theta)
         measured = evaluate(predict, opened.oracle.manifest, opened.data.test)
-        tally = {TEST + name: value for name, value in measured.items()}
-        trained, reason = None, ""
+        broken = sorted(name for name, (value, _) in measured.items() if not math.isfinite(value))
+        tally = {TEST + name: value for name, value in measured.items() if name not in broken}
+        trained, reason = None, f"{', '.join(broken)} on held-out samples: not a finite number" if broken else ""
         if action.train:
             try:
                 trained, seconds = self._train(opened, opened.data, action)

@@ -82,7 +82,7 @@ class Cycle:
 
     def reason(self, now: float) -> str:
         """Why something is not right; empty when all is."""
-        return "; ".join(self._reasons.values())
+        return "; ".join(dict.fromkeys(self._reasons.values()))
 
     def facts(self, now: float) -> dict[str, int | float | str]:
         """Numbers for `status`."""
@@ -191,7 +191,7 @@ class Cycle:
             if self._work is None:
                 self._state = "fetching"
             return [Fetch(self._place.parent, found)]
-        return self._on_theta(manifest, found)
+        return self._on_theta(manifest, found, now)
 
     def _on_blob(self, blob: Blob, data: bytes, now: float) -> list[Action]:
         if self._bundle is not None and blob.digest == self._bundle.digest:
@@ -215,25 +215,19 @@ class Cycle:
         answer = Update(manifest.run, manifest.codec, manifest.theta.size // 4, (), {REFUSED: (1.0, 1.0)}, manifest.number)
         return self._send(answer, memory, now)
 
-    def _on_theta(self, manifest: ReleaseManifest, data: Theta) -> list[Action]:
-        theta = np.frombuffer(data, "<f4") if len(data) % 4 == 0 else np.empty(0, np.float32)
-        reason = "" if theta.size and np.isfinite(theta).all() else "theta is damaged or holds NaN or infinite values"
-        self._note("release", f"release {manifest.number} refused: {reason}" if reason else "")
-        if reason:
-            return [Fact("release_refused", {"release": manifest.number, "reason": reason})]
-        self._current = (manifest, theta)
-        return self._start_release() if self._opened else []
-
-    def _start_release(self) -> list[Action]:
-        assert self._current is not None
+    def _on_theta(self, manifest: ReleaseManifest, data: Theta, now: float) -> list[Action]:
         assert self._opened is not None
-        manifest, theta = self._current
-        if self._opened[0] != manifest.bundle:
-            return []
+        theta = np.frombuffer(data, "<f4") if len(data) % 4 == 0 else np.empty(0, np.float32)
+        reason = ""
         if theta.size != self._opened[1].size:
-            self._note("release", f"release {manifest.number} has {theta.size} parameters, the task {self._opened[1].size}")
-            self._current = None
-            return []
+            reason = f"it has {len(data) / 4:g} parameters, the task {self._opened[1].size}"
+        elif not np.isfinite(theta).all():
+            reason = "it holds NaN or infinite values"
+        if reason:
+            fact = Fact("release_refused", {"release": manifest.number, "reason": reason})
+            return [fact, *self._cannot_take(manifest, reason, now)]
+        self._note("release", "")
+        self._current = (manifest, theta)
         return [Install(manifest, theta), *self._next()]
 
     def _on_task(self, event: TaskOpened | TaskRefused, now: float) -> list[Action]:
@@ -259,7 +253,7 @@ class Cycle:
         if self._work is not None or self._stopping or self._current is None or self._opened is None:
             return []
         manifest, theta = self._current
-        if self._opened[0] != manifest.bundle or theta.size != self._opened[1].size:
+        if self._opened[0] != manifest.bundle:
             return []
         memory = self._memory
         train = manifest.train and memory.trained_on < manifest.number
@@ -358,4 +352,4 @@ class Cycle:
 
 
 def _refused(event: Worked) -> Tally:
-    return event.tally | {REFUSED: (1.0, 1.0)} if event.reason else event.tally
+    return event.tally | {REFUSED: (1.0, 1.0)} if event.reason and event.trained is None else event.tally

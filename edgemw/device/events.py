@@ -67,7 +67,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Worked:
-    """Work is done. `trained` is None where there was nothing to train or `reason` says why it failed."""
+    """Work is done. `trained` is None where there was nothing to train or training failed; `reason` says what went wrong."""
 
     number: int
     trained: Trained | None

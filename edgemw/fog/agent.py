@@ -35,7 +35,7 @@ from edgemw.storage.database import Database
 from edgemw.storage.journal import OutcomeRow, ReleaseRow
 from edgemw.transport.shell import Shell
 from edgemw.wire import topics
-from edgemw.wire.messages import Frame, ReleaseManifest
+from edgemw.wire.messages import Blob, Frame, ReleaseManifest
 
 MAX_TASKS = 32
 
@@ -146,7 +146,7 @@ class FogRole:
         return ReleaseRow(
             manifest, _bytes(released.theta) or b"", _bytes(released.first), _bytes(released.second), _bytes(released.residual),
             totals.updates, totals.weight, totals.uplink_bytes, totals.downlink_bytes,
-            json.dumps(released.report) if released.report is not None else None,
+            json.dumps(released.report) if released.report is not None else None, _pack_blobs(released.shelf),
         )  # fmt: skip
 
     def _memory(self, task: str) -> FogMemory:
@@ -182,7 +182,8 @@ def _released(row: ReleaseRow | None) -> Released | None:
     assert theta is not None
     totals = Totals(row.updates, row.weight, row.uplink_bytes, row.downlink_bytes)
     report = None if row.report is None else json.loads(row.report)
-    return Released(manifest, theta, _vector(row.first), _vector(row.second), totals, report, _vector(row.residual))
+    moments = _vector(row.first), _vector(row.second)
+    return Released(manifest, theta, *moments, totals, report, _vector(row.residual), _unpack_blobs(row.shelf))
 
 
 def _bytes(vector: Vector | None) -> bytes | None:
@@ -191,6 +192,14 @@ def _bytes(vector: Vector | None) -> bytes | None:
 
 def _vector(data: bytes | None) -> Vector | None:
     return None if data is None else np.frombuffer(data, "<f4").astype(np.float32)
+
+
+def _pack_blobs(blobs: tuple[Blob, ...]) -> bytes:
+    return bytes(msgpack.packb([[blob.digest, blob.size, blob.chunk_size] for blob in blobs]))
+
+
+def _unpack_blobs(data: bytes) -> tuple[Blob, ...]:
+    return tuple(Blob(*places) for places in msgpack.unpackb(data))
 
 
 def _pack_members(members: tuple[UpdateId, ...]) -> bytes:

@@ -40,6 +40,14 @@ class Announcer:
         """
         return self._announce("release", manifest, needed, ahead)
 
+    def blobs(self, channel: str) -> tuple[Blob, ...]:
+        """What this node has put on the broker for a channel and not removed."""
+        return (*(blob for blob, _ in self._shelves.get(channel, {}).values()), *self._before.get(channel, []))
+
+    def inherit(self, channel: str, blobs: tuple[Blob, ...]) -> None:
+        """An earlier life put these on the broker: they go the way of all that is not referred to any more."""
+        self._before[channel] = list(blobs)
+
     def again(self) -> list[Action]:
         """Announce everything once more: the broker may have forgotten it."""
         self._there.clear()
@@ -60,14 +68,11 @@ class Announcer:
         gone = [blob for digest, (blob, _) in old.items() if digest not in new]
         actions: list[Action] = []
         if gone:
-            actions += [Retire(self._place.node, blob) for blob in self._before.pop(channel, []) if not self._shelved(blob)]
+            actions += [Retire(self._place.node, blob) for blob in self._before.pop(channel, []) if blob.digest not in new]
             self._before[channel] = gone
             self._there -= {blob.digest for blob in gone}
         publish = [PublishBlob(self._place.node, blob, data) for digest, (blob, data) in new.items() if digest not in old]
         return [*actions, *self._say(), *publish]
-
-    def _shelved(self, blob: Blob) -> bool:
-        return any(blob.digest in shelf for shelf in self._shelves.values())
 
     def _say(self) -> list[Action]:
         """The messages whose blobs are all there."""

@@ -18,6 +18,9 @@ from edgemw.wire.messages import Ack, Frame, Outcome, Presence, ReleaseManifest,
 from edgemw.wire.traffic import Send
 
 OTHER_RUN = "another training run"
+OTHER_RUN_OR_CODEC = "another training run or codec"
+MAX_OPEN = 8  # updates of one child in the window; a device has at most 4 on their way
+MAX_COUNT = 1 << 24  # device updates of one child
 MAX_WEIGHT = 1 << 48  # of one child, so that the sum over all children is still a number on the wire
 MAX_SUMS = 32
 
@@ -30,22 +33,25 @@ class Collector:
         inside = [member for forwarded in memory.forwarded for member in forwarded.members]
         self.ledger = Ledger([*inside, *(frame.id for frame in memory.open)], memory.settled)
         self.window = Window(options)
-        for frame in memory.open:
-            self.window.add(frame, now)
         self._release: ReleaseManifest | None = None
         self._taken_at: float | None = None
         self._steps: dict[int, float] = {}  # of the releases that are still trained from
+        self._run = -1  # that the steps belong to
+        for frame in memory.open:
+            self.window.add(frame, now)
+            self._remember_steps(frame)
 
     def begin(self, manifest: ReleaseManifest, now: float) -> list[Action]:
         """A release is out in this domain; what waits for another training run is returned."""
-        if self._release is None or self._release.run != manifest.run:
+        if self._run != manifest.run:
+            self._run = manifest.run
             self._steps.clear()
         old, self._release = self._release, manifest
         again = old is not None and old.number == manifest.number and manifest.train and not old.train
         self._steps[manifest.number] = manifest.step
         self._steps = {base: step for base, step in self._steps.items() if manifest.number - base <= self._options.max_staleness}
         self.window.begin(manifest.number, now, again=again)
-        return self.give_back(tuple(self.window.drop(manifest.run)), OTHER_RUN)
+        return self.give_back(tuple(self.window.drop(manifest.run, manifest.codec, now)), OTHER_RUN_OR_CODEC)
 
     def on_presence(self, frame: Frame, message: Presence) -> None:
         """A child came or went."""
@@ -75,11 +81,18 @@ class Collector:
             duplicate = Fact("duplicate", {"node": frame.node})
             outcome = self.ledger.outcome(frame.id)
             return [duplicate, self._ack(frame.id), *([self._outcome(frame.id, outcome)] if outcome else [])]
-        crowded = self.window.full and not self.window.knows(frame.node)
-        reason = "too many children" if crowded else self._refusal(update, self._release)
+        if self.window.full and not self.window.knows(frame.node):
+            return self._refused(frame, update, "too many children", self._release)  # not kept: there may be any number
+        if self.window.held(frame.node) >= MAX_OPEN:
+            return []  # it comes again, when the window has moved on
+        self.window.heard(frame)
+        reason = self._refusal(update, self._release)
         if reason:
-            refused = Fact("update_refused", {"node": frame.node, "reason": reason, "weight": update_weight(update)})
-            return [self._outcome(frame.id, Settled(False, self._release.number, reason)), refused]
+            if update.run == self._release.run:
+                self.window.returned(frame, now)
+            settled = Settled(False, self._release.number, reason)
+            self.ledger.settle(frame.id, settled)
+            return [SaveOutcomes(((frame.id, settled),)), *self._refused(frame, update, reason, self._release)]
         self._taken_at = now
         self.ledger.open(frame.id)
         self.window.add(frame, now)
@@ -88,6 +101,10 @@ class Collector:
         values: dict[str, int | float | str] = {"node": frame.node, "staleness": max(staleness, 0), "codec": update.codec}
         fact = Fact("update_taken", values | {"bytes": size})
         return [SaveUpdate(frame), self._ack(frame.id), fact]
+
+    def _refused(self, frame: Frame, update: Update, reason: str, release: ReleaseManifest) -> list[Action]:
+        fact = Fact("update_refused", {"node": frame.node, "reason": reason, "weight": update_weight(update)})
+        return [self._outcome(frame.id, Settled(False, release.number, reason)), fact]
 
     def settle(self, outcomes: tuple[tuple[UpdateId, Settled], ...]) -> list[Action]:
         """Tell children what became of their updates."""
@@ -100,7 +117,8 @@ class Collector:
             return OTHER_RUN
         if update.report_on > release.number:
             return f"measured release {update.report_on}, which is not out yet"
-        if len(update.tally) > MAX_SUMS or update_weight(update) > MAX_WEIGHT:
+        count = sum(section.count for section in update.sections)
+        if len(update.tally) > MAX_SUMS or update_weight(update) > MAX_WEIGHT or count > MAX_COUNT:
             return "more than one child may bring"
         return self._sections_refusal(update, release) if update.sections else ""
 
@@ -125,6 +143,16 @@ class Collector:
         except WireError as error:
             return f"malformed: {error}"[:80]
         return ""
+
+    def _remember_steps(self, frame: Frame) -> None:
+        """The steps of what was taken in an earlier life; whoever trained from the same release is on the same step."""
+        update = frame.message
+        assert isinstance(update, Update)
+        codec = codec_named(update.codec)
+        if update.sections and codec.stepped:
+            self._run = max(self._run, update.run)
+            for section in update.sections:
+                self._steps.setdefault(section.base, codec.check(section.payload, update.size))
 
     def _ack(self, update: UpdateId) -> Send:
         return self._reply(update, Ack(update.boot, update.seq))

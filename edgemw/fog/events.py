@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from edgemw.core.bundle import Vector
 from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import UpdateId
-from edgemw.wire.messages import Frame, ReleaseManifest
+from edgemw.wire.messages import Blob, Frame, ReleaseManifest
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, PublishBlob, Published, Retire, Send, Upload
 
 
@@ -41,6 +41,7 @@ class Released:
         first, second: the server optimiser's moments, float32[P]; None before they are used.
         totals: what has been counted so far.
         report: the facts of the last report, once the run is finished; None before.
+        shelf: blobs that are on the broker for it, or were for the one before.
     """
 
     manifest: ReleaseManifest
@@ -50,6 +51,7 @@ class Released:
     totals: Totals = Totals()
     report: dict[str, int | float | str] | None = None
     residual: Vector | None = field(default=None, repr=False)
+    shelf: tuple[Blob, ...] = ()
 
     @property
     def master(self) -> Vector:

@@ -6,13 +6,15 @@ and passes the outcome on to them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from edgemw.compression.difference import advance
 from edgemw.compression.merge import merge
 from edgemw.compression.table import codec_named
 from edgemw.core.bundle import read_bundle
-from edgemw.core.errors import BundleError, WireError
+from edgemw.core.errors import BundleError, CodecError, WireError
 from edgemw.core.events import Fact, Finished, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import Place, UpdateId
 from edgemw.fog.announcer import Announcer
@@ -63,7 +65,7 @@ class Forwarder:
             "release": self._announced,
             "children": window.present,
             "window": len(window),
-            "late": len(window.late),
+            "awaited": len(window.late),
             "updates_pending": len(self._sender),
         }
 
@@ -105,6 +107,8 @@ class Forwarder:
             case TaskManifest(blob=blob) if frame.node == parent and self._bundle != blob:
                 self._bundle = blob
                 return [Fetch(parent, blob)]
+            case ReleaseManifest() as manifest if manifest == self._release:
+                return [*self._sender.hurry(now)]  # the parent may have been away
             case ReleaseManifest() as manifest if self._newer(manifest):
                 self._release = manifest
                 return self._follow(lambda: self._following.want(manifest), now)
@@ -175,23 +179,39 @@ class Forwarder:
     def _advance(self, now: float) -> list[Action]:
         window, release = self._collector.window, self._collector.release
         if release is None or not window.ready(now):
-            return [SetTimer(WINDOW, window.deadline)] if len(window) and window.deadline > now else []
+            return [SetTimer(WINDOW, window.deadline)] if now < window.deadline < math.inf else []
         late, by_deadline = window.late, now >= window.deadline
         frames = window.close(now)
-        members = tuple(frame.id for frame in frames)
         closed = Fact("window_closed", {"updates": len(frames), "late": len(late), "release": release.number})
-        frame = Frame(self._task, self._place.node, self._place.boot, self._seq, _merged(frames, release))
         self._late = f"the deadline closed the last window without {', '.join(late[:8])}" if late and by_deadline else ""
-        if not readable(frame):
-            return [closed, *self._collector.give_back(members, NOT_MERGED)]
+        merged = _merged(frames, release)
+        if merged is not None and readable(self._frame(merged)):
+            return [closed, *self._forward(merged, tuple(frame.id for frame in frames), now)]
+        returned = self._collector.give_back(tuple(frame.id for frame in frames), NOT_MERGED)
+        return [closed, *returned, *self._forward(_nothing(release), (), now)]
+
+    def _frame(self, update: Update) -> Frame:
+        return Frame(self._task, self._place.node, self._place.boot, self._seq, update)
+
+    def _forward(self, update: Update, members: tuple[UpdateId, ...], now: float) -> list[Action]:
+        frame = self._frame(update)
         self._seq += 1
         self._members[frame.id] = members
-        return [SaveForward(Forwarded(frame, self._place.parent, members)), *self._sender.send(frame, now), closed]
+        return [SaveForward(Forwarded(frame, self._place.parent, members)), *self._sender.send(frame, now)]
 
 
-def _merged(frames: list[Frame], release: ReleaseManifest) -> Update:
-    """The sum of a window, for the release that its updates were taken for."""
+def _merged(frames: list[Frame], release: ReleaseManifest) -> Update | None:
+    """The sum of a window, for the release that its updates were taken for; None where they do not add."""
     tally, report_on = tally_of(frames)
     parts = parts_of(frames)
-    sections = merge(codec_named(release.codec), parts).sections if parts else ()
-    return Update(release.run, release.codec, release.theta.size // 4, sections, tally, report_on)
+    try:
+        sections = merge(codec_named(release.codec), parts).sections if parts else ()
+    except (CodecError, WireError):
+        return None
+    nothing = _nothing(release)
+    return replace(nothing, sections=sections, tally=tally, report_on=report_on) if frames else nothing
+
+
+def _nothing(release: ReleaseManifest) -> Update:
+    """The answer of a node whose children have nothing to add."""
+    return Update(release.run, release.codec, release.theta.size // 4, (), report_on=release.number)

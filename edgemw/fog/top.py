@@ -5,10 +5,12 @@ Rules:
     anybody hears of them; a restarted top goes on from its last release
     the last release asks for a measurement only; when that is in, the run is finished
     a window in which nobody could train makes a release with the same theta, so that the next attempt can be made
+    what comes after a run is finished is returned and changes nothing
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +24,7 @@ from edgemw.core.encoded import Encoded
 from edgemw.core.errors import BundleError, CodecError, EdgeError
 from edgemw.core.events import Fact, Finished, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import Place
-from edgemw.core.plan import Plan, Tally
+from edgemw.core.plan import LOWER_IS_BETTER, Plan, Tally
 from edgemw.fog.announcer import Announcer
 from edgemw.fog.collector import Collector
 from edgemw.fog.events import (
@@ -32,17 +34,19 @@ from edgemw.fog.events import (
     FogMemory,
     Released,
     SaveBundle,
+    SaveOutcomes,
     SaveRelease,
     Settled,
     Totals,
 )
 from edgemw.fog.server import ServerOptions, ServerState, mean_update, server_step
 from edgemw.fog.trail import Trail
-from edgemw.fog.window import MEASURED, NOT_MERGED, WindowOptions, parts_of, tally_of
+from edgemw.fog.window import MEASURED, NOT_MERGED, WindowOptions, parts_of, readable, tally_of
 from edgemw.wire import topics
 from edgemw.wire.chunks import CHUNK_BYTES, blob_of
+from edgemw.wire.fields import MAX_INTEGER
 from edgemw.wire.messages import Blob, Frame, Presence, ReleaseManifest, RoundReport, TaskManifest, Update
-from edgemw.wire.traffic import Arrived, Fetch, Fetched, Published, Send
+from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, Published, Send
 
 WINDOW, GRACE = "window", "grace"
 GRACE_S = 20.0
@@ -87,6 +91,7 @@ class Top:
         self._fetching, self._metric = b"", ""
         self._released: Released | None = None
         self._stopping = self._grace_over = self._finished = False
+        self._enough = False  # the target is reached
         self._reason = ""
         if memory.bundle is not None and memory.released is not None:
             self._resume(memory.bundle, memory.released, now)
@@ -109,7 +114,7 @@ class Top:
         """Numbers for `status`."""
         window = self._collector.window
         facts = self._collector.age(now)
-        facts |= {"children": window.present, "window": len(window), "late": len(window.late)}
+        facts |= {"children": window.present, "window": len(window), "awaited": len(window.late)}
         if self._released is not None:
             totals = self._released.totals
             facts |= {
@@ -130,7 +135,11 @@ class Top:
             case Arrived(frame=frame):
                 return self._on_frame(frame, now)
             case Fetched(blob=blob, data=data) if blob.digest == self._fetching:
+                self._fetching = b""
                 return self._on_bundle(data, now)
+            case FetchFailed(blob=blob, reason=reason) if blob.digest == self._fetching:
+                self._fetching = b""
+                return self._refuse_bundle(blob, reason)
             case BundleGiven(data=data):
                 return [] if self._blob(data).digest in self._known else self._on_bundle(data, now)
             case Published(blob=blob):
@@ -179,11 +188,11 @@ class Top:
             step=manifest.step if options.codec == manifest.codec else 0.0,
             max_staleness=options.window.max_staleness,
         )
+        self._enough = released.report is not None and self._is_enough(released.report.get(self._metric))
         manifest = self._asking(manifest)
-        if released.report is not None and self._is_enough(released.report.get(self._metric)):
-            manifest = replace(manifest, train=False)
         self._finished = released.report is not None and not manifest.train
         self._announcer.task(blob, data)
+        self._announcer.inherit("release", released.shelf)
         self._begin(replace(released, manifest=manifest), now)
 
     def _last_word(self) -> list[Action]:
@@ -197,19 +206,25 @@ class Top:
         try:
             bundle = read_bundle(data)
         except BundleError as error:
-            self._reason = f"bundle {blob.name} refused: {error}"
-            return [Fact("task_refused", {"reason": str(error)}), *self._announcer.again()]
+            return self._refuse_bundle(blob, str(error))
         if bundle.manifest.name != self._task:
-            self._reason = f"bundle {blob.name} is for task {bundle.manifest.name!r}, not {self._task!r}"
-            return [Fact("task_refused", {"reason": self._reason}), *self._announcer.again()]
+            return self._refuse_bundle(blob, f"it is for task {bundle.manifest.name!r}, not {self._task!r}")
+        old = self._released.manifest.run if self._released else -1
+        manifest = self._first_release(bundle, blob.digest, max(self._place.boot, old + 1))
+        if not readable(Frame(self._task, self._place.node, self._place.boot, 0, manifest)):
+            return self._refuse_bundle(blob, "no message can carry its plan")
         self._known.add(blob.digest)
         self._trail.start(_bytes(bundle.theta0))
         self._metric = _first_metric(bundle)
-        self._reason, self._finished = "", False
-        old = self._released.manifest.run if self._released else -1
-        manifest = self._asking(self._first_release(bundle, blob.digest, max(self._place.boot, old + 1)))
-        released = Released(manifest, bundle.theta0)
-        return [SaveBundle(blob.digest, data, released), *self._announcer.task(blob, data), *self._begin(released, now)]
+        self._reason, self._finished, self._enough = "", False, False
+        begun = self._begin(Released(self._asking(manifest), bundle.theta0), now)
+        assert self._released is not None
+        return [SaveBundle(blob.digest, data, self._released), *self._announcer.task(blob, data), *begun]
+
+    def _refuse_bundle(self, blob: Blob, reason: str) -> list[Action]:
+        """Say why, and who is asking for the task is told of the present bundle again."""
+        self._reason = f"bundle {blob.name} refused: {reason}"
+        return [Fact("task_refused", {"reason": reason}), *self._announcer.again()]
 
     def _first_release(self, bundle: Bundle, digest: bytes, run: int) -> ReleaseManifest:
         options = self._options
@@ -231,14 +246,15 @@ class Top:
 
     def _asking(self, manifest: ReleaseManifest) -> ReleaseManifest:
         rounds = self._options.rounds
-        return replace(manifest, train=not self._stopping and (rounds == 0 or manifest.number < rounds))
+        more = rounds == 0 or manifest.number < rounds
+        return replace(manifest, train=more and not self._stopping and not self._enough)
 
     def _begin(self, released: Released, now: float) -> list[Action]:
-        self._released = released
-        returned = self._collector.begin(released.manifest, now)
-        values: dict[str, int | float | str] = {"release": released.manifest.number, "step": released.manifest.step}
-        announced = self._announcer.release(*self._trail.release(released.manifest, _bytes(released.theta)))
-        return [*returned, *announced, Fact("release", values)]
+        manifest = released.manifest
+        announced = self._announcer.release(*self._trail.release(manifest, _bytes(released.theta)))
+        self._released = replace(released, shelf=self._announcer.blobs("release"))
+        values: dict[str, int | float | str] = {"release": manifest.number, "step": manifest.step}
+        return [*self._collector.begin(manifest, now), *announced, Fact("release", values)]
 
     # -- rounds
 
@@ -247,7 +263,7 @@ class Top:
         actions: list[Action] = []
         if self._released is not None and window.ready(now):
             actions = self._close(self._released, now)
-        elif len(window) and window.deadline > now:
+        elif now < window.deadline < math.inf:
             actions = [SetTimer(WINDOW, window.deadline)]
         alone = not (len(window) or window.present)
         if self._stopping and (self._finished or self._grace_over or self._released is None or alone):
@@ -258,20 +274,29 @@ class Top:
         manifest, late = released.manifest, self._collector.window.late
         frames = self._collector.window.close(now)
         closed = Fact("window_closed", {"updates": len(frames), "late": len(late), "release": manifest.number})
+        if self._finished:
+            return [closed, *self._after_the_end(frames, manifest.number)]
         tally, report_on = tally_of(frames)
         parts = parts_of(frames)
         released = replace(released, totals=_counted(released.totals, parts, tally))
         facts = self._facts(released, tally, report_on)
         if not manifest.train and not parts:
             return [closed, *self._measured(replace(released, report=facts), frames, late)]
+        self._enough = self._enough or self._reached(tally)
         nxt, reason = self._next_release(released, parts)
         self._reason = reason
         report: list[Action] = [self._say(RoundReport(manifest.number, False, facts, late[:64])), Fact("round", facts)]
-        if self._reached(tally):
-            nxt = replace(nxt, manifest=replace(nxt.manifest, train=False))
         settled = Settled(not reason, nxt.manifest.number, reason)
         outcomes = tuple((frame.id, settled) for frame in frames)
-        return [SaveRelease(nxt, outcomes), closed, *self._begin(nxt, now), *self._collector.settle(outcomes), *report]
+        begun = self._begin(nxt, now)
+        return [SaveRelease(self._released or nxt, outcomes), closed, *begun, *self._collector.settle(outcomes), *report]
+
+    def _after_the_end(self, frames: list[Frame], number: int) -> list[Action]:
+        """Give back what was trained for a run that is finished."""
+        late = {frame.id for frame in frames if isinstance(frame.message, Update) and frame.message.sections}
+        ends = {True: Settled(False, number, "the run is finished"), False: Settled(True, number, "")}
+        outcomes = tuple((frame.id, ends[frame.id in late]) for frame in frames)
+        return [SaveOutcomes(outcomes), *self._collector.settle(outcomes)] if outcomes else []
 
     def _measured(self, released: Released, frames: list[Frame], late: tuple[str, ...]) -> list[Action]:
         self._released, self._finished = released, True
@@ -282,7 +307,7 @@ class Top:
         return [SaveRelease(released, outcomes), *self._collector.settle(outcomes), *report]
 
     def _next_release(self, released: Released, parts: list[Encoded]) -> tuple[Released, str]:
-        nxt = replace(released, manifest=replace(released.manifest, number=released.manifest.number + 1))
+        nxt = replace(released, manifest=replace(released.manifest, number=released.manifest.number + 1), report=None)
         reason = ""
         if parts:
             try:
@@ -321,11 +346,14 @@ class Top:
         return replace(lead.into(manifest), theta=self._blob(theta)), np.frombuffer(theta, "<f4").astype(np.float32)
 
     def _reached(self, tally: Tally) -> bool:
-        value, weight = tally.get(MEASURED + self._metric, (0.0, 0.0))
+        value, weight = tally.get(MEASURED + self._metric) or tally.get(self._metric, (0.0, 0.0))
         return weight > 0 and self._is_enough(value / weight)
 
     def _is_enough(self, value: int | float | str | None) -> bool:
-        return bool(self._options.target) and isinstance(value, int | float) and value >= self._options.target
+        target = self._options.target
+        if not target or not isinstance(value, int | float):
+            return False
+        return value <= target if self._metric in LOWER_IS_BETTER else value >= target
 
     def _facts(self, released: Released, tally: Tally, on: int) -> dict[str, int | float | str]:
         totals = released.totals
@@ -349,12 +377,14 @@ class Top:
 
 
 def _counted(totals: Totals, parts: list[Encoded], tally: Tally) -> Totals:
-    return Totals(
+    """The totals with a window added; they stay numbers that the disk and the wire can hold."""
+    sums = (
         totals.updates + sum(part.count for part in parts),
         totals.weight + sum(part.weight for part in parts),
         totals.uplink_bytes + max(0, int(tally.get("uplink", (0, 0))[0])),
         totals.downlink_bytes + max(0, int(tally.get("downlink", (0, 0))[0])),
     )
+    return Totals(*(min(number, MAX_INTEGER) for number in sums))
 
 
 def _first_metric(bundle: Bundle) -> str:

@@ -5,12 +5,15 @@
               or the deadline has passed, with at least `quorum` updates in
 
 A child that goes is not waited for; one that is late answers into a later window. A child answers with an update, or with
-an update without sections when it has nothing to add. Source of the buffer: FedBuff, arXiv:2106.06639.
+an update without sections when it has nothing to add; an update that is returned to it is an answer too.
+
+Source of the buffer: FedBuff, arXiv:2106.06639.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 from edgemw.core.encoded import Encoded
@@ -60,6 +63,8 @@ class Window:
         self._asked_at = 0.0
         self._missed: dict[str, int] = {}  # deadlines in a row that a child has not answered by
         self._expected = options.children
+        self._appeared: set[str] = set()
+        self._returned = 0  # answers to the present release that are not in the window
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -68,11 +73,6 @@ class Window:
     def deadline(self) -> float:
         """When the quorum becomes enough."""
         return self._deadline
-
-    @property
-    def members(self) -> tuple[UpdateId, ...]:
-        """Identities of the updates in the window."""
-        return tuple(self._frames)
 
     @property
     def late(self) -> tuple[str, ...]:
@@ -102,9 +102,13 @@ class Window:
         if known is None or boot >= known[1]:
             self._children[child] = (message.state == "online", boot)
             self._missed.pop(child, None)
+            if message.state == "online":
+                self._appeared.add(child)
 
     def begin(self, release: int, now: float, *, again: bool = False) -> None:
         """A new release is out, or the same one is to be trained from `again`: everybody is asked."""
+        if release != self._release:
+            self._returned = 0
         self._release, self._asked_at = release, now
         if again:
             self._answered.clear()
@@ -120,38 +124,59 @@ class Window:
 
     def add(self, frame: Frame, now: float) -> None:
         """Take a child's update; the first one starts the time until the deadline."""
-        if not self._frames:
-            self._deadline = now + self._options.deadline_s
-        self._missed.pop(frame.node, None)
+        self._start(now)
         self._frames[frame.id] = frame
+        self.heard(frame)
         self._note_answer(frame)
+
+    def returned(self, frame: Frame, now: float) -> None:
+        """A child has answered with an update that was returned to it."""
+        if self._note_answer(frame) >= self._release:
+            self._start(now)
+            self._returned += 1
+
+    def heard(self, frame: Frame) -> None:
+        """A child has said something: it is there, though its birth may be on its way still."""
+        self._missed.pop(frame.node, None)
+        self._appeared.add(frame.node)
         known = self._children.get(frame.node)
         if known is None or frame.boot > known[1]:
-            self._children[frame.node] = (True, frame.boot)  # its birth may be on its way still
+            self._children[frame.node] = (True, frame.boot)
+
+    def held(self, child: str) -> int:
+        """How many updates of a child are in the window."""
+        return sum(update.node == child for update in self._frames)
+
+    def _start(self, now: float) -> None:
+        if self._deadline == float("inf"):
+            self._deadline = now + self._options.deadline_s
 
     def ready(self, now: float) -> bool:
         """Whether to close now."""
-        count = len(self._frames)
+        count = len(self._frames) + self._returned
         if count == 0:
             return False
         if now >= self._deadline:
             return count >= self._options.quorum
         if self._options.k:
             return count >= self._options.k
-        unseen = self._expected - len(self._children)
+        unseen = self._expected - len(self._appeared)
         return unseen <= 0 and not self.late and count >= self._options.quorum
 
-    def drop(self, run: int) -> list[UpdateId]:
-        """Forget updates of any other training run, and who answered in it; gives their identities."""
-        foreign = [key for key, frame in self._frames.items() if isinstance(frame.message, Update) and frame.message.run != run]
-        for key in foreign:
-            del self._frames[key]
+    def drop(self, run: int, codec: str, now: float) -> list[UpdateId]:
+        """Forget updates of any other training run or codec, and who answered in another run; gives their identities."""
+        foreign = [frame for frame in self._frames.values() if not _belongs(frame, run, codec)]
+        for frame in foreign:
+            del self._frames[frame.id]
         if run != self._run:
             self._run = run
             self._answered.clear()
             for frame in self._frames.values():
                 self._note_answer(frame)
-        return foreign
+        for frame in foreign:
+            if isinstance(frame.message, Update) and frame.message.run == run:
+                self.returned(frame, now)
+        return [frame.id for frame in foreign]
 
     def close(self, now: float) -> list[Frame]:
         """Empty the window and give its updates."""
@@ -161,14 +186,22 @@ class Window:
             self._expected = 0  # whoever has not appeared by now is not waited for again
             for child in self.late:
                 self._missed[child] = self._missed.get(child, 0) + 1
-        self._deadline = float("inf")
+        self._deadline, self._returned = float("inf"), 0
         return frames
 
-    def _note_answer(self, frame: Frame) -> None:
+    def _note_answer(self, frame: Frame) -> int:
+        """Note which release a child has answered; gives its number."""
         update = frame.message
         assert isinstance(update, Update)
         newest = max([update.report_on, *(section.base for section in update.sections)])
         self._answered[frame.node] = max(newest, self._answered.get(frame.node, -1))
+        return newest
+
+
+def _belongs(frame: Frame, run: int, codec: str) -> bool:
+    update = frame.message
+    assert isinstance(update, Update)
+    return update.run == run and (not update.sections or update.codec == codec)
 
 
 def parts_of(frames: list[Frame]) -> list[Encoded]:
@@ -184,12 +217,13 @@ def tally_of(frames: list[Frame]) -> tuple[Tally, int]:
         {name: value for name, value in u.tally.items() if u.report_on == report_on or not name.startswith(MEASURED)}
         for u in updates
     ]
-    return _bounded(add_tallies(kept)), report_on
+    common = Counter(name for tally in kept for name in tally)
+    return _bounded(add_tallies(kept), common), report_on
 
 
-def _bounded(tally: Tally) -> Tally:
-    """What fits on the wire, whatever children brought: some names, and sums that stay numbers."""
-    names = sorted(tally)[:MAX_NAMES]
+def _bounded(tally: Tally, common: Counter[str]) -> Tally:
+    """What fits on the wire, whatever children brought: the names that most of them have, and sums that stay numbers."""
+    names = sorted(sorted(tally, key=lambda name: (-common[name], name))[:MAX_NAMES])
     return {name: (_clamp(tally[name][0]), _clamp(tally[name][1])) for name in names}
 
 

@@ -33,7 +33,7 @@ CREATE TABLE settled (
 CREATE TABLE bundle (task TEXT, digest BLOB, data BLOB, PRIMARY KEY (task, digest));
 CREATE TABLE release (
     task TEXT PRIMARY KEY, manifest BLOB, theta BLOB, first BLOB, second BLOB, residual BLOB,
-    updates INTEGER, weight INTEGER, uplink_bytes INTEGER, downlink_bytes INTEGER, report TEXT);
+    updates INTEGER, weight INTEGER, uplink_bytes INTEGER, downlink_bytes INTEGER, report TEXT, shelf BLOB);
 """
 
 
@@ -76,7 +76,7 @@ class Database:
         """Run one statement and give its rows. Raises StorageError when the disk is full or the file is damaged."""
         try:
             return self._db.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OverflowError) as error:
             hint = "what was saved before is kept; free some space or look at the disk"
             raise StorageError(f"{self.path}: {error}; {hint}") from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from edgemw.core.errors import StorageError, WireError
 from edgemw.core.ids import UpdateId
 from edgemw.storage.database import Database
 from edgemw.wire.messages import Frame, pack, unpack
@@ -26,7 +27,8 @@ class OutcomeRow:
 class ReleaseRow:
     """A release; vectors are float32 little endian.
 
-    `manifest` is the frame that announces it, `report` the last word about a finished run, as JSON.
+    `manifest` is the frame that announces it, `report` the last word about a finished run, as JSON; `shelf` the
+    blobs that are on the broker, as the fog node writes them.
     """
 
     manifest: Frame
@@ -39,6 +41,7 @@ class ReleaseRow:
     uplink_bytes: int
     downlink_bytes: int
     report: str | None
+    shelf: bytes
 
 
 def put_window(db: Database, frame: Frame) -> None:
@@ -98,15 +101,21 @@ def bundles(db: Database, task: str) -> dict[bytes, bytes | None]:
 def put_release(db: Database, task: str, row: ReleaseRow) -> None:
     """Keep the current release."""
     db.execute(
-        "INSERT OR REPLACE INTO release VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO release VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         task, pack(row.manifest), row.theta, row.first, row.second, row.residual,
-        row.updates, row.weight, row.uplink_bytes, row.downlink_bytes, row.report,
+        row.updates, row.weight, row.uplink_bytes, row.downlink_bytes, row.report, row.shelf,
     )  # fmt: skip
 
 
 def release(db: Database, task: str) -> ReleaseRow | None:
-    """The current release, if there is one."""
-    columns = "manifest, theta, first, second, residual, updates, weight, uplink_bytes, downlink_bytes, report"
+    """The current release, if there is one. Raises StorageError when it cannot be read."""
+    columns = "manifest, theta, first, second, residual, updates, weight, uplink_bytes, downlink_bytes, report, shelf"
     sql = f"SELECT {columns} FROM release WHERE task = ?"  # noqa: S608  (the columns stand one line above)
     rows: list[Any] = db.execute(sql, task)
-    return ReleaseRow(unpack(rows[0][0]), *rows[0][1:]) if rows else None
+    if not rows:
+        return None
+    try:
+        return ReleaseRow(unpack(rows[0][0]), *rows[0][1:])
+    except WireError as error:
+        hint = "another version of edgemw wrote it: use that one, or give another folder"
+        raise StorageError(f"{db.path}: the release of task {task!r} cannot be read: {error}; {hint}") from error

@@ -35,9 +35,9 @@ class Pending:
         return len(self._entries)
 
     @property
-    def waiting(self) -> int:
-        """How many are not acknowledged."""
-        return sum(not entry.acknowledged for entry in self._entries.values())
+    def waiting(self) -> tuple[UpdateId, ...]:
+        """Which are not acknowledged."""
+        return tuple(update for update, entry in self._entries.items() if not entry.acknowledged)
 
     def add(self, frame: Frame, now: float, *, acknowledged: bool = False) -> None:
         """Take an update that is being sent now."""

@@ -45,8 +45,9 @@ class Sender:
 
     @property
     def waiting(self) -> int:
-        """How many are not acknowledged."""
-        return self._pending.waiting
+        """How many the present parent has not acknowledged; what waits for a former one holds nobody up."""
+        parent = self._place.parent
+        return sum(self._receivers.get(update, parent) == parent for update in self._pending.waiting)
 
     def send(self, frame: Frame, now: float) -> list[Sending]:
         """Send a new update to the present parent."""

@@ -1,0 +1,342 @@
+"""What a net of nodes makes of refusals, of settings that change, and of answers that come after the end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from edgemw.compression.lattice import Lattice
+from edgemw.core.encoded import Section
+from edgemw.device.cycle import ALLOWANCE
+from edgemw.device.events import Work, Worked
+from edgemw.fog.collector import MAX_OPEN
+from edgemw.fog.events import BundleGiven
+from edgemw.fog.server import ServerOptions
+from edgemw.fog.top import TopOptions
+from edgemw.fog.window import MAX_NAMES, WindowOptions, tally_of
+from edgemw.wire import topics
+from edgemw.wire.chunks import blob_of
+from edgemw.wire.messages import Frame, Outcome, TaskManifest, Update
+from edgemw.wire.traffic import Arrived
+from tests.support.world import NET, TASK, World, toy_bundle
+from tests.unit.test_roles import Learner, counted, sent, tree
+
+
+class Measuring(World):
+    """A world whose devices measure what `values` says."""
+
+    def __init__(self, values: dict[str, float]) -> None:
+        self.values = values
+        super().__init__(Learner())
+
+    def _work(self, name: str, work: Work) -> Worked:
+        return replace(super()._work(name, work), tally={"test.mse": (self.values[name] * 10, 10.0)})
+
+
+def flat(world: World | None = None, *, children: int = 2, rounds: int = 3, target: float = 0.0) -> World:
+    """A top with devices right below it."""
+    world = world if world is not None else World(Learner())
+    window = WindowOptions(deadline_s=20.0, children=children)
+    world.top("top", TopOptions(window, ServerOptions(), {}, rounds=rounds, target=target))
+    return world
+
+
+def send(world: World, node: str, fog: str, update: Update, seq: int = 0) -> None:
+    frame = Frame(TASK, node, world.disks[node].boots, seq, update)
+    world._publish(topics.build(NET, fog, "update", node=node, task=TASK), frame, retain=False)
+
+
+def zeros(run: int, base: int, weight: int = 1, count: int = 1, step: float = 0.0) -> Update:
+    payload = Lattice().encode(np.zeros(64, np.float32), step)
+    return Update(run, "lattice", 64, (Section(base, weight, count, 0.0, payload),), {}, base)
+
+
+def release_of(world: World, fog: str) -> int:
+    return int(world.machines[fog].facts(world.now)["release"])
+
+
+# -- another codec in the same run
+
+
+def test_a_codec_that_changes_while_updates_wait_at_a_fog_returns_them_and_goes_on() -> None:
+    learner = Learner()
+    world = tree(learner, rounds=6, children=2)
+    world.holding["device-2"], world.holding["device-3"] = [], []
+    world.settle()
+    assert world.disks["fog-0"].window
+    world.kill("top")
+    world.options["top"] = replace(world.options["top"], codec="dense")
+    world.start("top")
+    world.settle()
+    for name in ("device-2", "device-3"):
+        held = world.holding.pop(name)
+        for work in held:
+            world.give(name, world._work(name, work))
+    world.run(600)
+    assert world.machines["top"].state == "finished"
+    assert counted(world) == sent(world)
+    assert all(not disk.outbox for disk in world.disks.values())
+
+
+def test_a_codec_that_changes_while_updates_are_on_their_way_stops_nobody() -> None:
+    world = flat()
+    for name in ("device-0", "device-1"):
+        world.device(name, "top")
+        world.holding[name] = []
+    world.settle()
+    world.kill("top")
+    for name in ("device-0", "device-1"):
+        world.finish(name)
+        del world.holding[name]
+    world.settle()
+    world.options["top"] = replace(world.options["top"], codec="dense")
+    world.start("top")
+    world.run(600)
+    assert world.machines["top"].state == "finished"
+
+
+# -- updates that are refused
+
+
+def test_a_window_whose_updates_were_all_refused_is_answered_all_the_same() -> None:
+    world = tree(Learner(), rounds=3, children=2)
+    for name in ("device-0", "device-2", "device-3", "device-1"):
+        world.holding[name] = []
+    world.settle()
+    run = world.machines["device-0"]._memory.run
+    for seq, name in enumerate(("device-0", "device-2")):
+        world.kill(name)
+        world.start(name)
+        world.settle()
+        send(world, name, "fog-0", Update(run, "lattice", 65, (Section(0, 1, 1, 0.0, b""),), {}, 0), 900 + seq)
+    world.finish("device-1")
+    world.finish("device-3")
+    world.settle()
+    assert release_of(world, "top") == 1
+
+
+def test_a_child_that_claims_too_many_updates_is_refused_and_the_others_count() -> None:
+    world = tree(Learner(), rounds=3, children=2)
+    world.holding["device-2"] = []
+    world.settle()
+    run = world.machines["device-0"]._memory.run
+    send(world, "device-2", "fog-0", zeros(run, 0, count=1 << 31), 900)
+    world.settle()
+    assert any(fact.name == "update_refused" for node, fact in world.facts if node == "fog-0")
+    assert release_of(world, "top") >= 1
+
+
+def test_an_update_that_was_refused_is_not_counted_when_a_copy_comes_after_a_restart() -> None:
+    world = tree(Learner(), rounds=3, children=2)
+    world.holding["device-2"] = []
+    world.settle()
+    run = world.machines["device-0"]._memory.run
+    refused = zeros(run, 5)
+    send(world, "device-2", "fog-0", refused, 900)  # release 5 is not out yet
+    world.settle()
+    world.kill("fog-0")
+    world.start("fog-0")
+    world.settle()
+    outcomes: list[Outcome] = []
+
+    def watch(target: str, frame: Frame) -> bool:
+        if isinstance(frame.message, Outcome):
+            outcomes.append(frame.message)
+        return False
+
+    world.loses = watch
+    send(world, "device-2", "fog-0", refused, 900)
+    world.settle()
+    assert [(outcome.seq, outcome.counted) for outcome in outcomes] == [(900, False)]
+
+
+def test_a_child_holds_a_bounded_part_of_a_window() -> None:
+    world = tree(Learner(), rounds=3, children=2)
+    world.holding["device-2"] = []
+    world.settle()
+    run = world.machines["device-0"]._memory.run
+    for seq in range(100):
+        send(world, "device-0", "fog-0", zeros(run, 0), 900 + seq)
+    world.settle()
+    assert sum(frame.node == "device-0" for frame in world.disks["fog-0"].window.values()) <= MAX_OPEN
+
+
+def test_a_step_that_was_taken_before_a_restart_is_the_step_after_it() -> None:
+    world = tree(Learner(), rounds=3, children=2)
+    world.holding["device-2"] = []
+    world.settle()
+    assert len(world.disks["fog-0"].window) == 1
+    run = world.machines["device-0"]._memory.run
+    world.kill("fog-0")
+    world.start("fog-0")
+    world.settle()
+    send(world, "device-2", "fog-0", zeros(run, 0, step=0.25), 900)
+    world.run(600)
+    assert world.machines["top"].state == "finished"
+
+
+# -- after the end
+
+
+def test_what_comes_after_the_end_of_a_run_changes_neither_its_report_nor_its_releases() -> None:
+    values = {"device-0": 0.5, "device-1": 0.5, "device-2": 9.0}
+    world = flat(Measuring(values), children=3, rounds=2)
+    for name in values:
+        world.device(name, "top")
+    world.holding["device-2"] = []
+    world.run(200)
+    assert world.machines["top"].state == "finished"
+    reports, releases = len(world.reports), list(world.releases)
+    saved = world.disks["top"].released
+    world.finish("device-2")
+    world.run(200)
+    del world.holding["device-2"]
+    world.kill("device-2")
+    world.start("device-2")
+    world.run(200)
+    assert [report.finished for report in world.reports[reports:]] in ([], [True])
+    assert world.releases == releases
+    assert world.disks["top"].released == saved
+    assert world.disks["device-2"].memory.updates_returned == 1
+    assert not world.disks["device-2"].outbox
+
+
+def test_a_target_of_a_loss_is_reached_from_above_and_training_does_not_resume() -> None:
+    target, good, bad = 0.4, 0.3, 0.9
+    values = {"device-0": bad, "device-1": bad, "device-2": bad}
+    world = Measuring(values)
+    flat(world, children=3, rounds=8, target=target)
+    for name in values:
+        world.device(name, "top")
+    world.holding["device-2"] = []
+    world.run(45)
+    assert release_of(world, "top") >= 2
+    assert world.machines["top"].state == "collecting"
+    values.update(dict.fromkeys(values, good))
+    world.run(100)
+    assert world.machines["top"].state == "finished"
+    last = release_of(world, "top")
+    assert last < 8
+    world.finish("device-2")
+    world.run(200)
+    assert release_of(world, "top") == last
+
+
+# -- tasks that cannot be used
+
+
+def test_a_plan_that_no_message_can_carry_is_refused_with_a_reason() -> None:
+    world = flat()
+    world.device("device-0", "top")
+    world.run(1)
+    before = world.disks["top"].released
+    assert before is not None
+    world.options["top"] = replace(world.options["top"], plan={"steps": 1 << 40})
+    world.kill("top")
+    world.disks["top"].bundle = world.disks["top"].released = None
+    world.disks["top"].known.clear()
+    world.start("top")
+    world.give("top", BundleGiven(toy_bundle().to_bytes()))
+    world.settle()
+    assert "no message can carry" in world.machines["top"].reason(world.now)
+    assert world.disks["top"].released is None
+
+
+def test_a_proposal_that_the_top_cannot_fetch_gives_way_to_the_task_that_is_there() -> None:
+    world = flat()
+    world.device("device-0", "top")
+    world.run(1)
+    blob = blob_of(b"far too large")
+    world.refuses = lambda name, wanted: wanted == blob
+    topic = topics.build(NET, "top", "task", task=TASK)
+    world._publish(topic, Frame(TASK, "console-1", 0, 0, TaskManifest(blob)), retain=True)
+    world.settle()
+    assert "too large" in world.machines["top"].reason(world.now)
+    assert world.retained[topic].node == "top"
+
+
+def test_a_proposal_that_is_heard_twice_makes_one_run() -> None:
+    world = flat()
+    world.run(1)
+    world.bundle = toy_bundle(value=0.5)
+    data = world.bundle.to_bytes()
+    blob = blob_of(data)
+    topic = topics.build(NET, "top", "task", task=TASK)
+    proposal = Arrived(topics.parse(topic), Frame(TASK, "console-1", 0, 0, TaskManifest(blob)))
+    before = world.disks["top"].released
+    assert before is not None
+    world.blobs["top", blob.digest] = data
+    world.give("top", proposal)
+    world.give("top", proposal)
+    world.settle()
+    after = world.disks["top"].released
+    assert after is not None
+    assert after.manifest.run == before.manifest.run + 1
+
+
+def test_a_device_that_cannot_take_its_bundle_answers_so_that_nobody_waits() -> None:
+    world = tree(Learner(), rounds=3, children=2)
+    world.settle()
+    world.kill("device-1")
+    size = len(world.bundle.to_bytes())
+    world.refuses = lambda name, blob: name == "device-1" and blob.size == size
+    world.start("device-1")
+    world.run(5)
+    assert world.machines["top"].state == "finished"
+    assert "cannot be taken" in world.machines["device-1"].reason(world.now)
+
+
+# -- moving, starting together, many names
+
+
+def test_what_waits_for_a_former_parent_does_not_keep_a_device_from_training() -> None:
+    world = tree(Learner(), rounds=3, children=2)
+    world.kill("device-2")
+    disk = world.disks["device-2"]
+    for seq in range(ALLOWANCE):
+        frame = Frame(TASK, "device-2", 0, seq, zeros(1, 0))
+        disk.outbox[frame.id] = frame, "fog-that-is-gone", False
+    disk.memory = replace(disk.memory, run=1)
+    world.start("device-2")
+    world.run(60)
+    assert world.machines["top"].state == "finished"
+    assert disk.memory.updates_sent == 3
+
+
+def test_absent_children_have_not_appeared() -> None:
+    world = flat(children=3)
+    world.settle()
+    names = ("device-0", "device-1", "device-2")
+    for name in names:
+        world.device(name, "top")
+        world.kill(name)
+    world.kill("top")
+    world.start("top")
+    world.settle()
+    world.start("device-0")
+    world.settle()
+    assert release_of(world, "top") == 0
+
+
+def test_one_child_cannot_push_out_the_names_that_the_others_bring() -> None:
+    honest = [Update(1, "dense", 4, (), {"test.accuracy": (9.0, 10.0)}, 3) for _ in range(2)]
+    loud = Update(1, "dense", 4, (), {f"a{n:03}": (1.0, 1.0) for n in range(MAX_NAMES)}, 3)
+    tally, _ = tally_of([Frame(TASK, f"d{n}", 1, 0, update) for n, update in enumerate([*honest, loud])])
+    assert tally["test.accuracy"] == (18.0, 20.0)
+    assert len(tally) == MAX_NAMES
+
+
+# -- what is on the broker
+
+
+def test_restarts_leave_nothing_behind_on_the_broker() -> None:
+    world = tree(Learner(), rounds=5, children=2)
+    world.run(30)
+    for rounds in (10, 15, 20, 25, 30):
+        world.options["top"] = replace(world.options["top"], rounds=rounds)
+        world.kill("top")
+        world.start("top")
+        world.run(30)
+    assert release_of(world, "top") == 30
+    assert sum(domain == "top" for domain, _ in world.blobs) <= 12
