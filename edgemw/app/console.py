@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from edgemw.app.settings import Broker
 from edgemw.app.wiring import mqtt_settings
-from edgemw.core.errors import LinkError, WireError
+from edgemw.core.config.words import nearest
+from edgemw.core.errors import ConfigError, LinkError, WireError
 from edgemw.transport.link import Down, Link, Received, Up
 from edgemw.transport.mqtt import MqttLink
 from edgemw.wire import topics
@@ -19,6 +21,12 @@ from edgemw.wire.messages import Frame, Presence, ReleaseManifest, RoundReport, 
 from edgemw.wire.topics import Topic
 
 SETTLE_S = 0.4
+_SILENT = {
+    "online": ("silent", "is connected but does not answer: it may hang, or be overloaded"),
+    "lost": ("lost", "its connection broke: power, network or a crash"),
+    "offline": ("stopped", ""),  # on purpose: nothing is wrong with it
+}
+"""State and reason of a node that does not answer, by the last word about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,7 @@ class Console:
         self._link, self._net = link, net
         self._name = f"console-{secrets.token_hex(4)}"
         self._presence: dict[str, tuple[str, int, Presence]] = {}  # node: domain, boot, last word
+        self._domains: defaultdict[str, set[str]] = defaultdict(set)  # node: where it has ever been
         self._answers: dict[tuple[str, str], Status] = {}
         self._releases: dict[tuple[str, str], ReleaseManifest] = {}
         self._changed = asyncio.Event()
@@ -80,6 +89,7 @@ class Console:
     def _take(self, topic: Topic, frame: Frame) -> None:
         match frame.message:
             case Presence() as presence:
+                self._domains[frame.node].add(topic.domain)
                 known = self._presence.get(frame.node)
                 if known is None or frame.boot >= known[1]:
                     self._presence[frame.node] = topic.domain, frame.boot, presence
@@ -91,7 +101,10 @@ class Console:
                 self._releases[topic.domain, frame.task] = manifest
 
     async def ask(self, timeout_s: float = 3.0) -> list[NodeStatus]:
-        """Ask every node for its status; those that do not answer in time get a reason that says so."""
+        """Ask every node for its status; those that do not answer in time get a reason that says so.
+
+        A node whose parent is not there gets a reason too: it cannot know whether its parent was ever there.
+        """
         await self.settle()
         self._answers.clear()
         for domain in sorted({domain for domain, _, _ in self._presence.values()}):
@@ -112,25 +125,59 @@ class Console:
         )
 
     def _answered(self) -> list[NodeStatus]:
-        return [NodeStatus(node, task, status) for (node, task), status in self._answers.items()]
+        return [
+            NodeStatus(node, task, replace(status, reason="; ".join(filter(None, (self._about(status.parent), status.reason)))))
+            for (node, task), status in self._answers.items()
+        ]
+
+    def _about(self, parent: str) -> str:
+        """Why a node that is there hears nothing from its parent; empty when the parent is there too, or it needs none."""
+        if not parent:
+            return ""
+        if parent not in self._presence:
+            near = nearest(parent, [node for node in self._presence if self.role(node) != "device"])
+            return f"its parent {parent!r} has never been seen" + (f" (did you mean {near!r}?)" if near else "")
+        if self.role(parent) == "device":
+            return f"its parent {parent!r} is a device"
+        state = self.presence[parent]
+        return "" if state == "online" else f"its parent {parent!r} is {_SILENT.get(state, (state, ''))[0]}"
 
     def _silent(self) -> list[NodeStatus]:
-        reasons = {
-            "online": ("silent", "is connected but does not answer: it may hang, or be overloaded"),
-            "lost": ("lost", "its connection broke: power, network or a crash"),
-            "offline": ("stopped", "was stopped"),
-        }
         answered = {node for node, _ in self._answers}
         silent = []
         for node, (_, _, presence) in self._presence.items():
             if node not in answered:
-                state, reason = reasons.get(presence.state, (presence.state, ""))
+                state, reason = _SILENT.get(presence.state, (presence.state, ""))
                 silent.append(NodeStatus(node, "", Status(presence.role, presence.parent, state, reason, {})))
         return silent
 
+    async def forget(self, nodes: Sequence[str], timeout_s: float = 3.0) -> None:
+        """Take from the broker what it keeps about nodes that are gone for good.
+
+        Raises:
+            ConfigError: one of them answers, or has never been seen; then none is forgotten.
+            LinkError: the broker did not take it.
+        """
+        await self.ask(timeout_s)
+        for node in nodes:
+            if node not in self._presence:
+                raise ConfigError(f"no node {node!r} has been seen in this net", suggestion=nearest(node, list(self._presence)))
+            if any(answered == node for answered, _ in self._answers):
+                raise ConfigError(f"{node} is online: stop it first")
+        for node in nodes:
+            for domain in sorted(self._domains[node]):
+                await self._link.publish(topics.build(self._net, domain, "presence", node=node), b"", retain=True)
+
+    def role(self, node: str) -> str:
+        """What a node is: "top", "fog" (with a parent) or "device"; empty when it has never been seen."""
+        if node not in self._presence:
+            return ""
+        presence = self._presence[node][2]
+        return "top" if presence.role == "fog" and not presence.parent else presence.role
+
     def top(self) -> str | None:
         """Id of the fog node without a parent, if it has been seen."""
-        return next((node for node, (_, _, p) in self._presence.items() if p.role == "fog" and not p.parent), None)
+        return next((node for node in self._presence if self.role(node) == "top"), None)
 
     async def publish_task(self, domain: str, task: str, data: bytes, timeout_s: float) -> ReleaseManifest | None:
         """Put a bundle on the broker; gives the release that the top made of it, or None if it has not in time."""

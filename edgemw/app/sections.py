@@ -14,6 +14,7 @@ from edgemw.core.config.schema import option, required, section
 from edgemw.core.config.secret import Secret
 from edgemw.core.config.units import Duration, Size, duration, size
 from edgemw.core.errors import ConfigError
+from edgemw.core.plan import LIMITS
 
 # ------------------------------------------------------------------------------------------------- sections of every node
 
@@ -159,7 +160,7 @@ class Window:
         "that have not appeared yet",
         min=0,
     )
-    max_staleness: int = option(4, help="releases that an update may be behind before it is given back", min=0)
+    max_staleness: int = option(4, help="releases that an update may be behind before it is given back", min=0, max=1 << 20)
 
     def __post_init__(self) -> None:
         if isinstance(self.k, int) and self.quorum > self.k:
@@ -184,9 +185,9 @@ class Plan:
     momentum: float | None = option(None, help="momentum of sgd", min=0, below=1)
     weight_decay: float | None = option(None, help="weight decay", min=0)
     prox_mu: float | None = option(None, help="weight of the FedProx term; 0: off", min=0)
-    epochs: int | None = option(None, help="passes over the local samples", min=1)
-    steps: int | None = option(None, help="batches per update instead of epochs; 0: whole epochs", min=0)
-    batch_size: int | None = option(None, help="samples in a batch", min=1)
+    epochs: int | None = option(None, help="passes over the local samples", min=1, max=LIMITS["epochs"][1])
+    steps: int | None = option(None, help="batches per update instead of epochs; 0: whole epochs", min=0, max=LIMITS["steps"][1])
+    batch_size: int | None = option(None, help="samples in a batch", min=1, max=LIMITS["batch_size"][1])
     clip: float | None = option(None, help="largest norm of a gradient; 0: off", min=0)
 
 

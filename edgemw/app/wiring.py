@@ -16,7 +16,7 @@ from edgemw.app.samples import load_samples
 from edgemw.app.secrets import reveal
 from edgemw.app.settings import Broker, DeviceFile, FogFile, Limits
 from edgemw.core.bundle import Bundle, Manifest, Vector, read_bundle
-from edgemw.core.errors import BundleError
+from edgemw.core.errors import BundleError, ConfigError, EdgeError
 from edgemw.core.ids import Place
 from edgemw.device.agent import DeviceRole, Parts
 from edgemw.fog.agent import FogRole
@@ -28,6 +28,7 @@ from edgemw.learning.oracle import Oracle, Predict
 from edgemw.storage.database import Database
 from edgemw.telemetry.exporter import Exporter
 from edgemw.telemetry.observer import Observer
+from edgemw.telemetry.summary import Summary
 from edgemw.transport.channel import ChannelLimits
 from edgemw.transport.http import Handler, HttpServer
 from edgemw.transport.link import Will
@@ -36,6 +37,7 @@ from edgemw.transport.shell import Doors, Role, Shell, last_will
 from edgemw.wire.messages import ReleaseManifest, Status
 
 STATUS_TIMEOUT_S = 2.0
+SUMMARY_S = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +61,16 @@ def mqtt_settings(
 
 
 def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
-    """Run a device until it is told to stop."""
-    from edgemw.serving.api import Api
-    from edgemw.serving.check import check_release
-    from edgemw.serving.saver import Saver
-    from edgemw.serving.session import open_inference
-    from edgemw.serving.slot import Served, Slot
-    from edgemw.serving.store import ReleaseStore
+    """Run a device until it is told to stop. Raises ConfigError where ONNX Runtime is not installed."""
+    try:
+        from edgemw.serving.api import Api
+        from edgemw.serving.check import check_release
+        from edgemw.serving.saver import Saver
+        from edgemw.serving.session import open_inference
+        from edgemw.serving.slot import Served, Slot
+        from edgemw.serving.store import ReleaseStore
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"a device needs {error.name}: pip install 'edgemw[device]'") from error
 
     with _node(settings) as node:
         observer = node.observer
@@ -100,11 +105,20 @@ def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
             stored = store.latest(task)
             if stored is not None:
                 threads, size = settings.training.threads, stored.manifest.size
-                session = open_inference(stored.bundle.infer, stored.theta, size=size, threads=threads)
-                slot(task).install(Served(session, task, stored.number, stored.manifest))
+                try:
+                    session = open_inference(stored.bundle.infer, stored.theta, size=size, threads=threads)
+                except EdgeError as error:
+                    log.error("stored release %d is not served: %s", stored.number, error, extra={"facts": {"task": task}})
+                else:
+                    slot(task).install(Served(session, task, stored.number, stored.manifest))
+
+        def attach(shell: Shell) -> None:
+            role.attach(shell)
+            _summarize_later(shell, Summary())
+
         with _http(settings.serving.http, Api(slots).handle, settings.node.state / "serving.address", "serving.http"):
             try:
-                node.run(role, role.attach)
+                node.run(role, attach)
             finally:
                 role.close()
                 saver.close()
@@ -226,6 +240,14 @@ class _Running:
         address = self.settings.node.state / "telemetry.address"
         with _http(self.settings.telemetry.http, exporter.handle, address, "telemetry.http"):
             await _until_stopped(shell, attach)
+
+
+def _summarize_later(shell: Shell, summary: Summary) -> None:
+    def tell() -> None:
+        summary.tell((task, s.state, s.reason, s.facts) for task, s in shell.status())
+        _summarize_later(shell, summary)
+
+    asyncio.get_running_loop().call_later(SUMMARY_S, tell)
 
 
 async def _until_stopped(shell: Shell, attach: Callable[[Shell], None]) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
 
-from edgemw.core.errors import EdgeError
+from edgemw.core.errors import ConfigError, EdgeError
 
 _EXAMPLES = """needs torch and onnx: pip install "edgemw[author]"
 
@@ -40,6 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Compile and write the bundle."""
+    _check_output(args.output or Path("task.edge"))  # before the work, not after it
     try:
         from edgemw.compile.export import compile_task
         from edgemw.compile.load import load_task
@@ -76,3 +78,11 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(f"{output}: task {manifest.name!r}, {manifest.size} parameters, {len(data)} bytes, {facts['oracle']} oracle")
     return 0
+
+
+def _check_output(path: Path) -> None:
+    """Raise ConfigError where no file can be written."""
+    if not path.parent.is_dir():
+        raise ConfigError(f"there is no folder {path.parent}", key="--output")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ConfigError(f"{path} cannot be written", key="--output")

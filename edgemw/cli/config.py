@@ -77,7 +77,7 @@ def _printed(args: argparse.Namespace, key: str) -> int:
     try:
         found = _explained(_config_path(args), args.set, key)
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"edgemw: {error}", file=sys.stderr)
         return error.exit_code
     if args.json:
         print(json.dumps({item.key: _document(item) for item in found}, indent=2))

@@ -6,11 +6,12 @@ import argparse
 import asyncio
 import json
 import os
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from edgemw.app.doctor import Check, check_broker, check_machine
 from edgemw.app.settings import EMBEDDED, SCHEMAS, Broker, Deployment, kind_of, load_file, read_text
+from edgemw.cli.connect import at_flag
 
 _EXAMPLES = """exit code: 0 all is right or only warnings, 1 something fails, 4 the broker fails
 
@@ -60,7 +61,7 @@ def _subject(args: argparse.Namespace) -> tuple[Broker | None, Path | None]:
         if not isinstance(settings, Deployment):
             state = settings.node.state
     if args.broker is not None:
-        broker = replace(broker or Broker(), url=args.broker)
+        broker = at_flag(broker or Broker(), args.broker)
     return (None if broker is None or broker.url == EMBEDDED else broker), state
 
 

@@ -20,8 +20,13 @@ from edgemw.core.errors import ConfigError, DataError, EdgeError, LinkError
 
 MAX_INPUT_BYTES = 256 << 20
 TIMEOUT_S = 30.0
-_EPILOG = """Samples are numbers in the shape that the model takes; one sample, or a batch of them. A line is printed for each:
+_FORMATS = ".npz, .npy, .csv (numbers, one sample a line) and .json are read"
+_EPILOG = f"""Samples are numbers in the shape that the model takes; one sample, or a batch of them. A line is printed for each:
 the class and its score where the model is a classifier, the outputs otherwise.
+
+Samples come from the command line (--json VALUES) or from a file (--input FILE):
+{_FORMATS}. --json without VALUES is about the answer:
+it is the same as --json-output.
 
 exit code: 0 done, 2 wrong usage, 3 the samples or the store do not fit, 4 the device cannot be reached
 
@@ -54,19 +59,22 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     source.add_argument("--store", metavar="DIR", type=Path, help="folder of releases; the model runs in this process")
     source.add_argument("--url", metavar="URL", help="prediction service of a device, such as http://127.0.0.1:8080")
     parser.add_argument("--task", metavar="NAME", help="task; may be left out where there is only one (always needed with --url)")
-    parser.add_argument("--input", metavar="FILE", help="samples: an .npz file, a .json file, or - for JSON on standard input")
-    parser.add_argument("--array", metavar="NAME", default="x", help="array of the .npz file (default: x)")
+    help_ = "samples: an .npz, .npy, .csv or .json file, or - for JSON on standard input"
+    parser.add_argument("--input", metavar="FILE", help=help_)
+    parser.add_argument("--array", metavar="NAME", default="x", help="array of an .npz file (default: x)")
     parser.add_argument("--row", metavar="N", type=int, help="only this sample; negative counts from the end")
-    parser.add_argument(
-        "--json", metavar="VALUES", nargs="?", const="", help="samples as JSON; without VALUES the same as --json-output"
-    )
-    parser.add_argument("--json-output", action="store_true", help="print one JSON object")
+    help_ = "samples as JSON, such as '[[0.5, 1.0]]'; without VALUES: the same as --json-output"
+    parser.add_argument("--json", metavar="VALUES", nargs="?", const="", help=help_)
+    parser.add_argument("--json-output", action="store_true", help="print the answer as one JSON object")
+    parser.add_argument("stray", nargs="*", help=argparse.SUPPRESS)
     parser.set_defaults(run=run, usage_error=parser.error)
 
 
 def run(args: argparse.Namespace) -> int:
     """Predict and print. Returns 0, or the exit code of the error that it printed."""
     as_json = args.json_output or args.json == ""
+    if args.stray:
+        args.usage_error(f"{args.stray[0][:40]!r} stands alone: samples are given with --json VALUES or --input FILE")
     if bool(args.input) == bool(args.json):
         args.usage_error("give the samples, either with --input or with --json VALUES")
     if args.url and not args.task:
@@ -75,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         x = _samples(args)
         prediction = _ask(args.url, args.task, x) if args.url else _compute(args.store, args.task, x)
     except EdgeError as error:
-        print(json.dumps({"error": str(error)}) if as_json else f"error: {error}", file=sys.stderr)
+        print(json.dumps({"error": str(error)}) if as_json else f"edgemw: {error}", file=sys.stderr)
         return error.exit_code
     if as_json:
         print(json.dumps(_document(prediction)))
@@ -90,11 +98,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _samples(args: argparse.Namespace) -> npt.NDArray[Any]:
     if args.json:
-        x = _from_json(args.json, "--json")
+        where, x = "--json", _from_json(args.json, "--json")
     elif args.input == "-":
-        x = _from_json(sys.stdin.read(MAX_INPUT_BYTES), "standard input")
+        where, x = "standard input", _from_json(sys.stdin.read(MAX_INPUT_BYTES), "standard input")
     else:
-        x = _from_file(Path(args.input), args.array)
+        where, x = args.input, _from_file(Path(args.input), args.array)
+    if x.dtype.kind not in "fiub":
+        raise DataError(f"{where} holds something that is not a number")
     if args.row is None:
         return x
     if x.ndim == 0 or not -len(x) <= args.row < len(x):
@@ -110,15 +120,36 @@ def _from_file(path: Path, array: str) -> npt.NDArray[Any]:
             raise DataError(f"{path} has {size_bytes} bytes, at most {MAX_INPUT_BYTES} are read")
         if path.suffix == ".json":
             return _from_json(path.read_text(encoding="utf-8"), str(path))
-        with np.load(path, allow_pickle=False) as arrays:
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise DataError(f"{path} is no .npz file")
-            if array not in arrays:
-                raise DataError(f"{path} has no array {array!r}; it has {', '.join(arrays)}")
-            x: npt.NDArray[Any] = arrays[array]
-            return x
+        if path.suffix == ".csv":
+            return _from_csv(path.read_text(encoding="utf-8"))
+        return _from_numpy(path, array)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        reason = "it holds Python objects, not numbers" if "pickle" in str(error) else error
+        raise DataError(f"{path} cannot be read: {reason}") from error
+
+
+def _from_numpy(path: Path, array: str) -> npt.NDArray[Any]:
+    """The array of an .npy file, or the one of that name in an .npz file. Raises DataError for any other content."""
+    with path.open("rb") as file:
+        start = file.read(len(np.lib.format.MAGIC_PREFIX))
+    if start != np.lib.format.MAGIC_PREFIX and not zipfile.is_zipfile(path):
+        raise DataError(f"{path} is no array: {_FORMATS}")
+    loaded = np.load(path, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    with loaded as arrays:
+        if array not in arrays:
+            raise DataError(f"{path} has no array {array!r}; it has {', '.join(arrays)}")
+        x: npt.NDArray[Any] = arrays[array]
+        return x
+
+
+def _from_csv(text: str) -> npt.NDArray[Any]:
+    """Rows of numbers [N, columns]. Raises ValueError."""
+    rows = [line.split(",") for line in text.splitlines() if line.strip()]
+    if len({len(row) for row in rows}) != 1:
+        raise ValueError("the lines do not have as many numbers, or there are none")
+    return np.array([[float(cell) for cell in row] for row in rows])
 
 
 def _from_json(text: str, where: str) -> npt.NDArray[Any]:
@@ -126,8 +157,6 @@ def _from_json(text: str, where: str) -> npt.NDArray[Any]:
         x: npt.NDArray[Any] = np.array(json.loads(text))
     except (ValueError, RecursionError, OverflowError) as error:
         raise DataError(f"{where} is not a JSON array of numbers, all rows of one length: {error}") from error
-    if x.dtype.kind not in "fiub":
-        raise DataError(f"{where} holds something that is not a number")
     return x
 
 

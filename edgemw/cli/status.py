@@ -9,11 +9,15 @@ from dataclasses import asdict
 from edgemw.app.console import NodeStatus
 from edgemw.cli.connect import add_connection_flags, with_console
 
-_EXAMPLES = """exit code: 0 everybody is well, 1 somebody is not (its line says why), 4 the broker cannot be used
+_EPILOG = """A node that was stopped is listed until it is forgotten; nothing is wrong with it. "awaited" are children of a
+fog node that have not answered the present release yet.
+
+exit code: 0 everybody is well, 1 somebody is not (its line says why), 3 a node cannot be forgotten, 4 the broker cannot be used
 
 examples:
   edgemw status --config fog.toml
   edgemw status --broker mqtt://127.0.0.1:1883 --net quickstart --json
+  edgemw status --config fog.toml --forget device-7
 """
 
 
@@ -22,17 +26,26 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "status",
         help="ask a running net how every node is, and why if something is not right",
-        epilog=_EXAMPLES,
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_connection_flags(parser)
     parser.add_argument("--timeout", type=float, default=3.0, metavar="S", help="seconds to wait for answers (default: 3)")
+    parser.add_argument(
+        "--forget",
+        action="append",
+        default=[],
+        metavar="NODE",
+        help="do not ask: take a node that is gone for good off the list; may be given several times",
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON object with a list of nodes")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask and print."""
+    """Ask and print, or forget."""
+    if args.forget:
+        return _forget(args)
     statuses = with_console(args, lambda console: console.ask(args.timeout))
     if args.json:
         nodes = [{"node": s.node, "task": s.task, **asdict(s.status)} for s in statuses]
@@ -46,13 +59,20 @@ def run(args: argparse.Namespace) -> int:
     return 1 if not statuses or any(s.status.reason for s in statuses) else 0
 
 
+def _forget(args: argparse.Namespace) -> int:
+    with_console(args, lambda console: console.forget(args.forget, args.timeout))
+    print(json.dumps({"forgotten": args.forget}) if args.json else f"forgotten: {', '.join(args.forget)}")
+    return 0
+
+
 def _line(s: NodeStatus) -> str:
     facts = s.status.facts
-    release = facts.get("release", "-")
+    release = "-" if facts.get("release", -1) == -1 else facts["release"]
     age = facts.get("last_update_s")
     last = "-" if age is None else f"{age} s ago"
     if s.status.role == "fog":
-        details = f"{facts.get('children', 0)} children, {facts.get('window', 0)} updates waiting, {facts.get('late', 0)} late"
+        awaited = facts.get("awaited", facts.get("late", 0))  # "late" is what a node of an older version says
+        details = f"{facts.get('children', 0)} children, {facts.get('window', 0)} updates waiting, {awaited} awaited"
         if "updates_counted" in facts:
             details += f", {facts['updates_counted']} counted"
     else:

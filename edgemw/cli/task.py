@@ -6,10 +6,11 @@ import argparse
 import json
 from pathlib import Path
 
+from edgemw.app.checks import check_id
 from edgemw.app.console import Console
 from edgemw.app.wiring import load_bundle
 from edgemw.cli.connect import add_connection_flags, with_console
-from edgemw.core.errors import EdgeError
+from edgemw.core.errors import ConfigError, EdgeError
 from edgemw.wire.messages import ReleaseManifest
 
 _EXAMPLES = """examples:
@@ -58,6 +59,7 @@ def run_publish(args: argparse.Namespace) -> int:
         top = args.to or console.top()
         if top is None:
             raise EdgeError("no top fog node has been seen in this net: start one, or name it with --to")
+        _refuse_others(console, top)
         return top, await console.publish_task(top, task, data, args.timeout)
 
     top, manifest = with_console(args, work)
@@ -74,6 +76,16 @@ def run_publish(args: argparse.Namespace) -> int:
     else:
         print(f"{task}: {top} has taken it and is at release {manifest.number}")
     return 0 if manifest is not None else 1
+
+
+def _refuse_others(console: Console, node: str) -> None:
+    """Only a top takes tasks: what is left with another node would stay there for ever, and nobody would read it."""
+    if problem := check_id(node):
+        raise ConfigError(problem, key="--to")
+    role = console.role(node)
+    if role not in ("", "top"):
+        what = "a device" if role == "device" else "a fog node with a parent"
+        raise ConfigError(f"{node} is {what}; the top is {console.top() or 'not there'}", key="--to")
 
 
 def run_show(args: argparse.Namespace) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -18,6 +17,7 @@ from edgemw.compile.program import Program
 from edgemw.core.bundle import Spec
 from edgemw.core.errors import ConfigError
 from edgemw.core.ids import valid_id
+from edgemw.core.plan import check_plan
 
 Shape = tuple[int, ...]
 TRAINING: Mapping[str, int | float | str] = MappingProxyType({"optimizer": "sgd", "lr": 0.1, "batch_size": 32, "epochs": 1})
@@ -38,7 +38,8 @@ class Task:
         target: the same for the target. Left out, it follows from a named loss: int64 class numbers for cross_entropy,
             the shape of the output for the others.
         metrics: names of what an evaluation reports; left out, what suits the loss.
-        training: defaults of local training, over {"optimizer": "sgd", "lr": 0.1, "batch_size": 32, "epochs": 1}.
+        training: defaults of local training, by the names of `Plan`, over {"optimizer": "sgd", "lr": 0.1, "batch_size": 32,
+            "epochs": 1}.
         classes: number of classes; left out, the size of the output's first axis for cross_entropy.
 
     Raises:
@@ -66,9 +67,7 @@ class Task:
             raise ConfigError('a tuple of names, such as ("accuracy",)', key="metrics")
         if self.classes is not None and (not isinstance(self.classes, int) or self.classes < 2):
             raise ConfigError(f"{self.classes!r} is not a number of classes", key="classes")
-        for key, value in self.training.items():
-            if not _plain(value):
-                raise ConfigError(f"{value!r} is neither a finite number nor a word", key=f"training.{key}")
+        check_plan(self.training, "training")
 
     def loss_spec(self) -> Loss:
         """The loss function, with the dtype of its target."""
@@ -116,12 +115,6 @@ class Task:
         if not isinstance(module, nn.Module):
             raise ConfigError(f"the function returned a {type(module).__name__}, not a torch.nn.Module", key="module")
         return module
-
-
-def _plain(value: object) -> bool:
-    if isinstance(value, bool):
-        return False
-    return isinstance(value, int | str) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _spec(key: str, value: object, dtype: str) -> Spec:

@@ -27,8 +27,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgemw.core.errors import BundleError
+from edgemw.core.errors import BundleError, ConfigError
 from edgemw.core.ids import valid_id
+from edgemw.core.plan import check_plan
 
 FORMAT = 1
 WEIGHTS_FILE = "w.bin"
@@ -121,7 +122,8 @@ def read_bundle(data: bytes) -> Bundle:
     """Parse and verify an `.edge` file.
 
     Raises:
-        BundleError: not a bundle, another format version, a missing part, a wrong hash, or a layout that does not cover theta.
+        BundleError: not a bundle, another format version, a missing part, a wrong hash, a layout that does not cover theta, or
+            training defaults that no release can say.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -183,8 +185,9 @@ def _manifest(document: dict[str, Any]) -> Manifest:
             k: Spec(tuple(int(n) for n in document[k]["shape"]), str(document[k]["dtype"])) for k in ("input", "target", "output")
         }
         training = document["training"]
-        if not isinstance(training, dict) or not all(isinstance(v, int | float | str) for v in training.values()):
-            raise BundleError("manifest.json: training is not a table of numbers and words")
+        if not isinstance(training, dict):
+            raise BundleError("manifest.json: training is not a table")
+        check_plan(training, "training")
         manifest = Manifest(
             name=str(document["name"]),
             layout=layout,
@@ -198,6 +201,8 @@ def _manifest(document: dict[str, Any]) -> Manifest:
             seeded=bool(document["seeded"]),
             python=None if document["python"] is None else str(document["python"]),
         )
+    except ConfigError as error:
+        raise BundleError(f"manifest.json: {error}") from error
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise BundleError(f"manifest.json is incomplete: {error!r}") from error
     if not valid_id(manifest.name):

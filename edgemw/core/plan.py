@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+
+from edgemw.core.config.words import nearest, one_of, quoted
+from edgemw.core.errors import ConfigError
 
 Tally = dict[str, tuple[float, float]]
 """Sums by name, each with its weight; two tallies merge by adding both places."""
+
+LOWER_IS_BETTER = frozenset({"cross_entropy", "mse", "mae"})
+"""Metrics that training makes smaller; every other one grows."""
+
+OPTIMIZERS = ("sgd", "adam")
+LIMITS: Mapping[str, tuple[int, int]] = MappingProxyType({"epochs": (0, 10**6), "steps": (0, 10**9), "batch_size": (1, 10**6)})
+"""The whole numbers of a plan: least and most that a release can say."""
+_LARGEST = (1 << 64) - 1  # integer that a message can hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +47,42 @@ class Plan:
     steps: int = 0
     batch_size: int = 32
     clip: float = 0.0
+
+
+def check_plan(values: Mapping[str, object], key: str) -> None:
+    """Refuse values of a plan that no release can say or no device trains by.
+
+    Args:
+        values: any of the attributes of `Plan`, by name.
+        key: what the error calls the table.
+
+    Raises:
+        ConfigError: a name that no plan has, or a value of another type or out of its range.
+    """
+    names = tuple(Plan.__dataclass_fields__)
+    for name, value in values.items():
+        if name not in names:
+            raise ConfigError("unknown key", key=f"{key}.{name[:60]}", suggestion=nearest(name, names))
+        if wanted := _wanted(name, value):
+            raise ConfigError(f"expected {wanted}, found {quoted(value)}", key=f"{key}.{name}")
+
+
+def _wanted(name: str, value: object) -> str:
+    """What a value should be; empty when it is."""
+    if name == "optimizer":
+        return "" if value in OPTIMIZERS else one_of(OPTIMIZERS)
+    least, most = LIMITS.get(name, (0, _LARGEST))
+    match value:
+        case bool():
+            fits = False
+        case int():
+            fits = least <= value <= most
+        case float():
+            fits = name not in LIMITS and 0 <= value < math.inf
+        case _:
+            fits = False
+    whole = f"a whole number from {least} to {most}"
+    return "" if fits else whole if name in LIMITS else "a finite number that is not negative"
 
 
 def add_tallies(tallies: list[Tally]) -> Tally:

@@ -50,7 +50,6 @@ def mae(outputs: Array, targets: Array) -> tuple[float, float]:
 
 
 METRICS: dict[str, Metric] = {"accuracy": accuracy, "cross_entropy": cross_entropy, "mse": mse, "mae": mae}
-LOWER_IS_BETTER = frozenset({"cross_entropy", "mse", "mae"})
 
 
 def metric_named(name: str) -> Metric:

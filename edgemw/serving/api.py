@@ -112,7 +112,7 @@ class Api:
             raise _Refused(413, f"the request has {len(body)} bytes, at most {self._max_body_bytes} are accepted")
         request = _read(body, served.manifest.input)
         try:
-            outputs, release = slot.serve(request.x)
+            outputs, release = slot.serve(request.x, served)
         except DataError as error:
             raise _Refused(400, str(error)) from error
         if not np.isfinite(outputs).all():

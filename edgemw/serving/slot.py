@@ -48,14 +48,17 @@ class Slot:
         """Serve this from now on; requests that have begun are still answered by the release before it."""
         self._current = served
 
-    def serve(self, x: Array) -> tuple[Outputs, int]:
+    def serve(self, x: Array, served: Served | None = None) -> tuple[Outputs, int]:
         """Outputs float32[B, *output] for x [B, *input], and the number of the release that computed them.
+
+        Args:
+            served: the release to answer from, even if another has taken its place by now; None is the current one.
 
         Raises:
             DataError: x does not fit the task.
             EdgeError: nothing is being served yet.
         """
-        served = self._current
+        served = served or self._current
         if served is None:
             raise EdgeError("no release is being served yet")
         started = time.perf_counter()

@@ -11,6 +11,8 @@ _REASONS = (
     # the first that is found in a reason names it
     ("internal error", "internal"),
     ("another training run", "run"),
+    ("larger than limits", "size"),
+    ("the run is finished", "finished"),
     ("not finite", "not-finite"),
     ("not-finite", "not-finite"),
     ("NaN or infinite", "not-finite"),

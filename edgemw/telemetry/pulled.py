@@ -20,7 +20,7 @@ _LINK = (
     ("received_bytes", "edgemw_link_received_bytes", "Bytes of MQTT PUBLISH packets received."),
     ("sent_messages", "edgemw_link_sent_messages", "MQTT PUBLISH packets sent."),
     ("received_messages", "edgemw_link_received_messages", "MQTT PUBLISH packets received."),
-    ("reconnects", "edgemw_link_reconnects", "Times that the connection to the broker was made."),
+    ("reconnects", "edgemw_link_reconnects", "Times that the connection to the broker was made again after it was lost."),
     ("dropped", "edgemw_link_dropped_messages", "Messages that arrived and were thrown away unread."),
 )
 _CHANNEL = (
@@ -32,7 +32,7 @@ _MACHINE = (
     ("release", "edgemw_release_number", "Number of the release in use."),
     ("children", "edgemw_fog_children", "Children that are there."),
     ("window", "edgemw_fog_window_updates", "Updates that wait to be merged."),
-    ("late", "edgemw_fog_late_children", "Children that have not answered the current release."),
+    ("awaited", "edgemw_fog_awaited_children", "Children that have not answered the present release yet."),
     ("updates_pending", "edgemw_learning_pending_updates", "Updates made here whose outcome is not known yet."),
 )
 
@@ -62,7 +62,7 @@ class LinkTraffic(Protocol):
 
     @property
     def reconnects(self) -> int:
-        """Times the link came up."""
+        """Times the link came up again."""
         ...
 
     @property

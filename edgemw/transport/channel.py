@@ -6,34 +6,39 @@
     blob             retained chunks under their digest ; a reader subscribes, puts them together, unsubscribes
 
 Whatever is malformed is counted by reason and dropped. What a peer can make this side hold is bounded in number and in
-bytes: see `incoming.py` and `fetching.py`. Reading never waits for a large transfer of its own: that runs beside it.
+bytes: see `incoming.py` and `fetching.py`. Reading never waits for a large transfer of its own: that runs beside it. An
+update above this node's limit is returned to its sender, which would offer it for ever otherwise.
 """
 
 from __future__ import annotations
 
-import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from edgemw.core.errors import LinkError, WireError
 from edgemw.core.ids import Place
+from edgemw.transport.connection import BrokerUnreachable
 from edgemw.transport.link import Link
+from edgemw.transport.publishing import Publishing
+from edgemw.transport.uploading import Uploading
 from edgemw.wire import topics
 from edgemw.wire.answers import Answers
-from edgemw.wire.chunks import bitmap, blob_of, cut, indexes
-from edgemw.wire.fetching import Fetching
+from edgemw.wire.chunks import bitmap
+from edgemw.wire.fetching import MAX_KNOWN, Fetching
 from edgemw.wire.incoming import Incoming
 from edgemw.wire.messages import (
-    MAX_INLINE_BYTES,
     MAX_MESSAGE_BYTES,
     Blob,
     Chunk,
     Frame,
     Grant,
     Offer,
+    Outcome,
     Update,
     pack,
     unpack,
@@ -41,13 +46,10 @@ from edgemw.wire.messages import (
 from edgemw.wire.topics import Topic
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, PublishBlob, Published, Retire, Send, Upload
 
-MAX_OFFERS = 64
 MAX_ANSWERING = 64
-MAX_RETIRING = 64
-CHUNKS_AT_ONCE = 8
 
-K = TypeVar("K")
-V = TypeVar("V")
+log = logging.getLogger(__name__)
+
 Transfer = Send | Upload | Fetch | PublishBlob | Retire
 Work = Coroutine[Any, Any, None]
 
@@ -69,21 +71,12 @@ class ChannelLimits:
     held_bytes: int = 256 << 20
 
 
-@dataclass(slots=True)
-class _Offered:
-    """An update that waits for its grant; the frame is packed again when its chunks are cut, so it is not held twice."""
-
-    frame: Frame
-    blob: Blob
-    domain: str
-    sending: bool = False
-
-
 class Channel:
     """See the module. `receive` takes what the link delivers, `carry` does what a role asks for.
 
     Attributes:
-        refused: malformed or unexpected arrivals by reason, and transfers that a link in trouble cut short.
+        refused: malformed or unexpected arrivals by reason, transfers that a link in trouble cut short ("link-down"), and
+            those that the broker does not take ("refused-by-broker").
         received, sent: payload bytes by channel of the topic table.
     """
 
@@ -105,10 +98,11 @@ class Channel:
         self._incoming = Incoming(max(limits.held_bytes, limits.update_bytes))
         self._fetching = Fetching(2 * limits.blob_bytes)
         self._asked: set[str] = set()  # filters of blobs that are subscribed to
-        self._offered: dict[bytes, _Offered] = {}
         self._answers = Answers()
-        self._answering = 0  # offers whose answer is on its way
-        self._retiring: dict[bytes, Retire] = {}
+        self._answering = 0  # updates whose answer is on its way
+        self._uploading = Uploading(place, limits.chunk_bytes, partial(self._publish, retain=False))
+        self._publishing = Publishing(place, partial(self._publish, retain=True))
+        self._told: set[tuple[str, str]] = set()  # channels and why the broker refused something there
         self.refused: Counter[str] = Counter()
         self.received: Counter[str] = Counter()
         self.sent: Counter[str] = Counter()
@@ -145,33 +139,40 @@ class Channel:
                 self._on_blob_chunk(chunk)
             case Chunk() as chunk:
                 self._on_update_chunk(frame.node, chunk)
+            case Offer(blob=blob) if blob.size > self._limits.update_bytes:
+                self._answer(topic, frame, partial(self._return, frame))
             case Offer(blob=blob):
-                self._on_offer(topic, frame, blob)
+                self._answer(topic, frame, partial(self._grant, topic, frame, blob))
             case Grant() as grant:
                 self._on_grant(topic, grant)
             case Update() if size_bytes > self._limits.update_bytes:
-                raise WireError("size", f"an update of {size_bytes} bytes")
+                self._answer(topic, frame, partial(self._return, frame))
             case _:
                 self._emit(Arrived(topic, frame))
 
-    def _on_offer(self, topic: Topic, frame: Frame, blob: Blob) -> None:
-        if blob.size > self._limits.update_bytes:
-            raise WireError("size", f"an update of {blob.size} bytes")
+    def _answer(self, topic: Topic, frame: Frame, decide: Callable[[], Grant | Outcome]) -> None:
+        """Say what was said to this update before, or what is decided now."""
         place = self._place
         if topic.domain != place.node:
-            raise WireError("domain", f"an offer to {topic.domain}")
+            raise WireError("domain", f"an update to {topic.domain}")
         if self._answering >= MAX_ANSWERING:
-            raise WireError("busy", "too many offers wait for their answer")
+            raise WireError("busy", "too many updates wait for their answer")
         answer = self._answers.about(frame)
         if answer is None:
-            missing = self._incoming.offer(frame.node, topic, blob)
             target = topics.build(place.net, place.node, "reply", node=frame.node, task=frame.task)
-            grant = Grant(blob.digest, bitmap(missing, blob.chunks))
-            answer = Send(target, Frame(frame.task, place.node, place.boot, 0, grant))
+            answer = Send(target, Frame(frame.task, place.node, place.boot, 0, decide()))
         self._answering += 1
-        self._spawn(self._answer(answer))
+        self._spawn(self._send_answer(answer))
 
-    async def _answer(self, answer: Send) -> None:
+    def _grant(self, topic: Topic, frame: Frame, blob: Blob) -> Grant:
+        return Grant(blob.digest, bitmap(self._incoming.offer(frame.node, topic, blob), blob.chunks))
+
+    def _return(self, frame: Frame) -> Outcome:
+        self.refused["size"] += 1
+        reason = f"larger than limits.max_update_bytes ({self._limits.update_bytes} bytes)"
+        return Outcome(frame.boot, frame.seq, counted=False, release=-1, reason=reason)
+
+    async def _send_answer(self, answer: Send) -> None:
         try:
             await self.carry(answer)
         finally:
@@ -195,12 +196,9 @@ class Channel:
             self._spawn(self._guard(self._ask))
 
     def _on_grant(self, topic: Topic, grant: Grant) -> None:
-        offered = self._offered.get(grant.digest)
-        if offered is None or offered.domain != topic.domain:
-            raise WireError("unasked", "a grant for an update that is not offered any more")
-        if not offered.sending:  # one grant is enough: the next offer asks what is missing still
-            offered.sending = True
-            self._spawn(self._guard(partial(self._send_update, offered, grant)))
+        offered = self._uploading.granted(topic, grant)
+        if offered is not None:
+            self._spawn(self._guard(partial(self._uploading.send, offered, grant)))
 
     # -- what a role asks for
 
@@ -219,56 +217,30 @@ class Channel:
                 self._asked.discard(again)
                 await self._link.unsubscribe(again)
         await self._ask()
-        for retire in list(self._retiring.values()):
-            await self._retire(retire)
+        await self._publishing.finish()
 
     async def _guard(self, work: Callable[[], Work]) -> None:
         try:
             await work()
-        except LinkError:
+        except BrokerUnreachable:
             self.refused["link-down"] += 1
+        except LinkError:
+            self.refused["refused-by-broker"] += 1
 
     async def _carry(self, transfer: Transfer) -> None:
         match transfer:
             case Send(topic=topic, frame=frame, retain=retain):
                 self._answers.remember(transfer)
-                await self._publish(topic, frame, retain=retain)
+                await self._publish(topic, pack(frame), retain=retain)
             case Upload(topic=topic, frame=frame):
-                await self._upload(topic, frame)
+                await self._uploading.upload(topic, frame)
             case Fetch(domain=domain, blob=blob):
                 await self._fetch(domain, blob)
-            case PublishBlob():
-                await self._publish_blob(transfer)
-            case Retire(blob=blob):
-                _make_room(self._retiring, MAX_RETIRING)
-                self._retiring[blob.digest] = transfer
-                await self._retire(transfer)
-
-    async def _upload(self, topic: str, frame: Frame) -> None:
-        data = pack(frame)
-        if len(data) <= min(MAX_INLINE_BYTES, self._limits.chunk_bytes):
-            await self._publish_bytes(topic, data, retain=False)
-            return
-        blob = blob_of(data, self._limits.chunk_bytes)
-        known = self._offered.pop(blob.digest, None)
-        _make_room(self._offered, MAX_OFFERS)
-        offered = known or _Offered(frame, blob, topics.parse(topic).domain)
-        self._offered[blob.digest] = offered
-        if not offered.sending:
-            await self._publish(topic, replace(frame, message=Offer(blob)), retain=False)
-
-    async def _send_update(self, offered: _Offered, grant: Grant) -> None:
-        frame, blob, place = offered.frame, offered.blob, self._place
-        data = pack(frame)
-        target = topics.build(place.net, offered.domain, "chunk", fog=offered.domain, node=place.node, transfer=blob.name)
-        chunks = (
-            (target, Frame(frame.task, place.node, place.boot, 0, cut(data, blob, index)))
-            for index in indexes(grant.missing, blob.chunks)
-        )
-        try:
-            await self._publish_chunks(chunks, retain=False)
-        finally:
-            self._offered.pop(blob.digest, None)
+            case PublishBlob(domain=domain, blob=blob):
+                if await self._publishing.publish(transfer):
+                    self._emit(Published(domain, blob))
+            case Retire():
+                await self._publishing.retire(transfer)
 
     async def _fetch(self, domain: str, blob: Blob) -> None:
         if blob.size > self._limits.blob_bytes:
@@ -276,7 +248,8 @@ class Channel:
             reason = f"it has {blob.size} bytes, limits.max_release_bytes is {self._limits.blob_bytes}"
             self._emit(FetchFailed(blob, reason))
             return
-        self._fetching.want(domain, blob)
+        for given_up in self._fetching.want(domain, blob):
+            self._emit(FetchFailed(given_up, f"given up, because {MAX_KNOWN} newer blobs have been asked for"))
         await self._ask()
 
     async def _ask(self) -> None:
@@ -287,52 +260,27 @@ class Channel:
         for name in given_back:
             await self._link.unsubscribe(name)
         for name in new:
-            await self._link.subscribe(name)
+            with self._refusable("blob", name):
+                await self._link.subscribe(name)
 
-    async def _publish_blob(self, transfer: PublishBlob) -> None:
-        blob, data, place = transfer.blob, transfer.data, self._place
-        self._retiring.pop(blob.digest, None)
-        chunks = (
-            (self._blob_topic(transfer.domain, blob, index), Frame("", place.node, place.boot, 0, cut(data, blob, index)))
-            for index in range(blob.chunks)
-        )
-        await self._publish_chunks(chunks, retain=True)
-        self._emit(Published(transfer.domain, blob))
+    async def _publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
+        channel = topics.parse(topic).channel
+        with self._refusable(channel, topic):
+            await self._link.publish(topic, payload, retain=retain)
+        self.sent[channel] += len(payload)
 
-    async def _retire(self, retire: Retire) -> None:
-        digest = retire.blob.digest
-        for index in range(retire.blob.chunks):
-            if self._retiring.get(digest) is not retire:
-                return  # published anew meanwhile
-            await self._publish_bytes(self._blob_topic(retire.domain, retire.blob, index), b"", retain=True)
-        self._retiring.pop(digest, None)
-
-    async def _publish_chunks(self, chunks: Iterator[tuple[str, Frame]], *, retain: bool) -> None:
-        """Publish with a few chunks in flight; the first failure ends the others too."""
-
-        async def publish_next() -> None:
-            for topic, frame in chunks:  # every task takes the next one that nobody has taken
-                await self._publish(topic, frame, retain=retain)
-
-        failures: tuple[BaseException, ...] = ()
+    @contextmanager
+    def _refusable(self, channel: str, topic: str) -> Iterator[None]:
+        """Say once for each channel and cause what the broker does not take: trying again will not help."""
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(CHUNKS_AT_ONCE):
-                    group.create_task(publish_next(), name="chunks")
-        except* LinkError as errors:
-            failures = errors.exceptions
-        if failures:
-            raise failures[0]
-
-    async def _publish(self, topic: str, frame: Frame, *, retain: bool) -> None:
-        await self._publish_bytes(topic, pack(frame), retain=retain)
-
-    async def _publish_bytes(self, topic: str, payload: bytes, *, retain: bool) -> None:
-        await self._link.publish(topic, payload, retain=retain)
-        self.sent[topics.parse(topic).channel] += len(payload)
-
-    def _blob_topic(self, domain: str, blob: Blob, index: int) -> str:
-        return topics.build(self._place.net, domain, "blob", digest=blob.name, index=str(index))
+            yield
+        except BrokerUnreachable:
+            raise
+        except LinkError as error:
+            if (channel, error.what) not in self._told:
+                self._told.add((channel, error.what))
+                log.error("%s: %s", topic, error)
+            raise
 
     def _blob_filter(self, domain: str, blob: Blob) -> str:
         return topics.build(self._place.net, domain, "blob", digest=blob.name, index="+")
@@ -349,8 +297,3 @@ def _check_sender(topic: Topic, frame: Frame) -> None:
     writer = topics.writer(topic)
     if writer is not None and writer != frame.node:
         raise WireError("sender", f"{frame.node} on a topic of {writer}")
-
-
-def _make_room(entries: dict[K, V], most: int) -> None:
-    while len(entries) >= most:
-        del entries[next(iter(entries))]

@@ -65,8 +65,9 @@ def check_publication(limits: Limits, size_bytes: int, *, qos: int, retain: bool
         LinkError: the packet is too large, or asks for what the broker does not have.
     """
     if size_bytes > limits.max_packet_bytes:
-        what = f"a packet of {size_bytes} bytes is larger than the broker takes ({limits.max_packet_bytes})"
-        raise LinkError(what, where=where, hint="send it in chunks")
+        what = f"a packet is larger than the broker takes ({limits.max_packet_bytes} bytes)"
+        hint = f"it has {size_bytes} bytes: send less at once (limits.max_message_bytes), or let the broker take more"
+        raise LinkError(what, where=where, hint=hint)
     if qos > limits.max_qos:
         raise LinkError("the broker does not take QoS 1", where=where, hint="use a broker that acknowledges")
     if retain and not limits.retain:

@@ -26,9 +26,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Up:
-    """The link is connected and every subscription has been asked for again."""
+    """The link is connected, to the broker at `where`, and every subscription has been asked for again."""
 
     limits: Limits
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,11 @@ class Link(Protocol):
         ...
 
     async def __aexit__(self, *exc: object) -> None:
-        """Disconnect cleanly: the will is not published. Waits a moment for publications in flight."""
+        """Disconnect.
+
+        With a goodbye where the body came to its end: the will is not published, and publications in flight are waited for
+        a moment. Where an exception or a cancellation ended it, without one and at once: the broker publishes the will.
+        """
         ...
 
     def events(self) -> AsyncIterator[LinkEvent]:

@@ -39,6 +39,7 @@ from edgemw.transport.link import Limits, Received
 from edgemw.transport.offload import run_abandonable
 from edgemw.transport.outgoing import Outgoing
 from edgemw.transport.reconnecting import ReconnectingLink
+from edgemw.transport.rivals import Rivals
 from edgemw.transport.settings import MqttSettings, TlsSettings
 from edgemw.transport.tls import tls_context
 from edgemw.transport.traffic import TrafficMeter, publish_packet_bytes
@@ -90,6 +91,7 @@ class _Dialer:
         self._settings = settings
         self._deliver = deliver
         self._meter = meter
+        self._rivals = Rivals(settings.client_id)
         self._level = 4 if settings.protocol == 4 else 5
         self._is_known = settings.protocol != "auto"
 
@@ -107,7 +109,7 @@ class _Dialer:
         return connection
 
     async def _attempt(self, level: int) -> _PahoConnection:
-        connection = _PahoConnection(self._settings, level, self._deliver, self._meter)
+        connection = _PahoConnection(self._settings, level, self._deliver, self._meter, self._rivals)
         # A broker of 3.1.1 may wait for ever for the rest of a CONNECT of MQTT 5 (amqtt does), so half the time each.
         share = 1.0 if self._is_known else 0.5
         try:
@@ -121,12 +123,13 @@ class _Dialer:
 class _PahoConnection:
     """One paho client for the life of one connection; keeps the `Connection` protocol."""
 
-    def __init__(self, settings: MqttSettings, level: int, deliver: Deliver, meter: TrafficMeter) -> None:
+    def __init__(self, settings: MqttSettings, level: int, deliver: Deliver, meter: TrafficMeter, rivals: Rivals) -> None:
         self._loop = asyncio.get_running_loop()
         self._settings = settings
         self._level = level
         self._deliver = deliver
         self._meter = meter
+        self._rivals = rivals
         self._where = str(settings.address)
         self._limits = Limits(protocol=level)
         self._outgoing = Outgoing(Window(max_bytes=settings.window_bytes, max_messages=settings.window_messages))
@@ -303,9 +306,12 @@ class _PahoConnection:
         self, _client: Client, _userdata: Any, flags: DisconnectFlags, reason: ReasonCode, _properties: Properties | None
     ) -> None:
         if flags.is_disconnect_packet_from_server:
-            self.abort(f"the broker disconnected this node ({reason})")
+            taken_over = reason.value == refusal.SESSION_TAKEN_OVER
+            self.abort(self._rivals.taken_over() if taken_over else f"the broker disconnected this node ({reason})")
         elif self._cause is not None:
             self.abort(f"the connection was lost ({self._cause})")
+        elif reason.is_failure and self._accepted.done():
+            self.abort(self._rivals.hung_up(self._loop.time()))
         else:
             self.abort("the broker closed the connection" if reason.is_failure else "closed")
 

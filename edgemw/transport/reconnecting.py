@@ -95,15 +95,18 @@ class ReconnectingLink:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        """Disconnect cleanly; see `Link.__aexit__`."""
-        if exc[:1] in ((), (None,)):
+        """Disconnect; see `Link.__aexit__`."""
+        is_goodbye = exc[:1] in ((), (None,))
+        if is_goodbye:
             self._inbox.acknowledge_in_hand()
         for task in self._tasks:
             task.cancel()
         connection, self._connection = self._connection, None
         try:
-            if connection is not None:
+            if connection is not None and is_goodbye:
                 await connection.close(self._flush_s)
+            elif connection is not None:
+                connection.abort("cut short")
         finally:
             self._inbox.close()
             # The body's own exception is not passed on: the group would wrap it and hide it from `except LinkError`.
@@ -184,7 +187,7 @@ class ReconnectingLink:
             self._meter.reconnected()
         self._was_up = True
         self._connection = connection
-        self._inbox.put_state(Up(connection.limits))
+        self._inbox.put_state(Up(connection.limits, self._where))
         for topic_filter in self._given_back:
             connection.unsubscribe(topic_filter).add_done_callback(partial(self._on_given_back, topic_filter))
         connection.start(list(self._filters))

@@ -10,6 +10,7 @@ from edgemw.transport.connection import BrokerUnreachable
 
 # Reason codes of MQTT 5.0, section 2.4.
 UNSUPPORTED_PROTOCOL = 0x84
+SESSION_TAKEN_OVER = 0x8E
 _FOR_GOOD = {
     0x84: ("the broker does not speak this version of MQTT", 'set protocol = "auto"'),
     0x85: ("the client id was refused", "is it too long, or reserved for another user?"),

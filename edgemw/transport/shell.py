@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from edgemw.core.errors import LinkError
 from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import Place
 from edgemw.transport.channel import Channel, ChannelLimits
@@ -84,9 +83,8 @@ class Doors:
 
 def last_will(role: str, place: Place) -> Will:
     """What the broker says of a node that has gone silent."""
-    domain = place.parent or place.node
-    topic = topics.build(place.net, domain, "presence", node=place.node)
-    return Will(topic, pack(Frame("", place.node, place.boot, 0, Presence("lost", role, place.parent))))
+    lost = _presence("lost", role, place)
+    return Will(lost.topic, pack(lost.frame))
 
 
 class Shell:
@@ -138,8 +136,7 @@ class Shell:
                 await self._doors.link.subscribe(topic_filter)
             try:
                 await self._decide()
-                if self._connected:
-                    await self._say_presence("offline")  # whoever is cut short says nothing: the will speaks
+                await self._say_presence("offline")  # whoever is cut short says nothing: the link leaves, and the will speaks
             finally:
                 for helper in helpers:
                     helper.cancel()
@@ -156,7 +153,8 @@ class Shell:
     async def _listen(self) -> None:
         async for event in self._doors.link.events():
             match event:
-                case Up():
+                case Up(where=where):
+                    log.info("link up: %s", where)
                     self._connected = True
                     # Beside the reader: a broker may not answer before the reader has taken what it sent first.
                     self._spawn(self._say_presence("online"))
@@ -206,23 +204,24 @@ class Shell:
                 self._room.set()
             for name in [task] if task is not None else list(self._machines):
                 if name in self._machines:
-                    for action in self._handle(self._machines[name], event):
+                    for action in self._handle(name, event):
                         self._act(name, action)
             if isinstance(event, Stop) and not self._machines:
                 return
             if self._finished and self._finished >= set(self._machines):
                 return
 
-    def _handle(self, machine: Machine, event: Any) -> Iterable[Any]:
-        """What a machine makes of an event. Nothing that a peer sends may end this node, whatever we overlooked."""
+    def _handle(self, task: str, event: Any) -> Iterable[Any]:
+        """What a machine makes of an event.
+
+        One that fails may have changed its state, and what it wanted kept is lost with its actions: it cannot go on from
+        here, only from the disk, and in another life, because the numbers of its updates begin anew.
+        """
         try:
-            return machine.handle(event, self._doors.clock())
+            return self._machines[task].handle(event, self._doors.clock())
         except Exception:
-            if not isinstance(event, Arrived | Fetched):
-                raise
-            self.channel.refused["internal"] += 1
-            log.exception("%s could not be taken; it is dropped", type(event).__name__)
-            return []
+            log.exception("%s for task %s failed: this node ends; restarted, it goes on from its disk", _in_words(event), task)
+            raise
 
     def _machine(self, task: str) -> None:
         if task not in self._machines:
@@ -268,13 +267,7 @@ class Shell:
     # -- presence and status
 
     async def _say_presence(self, state: str) -> None:
-        place = self._doors.place
-        will = last_will(self._role.role, place)
-        frame = Frame("", place.node, place.boot, 0, Presence(state, self._role.role, place.parent))
-        try:
-            await self._doors.link.publish(will.topic, pack(frame), retain=True)
-        except LinkError as error:
-            log.info("presence %s not said: %s", state, error)
+        await self.channel.carry(_presence(state, self._role.role, self._doors.place))
 
     async def _answer(self, asked: topics.Topic) -> None:
         place = self._doors.place
@@ -295,3 +288,15 @@ class Shell:
         for task, machine in self._machines.items():
             reason = "; ".join(filter(None, (link, machine.reason(now))))
             yield task, Status(role, place.parent, machine.state, reason[:500], machine.facts(now))
+
+
+def _presence(state: str, role: str, place: Place) -> Send:
+    topic = topics.build(place.net, place.parent or place.node, "presence", node=place.node)
+    return Send(topic, Frame("", place.node, place.boot, 0, Presence(state, role, place.parent)), retain=True)
+
+
+def _in_words(event: Any) -> str:
+    """What an event was, and whose."""
+    if isinstance(event, Arrived):
+        return f"{type(event.frame.message).__name__} of {event.frame.node}"
+    return type(event).__name__

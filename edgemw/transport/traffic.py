@@ -9,9 +9,9 @@ from dataclasses import dataclass
 class Traffic:
     """Totals since the link was made; they never go down.
 
-    `sent_*` counts every hand-over to the socket, so a publication that is sent again counts again. `dropped` counts
-    arrivals that were not taken: while the reader was behind (QoS 1 is left with the broker and comes again), or with a
-    topic that is not UTF-8.
+    `sent_*` counts every hand-over to the socket, so a publication that is sent again counts again. `reconnects` counts
+    connections after the first. `dropped` counts arrivals that were not taken: while the reader was behind (QoS 1 is left
+    with the broker and comes again), or with a topic that is not UTF-8.
     """
 
     sent_bytes: int = 0

@@ -18,6 +18,7 @@ class _Waiter:
     size_bytes: int
     slots: int
     turn: asyncio.Future[None]
+    is_let_in: bool = False
 
 
 class Window:
@@ -29,6 +30,7 @@ class Window:
         self._bytes = 0
         self._messages = 0
         self._waiting: deque[_Waiter] = deque()
+        self._let_in = 0  # those whose turn has come and who have not noticed: they go before whoever comes now
         self._closed: LinkError | None = None
 
     @property
@@ -49,7 +51,7 @@ class Window:
         """
         if self._closed is not None:
             raise self._closed
-        if not self._waiting and self._fits(size_bytes, slots):
+        if not self._waiting and not self._let_in and self._fits(size_bytes, slots):
             self._take(size_bytes, slots)
             return
         waiter = _Waiter(size_bytes, slots, asyncio.get_running_loop().create_future())
@@ -57,12 +59,14 @@ class Window:
         try:
             await waiter.turn
         except asyncio.CancelledError:
-            if waiter.turn.done() and not waiter.turn.cancelled() and waiter.turn.exception() is None:
-                self.release(size_bytes, slots)  # cancelled after its turn had come
+            if waiter.is_let_in:
+                self.release(size_bytes, slots)
             elif waiter in self._waiting:
                 self._waiting.remove(waiter)
-                self._admit()
             raise
+        finally:
+            self._let_in -= waiter.is_let_in
+            self._admit()
 
     def release(self, size_bytes: int, slots: int) -> None:
         """Give room back and let the next ones in."""
@@ -93,5 +97,7 @@ class Window:
                 if not self._fits(first.size_bytes, first.slots):
                     return
                 self._take(first.size_bytes, first.slots)
+                first.is_let_in = True
+                self._let_in += 1
                 first.turn.set_result(None)
             self._waiting.popleft()

@@ -51,15 +51,17 @@ class Fetching:
         """What to ask the broker for."""
         return [entry.source for entry in self._entries[:MAX_ACTIVE]]
 
-    def want(self, domain: str, blob: Blob) -> None:
-        """Put a blob at the front; the last one is given up when there are too many."""
+    def want(self, domain: str, blob: Blob) -> list[Blob]:
+        """Put a blob at the front; returns what is given up because there are too many, from the end."""
         entry = self._find(blob.digest)
         if entry is not None:
             self._entries.remove(entry)
         if entry is None or entry.source != (domain, blob):
             entry = _Entry(domain, Assembler(blob))
         self._entries.insert(0, entry)
+        given_up = [entry.assembler.blob for entry in self._entries[MAX_KNOWN:]]
         del self._entries[MAX_KNOWN:]
+        return given_up
 
     def add(self, chunk: Chunk) -> tuple[Blob, bytes] | None:
         """Take a chunk; returns the blob once it is complete. What nobody wants is left alone.

@@ -59,7 +59,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Get a blob from a domain; Fetched follows, however long it takes."""
+    """Get a blob from a domain; Fetched follows, however long it takes, or FetchFailed."""
 
     domain: str
     blob: Blob

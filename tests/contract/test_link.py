@@ -227,6 +227,27 @@ def test_a_clean_goodbye_publishes_no_will(stage: Stage) -> None:
     run(scenario())
 
 
+def test_whoever_is_cut_short_leaves_without_a_goodbye_so_that_the_will_is_published(stage: Stage) -> None:
+    async def cut_short() -> None:
+        async with stage.link("a", will=Will(stage.topic("st"), b"lost")) as link:
+            await link.publish(stage.topic("st"), b"online", retain=True)
+            asyncio.current_task().cancel()  # type: ignore[union-attr]  # a coroutine runs in a task
+            await asyncio.sleep(0)
+
+    async def scenario() -> None:
+        async with stage.link("watcher") as watcher:
+            events = watcher.events()
+            await watcher.subscribe(stage.topic("st"))
+            await asyncio.wait([asyncio.ensure_future(cut_short())])
+            while (await next_received(events)).payload != b"lost":
+                pass
+        async with stage.link("late") as late:
+            await late.subscribe(stage.topic("st"))
+            assert (await next_received(late.events())).payload == b"lost"
+
+    run(scenario())
+
+
 def test_publishing_while_down_is_an_error_and_works_after_up(stage: Stage) -> None:
     async def scenario() -> None:
         async with stage.link("a") as link:

@@ -47,6 +47,26 @@ def test_the_window_is_first_come_first_served() -> None:
     run(scenario())
 
 
+def test_whoever_was_let_in_goes_before_whoever_comes() -> None:
+    async def scenario() -> None:
+        window = Window(max_bytes=100, max_messages=5)
+        order: list[str] = []
+
+        async def take(name: str) -> None:
+            await window.acquire(50, 1)
+            order.append(name)
+
+        await window.acquire(100, 1)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(take("first"))
+            await asyncio.sleep(0)
+            window.release(100, 1)  # its turn has come, and it has not noticed yet
+            await take("second")
+        assert order == ["first", "second"]
+
+    run(scenario())
+
+
 def test_whoever_stops_waiting_holds_nobody_up() -> None:
     async def scenario() -> None:
         window = Window(max_bytes=100, max_messages=5)

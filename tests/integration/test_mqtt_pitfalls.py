@@ -109,11 +109,52 @@ def test_a_topic_that_is_not_utf_8_is_dropped_and_acknowledged() -> None:
 
 
 def test_the_reason_in_a_disconnect_is_passed_on() -> None:
+    shutting_down = b"\xe0\x02\x8b\x00"
+
+    async def scenario() -> None:
+        async with scripted_broker(lambda _: [CONNACK_5, shutting_down]) as url, MqttLink(settings(url, protocol=5)) as link:
+            assert "Server shutting down" in (await next_down(link.events())).reason
+
+    run(scenario())
+
+
+def test_a_session_that_was_taken_over_names_the_id() -> None:
     taken_over = b"\xe0\x02\x8e\x00"
 
     async def scenario() -> None:
-        async with scripted_broker(lambda _: [CONNACK_5, taken_over]) as url, MqttLink(settings(url, protocol=5)) as link:
-            assert "Session taken over" in (await next_down(link.events())).reason
+        async with scripted_broker(lambda _: [CONNACK_5, taken_over]) as url, MqttLink(settings(url, "twin", 5)) as link:
+            reason = (await next_down(link.events())).reason
+            assert reason == "another client with the id twin has connected: two nodes have the same id?"
+
+    run(scenario())
+
+
+def test_a_broker_that_never_lets_a_node_in_says_nothing_of_its_id() -> None:
+    async def scenario() -> None:
+        async with (
+            scripted_broker(lambda number: [CONNACK_4, b""] if number == 1 else [b""]) as url,
+            MqttLink(settings(url, "alone")) as link,
+        ):
+            events = link.events()
+            reasons = [(await next_down(events)).reason for _ in range(5)]
+            assert not [reason for reason in reasons if "alone" in reason]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("protocol", [5, 4])
+def test_two_nodes_with_one_id_are_told_so_by_a_broker_that_only_hangs_up(mosquitto: Broker, protocol: int) -> None:
+    """MQTT 3.1.1 has no reasons, and not every broker of MQTT 5 gives them."""
+
+    async def scenario() -> None:
+        async with MqttLink(settings(mosquitto.url, "twin", protocol)) as link:
+            events = link.events()
+            for _ in range(3):
+                await next_up(events)
+                async with MqttLink(settings(mosquitto.url, "twin", protocol)):
+                    reason = (await next_down(events)).reason
+            assert "id twin" in reason
+            assert "two nodes have the same id?" in reason
 
     run(scenario())
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgemw import Predictor
+from edgemw.core.bundle import read_bundle
+from edgemw.serving.store import ReleaseStore
 from edgemw.transport.broker import Broker, start_broker
-from tests.system.fleet import BUNDLE, Fleet, edgemw, fact
+from tests.system.fleet import BUNDLE, ROOT, Fleet, edgemw, environment, fact
 
 
 @pytest.fixture
@@ -122,6 +128,44 @@ def test_predictions_through_every_door_and_with_the_network_gone(fleet: Fleet, 
     assert predictor.predict(np.zeros((2, 64), np.float32)).shape == (2, 10)
 
 
+def test_a_stored_release_that_cannot_be_opened_does_not_keep_a_device_from_starting(fleet: Fleet) -> None:
+    bundle = read_bundle(BUNDLE.read_bytes())
+    store = ReleaseStore(fleet.folder / "device-0" / "releases", 3)
+    store.save("digits", replace(bundle, infer=b"no graph"), 1, 7, bundle.theta0)
+    fleet.fog("top")
+    fleet.device("device-0", "top")
+    fleet.start("device-0")
+    assert json.loads(fleet.get("device-0", "serving", "/v2"))["name"] == "edgemw"
+    assert "stored release 7 is not served: ONNX Runtime cannot open the graph" in log_of(fleet, "device-0")
+    fleet.start("top")
+    fleet.until(lambda s: "device-0" in s and fact(s["device-0"], "release") >= 1)
+    assert int(json.loads(fleet.get("device-0", "serving", "/v2/models/digits"))["versions"][0]) >= 0
+
+
+def test_a_device_without_onnxruntime_says_in_one_line_what_to_install(fleet: Fleet) -> None:
+    (fleet.folder / "onnxruntime.py").write_text("raise ModuleNotFoundError(\"No module\", name='onnxruntime')\n")
+    command = [sys.executable, "-m", "edgemw", "device", "--config", str(fleet.device("device-0", "top"))]
+    path = f"{fleet.folder}{os.pathsep}{ROOT}"
+    done = subprocess.run(command, capture_output=True, text=True, env=environment() | {"PYTHONPATH": path}, check=False)
+    assert (done.returncode, done.stderr) == (3, "edgemw: a device needs onnxruntime: pip install 'edgemw[device]'\n")
+
+
+def test_a_device_says_now_and_then_how_far_it_is(fleet: Fleet) -> None:
+    fleet.fog("top", task={"bundle": str(BUNDLE), "rounds": 3}, plan={"steps": 2})
+    path = fleet.device("device-0", "top")
+    fleet.start("top")
+    code = "import sys; from edgemw.app import wiring; from edgemw.cli.main import main; wiring.SUMMARY_S = 0.3; sys.exit(main())"
+    with (fleet.folder / "device-0.log").open("wb") as log:
+        command = [sys.executable, "-c", code, "device", "--config", str(path)]
+        fleet.processes["device-0"] = subprocess.Popen(command, stdout=log, stderr=log, env=environment())
+    fleet.until(lambda _: "task=digits state=idle release=3 trained=3 pending=0" in log_of(fleet, "device-0"))
+
+
+def log_of(fleet: Fleet, node: str) -> str:
+    """What a node has logged so far."""
+    return (fleet.folder / f"{node}.log").read_text()
+
+
 def test_metrics_and_health_of_every_node(fleet: Fleet, broker: Broker) -> None:
     nodes = small_tree(fleet)
     fleet.start(*nodes)
@@ -140,8 +184,9 @@ def test_ctrl_c_once_finishes_what_is_in_hand(fleet: Fleet) -> None:
     for node in ("device-0", "fog-0"):
         fleet.signal(node, signal.SIGINT)
         assert fleet.wait(node) == 0
-    statuses = fleet.until(lambda s: s["device-0"].status.state == "stopped")
-    assert statuses["device-0"].status.reason == "was stopped"
+    statuses = fleet.until(lambda s: {s[node].status.state for node in ("device-0", "fog-0")} == {"stopped"})
+    assert (statuses["device-0"].status.reason, statuses["fog-0"].status.reason) == ("", "")
+    assert "its parent 'fog-0' is stopped" in statuses["device-1"].status.reason
 
 
 def test_ctrl_c_twice_stops_at_once(fleet: Fleet, broker: Broker) -> None:

@@ -73,6 +73,6 @@ def test_who_follows_who_comes_late_and_who_was_killed_end_with_the_same_bits(fl
         assert kept is not None
         assert kept.number == ROUNDS
         assert kept.theta.tobytes() == row.theta, device
-    assert not np.array_equal(kept.theta, kept.bundle.theta0)
+        assert not np.array_equal(kept.theta, kept.bundle.theta0)
     bundle_bytes = BUNDLE.stat().st_size
     assert whole["device-0"] < bundle_bytes + 0.1 * THETA_BYTES  # the bundle, and nothing that is as large as theta

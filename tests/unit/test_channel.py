@@ -13,9 +13,10 @@ import pytest
 
 from edgemw.core.encoded import Section
 from edgemw.core.ids import Place
-from edgemw.transport.channel import CHUNKS_AT_ONCE, MAX_ANSWERING, Channel, ChannelLimits
+from edgemw.transport.channel import MAX_ANSWERING, Channel, ChannelLimits
 from edgemw.transport.link import Received, Up
 from edgemw.transport.memory import MemoryBroker, MemoryLink
+from edgemw.transport.publishing import CHUNKS_AT_ONCE
 from edgemw.wire import topics
 from edgemw.wire.chunks import blob_of, cut
 from edgemw.wire.fetching import MAX_ACTIVE
@@ -328,10 +329,47 @@ def test_a_chunk_that_the_broker_refuses_ends_the_transfer_and_leaves_no_task() 
         net.broker.deny("em1/net/fog/in/#")
         await net.device.channel.carry(Upload(UP, net.device.frame(update(50_000))))
         await net.settle()
-        assert net.device.channel.refused == {"link-down": 1}
+        assert net.device.channel.refused == {"refused-by-broker": 1}
         assert net.device.channel.sent["chunk"] == 0
 
     on_net(scenario)
+
+
+@pytest.mark.parametrize("size", [900, 3000])
+def test_an_update_above_the_limit_is_returned_to_its_sender(size: int) -> None:
+    limits = replace(SMALL, update_bytes=800)
+
+    async def scenario(net: Net) -> None:
+        frame = net.device.frame(update(size), seq=4)
+        for _ in range(2):
+            await net.device.channel.carry(Upload(UP, frame))
+            await net.settle()
+        outcome = Outcome(1, 4, False, -1, "larger than limits.max_update_bytes (800 bytes)")
+        assert net.device.messages == [outcome, outcome]
+        assert (net.fog.messages, net.fog.channel.refused) == ([], {"size": 1})
+        assert net.device.channel.sent["chunk"] == 0
+
+    on_net(scenario, limits=limits)
+
+
+def test_what_the_broker_refuses_is_said_once_for_each_cause(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(net: Net) -> None:
+        net.broker.deny(UP)
+        for seq in range(3):
+            await net.device.channel.carry(Upload(UP, net.device.frame(update(100), seq=seq)))
+        reference, data = blob(1, 2_001_000)
+        reference = replace(reference, chunk_size=2_001_000)  # in one piece, more than the broker takes
+        for _ in range(2):
+            await net.device.channel.carry(PublishBlob("fog", reference, data))
+        net.broker.block("device")
+        await net.device.channel.carry(Upload(UP, net.device.frame(update(100))))
+        assert net.device.channel.refused == {"refused-by-broker": 5, "link-down": 1}
+
+    on_net(scenario)
+    said = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(said) == 2
+    assert said[0].startswith(f"{UP}: the broker refused a publication (Not authorized) at memory: ")
+    assert "larger than the broker takes (2000000 bytes) at memory: it has 2001" in said[1]
 
 
 # -- blobs
@@ -482,7 +520,66 @@ def test_a_blob_that_could_not_be_published_is_not_said_to_be() -> None:
         reference, data = blob(1, 40_000)
         net.broker.deny(topics.build(NET, "fog", "blob", digest=reference.name, index=str(CHUNKS_AT_ONCE + 3)))
         await net.fog.channel.carry(PublishBlob("fog", reference, data))
-        assert (net.fog.events, net.fog.channel.refused) == ([], {"link-down": 1})
+        assert (net.fog.events, net.fog.channel.refused) == ([], {"refused-by-broker": 1})
+
+    on_net(scenario)
+
+
+def retained(net: Net, reference: Blob) -> list[int]:
+    """The chunks of a blob that are on the broker."""
+    names = (topics.build(NET, "fog", "blob", digest=reference.name, index=str(index)) for index in range(reference.chunks))
+    return [index for index, name in enumerate(names) if net.broker.retained(name)]
+
+
+async def acknowledge_everything(net: Net) -> None:
+    """Let the broker answer again, what it has held back first."""
+    net.broker.hold_acknowledgements = False
+    net.broker.release_acknowledgements()
+    await net.settle()
+
+
+def test_a_retired_blob_leaves_no_chunk_though_its_publishing_was_under_way() -> None:
+    async def scenario(net: Net) -> None:
+        reference, data = blob(1, 40_000)
+        net.broker.hold_acknowledgements = True
+        net.start(net.fog.channel.carry(PublishBlob("fog", reference, data)))
+        await net.settle()
+        assert len(retained(net, reference)) == CHUNKS_AT_ONCE
+        net.start(net.fog.channel.carry(Retire("fog", reference)))
+        await acknowledge_everything(net)
+        assert retained(net, reference) == []
+        assert net.fog.events == []  # nobody is told that it is there
+
+    on_net(scenario)
+
+
+def test_a_blob_that_comes_back_while_it_is_being_removed_is_there_as_a_whole() -> None:
+    async def scenario(net: Net) -> None:
+        reference, data = blob(1, 40_000)
+        net.broker.hold_acknowledgements = True
+        for transfer in (PublishBlob("fog", reference, data), Retire("fog", reference), PublishBlob("fog", reference, data)):
+            net.start(net.fog.channel.carry(transfer))
+            await net.settle()
+        await acknowledge_everything(net)
+        assert retained(net, reference) == list(range(reference.chunks))
+        assert net.fog.events == [Published("fog", reference)]
+
+    on_net(scenario)
+
+
+def test_many_releases_over_a_blocked_uplink_hold_the_transfers_of_the_last_ones_only() -> None:
+    async def scenario(net: Net) -> None:
+        net.broker.hold_acknowledgements = True
+        blobs = [blob(number, 40_000) for number in range(30)]
+        for number, (reference, data) in enumerate(blobs):
+            if number >= 2:
+                net.start(net.fog.channel.carry(Retire("fog", blobs[number - 2][0])))
+            net.start(net.fog.channel.carry(PublishBlob("fog", reference, data)))
+            await net.settle()
+            assert sum(task.get_name() == "chunks" for task in asyncio.all_tasks()) <= 2 * CHUNKS_AT_ONCE
+        await acknowledge_everything(net)
+        assert [len(retained(net, reference)) for reference, _ in blobs] == [0] * 28 + [blobs[-1][0].chunks] * 2
+        assert net.fog.events == [Published("fog", reference) for reference, _ in blobs[-2:]]
 
     on_net(scenario)
 

@@ -78,6 +78,9 @@ def bundle() -> Bundle:
         ({"metrics": "accuracy"}, "tuple of names"),
         ({"training": {"lr": float("nan")}}, "training.lr"),
         ({"training": {"lr": [0.1]}}, "training.lr"),
+        ({"training": {"lrr": 0.1}}, r"training\.lrr: unknown key \(did you mean 'lr'\?\)"),
+        ({"training": {"epochs": 10**7}}, "training.epochs: expected a whole number from 0 to 1000000"),
+        ({"training": {"optimizer": "adm"}}, 'training.optimizer: expected "sgd" or "adam"'),
         ({"classes": 1}, "classes"),
     ],
 )

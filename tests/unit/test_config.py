@@ -166,6 +166,33 @@ def test_an_unknown_key_comes_with_the_nearest_name(text: str, key: str, suggest
     assert (error.key, error.suggestion, error.reason) == (key, suggestion, "unknown key")
 
 
+def test_all_unknown_keys_are_told_at_once_before_anything_else() -> None:
+    text = """
+nmae = "n"
+[window]
+dedline = "1s"
+k = 0
+[groups.a]
+cuont = 1
+[[items]]
+pth = "/x"
+"""
+    error = refused(text)
+    assert (error.line, error.key) == (2, "nmae")
+    assert str(error) == (
+        "/etc/app/a.toml:2: nmae: unknown key (did you mean 'name'?); "
+        "/etc/app/a.toml:4: window.dedline: unknown key (did you mean 'deadline'?); "
+        "/etc/app/a.toml:7: groups.a.cuont: unknown key (did you mean 'count'?); "
+        "/etc/app/a.toml:9: items.0.pth: unknown key (did you mean 'path'?)"
+    )
+
+
+def test_a_file_of_another_kind_is_refused_in_a_few_words() -> None:
+    error = refused("\n".join(f"strange-{n} = 1" for n in range(500)))
+    assert len(str(error)) < 600
+    assert str(error).endswith("; and 492 more")
+
+
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ("{ a = ", "}")])
 def test_no_depth_of_nesting_is_too_much_for_an_error(opening: str, closing: str) -> None:
     for depth in range(100, 600, 3):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, log_loss, mean_absolute_error, mean_squared_error
 
 from edgemw.core.errors import BundleError
-from edgemw.learning.metrics import LOWER_IS_BETTER, METRICS, accuracy, cross_entropy, mae, metric_named, mse
+from edgemw.core.plan import LOWER_IS_BETTER
+from edgemw.learning.metrics import METRICS, accuracy, cross_entropy, mae, metric_named, mse
 
 CLASSES = 5
 

@@ -173,6 +173,26 @@ def test_outputs_that_are_not_finite_are_an_error_of_the_server(bundle: Bundle) 
     assert "release 1" in document["error"]
 
 
+def test_a_pinned_version_answers_though_another_release_takes_its_place_meanwhile(bundle: Bundle) -> None:
+    def constant(release: int) -> Served:
+        return Served(lambda x: np.full((len(x), 10), release, np.float32), "digits", release, bundle.manifest)
+
+    class Busy(Slot):
+        """The next release comes right after each look."""
+
+        @property
+        def current(self) -> Served | None:
+            seen = super().current
+            assert seen is not None
+            self.install(constant(seen.release + 1))
+            return seen
+
+    slot = Busy()
+    slot.install(constant(3))
+    status, document = call("POST", "/v2/models/digits/versions/3/infer", tensor(), api=Api({"digits": slot}))
+    assert (status, document["model_version"], set(document["outputs"][0]["data"])) == (200, "3", {3.0})
+
+
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (

@@ -71,7 +71,7 @@ def fog() -> Observer:
     totals: Facts = {"uplink_bytes": 5000, "downlink_bytes": 70_000, "updates_counted": 8, "weight_counted": 320, "children": 2}
     it.observe("digits", Fact("round", {**totals, "accuracy": 0.875, "train_loss": 0.5, "uplink": 40.0, "measured": 4}))
     it.observe("digits", Fact("release", {"release": 5, "step": 0.0625}))
-    machine: Facts = {"release": 5, "children": 2, "window": 1, "late": 1, "updates_counted": 8}
+    machine: Facts = {"release": 5, "children": 2, "window": 1, "awaited": 1, "updates_counted": 8}
     it.watch_machines(lambda: [("digits", "collecting", "", machine)])
     return it
 

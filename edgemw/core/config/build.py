@@ -11,10 +11,10 @@ from edgemw.core.config.hints import field_types, fields_of, is_section, members
 from edgemw.core.config.layers import overlay
 from edgemw.core.config.lines import KeyPath
 from edgemw.core.config.scalars import MismatchError, read_scalar, read_secret
-from edgemw.core.config.schema import Option, default_of, schema_keys
+from edgemw.core.config.schema import Option, default_of
 from edgemw.core.config.secret import Secret
 from edgemw.core.config.tree import Array, Leaf, Origin, Table, Tree
-from edgemw.core.config.words import expected, nearest, quoted
+from edgemw.core.config.words import expected, quoted
 from edgemw.core.errors import ConfigError
 
 T = TypeVar("T")
@@ -35,10 +35,9 @@ class Builder:
         """An instance of `cls`; `base` is where defaults come from, None for the field's own.
 
         Raises:
-            ConfigError: a key is unknown or missing, or its value is refused.
+            ConfigError: a key is missing, or its value is refused.
         """
         self.origins[_dotted(path)] = table.origin
-        self._refuse_unknown_keys(cls, table, path)
         values = {spec.name: self._field(cls, spec, table, path, base) for spec in fields_of(cls)}
         try:
             return cls(**values)
@@ -66,14 +65,6 @@ class Builder:
         """Refuse the value at `path`, at the place where it, or the nearest table around it, came from."""
         around = (self.origins.get(_dotted(path[:n])) for n in range(len(path), -1, -1))
         raise next(o for o in around if o is not None).refusal(reason, key=_dotted(path), suggestion=suggestion)
-
-    def _refuse_unknown_keys(self, cls: type, table: Table, path: KeyPath) -> None:
-        names = [spec.name for spec in fields_of(cls)]
-        for name, tree in table.items.items():
-            if name not in names:
-                elsewhere = [key.path for key in schema_keys(cls) if not {"NAME", "N"} & set(key.path.split("."))]
-                near = nearest(name, names) or nearest(name, elsewhere)
-                raise tree.origin.refusal("unknown key", key=_dotted((*path, name)), suggestion=near)
 
     def _checked(self, hint: Any, tree: Tree, path: KeyPath, about: Option, default: object = None) -> object:
         self.origins[_dotted(path)] = tree.origin

@@ -1,6 +1,6 @@
 """TOML text in, frozen dataclasses out, and for every value the place where it came from.
 
-* a key that no field names is an error, with the nearest name that exists;
+* keys that no field names are an error, which tells all of them, with the nearest names that exist;
 * keys are dotted paths (`window.deadline`, `tiers.fog.count`, `data.0.path`); in the environment `EDGEMW_WINDOW__DEADLINE`;
 * a relative path is relative to the file that names it, or to `cwd` when a flag or the environment does;
 * no file is opened and no secret read: text, environment and working directory are arguments.
@@ -18,6 +18,7 @@ from edgemw.core.config.build import Builder
 from edgemw.core.config.hints import fields_of, is_section
 from edgemw.core.config.layers import overlay, with_environment, with_overrides
 from edgemw.core.config.tree import Origin, Source, Table, Tree, read_tree
+from edgemw.core.config.unknown import refuse_unknown_keys
 from edgemw.core.errors import ConfigError
 
 T = TypeVar("T")
@@ -70,6 +71,7 @@ def load(
     tree = with_environment(cls, tree, env or {}, also)
     tree = with_overrides(cls, tree, overrides)
     assert isinstance(tree, Table)
+    refuse_unknown_keys(cls, tree)
     builder = Builder(tree, cwd)
     return Loaded(builder.build(cls, tree), builder.origins)
 

@@ -54,9 +54,11 @@ def one_of(choices: Sequence[object]) -> str:
 
 def quoted(raw: object) -> str:
     """A raw value as a file would hold it, cut to one short line."""
+    text = raw if isinstance(raw, str) else str(raw)
+    text = text if len(text) <= 60 else f"{text[:57]}..."
     if isinstance(raw, str):
-        return json.dumps(raw if len(raw) <= 60 else f"{raw[:57]}...", ensure_ascii=False)
-    return str(raw).lower() if isinstance(raw, bool) else str(raw)
+        return json.dumps(text, ensure_ascii=False)
+    return text.lower() if isinstance(raw, bool) else text
 
 
 def nearest(name: str, known: Sequence[str]) -> str | None:
