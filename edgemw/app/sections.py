@@ -153,7 +153,7 @@ class Window:
         above=0,
         max=30 * 86400,
     )
-    quorum: int = option(1, help="fewest updates that the deadline closes a window with", min=1)
+    quorum: int = option(1, help="fewest updates that the deadline closes a window with, while somebody has not answered", min=1)
     children: int = option(
         0,
         help="children that are expected to appear; 0: unknown. Until the deadline a window with k = all waits for those "
@@ -207,7 +207,7 @@ class Release:
     use: Literal["lattice", "dense"] = option(
         "lattice", help="lattice: the difference to the release before, in integers; dense: all of it, as float32"
     )
-    kappa: float = option(4.0, help="lattice step in root mean squares of the difference", above=0, max=64)
+    kappa: float = option(2.0, help="lattice step in root mean squares of what the server step moves", above=0, max=64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

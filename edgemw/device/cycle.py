@@ -39,7 +39,7 @@ from edgemw.device.events import (
     Work,
     Worked,
 )
-from edgemw.wire.following import Following, Theta
+from edgemw.wire.following import Following, Taken, Theta
 from edgemw.wire.messages import Ack, Blob, Frame, Outcome, ReleaseManifest, TaskManifest, Update, encoded_of
 from edgemw.wire.sender import Kept, Sender
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed
@@ -175,27 +175,37 @@ class Cycle:
             return actions  # it is followed once its bundle is open
         return [*actions, *self._follow(lambda: self._following.want(manifest), now)]
 
-    def _follow(self, step: Callable[[], Blob | Theta | None], now: float) -> list[Action]:
-        """Ask for what the release still lacks, or start it."""
+    def _follow(self, step: Callable[[], Blob | Taken | None], now: float) -> list[Action]:
+        """Ask for what the release still lacks, or start it; one that has become possible goes before an earlier one."""
         manifest = self._wanted
         if manifest is None:
             return []
+        more: list[Action] = []
         try:
             found = step()
+            if isinstance(found, Taken) and found.manifest != manifest:
+                newer = self._following.want(manifest)
+                if isinstance(newer, Blob):
+                    more.append(Fetch(self._place.parent, newer))
+                found = newer if isinstance(newer, Taken) else found
         except WireError as error:
             fact = Fact("release_refused", {"release": manifest.number, "reason": str(error)})
             return [fact, *self._cannot_take(manifest, str(error), now)]
-        if found is None:
-            return []
-        if isinstance(found, Blob):
-            if self._work is None:
-                self._state = "fetching"
-            return [Fetch(self._place.parent, found)]
-        return self._on_theta(manifest, found, now)
+        match found:
+            case Blob():
+                if self._work is None:
+                    self._state = "fetching"
+                return [Fetch(self._place.parent, found)]
+            case Taken():
+                return [*self._on_theta(found.manifest, found.theta, now), *more]
+            case None:
+                return []
 
     def _on_blob(self, blob: Blob, data: bytes, now: float) -> list[Action]:
         if self._bundle is not None and blob.digest == self._bundle.digest:
             return [OpenTask(blob, data)]
+        if self._opened is None or self._wanted is None or self._opened[0] != self._wanted.bundle:
+            return []  # of a release that nobody wants any more
         return self._follow(lambda: self._following.on_blob(blob, data), now)
 
     def _on_fetch_failed(self, blob: Blob, reason: str, now: float) -> list[Action]:
@@ -209,6 +219,7 @@ class Cycle:
     def _cannot_take(self, manifest: ReleaseManifest, reason: str, now: float) -> list[Action]:
         """Say why, and answer the release all the same: nobody is to wait for this device."""
         self._note("release", f"release {manifest.number} cannot be taken: {reason}")
+        self._following.forget()
         if self._memory.measured_on >= manifest.number:
             return []
         memory = replace(self._memory, measured_on=manifest.number)
@@ -237,7 +248,7 @@ class Cycle:
         if isinstance(event, TaskRefused):
             self._state = "waiting"
             return [Fact("task_refused", {"reason": event.reason}), *self._without_bundle(event.digest, event.reason, now)]
-        self._opened = (event.digest, event.manifest)
+        self._opened, self._unusable = (event.digest, event.manifest), (b"", "")
         self._following.know(event.theta0.astype("<f4", copy=False).data.cast("B"))
         manifest = self._wanted
         return self._follow(lambda: self._following.want(manifest), now) if manifest and manifest.bundle == event.digest else []

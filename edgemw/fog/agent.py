@@ -23,6 +23,7 @@ from edgemw.fog.events import (
     SaveForward,
     SaveOutcomes,
     SaveRelease,
+    SaveShelf,
     SaveUpdate,
     Settled,
     Totals,
@@ -130,6 +131,8 @@ class FogRole:
             case SaveRelease(released=released, outcomes=outcomes):
                 self._put_outcomes(task, outcomes)
                 journal.put_release(db, task, self._release_row(task, released))
+            case SaveShelf(blobs=blobs):
+                journal.put_shelf(db, task, _pack_blobs(blobs))
             case SaveBundle(digest=digest, data=data, released=released):
                 journal.put_bundle(db, task, digest, data)
                 journal.put_release(db, task, self._release_row(task, released))
@@ -146,7 +149,7 @@ class FogRole:
         return ReleaseRow(
             manifest, _bytes(released.theta) or b"", _bytes(released.first), _bytes(released.second), _bytes(released.residual),
             totals.updates, totals.weight, totals.uplink_bytes, totals.downlink_bytes,
-            json.dumps(released.report) if released.report is not None else None, _pack_blobs(released.shelf),
+            json.dumps(released.report) if released.report is not None else None, released.reached,
         )  # fmt: skip
 
     def _memory(self, task: str) -> FogMemory:
@@ -161,16 +164,17 @@ class FogRole:
             bundle=next((data for data in bundles.values() if data is not None), None),
             bundles_known=frozenset(bundles),
             released=_released(journal.release(db, task)),
+            shelf=_unpack_blobs(journal.shelf(db, task)),
         )
 
 
 def _said_again(action: Any) -> bool:
-    """Whether a power cut may take this back: an acknowledgement, or that an update was counted, is asked for again."""
+    """Whether a power cut may take this back: acknowledgements and counted updates are asked for again, a shelf is a courtesy."""
     match action:
         case SaveOutcomes(outcomes=outcomes):
             return all(outcome.counted for _, outcome in outcomes)
         case _:
-            return isinstance(action, SaveAck)
+            return isinstance(action, SaveAck | SaveShelf)
 
 
 def _released(row: ReleaseRow | None) -> Released | None:
@@ -183,7 +187,7 @@ def _released(row: ReleaseRow | None) -> Released | None:
     totals = Totals(row.updates, row.weight, row.uplink_bytes, row.downlink_bytes)
     report = None if row.report is None else json.loads(row.report)
     moments = _vector(row.first), _vector(row.second)
-    return Released(manifest, theta, *moments, totals, report, _vector(row.residual), _unpack_blobs(row.shelf))
+    return Released(manifest, theta, *moments, totals, report, _vector(row.residual), row.reached)
 
 
 def _bytes(vector: Vector | None) -> bytes | None:
@@ -198,8 +202,8 @@ def _pack_blobs(blobs: tuple[Blob, ...]) -> bytes:
     return bytes(msgpack.packb([[blob.digest, blob.size, blob.chunk_size] for blob in blobs]))
 
 
-def _unpack_blobs(data: bytes) -> tuple[Blob, ...]:
-    return tuple(Blob(*places) for places in msgpack.unpackb(data))
+def _unpack_blobs(data: bytes | None) -> tuple[Blob, ...]:
+    return tuple(Blob(*places) for places in msgpack.unpackb(data)) if data else ()
 
 
 def _pack_members(members: tuple[UpdateId, ...]) -> bytes:

@@ -26,6 +26,7 @@ class Announcer:
         self._there: set[bytes] = set()
         self._waiting: set[str] = set()  # channels whose message waits for its blobs
         self._before: dict[str, list[Blob]] = {}
+        self._inherited: dict[str, tuple[Blob, ...]] = {}
 
     def task(self, blob: Blob, data: bytes) -> list[Action]:
         """Announce a bundle."""
@@ -45,8 +46,8 @@ class Announcer:
         return (*(blob for blob, _ in self._shelves.get(channel, {}).values()), *self._before.get(channel, []))
 
     def inherit(self, channel: str, blobs: tuple[Blob, ...]) -> None:
-        """An earlier life put these on the broker: they go the way of all that is not referred to any more."""
-        self._before[channel] = list(blobs)
+        """An earlier life put these on the broker: what the first announcement does not refer to is removed with it."""
+        self._inherited[channel] = blobs
 
     def again(self) -> list[Action]:
         """Announce everything once more: the broker may have forgotten it."""
@@ -66,7 +67,8 @@ class Announcer:
         self._shelves[channel] = new
         self._waiting.add(channel)
         gone = [blob for digest, (blob, _) in old.items() if digest not in new]
-        actions: list[Action] = []
+        left = self._inherited.pop(channel, ())
+        actions: list[Action] = [Retire(self._place.node, blob) for blob in left if blob.digest not in new]
         if gone:
             actions += [Retire(self._place.node, blob) for blob in self._before.pop(channel, []) if blob.digest not in new]
             self._before[channel] = gone

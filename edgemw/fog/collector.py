@@ -19,7 +19,7 @@ from edgemw.wire.traffic import Send
 
 OTHER_RUN = "another training run"
 OTHER_RUN_OR_CODEC = "another training run or codec"
-MAX_OPEN = 8  # updates of one child in the window; a device has at most 4 on their way
+MAX_OPEN = 8  # updates of one child in the window, where it need not hold more; a device has at most 4 on their way
 MAX_COUNT = 1 << 24  # device updates of one child
 MAX_WEIGHT = 1 << 48  # of one child, so that the sum over all children is still a number on the wire
 MAX_SUMS = 32
@@ -83,7 +83,7 @@ class Collector:
             return [duplicate, self._ack(frame.id), *([self._outcome(frame.id, outcome)] if outcome else [])]
         if self.window.full and not self.window.knows(frame.node):
             return self._refused(frame, update, "too many children", self._release)  # not kept: there may be any number
-        if self.window.held(frame.node) >= MAX_OPEN:
+        if self.window.held(frame.node) >= max(MAX_OPEN, self._options.quorum, self._options.k):
             return []  # it comes again, when the window has moved on
         self.window.heard(frame)
         reason = self._refusal(update, self._release)
@@ -115,6 +115,8 @@ class Collector:
     def _refusal(self, update: Update, release: ReleaseManifest) -> str:
         if update.run != release.run:
             return OTHER_RUN
+        if not update.sections and update.codec != release.codec:
+            return f"{update.codec} where {release.codec} was asked for"
         if update.report_on > release.number:
             return f"measured release {update.report_on}, which is not out yet"
         count = sum(section.count for section in update.sections)
@@ -148,11 +150,12 @@ class Collector:
         """The steps of what was taken in an earlier life; whoever trained from the same release is on the same step."""
         update = frame.message
         assert isinstance(update, Update)
-        codec = codec_named(update.codec)
-        if update.sections and codec.stepped:
-            self._run = max(self._run, update.run)
-            for section in update.sections:
-                self._steps.setdefault(section.base, codec.check(section.payload, update.size))
+        if update.sections:
+            codec = codec_named(update.codec)
+            if codec.stepped:
+                self._run = max(self._run, update.run)
+                for section in update.sections:
+                    self._steps.setdefault(section.base, codec.check(section.payload, update.size))
 
     def _ack(self, update: UpdateId) -> Send:
         return self._reply(update, Ack(update.boot, update.seq))

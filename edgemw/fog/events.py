@@ -41,7 +41,7 @@ class Released:
         first, second: the server optimiser's moments, float32[P]; None before they are used.
         totals: what has been counted so far.
         report: the facts of the last report, once the run is finished; None before.
-        shelf: blobs that are on the broker for it, or were for the one before.
+        reached: the target that the run has reached; 0 is none.
     """
 
     manifest: ReleaseManifest
@@ -51,7 +51,7 @@ class Released:
     totals: Totals = Totals()
     report: dict[str, int | float | str] | None = None
     residual: Vector | None = field(default=None, repr=False)
-    shelf: tuple[Blob, ...] = ()
+    reached: float = 0.0
 
     @property
     def master(self) -> Vector:
@@ -79,6 +79,7 @@ class FogMemory:
     bundle: bytes | None = field(default=None, repr=False)
     bundles_known: frozenset[bytes] = frozenset()
     released: Released | None = None
+    shelf: tuple[Blob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,13 @@ class SaveBundle:
     released: Released
 
 
+@dataclass(frozen=True, slots=True)
+class SaveShelf:
+    """Note which blobs this node has on the broker for releases, so that another life can remove them."""
+
+    blobs: tuple[Blob, ...]
+
+
 Event = LinkUp | LinkDown | Timer | Stop | Arrived | Fetched | FetchFailed | Published | BundleGiven
-Save = SaveUpdate | SaveForward | SaveAck | SaveOutcomes | SaveRelease | SaveBundle
+Save = SaveUpdate | SaveForward | SaveAck | SaveOutcomes | SaveRelease | SaveBundle | SaveShelf
 Action = SetTimer | Fact | Finished | Send | Upload | Fetch | PublishBlob | Retire | Save

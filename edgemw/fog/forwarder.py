@@ -19,10 +19,10 @@ from edgemw.core.events import Fact, Finished, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import Place, UpdateId
 from edgemw.fog.announcer import Announcer
 from edgemw.fog.collector import Collector
-from edgemw.fog.events import Action, Event, FogMemory, Forwarded, SaveAck, SaveForward, SaveOutcomes, Settled
+from edgemw.fog.events import Action, Event, FogMemory, Forwarded, SaveAck, SaveForward, SaveOutcomes, SaveShelf, Settled
 from edgemw.fog.trail import Trail
 from edgemw.fog.window import NOT_MERGED, WindowOptions, parts_of, readable, tally_of
-from edgemw.wire.following import Following, Theta
+from edgemw.wire.following import Following, Taken
 from edgemw.wire.messages import Ack, Blob, Frame, Outcome, Presence, ReleaseManifest, TaskManifest, Update
 from edgemw.wire.sender import RESEND, Kept, Sender
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, Published
@@ -37,6 +37,7 @@ class Forwarder:
         self._place, self._task = place, task
         self._collector = Collector(place, task, options, memory, now)
         self._announcer, self._trail, self._following = Announcer(place, task), Trail(), Following(advance)
+        self._announcer.inherit("release", memory.shelf)
         self._sender = Sender(place, task, tuple(Kept(f.frame, f.receiver, f.acknowledged) for f in memory.forwarded), now)
         self._members = {forwarded.frame.id: forwarded.members for forwarded in memory.forwarded}
         self._seq = 0
@@ -44,6 +45,8 @@ class Forwarder:
         self._opened = b""  # digest of the bundle that is here
         self._release: ReleaseManifest | None = None
         self._announced = -1
+        self._heard_from = -1  # life of the parent that announced it
+        self._answered = -1  # the newest release that an update of this node speaks of
         self._late = self._returned = self._failed = ""
 
     @property
@@ -85,6 +88,7 @@ class Forwarder:
                 return self._announcer.on_published(blob)
             case FetchFailed(blob=blob, reason=reason):
                 self._failed = f"{blob.name} cannot be taken: {reason}"
+                self._following.forget()
                 return []
             case Timer(name=name) if name == RESEND:
                 return [*self._sender.resend(now)]
@@ -109,8 +113,11 @@ class Forwarder:
                 return [Fetch(parent, blob)]
             case ReleaseManifest() as manifest if manifest == self._release:
                 return [*self._sender.hurry(now)]  # the parent may have been away
-            case ReleaseManifest() as manifest if self._newer(manifest):
-                self._release = manifest
+            case ReleaseManifest() as manifest if self._newer(manifest, frame.boot):
+                if self._release is None or self._release.run != manifest.run:
+                    self._answered = -1
+                self._release, self._heard_from = manifest, frame.boot
+                self._trail.heard(manifest)
                 return self._follow(lambda: self._following.want(manifest), now)
             case Ack(boot=boot, seq=seq):
                 update = UpdateId(self._place.node, boot, seq)
@@ -119,13 +126,12 @@ class Forwarder:
                 return self._on_outcome(outcome)
         return []
 
-    def _newer(self, manifest: ReleaseManifest) -> bool:
+    def _newer(self, manifest: ReleaseManifest, boot: int) -> bool:
+        """Whether a manifest replaces the present one; the same number comes again when the parent begins another life."""
         old = self._release
-        return (
-            old is None
-            or manifest.run > old.run
-            or (manifest.run == old.run and manifest.number >= old.number and manifest != old)
-        )
+        if old is None or manifest.run > old.run:
+            return True
+        return manifest.run == old.run and (manifest.number, boot) > (old.number, self._heard_from)
 
     def _on_blob(self, blob: Blob, data: bytes, now: float) -> list[Action]:
         if self._bundle is not None and blob.digest == self._bundle.digest:
@@ -149,7 +155,7 @@ class Forwarder:
             return announced
         return [*announced, *self._follow(lambda: self._following.want(manifest), now)]
 
-    def _follow(self, step: Callable[[], Blob | Theta | None], now: float) -> list[Action]:
+    def _follow(self, step: Callable[[], Blob | Taken | None], now: float) -> list[Action]:
         """Ask for what the release still lacks, or announce it; it waits for its bundle."""
         manifest = self._release
         if manifest is None or manifest.bundle != self._opened:
@@ -159,12 +165,24 @@ class Forwarder:
         except WireError as error:
             self._failed = f"release {manifest.number} cannot be taken: {error}"
             return [Fact("release_refused", {"release": manifest.number, "reason": str(error)})]
-        if found is None or isinstance(found, Blob):
-            return [] if found is None else [Fetch(self._place.parent, found)]
+        match found:
+            case Blob():
+                return [Fetch(self._place.parent, found)]
+            case Taken():
+                announced = self._announce(found, now)
+                if found.manifest == manifest:
+                    return announced
+                return [*announced, *self._follow(lambda: self._following.want(manifest), now)]
+            case None:
+                return []
+
+    def _announce(self, taken: Taken, now: float) -> list[Action]:
+        manifest = taken.manifest
         self._announced, self._failed = manifest.number, ""
         returned = self._collector.begin(manifest, now)
-        announced = self._announcer.release(*self._trail.release(manifest, found))
-        return [*returned, *announced, Fact("release", {"release": manifest.number})]
+        announced = self._announcer.release(*self._trail.release(manifest, taken.theta))
+        shelf = SaveShelf(self._announcer.blobs("release"))
+        return [*returned, shelf, *announced, Fact("release", {"release": manifest.number})]
 
     def _on_outcome(self, outcome: Outcome) -> list[Action]:
         update = UpdateId(self._place.node, outcome.boot, outcome.seq)
@@ -186,9 +204,12 @@ class Forwarder:
         self._late = f"the deadline closed the last window without {', '.join(late[:8])}" if late and by_deadline else ""
         merged = _merged(frames, release)
         if merged is not None and readable(self._frame(merged)):
+            if not frames and self._answered >= release.number:
+                return [closed]
             return [closed, *self._forward(merged, tuple(frame.id for frame in frames), now)]
         returned = self._collector.give_back(tuple(frame.id for frame in frames), NOT_MERGED)
-        return [closed, *returned, *self._forward(_nothing(release), (), now)]
+        again = self._answered >= release.number
+        return [closed, *returned, *([] if again else self._forward(_nothing(release), (), now))]
 
     def _frame(self, update: Update) -> Frame:
         return Frame(self._task, self._place.node, self._place.boot, self._seq, update)
@@ -197,6 +218,7 @@ class Forwarder:
         frame = self._frame(update)
         self._seq += 1
         self._members[frame.id] = members
+        self._answered = max(self._answered, update.report_on, *(section.base for section in update.sections), -1)
         return [SaveForward(Forwarded(frame, self._place.parent, members)), *self._sender.send(frame, now)]
 
 

@@ -36,6 +36,7 @@ from edgemw.fog.events import (
     SaveBundle,
     SaveOutcomes,
     SaveRelease,
+    SaveShelf,
     Settled,
     Totals,
 )
@@ -61,7 +62,7 @@ class TopOptions:
         server: the server's optimiser.
         plan: changes to the bundle's training defaults, by the names of Plan.
         rounds: releases to make; 0 is without end.
-        target: stop once the first metric is at least this; 0 is off.
+        target: stop once the first metric is as good as this; 0 is off.
         codec, codec_dtype, kappa: how updates are encoded.
         release_codec, release_kappa: how releases are encoded: "lattice", or "dense" for theta as a whole every time.
         chunk_bytes: bundles and releases are cut into pieces of this size.
@@ -76,7 +77,7 @@ class TopOptions:
     codec_dtype: str = "float32"
     kappa: float = 4.0
     release_codec: str = "lattice"
-    release_kappa: float = 4.0
+    release_kappa: float = 2.0
     chunk_bytes: int = CHUNK_BYTES
 
 
@@ -93,8 +94,10 @@ class Top:
         self._stopping = self._grace_over = self._finished = False
         self._enough = False  # the target is reached
         self._reason = ""
+        self._resumed: list[Action] = []  # of the beginning, for whoever hears the first event
         if memory.bundle is not None and memory.released is not None:
-            self._resume(memory.bundle, memory.released, now)
+            self._announcer.inherit("release", memory.shelf)
+            self._resumed = self._resume(memory.bundle, memory.released, now)
 
     @property
     def state(self) -> str:
@@ -126,7 +129,8 @@ class Top:
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Take one event; returns what the shell has to do, in order."""
-        return [*self._take(event, now), *self._advance(now)]
+        resumed, self._resumed = self._resumed, []
+        return [*resumed, *self._take(event, now), *self._advance(now)]
 
     def _take(self, event: Event, now: float) -> list[Action]:
         match event:
@@ -169,7 +173,7 @@ class Top:
 
     # -- releases
 
-    def _resume(self, data: bytes, released: Released, now: float) -> None:
+    def _resume(self, data: bytes, released: Released, now: float) -> list[Action]:
         """Go on from the last release; what is announced is said when the link is up."""
         bundle, blob = read_bundle(data), self._blob(data)
         self._known.add(blob.digest)
@@ -188,12 +192,12 @@ class Top:
             step=manifest.step if options.codec == manifest.codec else 0.0,
             max_staleness=options.window.max_staleness,
         )
-        self._enough = released.report is not None and self._is_enough(released.report.get(self._metric))
+        reported = released.report.get(self._metric) if released.report is not None else None
+        self._enough = self._is_enough(reported) or (released.reached != 0 and released.reached == options.target)
         manifest = self._asking(manifest)
         self._finished = released.report is not None and not manifest.train
         self._announcer.task(blob, data)
-        self._announcer.inherit("release", released.shelf)
-        self._begin(replace(released, manifest=manifest), now)
+        return self._begin(replace(released, manifest=manifest), now)
 
     def _last_word(self) -> list[Action]:
         """The report of a run that is finished, for whoever did not hear it."""
@@ -217,9 +221,8 @@ class Top:
         self._trail.start(_bytes(bundle.theta0))
         self._metric = _first_metric(bundle)
         self._reason, self._finished, self._enough = "", False, False
-        begun = self._begin(Released(self._asking(manifest), bundle.theta0), now)
-        assert self._released is not None
-        return [SaveBundle(blob.digest, data, self._released), *self._announcer.task(blob, data), *begun]
+        released = Released(self._asking(manifest), bundle.theta0)
+        return [SaveBundle(blob.digest, data, released), *self._announcer.task(blob, data), *self._begin(released, now)]
 
     def _refuse_bundle(self, blob: Blob, reason: str) -> list[Action]:
         """Say why, and who is asking for the task is told of the present bundle again."""
@@ -250,18 +253,19 @@ class Top:
         return replace(manifest, train=more and not self._stopping and not self._enough)
 
     def _begin(self, released: Released, now: float) -> list[Action]:
-        manifest = released.manifest
+        self._released, manifest = released, released.manifest
+        self._trail.heard(manifest)
         announced = self._announcer.release(*self._trail.release(manifest, _bytes(released.theta)))
-        self._released = replace(released, shelf=self._announcer.blobs("release"))
         values: dict[str, int | float | str] = {"release": manifest.number, "step": manifest.step}
-        return [*self._collector.begin(manifest, now), *announced, Fact("release", values)]
+        shelf = SaveShelf(self._announcer.blobs("release"))
+        return [*self._collector.begin(manifest, now), shelf, *announced, Fact("release", values)]
 
     # -- rounds
 
     def _advance(self, now: float) -> list[Action]:
         window = self._collector.window
         actions: list[Action] = []
-        if self._released is not None and window.ready(now):
+        if self._released is not None and (window.ready(now) or (self._finished and len(window))):
             actions = self._close(self._released, now)
         elif now < window.deadline < math.inf:
             actions = [SetTimer(WINDOW, window.deadline)]
@@ -288,8 +292,7 @@ class Top:
         report: list[Action] = [self._say(RoundReport(manifest.number, False, facts, late[:64])), Fact("round", facts)]
         settled = Settled(not reason, nxt.manifest.number, reason)
         outcomes = tuple((frame.id, settled) for frame in frames)
-        begun = self._begin(nxt, now)
-        return [SaveRelease(self._released or nxt, outcomes), closed, *begun, *self._collector.settle(outcomes), *report]
+        return [SaveRelease(nxt, outcomes), closed, *self._begin(nxt, now), *self._collector.settle(outcomes), *report]
 
     def _after_the_end(self, frames: list[Frame], number: int) -> list[Action]:
         """Give back what was trained for a run that is finished."""
@@ -315,7 +318,8 @@ class Top:
             except (EdgeError, ArithmeticError) as error:  # whatever children sent, the next window is another attempt
                 reason = f"{NOT_MERGED}: {error}"
                 nxt = replace(nxt, totals=(self._released or released).totals)
-        return replace(nxt, manifest=self._asking(nxt.manifest)), reason
+        reached = self._options.target if self._enough else 0.0
+        return replace(nxt, manifest=self._asking(nxt.manifest), reached=reached), reason
 
     def _moved(self, nxt: Released, old: ReleaseManifest, parts: list[Encoded]) -> Released:
         """The release after the server step."""
@@ -328,22 +332,26 @@ class Top:
         energy, step = sum(section.energy for section in merged.sections), nxt.manifest.step
         if codec.stepped and energy > 0:
             step = next_step(options.kappa, energy, merged.count, merged.size)
-        manifest, theta = self._towards(state.theta, nxt.theta, replace(nxt.manifest, step=step))
-        residual = None if theta is state.theta else state.theta - theta
-        return replace(nxt, manifest=manifest, theta=theta, residual=residual, first=state.first, second=state.second)
+        nxt = replace(nxt, manifest=replace(nxt.manifest, step=step), first=state.first, second=state.second)
+        return self._towards(nxt, state.theta)
 
-    def _towards(self, master: Vector, base: Vector, manifest: ReleaseManifest) -> tuple[ReleaseManifest, Vector]:
-        """The manifest and theta that devices get on the way from `base`, which the manifest still describes, to `master`."""
-        lead = None
+    def _towards(self, nxt: Released, master: Vector) -> Released:
+        """The release that leads to `master`; what it holds of theta and manifest is still the one before."""
+        base, manifest, lead = _bytes(nxt.theta), nxt.manifest, None
         if self._options.release_codec == "lattice":
-            payload = difference(base, master, self._options.release_kappa)
+            payload = difference(nxt.theta, master, master - nxt.master, self._options.release_kappa)
+            theta = advance(base, payload)
+            if theta == base:  # nothing that could be said: whoever has the release before has this one
+                return replace(nxt, residual=master - nxt.theta)
             lead = self._trail.lead(manifest, payload)
         if lead is None:
-            return replace(manifest, theta=self._blob(_bytes(master)), whole=True, difference=b"", packed=()), master
-        theta = advance(_bytes(base), payload)
+            whole = replace(manifest, theta=self._blob(_bytes(master)), whole=True, difference=b"", packed=())
+            return replace(nxt, manifest=whole, theta=master, residual=None)
         if not lead.inline:
             self._trail.put(lead.blob, lead.data)
-        return replace(lead.into(manifest), theta=self._blob(theta)), np.frombuffer(theta, "<f4").astype(np.float32)
+        vector = np.frombuffer(theta, "<f4").astype(np.float32)
+        manifest = replace(lead.into(manifest), theta=self._blob(theta))
+        return replace(nxt, manifest=manifest, theta=vector, residual=master - vector)
 
     def _reached(self, tally: Tally) -> bool:
         value, weight = tally.get(MEASURED + self._metric) or tally.get(self._metric, (0.0, 0.0))

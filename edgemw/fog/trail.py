@@ -16,6 +16,7 @@ from edgemw.wire.chunks import blob_of
 from edgemw.wire.following import MAX_HOPS, Theta
 from edgemw.wire.messages import MAX_INLINE_BYTES, Blob, Difference, ReleaseManifest, pack_difference
 
+MANIFEST_BYTES = 1024  # everything in a manifest besides its difference, at most
 HOPS = 64  # each costs a late joiner one more question
 
 
@@ -42,54 +43,49 @@ class Trail:
         self._origin = b""
         self._whole: Shelf = {}
         self._hops: Shelf = {}
-        self._last: Shelf = {}  # the difference that leads to the present release
-        self._at_whole = True
 
     def start(self, theta0: Theta) -> None:
         """The bundle is known; its theta0 is never put on the broker."""
         self._origin = hashlib.sha256(theta0).digest()
 
-    def put(self, blob: Blob, data: bytes) -> None:
-        """Keep something on the way to the next release: made here, or fetched from the parent."""
-        self._hops[blob.digest] = blob, data
-        while len(self._hops) > MAX_HOPS + 1:
-            del self._hops[next(iter(self._hops))]
-
     def lead(self, old: ReleaseManifest, payload: bytes) -> Lead | None:
         """How the release after `old` is reached by a difference; None where the whole is cheaper."""
         chunk_size = old.theta.chunk_size
         before: tuple[Blob, ...] = ()
-        hops: Shelf = {}
         if not old.whole:
             before = old.packed or (blob_of(old.difference, chunk_size),)
-            hops = self._hops | self._last
         data = pack_difference(Difference(old.theta, before, payload))
         if 2 * len(data) > old.theta.size:
             return None
+        hops = self._hops if before else {}
         cost = len(data) + sum(len(hop) for _, hop in hops.values())
         whole = len(hops) >= HOPS or 2 * cost > old.theta.size
-        return Lead(whole, blob_of(data, chunk_size), data, len(data) <= min(MAX_INLINE_BYTES, chunk_size))
+        inline = len(data) <= min(MAX_INLINE_BYTES, chunk_size) - MANIFEST_BYTES
+        return Lead(whole, blob_of(data, chunk_size), data, inline)
+
+    def heard(self, manifest: ReleaseManifest) -> None:
+        """A release is out; every one of them is told, also those that are passed over."""
+        if manifest.whole:
+            self._hops = {}
+        elif manifest.difference:
+            self.put(blob_of(manifest.difference, manifest.theta.chunk_size), manifest.difference)
+
+    def put(self, blob: Blob, data: bytes) -> None:
+        """Keep something on the way to a release: made here, or fetched from the parent."""
+        self._hops[blob.digest] = blob, data
+        while len(self._hops) > MAX_HOPS + 1:
+            del self._hops[next(iter(self._hops))]
 
     def release(self, manifest: ReleaseManifest, theta: Theta) -> tuple[ReleaseManifest, Shelf, Shelf]:
         """The present release: its manifest for this domain, what has to be on the broker for it, what for the next besides.
 
         The manifest loses a difference that is not here, where the whole is.
         """
-        packed = {blob.digest: self._hops.pop(blob.digest) for blob in manifest.packed if blob.digest in self._hops}
-        if manifest.packed and not packed and manifest.whole and manifest.packed[0].digest not in self._last:
-            manifest = replace(manifest, packed=())
         if manifest.whole:
             known = manifest.theta.digest == self._origin
             self._whole = {} if known else {manifest.theta.digest: (manifest.theta, bytes(theta))}
-            self._hops = {}
-        elif not self._at_whole:
-            self._hops |= self._last
-        if manifest.difference:
-            blob = blob_of(manifest.difference, manifest.theta.chunk_size)
-            self._last = {blob.digest: (blob, manifest.difference)}
-        elif packed or not manifest.packed:
-            self._last = packed
-        self._at_whole = manifest.whole
-        needed = self._whole | self._hops | (self._last if manifest.packed else {})
-        ahead = self._last if manifest.difference and not manifest.whole else {}
-        return manifest, needed, ahead
+            if not all(blob.digest in self._hops for blob in manifest.packed):
+                manifest = replace(manifest, packed=())
+        own = hashlib.sha256(manifest.difference).digest()
+        ahead = {digest: hop for digest, hop in self._hops.items() if digest == own}
+        return manifest, self._whole | {digest: hop for digest, hop in self._hops.items() if digest != own}, ahead

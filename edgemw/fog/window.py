@@ -59,12 +59,12 @@ class Window:
         self._children: dict[str, tuple[bool, int]] = {}  # present, boot
         self._answered: dict[str, int] = {}
         self._run = self._release = -1
-        self._deadline = float("inf")
+        self._deadline = math.inf
         self._asked_at = 0.0
         self._missed: dict[str, int] = {}  # deadlines in a row that a child has not answered by
         self._expected = options.children
         self._appeared: set[str] = set()
-        self._returned = 0  # answers to the present release that are not in the window
+        self._returned: set[str] = set()  # children whose answer to the present release was returned to them
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -108,10 +108,11 @@ class Window:
     def begin(self, release: int, now: float, *, again: bool = False) -> None:
         """A new release is out, or the same one is to be trained from `again`: everybody is asked."""
         if release != self._release:
-            self._returned = 0
+            self._returned.clear()
         self._release, self._asked_at = release, now
         if again:
             self._answered.clear()
+        self._look()
 
     def waiting_for(self, now: float) -> str:
         """What keeps the window open longer than it should be; empty when nothing does."""
@@ -133,7 +134,7 @@ class Window:
         """A child has answered with an update that was returned to it."""
         if self._note_answer(frame) >= self._release:
             self._start(now)
-            self._returned += 1
+            self._returned.add(frame.node)
 
     def heard(self, frame: Frame) -> None:
         """A child has said something: it is there, though its birth may be on its way still."""
@@ -148,16 +149,21 @@ class Window:
         return sum(update.node == child for update in self._frames)
 
     def _start(self, now: float) -> None:
-        if self._deadline == float("inf"):
+        if self._deadline == math.inf:
             self._deadline = now + self._options.deadline_s
+
+    def _look(self) -> None:
+        """A window in which nothing is left has no deadline."""
+        if not (self._frames or self._returned):
+            self._deadline = math.inf
 
     def ready(self, now: float) -> bool:
         """Whether to close now."""
-        count = len(self._frames) + self._returned
+        count = len(self._frames) + len(self._returned)
         if count == 0:
             return False
         if now >= self._deadline:
-            return count >= self._options.quorum
+            return len(self._frames) >= self._options.quorum or (count >= self._options.quorum and not self.late)
         if self._options.k:
             return count >= self._options.k
         unseen = self._expected - len(self._appeared)
@@ -176,6 +182,7 @@ class Window:
         for frame in foreign:
             if isinstance(frame.message, Update) and frame.message.run == run:
                 self.returned(frame, now)
+        self._look()
         return [frame.id for frame in foreign]
 
     def close(self, now: float) -> list[Frame]:
@@ -186,7 +193,8 @@ class Window:
             self._expected = 0  # whoever has not appeared by now is not waited for again
             for child in self.late:
                 self._missed[child] = self._missed.get(child, 0) + 1
-        self._deadline, self._returned = float("inf"), 0
+        self._returned.clear()
+        self._deadline = math.inf
         return frames
 
     def _note_answer(self, frame: Frame) -> int:

@@ -27,8 +27,8 @@ class OutcomeRow:
 class ReleaseRow:
     """A release; vectors are float32 little endian.
 
-    `manifest` is the frame that announces it, `report` the last word about a finished run, as JSON; `shelf` the
-    blobs that are on the broker, as the fog node writes them.
+    `manifest` is the frame that announces it, `report` the last word about a finished run, as JSON;
+    `reached` the target that it reached, 0 for none.
     """
 
     manifest: Frame
@@ -41,7 +41,7 @@ class ReleaseRow:
     uplink_bytes: int
     downlink_bytes: int
     report: str | None
-    shelf: bytes
+    reached: float
 
 
 def put_window(db: Database, frame: Frame) -> None:
@@ -103,13 +103,13 @@ def put_release(db: Database, task: str, row: ReleaseRow) -> None:
     db.execute(
         "INSERT OR REPLACE INTO release VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         task, pack(row.manifest), row.theta, row.first, row.second, row.residual,
-        row.updates, row.weight, row.uplink_bytes, row.downlink_bytes, row.report, row.shelf,
+        row.updates, row.weight, row.uplink_bytes, row.downlink_bytes, row.report, row.reached,
     )  # fmt: skip
 
 
 def release(db: Database, task: str) -> ReleaseRow | None:
     """The current release, if there is one. Raises StorageError when it cannot be read."""
-    columns = "manifest, theta, first, second, residual, updates, weight, uplink_bytes, downlink_bytes, report, shelf"
+    columns = "manifest, theta, first, second, residual, updates, weight, uplink_bytes, downlink_bytes, report, reached"
     sql = f"SELECT {columns} FROM release WHERE task = ?"  # noqa: S608  (the columns stand one line above)
     rows: list[Any] = db.execute(sql, task)
     if not rows:
@@ -119,3 +119,14 @@ def release(db: Database, task: str) -> ReleaseRow | None:
     except WireError as error:
         hint = "another version of edgemw wrote it: use that one, or give another folder"
         raise StorageError(f"{db.path}: the release of task {task!r} cannot be read: {error}; {hint}") from error
+
+
+def put_shelf(db: Database, task: str, data: bytes) -> None:
+    """Note what is on the broker for a task, in whatever form the fog node writes it."""
+    db.execute("INSERT OR REPLACE INTO shelf VALUES (?, ?)", task, data)
+
+
+def shelf(db: Database, task: str) -> bytes | None:
+    """What `put_shelf` noted last."""
+    rows: list[Any] = db.execute("SELECT data FROM shelf WHERE task = ?", task)
+    return bytes(rows[0][0]) if rows else None

@@ -4,22 +4,32 @@
     known is older             | walk back:           difference <- its `before` <- ... until the base is known or whole
     otherwise                  | theta as a whole
 
-Vectors are named by their sha256, so nothing here depends on numbers or runs, and what is put together is the release bit
-for bit or is refused.
+Vectors and differences are named by their sha256, so nothing here depends on numbers or runs, and what is put together is
+the release bit for bit or is refused. What was asked for is of use whenever it comes, also when newer releases are out.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from edgemw.core.errors import WireError
 from edgemw.wire.messages import Blob, Difference, ReleaseManifest, unpack_difference
 
 MAX_HOPS = 256  # differences between a whole theta and a release
+MAX_ASKED = 16
 
 Theta = bytes | memoryview
 Advance = Callable[[Theta, bytes], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A release with its theta."""
+
+    manifest: ReleaseManifest
+    theta: Theta
 
 
 class Following:
@@ -27,88 +37,119 @@ class Following:
 
     def __init__(self, advance: Advance) -> None:
         self._advance = advance
-        self._known: dict[bytes, Theta] = {}  # theta0 and the newest
-        self._origin = b""
-        self._made_by: dict[bytes, Difference] = {}  # digest of a theta -> what makes it
+        self._origin: dict[bytes, Theta] = {}  # theta0
+        self._newest: dict[bytes, Theta] = {}
+        self._fetched: dict[bytes, Theta] = {}  # the last whole theta, until it has been used
+        self._hops: dict[bytes, Difference] = {}  # by the digest of their bytes
         self._wanted: ReleaseManifest | None = None
-        self._asked: tuple[Blob, Blob | None] | None = None  # a blob, and the theta that the difference in it makes
+        self._asked: dict[bytes, bool] = {}  # blobs by digest: whether they are a theta
 
     def know(self, theta0: Theta) -> None:
         """The bundle is here: its theta0 need not travel."""
-        self._known.pop(self._origin, None)
-        self._origin = hashlib.sha256(theta0).digest()
-        self._known[self._origin] = theta0
+        self._origin = {hashlib.sha256(theta0).digest(): theta0}
 
-    def want(self, manifest: ReleaseManifest) -> Blob | Theta:
-        """Begin with a release: its theta, or the blob that is needed next.
+    def forget(self) -> None:
+        """Nothing is wanted any more."""
+        self._wanted = None
+        self._asked.clear()
+
+    def want(self, manifest: ReleaseManifest) -> Blob | Taken | None:
+        """Go for a release: it, or the blob that is needed next; None while an earlier one is on its way.
+
+        Were each release given up for the next, a link that is slower than rounds would never bring any. Only what can be
+        had at once goes first, and a release that is on the broker as a whole, for what leads to earlier ones may be
+        removed then. Whoever takes an earlier one asks for the newest again.
 
         Raises:
-            WireError: a difference is malformed or leads to another theta. What was known stays; a later release that is on
-                the broker as a whole can be taken.
+            WireError: a difference is malformed or leads to another theta. What was known stays.
         """
-        self._wanted = manifest
         if manifest.difference:
-            self._made_by[manifest.theta.digest] = unpack_difference(manifest.difference)
+            self._keep(hashlib.sha256(manifest.difference).digest(), manifest.difference, manifest.theta.size)
+        busy = self._wanted is not None and self._wanted.run == manifest.run and bool(self._asked)
+        if busy and not manifest.whole and self._path(manifest)[1] is not None:
+            return None
+        self._wanted = manifest
         return self._proceed(manifest)
 
-    def on_blob(self, blob: Blob, data: bytes) -> Blob | Theta | None:
-        """A blob has come: the theta that is wanted, or the blob that is needed next; None where nobody asked for it.
+    def on_blob(self, blob: Blob, data: bytes) -> Blob | Taken | None:
+        """A blob has come: a release, or the blob that is needed next; None where nobody waits for it.
 
         Raises:
             WireError: as `want`.
         """
-        if self._wanted is None or self._asked is None or self._asked[0].digest != blob.digest:
+        is_theta = self._asked.pop(blob.digest, None)
+        if is_theta is None or self._wanted is None:
             return None
-        makes, self._asked = self._asked[1], None
-        if makes is None:
-            self._known[blob.digest] = data
+        if is_theta:
+            self._fetched = {blob.digest: data}
         else:
-            self._made_by[makes.digest] = unpack_difference(data)
+            self._keep(blob.digest, data, self._wanted.theta.size)
         return self._proceed(self._wanted)
 
     def waits_for(self, blob: Blob) -> bool:
-        """Whether this blob is what the release lacks."""
-        return self._asked is not None and self._asked[0].digest == blob.digest
+        """Whether this blob was asked for and has not come."""
+        return blob.digest in self._asked
 
-    def _proceed(self, manifest: ReleaseManifest) -> Blob | Theta:
-        target, path, held_bytes = manifest.theta, list[Difference](), 0
-        need = target
-        while need.digest not in self._known:
-            made_by = self._made_by.get(need.digest)
-            if made_by is None:
-                kept = {digest for digest, difference in self._made_by.items() if any(difference is one for one in path)}
-                self._made_by = {digest: self._made_by[digest] for digest in kept}  # of releases that are given up
-                return self._ask(manifest, need, path)
-            path.append(made_by)
-            held_bytes += len(made_by.payload)
-            if made_by.base.size != target.size or len(path) > MAX_HOPS or held_bytes > target.size:
-                self._made_by.clear()
+    def _proceed(self, manifest: ReleaseManifest) -> Blob | Taken:
+        path, missing = self._path(manifest)
+        if missing is None:
+            return Taken(manifest, self._put_together(manifest.theta, path))
+        whole = next((number for number, hop in enumerate(path) if not hop.before), None)
+        if manifest.whole and (path or not manifest.packed):
+            return self._ask(manifest.theta, is_theta=True)
+        if whole is not None:
+            return self._ask(path[whole].base, is_theta=True)
+        return self._ask(missing, is_theta=False)
+
+    def _keep(self, digest: bytes, data: bytes, theta_bytes: int) -> None:
+        """Take a difference; of those that lead nowhere the newest stay, twice as many bytes as a path may have."""
+        self._hops[digest] = unpack_difference(data)
+        limit_bytes = 2 * theta_bytes
+        while len(self._hops) > 2 * MAX_HOPS or sum(len(hop.payload) for hop in self._hops.values()) > limit_bytes:
+            del self._hops[next(iter(self._hops))]
+
+    def _path(self, manifest: ReleaseManifest) -> tuple[list[Difference], Blob | None]:
+        """The differences from the release back to what is known, and the blob that is missing for the next step, if any."""
+        path: list[Difference] = []
+        theta, held_bytes = manifest.theta, 0
+        own = hashlib.sha256(manifest.difference).digest() if manifest.difference else None
+        before = manifest.packed
+        while self._known(theta) is None:
+            digest = own if own is not None and not path else (before[0].digest if before else None)
+            hop = self._hops.get(digest) if digest is not None else None
+            if hop is None:
+                return path, before[0] if before else theta
+            path.append(hop)
+            held_bytes += len(hop.payload)
+            if hop.base.size != manifest.theta.size or len(path) > MAX_HOPS or held_bytes > manifest.theta.size:
+                self._hops.clear()
                 raise WireError("difference", "differences that cost more than the whole, or fit no theta")
-            need = made_by.base
-        return self._put_together(target, self._known[need.digest], path)
+            theta, before = hop.base, hop.before
+        return path, None
 
-    def _ask(self, manifest: ReleaseManifest, need: Blob, path: list[Difference]) -> Blob:
-        before = path[-1].before if path else manifest.packed
-        whole = manifest.whole and (path or not manifest.packed)
-        if whole:
-            self._asked = manifest.theta, None
-        elif before:
-            self._asked = before[0], need
-        else:
-            self._asked = need, None
-        return self._asked[0]
+    def _known(self, theta: Blob) -> Theta | None:
+        places = (self._newest, self._fetched, self._origin)
+        return next((place[theta.digest] for place in places if theta.digest in place), None)
 
-    def _put_together(self, target: Blob, theta: Theta, path: list[Difference]) -> Theta:
+    def _ask(self, blob: Blob, *, is_theta: bool) -> Blob:
+        self._asked.pop(blob.digest, None)
+        self._asked[blob.digest] = is_theta
+        while len(self._asked) > MAX_ASKED:
+            del self._asked[next(iter(self._asked))]
+        return blob
+
+    def _put_together(self, target: Blob, path: list[Difference]) -> Theta:
+        theta = self._known(path[-1].base if path else target)
+        assert theta is not None
+        used = {id(hop) for hop in path}
         try:
-            for difference in reversed(path):
-                theta = self._advance(theta, difference.payload)
+            for hop in reversed(path):
+                theta = self._advance(theta, hop.payload)
             if hashlib.sha256(theta).digest() != target.digest:
                 raise WireError("digest", "its differences lead to another theta")
-        finally:
-            self._made_by.clear()
-        origin = self._known.get(self._origin)
-        self._known = {target.digest: theta}
-        if origin is not None:
-            self._known[self._origin] = origin
-        self._wanted = self._asked = None
+        finally:  # those of releases that came meanwhile stay
+            self._hops = {digest: hop for digest, hop in self._hops.items() if id(hop) not in used}
+        self._newest, self._fetched = {target.digest: theta}, {}
+        self._wanted = None
+        self._asked.clear()
         return theta

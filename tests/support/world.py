@@ -27,6 +27,7 @@ from edgemw.fog.events import (
     SaveForward,
     SaveOutcomes,
     SaveRelease,
+    SaveShelf,
     SaveUpdate,
     Settled,
 )
@@ -69,6 +70,7 @@ class Disk:
     bundle: bytes | None = None
     known: set[bytes] = field(default_factory=set)
     released: Released | None = None
+    shelf: tuple[Blob, ...] = ()
     boots: int = 0
 
 
@@ -133,6 +135,7 @@ class World:
                 bundle=disk.bundle,
                 bundles_known=frozenset(disk.known),
                 released=disk.released,
+                shelf=disk.shelf,
             )
             make = Top if isinstance(options, TopOptions) else Forwarder
             self.machines[name] = make(place, TASK, options, memory, self.now)
@@ -260,6 +263,8 @@ class World:
                 self._settle(disk, outcomes)
                 disk.released = released
                 self.releases.append(released.manifest.number)
+            case SaveShelf(blobs=blobs):
+                disk.shelf = blobs
             case SaveBundle(digest=digest, data=data, released=released):
                 disk.bundle, disk.released = data, released
                 disk.known.add(digest)

@@ -287,3 +287,46 @@ def test_parts_are_the_updates_that_carry_training() -> None:
     parts = parts_of(frames)
     assert [part.contributions for part in parts] == [frozenset({frames[0].id}), frozenset({frames[2].id})]
     assert [part.sections[0].base for part in parts] == [3, 1]
+
+
+def test_answers_that_were_returned_count_by_child_and_never_as_the_quorum() -> None:
+    window = Window(WindowOptions(deadline_s=10, quorum=3))
+    for child in "abcd":
+        birth(window, child)
+    window.begin(0, 0.0)
+    window.add(update("b", 0), 1.0)
+    for seq in range(5):
+        window.returned(update("a", 0, seq=seq), 1.0)
+    assert not window.ready(11.0)
+    few = Window(WindowOptions(k=5))
+    few.begin(0, 0.0)
+    for seq in range(9):
+        few.returned(update("a", 0, seq=seq), 1.0)
+    assert not few.ready(1.0)
+
+
+def test_a_window_in_which_nothing_is_left_has_no_deadline() -> None:
+    window = Window(ALL)
+    for child in "ab":
+        birth(window, child)
+    window.begin(0, 0.0)
+    window.returned(update("a", 0), 1.0)
+    assert window.deadline == 11.0
+    window.begin(1, 5.0)
+    window.add(update("a", 1), 20.0)
+    assert not window.ready(20.0)
+    assert window.deadline == 30.0
+    window.begin(0, 25.0)
+    window.drop(RUN + 1, "dense", 25.0)
+    window.add(update("a", 0, run=RUN + 1), 60.0)
+    assert not window.ready(60.0)
+
+
+def test_when_everybody_has_answered_the_quorum_may_be_answers_that_were_returned() -> None:
+    window = Window(WindowOptions(deadline_s=10, quorum=2))
+    for child in "ab":
+        birth(window, child)
+    window.begin(0, 0.0)
+    window.add(update("a", 0), 1.0)
+    window.returned(update("b", 0), 1.0)
+    assert window.ready(1.0)

@@ -17,7 +17,7 @@ from edgemw.core.plan import Plan
 from edgemw.fog.announcer import Shelf
 from edgemw.fog.trail import HOPS, Trail
 from edgemw.wire.chunks import blob_of
-from edgemw.wire.following import Following
+from edgemw.wire.following import Following, Taken
 from edgemw.wire.messages import Blob, Difference, ReleaseManifest, pack_difference
 
 SIZE, CHUNK = 4000, 120_000
@@ -49,6 +49,7 @@ class Maker:
         self._out(ReleaseManifest(1, 0, b"b" * 32, blob, True, "lattice", "float32", 0.0, Plan(), 4), theta_bytes(theta0))
 
     def _out(self, manifest: ReleaseManifest, theta: bytes) -> None:
+        self.trail.heard(manifest)
         manifest, needed, ahead = self.trail.release(manifest, theta)
         self.theta.append(theta)
         self.manifests.append(manifest)
@@ -57,8 +58,9 @@ class Maker:
 
     def release(self) -> None:
         base = np.frombuffer(self.theta[-1], "<f4")
-        master = base + self.residual + self.rng.normal(0, 0.01, self.size).astype(np.float32)
-        payload = difference(base, master, self.kappa)
+        move = self.rng.normal(0, 0.01, self.size).astype(np.float32)
+        master = base + self.residual + move
+        payload = difference(base, master, move, self.kappa)
         old = self.manifests[-1]
         lead = self.trail.lead(old, payload)
         number = old.number + 1
@@ -82,10 +84,10 @@ def take(following: Following, maker: Maker, number: int) -> list[Blob]:
         assert following.waits_for(found)
         blob, data = maker.shelves[number][found.digest]
         assert blob == found
-        answer = following.on_blob(blob, data)
-        assert answer is not None
-        found = answer
-    assert bytes(found) == maker.theta[number]
+        found = following.on_blob(blob, data)
+    assert found is not None
+    assert found.manifest == maker.manifests[number]
+    assert bytes(found.theta) == maker.theta[number]
     return fetched
 
 
@@ -167,14 +169,52 @@ def test_a_malformed_difference_is_refused(payload: bytes) -> None:
         following.want(replace(maker.manifests[1], difference=wrong))
 
 
-def test_differences_in_a_circle_end() -> None:
+@pytest.mark.parametrize("rounds", [0.5, 1.5, 2.5, 6.0])
+@pytest.mark.parametrize("chunk", [CHUNK, 2048])
+def test_a_reader_that_is_slower_than_rounds_takes_releases_all_the_same(rounds: float, chunk: int) -> None:
+    """A fetch takes so many rounds; what a whole release has replaced is removed at the next such change."""
+    maker = Maker(20_000, 2.0, chunk)
+    following, taken = reader(maker), list[int]()
+    under_way: dict[bytes, float] = {}
+    shelf: Shelf = {}
+    before: Shelf = {}
+    for number in range(1, 80):
+        maker.release()
+        gone = {digest: hop for digest, hop in shelf.items() if digest not in maker.shelves[number]}
+        before, shelf = gone or before, maker.shelves[number]
+        there = before | shelf
+        if number < 20:
+            continue
+        newest = maker.manifests[number]
+        answers = [following.want(newest)]
+        while answers:
+            match answers.pop():
+                case Blob() as blob:
+                    under_way.setdefault(blob.digest, number + rounds)
+                case Taken(manifest, theta):
+                    taken.append(manifest.number)
+                    assert bytes(theta) == maker.theta[manifest.number]
+                    answers += [following.want(newest)] if manifest != newest else []
+            due = [digest for digest, at in under_way.items() if at < number + 1 and digest in there]
+            if due and not answers:
+                del under_way[due[0]]
+                answers.append(following.on_blob(*there[due[0]]))
+    assert taken == sorted(taken)
+    assert len(taken) >= 2
+    assert taken[0] <= 20 + 3 * rounds + 14
+
+
+def test_a_release_that_moved_nothing_is_passed_over() -> None:
     maker = Maker()
-    maker.release()
-    target = maker.manifests[1].theta
-    following = Following(advance)
-    circle = pack_difference(Difference(target, (), b"\0" * 8))
-    with pytest.raises(WireError, match="cost more"):
-        following.want(replace(maker.manifests[1], difference=circle, whole=False))
+    for _ in range(2):
+        maker.release()
+    following = reader(maker)
+    take(following, maker, 2)
+    maker.manifests.append(replace(maker.manifests[2], number=3))
+    maker.theta.append(maker.theta[2])
+    maker.shelves.append(maker.shelves[2])
+    assert take(following, maker, 3) == []
+    assert take(reader(maker), maker, 3) != []
 
 
 def test_a_trail_without_end_is_given_up() -> None:
@@ -186,11 +226,10 @@ def test_a_trail_without_end_is_given_up() -> None:
         base, before = (Blob(kind + number.to_bytes(31), 4 * SIZE, CHUNK) for kind in (b"t", b"d"))
         return pack_difference(Difference(base, (before,), b"p" * 100))
 
-    found = following.want(replace(maker.manifests[1], whole=False, difference=hop(0)))
+    following.want(replace(maker.manifests[1], whole=False, difference=hop(0)))
 
     def walk() -> None:
         for number in range(1, 1000):
-            assert isinstance(found, Blob)
             following.on_blob(Blob(b"d" + (number - 1).to_bytes(31), 4 * SIZE, CHUNK), hop(number))
 
     with pytest.raises(WireError, match="cost more"):

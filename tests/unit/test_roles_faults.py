@@ -8,6 +8,7 @@ import numpy as np
 
 from edgemw.compression.lattice import Lattice
 from edgemw.core.encoded import Section
+from edgemw.core.ids import UpdateId
 from edgemw.device.cycle import ALLOWANCE
 from edgemw.device.events import Work, Worked
 from edgemw.fog.collector import MAX_OPEN
@@ -15,10 +16,11 @@ from edgemw.fog.events import BundleGiven
 from edgemw.fog.server import ServerOptions
 from edgemw.fog.top import TopOptions
 from edgemw.fog.window import MAX_NAMES, WindowOptions, tally_of
+from edgemw.learning.trainer import Trained
 from edgemw.wire import topics
 from edgemw.wire.chunks import blob_of
 from edgemw.wire.messages import Frame, Outcome, TaskManifest, Update
-from edgemw.wire.traffic import Arrived
+from edgemw.wire.traffic import Arrived, Fetch, Fetched
 from tests.support.world import NET, TASK, World, toy_bundle
 from tests.unit.test_roles import Learner, counted, sent, tree
 
@@ -331,12 +333,158 @@ def test_one_child_cannot_push_out_the_names_that_the_others_bring() -> None:
 
 
 def test_restarts_leave_nothing_behind_on_the_broker() -> None:
-    world = tree(Learner(), rounds=5, children=2)
+    world = World(Learner(4000), size=4000)
+    world.top("top", TopOptions(WindowOptions(deadline_s=20.0, children=1), ServerOptions(), {}, rounds=2))
+    world.fog("fog-0", "top", WindowOptions(deadline_s=10.0, children=2))
+    for name in ("device-0", "device-2"):
+        world.device(name, "fog-0")
     world.run(30)
-    for rounds in (10, 15, 20, 25, 30):
+    for rounds in range(4, 40, 2):
         world.options["top"] = replace(world.options["top"], rounds=rounds)
-        world.kill("top")
-        world.start("top")
+        for name in ("top", "fog-0"):
+            world.kill(name)
+            world.start(name)
         world.run(30)
-    assert release_of(world, "top") == 30
-    assert sum(domain == "top" for domain, _ in world.blobs) <= 12
+        assert release_of(world, "top") == rounds
+        for domain in ("top", "fog-0"):
+            assert sum(place == domain for place, _ in world.blobs) <= 8
+
+
+# -- releases
+
+
+def test_an_answer_without_sections_in_a_foreign_codec_is_refused_and_ends_nobody() -> None:
+    world = tree(Learner(), rounds=3, children=2)
+    world.holding["device-2"] = []
+    world.settle()
+    run = world.machines["device-0"]._memory.run
+    send(world, "device-2", "fog-0", Update(run, "nonsense", 64, ()), 900)
+    world.settle()
+    assert all(frame.seq != 900 for frame in world.disks["fog-0"].window.values())
+    world.disks["fog-0"].window[UpdateId("device-9", 1, 0)] = Frame(TASK, "device-9", 1, 0, Update(run, "nonsense", 64, ()))
+    world.kill("fog-0")
+    world.start("fog-0")
+    world.finish("device-2")
+    world.run(300)
+    assert world.machines["top"].state == "finished"
+
+
+def test_a_round_in_which_nothing_moves_does_not_keep_a_late_joiner_out() -> None:
+    world = World(lambda node, release, theta: Trained(np.zeros(4000, np.float32) + (release % 2), 10, 1.0, 5), size=4000)
+    world.top("top", TopOptions(WindowOptions(deadline_s=20.0, children=2), ServerOptions(), {}, rounds=9))
+    for name in ("device-0", "device-1"):
+        world.device(name, "top")
+    world.run(100)
+    world.device("device-2", "top")
+    world.run(100)
+    assert release_of(world, "device-2") == 9
+    assert world.machines["device-2"].reason(world.now) == ""
+
+
+def test_what_a_restart_gave_back_is_not_counted_after_another_one() -> None:
+    world = flat(children=2, rounds=4)
+    world.options["top"] = replace(world.options["top"], window=WindowOptions(deadline_s=1000.0, children=2))
+    for name in ("device-0", "device-1"):
+        world.device(name, "top")
+    world.holding["device-1"] = []
+    world.settle()
+    for codec in ("dense", "lattice"):
+        world.kill("top")
+        world.options["top"] = replace(world.options["top"], codec=codec)
+        world.start("top")
+        world.run(3)
+        world.kill("device-0")
+        world.start("device-0")
+        world.run(70)
+    world.finish("device-1")
+    del world.holding["device-1"]
+    world.run(3000)
+    memories = [world.disks[name].memory for name in ("device-0", "device-1")]
+    kept = sum(memory.updates_sent - memory.updates_returned for memory in memories)
+    assert world.machines["top"].state == "finished"
+    assert counted(world) == (kept, sum(memory.weight_sent - memory.weight_returned for memory in memories))
+
+
+def test_a_theta_of_an_old_run_that_comes_late_is_not_trained_from_in_the_new_one() -> None:
+    world = flat(children=1, rounds=50)
+    world.settle()
+    world.options["top"] = replace(world.options["top"], release_codec="dense")
+    world.kill("top")
+    world.start("top")
+    held: list[Fetch] = []
+    carry = world._act
+    slow = [False]
+
+    def act(name: str, action: object) -> None:
+        if isinstance(action, Fetch) and name == "device-1" and slow[0]:
+            held.append(action)
+        else:
+            carry(name, action)
+
+    world._act = act  # type: ignore[method-assign]
+    world.device("device-0", "top")
+    world.run(1)
+    world.holding["device-0"] = []
+    slow[0] = True
+    world.device("device-1", "top")
+    world.settle()
+    carry("device-1", held.pop(0))  # its bundle; the theta is slow
+    world.settle()
+    late = held.pop()
+    data = world.blobs["top", late.blob.digest]
+    world.bundle = toy_bundle(value=0.5)
+    world.give("top", BundleGiven(world.bundle.to_bytes()))
+    world.settle()
+    world.holding["device-1"] = []
+    world.give("device-1", Fetched(late.blob, data))
+    for fetch in list(held):
+        carry("device-1", fetch)
+    world.settle()
+    assert [(work.release.number, float(work.theta[0])) for work in world.holding["device-1"]] in ([(0, 0.5)], [])
+
+
+def test_children_with_more_windows_than_the_quorum_asks_for_do_not_get_stuck() -> None:
+    world = World(Learner())
+    world.top("top", TopOptions(WindowOptions(deadline_s=20.0, quorum=10), ServerOptions(), {}, rounds=3))
+    world.fog("fog-0", "top", WindowOptions(k=1, deadline_s=10.0))
+    for number in range(10):
+        world.device(f"device-{number}", "fog-0")
+    world.run(600)
+    assert world.machines["top"].state == "finished"
+
+
+def test_a_target_that_was_reached_is_reached_after_a_restart_too() -> None:
+    values = {"device-0": 0.9}
+    world = flat(Measuring(values), children=1, rounds=50, target=0.4)
+    world.holding["device-0"] = []
+    world.device("device-0", "top")
+    world.settle()
+    for value in (0.9, 0.3):
+        values["device-0"] = value
+        world.finish("device-0")
+        world.settle()
+    assert world.machines["top"].state == "measuring"
+    world.kill("top")
+    world.start("top")
+    world.settle()
+    assert world.machines["top"].state == "measuring"
+    values["device-0"] = 0.41
+    world.finish("device-0")
+    world.settle()
+    assert world.machines["top"].state == "finished"
+    world.kill("top")
+    world.start("top")
+    world.settle()
+    assert world.machines["top"].state == "finished"
+
+
+def test_refused_updates_do_not_become_a_stream_of_empty_windows() -> None:
+    world = tree(Learner(), rounds=3, children=2)
+    world.holding["device-1"] = []  # the other fog node is waited for
+    world.settle()
+    run = world.machines["device-0"]._memory.run
+    before = len(world.disks["fog-0"].forwarded)
+    for seq in range(50):
+        send(world, "device-0", "fog-0", zeros(run, 5), 900 + seq)
+        world.settle()
+    assert len(world.disks["fog-0"].forwarded) == before
