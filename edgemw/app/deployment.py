@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from edgemw.app.dealing import as_its_arrays_say
 from edgemw.app.settings import (
     EMBEDDED,
     TOP_ONLY,
@@ -19,8 +20,13 @@ from edgemw.app.settings import (
     Serving,
     Telemetry,
     Tier,
+    kind_of,
+    load_file,
+    read_text,
 )
 from edgemw.app.tiers import child_counts, node_id, parent_of
+from edgemw.core.config.loader import Loaded
+from edgemw.core.config.tree import parse_toml
 from edgemw.core.config.writer import toml_text
 from edgemw.core.errors import ConfigError
 
@@ -39,6 +45,37 @@ class NodeSpec:
     path: Path
     settings: FogFile | DeviceFile
     text: str
+
+
+def load_deployment(path: Path, data: Path | None, env: Mapping[str, str], overrides: Sequence[str] = ()) -> Deployment:
+    """Load a deployment file, with other samples if `data` names some.
+
+    What [data] says of a named source does not hold for other samples: there the arrays of their file decide, unless a flag
+    or the environment does.
+
+    Raises:
+        ConfigError: the file cannot be read, is the file of a node, or what it says is refused.
+    """
+    given = [] if data is None else ["data.source=", f"data.path={data.absolute()}"]
+    try:
+        loaded = load_file(Deployment, path, env=env, overrides=[*given, *overrides])
+    except ConfigError as error:
+        kind = kind_of(read_text(path), str(path)) if error.key in ("net", "node") else "deployment"
+        if kind == "deployment":
+            raise
+        hint = f"this is the file of a {'fog node' if kind == 'fog' else kind}: use `edgemw {kind} --config {path}`"
+        raise ConfigError(hint, file=str(path)) from error
+    settings = loaded.value
+    if data is None or settings.data is None:
+        return settings
+    about_them = not parse_toml(read_text(path), str(path)).get("data", {}).get("source")
+    return replace(settings, data=as_its_arrays_say(settings.data, _said(loaded, in_file=about_them)))
+
+
+def _said(loaded: Loaded[Deployment], *, in_file: bool) -> frozenset[str]:
+    """The keys of [data] that a flag or the environment gives, or the file."""
+    origins = {key.removeprefix("data."): origin.kind for key, origin in loaded.origins.items() if key.startswith("data.")}
+    return frozenset(key for key, kind in origins.items() if in_file or kind in ("flag", "environment"))
 
 
 def device_ids(settings: Deployment) -> tuple[str, ...]:

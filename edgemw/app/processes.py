@@ -17,11 +17,12 @@ RESTART_AFTER_S = 1.0
 MAX_RESTARTS = 10
 STOP_TIMEOUT_S = 15.0
 REFUSALS = (2, 3)  # wrong usage, or a file that says something wrong: trying again changes nothing
+_TAIL_BYTES = 4000
 
 
 @dataclass(slots=True)
 class Child:
-    """One node's process."""
+    """One node's process; `failure` is why it could not run, once it is left alone."""
 
     id: str
     command: list[str]
@@ -30,6 +31,7 @@ class Child:
     restarts: int = 0
     restart_at: float | None = None
     stopped: bool = False
+    failure: str = ""
 
 
 class Processes:
@@ -45,33 +47,23 @@ class Processes:
         self._children[node] = child
         self._spawn(child)
 
-    def pid(self, node: str) -> int | None:
-        """The process id of a node that runs."""
-        process = self._children[node].process
-        return process.pid if process is not None else None
-
     @property
     def restarts(self) -> dict[str, int]:
         """How often each node that crashed was started again."""
         return {child.id: child.restarts for child in self._children.values() if child.restarts}
 
+    @property
+    def failures(self) -> dict[str, str]:
+        """The nodes that could not run, and why."""
+        return {child.id: child.failure for child in self._children.values() if child.failure}
+
     def tend(self) -> Iterator[str]:
         """Start crashed nodes again after a moment; gives a line for each thing that happened."""
         for child in self._children.values():
             code = child.process.poll() if child.process is not None else None
-            if child.process is not None and code is not None:
+            if code is not None:
                 child.process = None
-                if child.stopped or code == 0:
-                    child.stopped = True
-                elif code in REFUSALS:
-                    child.stopped = True
-                    yield f"{child.id} was refused: {_last_line(child.log)}"
-                elif child.restarts < MAX_RESTARTS:
-                    child.restart_at = time.monotonic() + RESTART_AFTER_S
-                    yield f"{child.id} ended with {_meaning(code)}; it is started again ({child.log})"
-                else:
-                    child.stopped = True
-                    yield f"{child.id} ended with {_meaning(code)} too often; it is left alone ({child.log})"
+                yield from _after(child, code)
             if child.restart_at is not None and time.monotonic() >= child.restart_at:
                 child.restart_at = None
                 child.restarts += 1
@@ -79,12 +71,13 @@ class Processes:
 
     def ended(self, node: str) -> bool:
         """Whether a node has ended for good."""
-        return self._children[node].stopped
+        child = self._children[node]
+        return child.stopped and child.process is None
 
     def interrupt(self, node: str) -> None:
-        """Ask one node to finish what it is doing."""
+        """Ask one node to finish what it is doing; one that waits to be started again has nothing in hand and stays down."""
         child = self._children[node]
-        child.stopped = True
+        child.stopped, child.restart_at = True, None
         if child.process is not None:
             child.process.send_signal(signal.SIGINT)
 
@@ -114,8 +107,25 @@ class Processes:
             )
 
 
+def _after(child: Child, code: int) -> Iterator[str]:
+    """What becomes of a child that has ended, as a line where that is worth one."""
+    if child.stopped or code == 0:
+        child.stopped = True
+    elif code in REFUSALS:
+        child.stopped, child.failure = True, _last_line(child.log)
+        yield f"{child.id} was refused: {child.failure}"
+    elif child.restarts < MAX_RESTARTS:
+        child.restart_at = time.monotonic() + RESTART_AFTER_S
+        yield f"{child.id} ended with {_meaning(code)}; it is started again ({child.log})"
+    else:
+        child.stopped, child.failure = True, f"ended with {_meaning(code)} too often: {_last_line(child.log)}"
+        yield f"{child.id} {child.failure}; it is left alone ({child.log})"
+
+
 def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
+    with log.open("rb") as stream:
+        stream.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+        lines = stream.read().decode(errors="replace").strip().splitlines()
     return lines[-1].removeprefix("edgemw: ") if lines else f"see {log}"
 
 

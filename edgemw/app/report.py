@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from edgemw.core.errors import EdgeError
+
+REPORT = "report.json"
+_MAX_LINES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,75 +28,130 @@ class Round:
     late: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accounts:
+    """Updates, and the training samples behind them; None where devices could not be asked."""
+
+    updates_sent: int | None = None
+    updates_counted: int = 0
+    weight_sent: int | None = None
+    weight_counted: int = 0
+    updates_returned: int | None = None
+    weight_returned: int | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether all that devices have sent was counted or returned."""
+        updates = self.updates_counted + (self.updates_returned or 0)
+        return (self.updates_sent, self.weight_sent) == (updates, self.weight_counted + (self.weight_returned or 0))
+
+
 @dataclass(slots=True)
 class Report:
-    """A run; `metric` is the name of the task's first metric."""
+    """A run.
+
+    Attributes:
+        metric: the name of the task's first metric.
+        rounds_asked: releases after which the run ends by itself; 0 is without end.
+        target: value of the metric at which it ends by itself; 0 is none.
+        finished: whether it did all that it was to do.
+        interrupted: whether a signal ended it before.
+        error: what ended it, or made it useless.
+        wall_s: seconds until the last release; what earlier runs in the same folder took is in it, the time between them not.
+        failed: the nodes that could not run, and why.
+        nodes: the last status of every node.
+    """
 
     name: str
     metric: str
     devices: int
+    rounds_asked: int = 0
+    target: float = 0.0
     finished: bool = False
+    interrupted: bool = False
+    error: EdgeError | None = None
     wall_s: float = 0.0
-    updates_sent: int = 0
-    weight_sent: int = 0
-    updates_returned: int = 0
-    weight_returned: int = 0
+    accounts: Accounts = field(default_factory=Accounts)
     restarts: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
     nodes: list[dict[str, Any]] = field(default_factory=list)
     rounds: list[Round] = field(default_factory=list)
+
+    def add(self, done: Round) -> None:
+        """Take the report on a release; one on the same release, before the run was stopped and went on, gives way to it."""
+        while self.rounds and self.rounds[-1].release >= done.release:
+            self.rounds.pop()
+        self.rounds.append(done)
+        self.wall_s = done.wall_s
+        self.accounts = replace(self.accounts, updates_counted=done.updates_counted, weight_counted=done.weight_counted)
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """What nodes that ran said was not right with them."""
+        return {node["node"]: node["reason"] for node in self.nodes if node["reason"] and node["node"] not in self.failed}
 
     def summary(self) -> dict[str, Any]:
         """The numbers that a script wants, flat."""
         last = self.rounds[-1] if self.rounds else Round(-1, 0.0, {}, 0, 0, 0, 0, ())
         measured = [r for r in self.rounds if self.metric in r.metrics]
-        value = measured[-1].metrics[self.metric] if measured else None
         return {
             "name": self.name,
             "finished": self.finished,
-            self.metric: value,
+            "interrupted": self.interrupted,
+            "error": str(self.error) if self.error is not None else None,
+            self.metric: measured[-1].metrics[self.metric] if measured else None,
             "rounds": max(last.release, 0),
+            "rounds_asked": self.rounds_asked,
+            "target": self.target,
             "devices": self.devices,
             "wall_s": round(self.wall_s, 3),
             "uplink_bytes": last.uplink_bytes,
             "downlink_bytes": last.downlink_bytes,
-            "updates_sent": self.updates_sent,
-            "updates_counted": last.updates_counted,
-            "weight_sent": self.weight_sent,
-            "weight_counted": last.weight_counted,
-            "updates_returned": self.updates_returned,
-            "weight_returned": self.weight_returned,
+            **asdict(self.accounts),
             "restarts": self.restarts,
+            "failed": self.failed,
+            "reasons": self.reasons,
         }
 
     def write(self, folder: Path) -> Path:
         """Write report.json and give its path."""
-        path = folder / "report.json"
-        rounds = [
-            {
-                "release": r.release,
-                "wall_s": round(r.wall_s, 3),
-                **r.metrics,
-                "uplink_bytes": r.uplink_bytes,
-                "downlink_bytes": r.downlink_bytes,
-                "updates_counted": r.updates_counted,
-                "weight_counted": r.weight_counted,
-                "late": list(r.late),
-            }
-            for r in self.rounds
-        ]
-        path.write_text(json.dumps(self.summary() | {"rounds_history": rounds, "nodes": self.nodes}, indent=1) + "\n")
+        path = folder / REPORT
+        history = {"rounds_history": [_row(r) for r in self.rounds], "nodes": self.nodes}
+        path.write_text(json.dumps(self.summary() | history, indent=1) + "\n")
         return path
 
+    @classmethod
+    def read(cls, folder: Path, metric: str) -> Self | None:
+        """The report that a folder holds; None where there is none.
+
+        Raises:
+            EdgeError: report.json is damaged.
+        """
+        path = folder / REPORT
+        if not path.exists():
+            return None
+        try:
+            document = json.loads(path.read_text())
+            error = EdgeError(document["error"]) if document["error"] is not None else None
+            accounts = Accounts(**{spec.name: document[spec.name] for spec in fields(Accounts)})
+            rounds = [_round(row) for row in document["rounds_history"]]
+            names = {spec.name for spec in fields(cls)} - {"metric", "error", "accounts", "rounds"}
+            return cls(metric=metric, error=error, accounts=accounts, rounds=rounds, **{name: document[name] for name in names})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise EdgeError(f"{path} is damaged: give another folder with --out") from error
+
     def draw(self, folder: Path) -> Path | None:
-        """Draw the metric against bytes and against time; None where matplotlib is not installed."""
+        """Draw the metric against bytes and against time; None where it was not measured or matplotlib is not installed."""
+        points = [r for r in self.rounds if self.metric in r.metrics]
         try:
             import matplotlib
         except ImportError:
             return None
+        if not points:
+            return None
         matplotlib.use("Agg")
         from matplotlib import pyplot
 
-        points = [r for r in self.rounds if self.metric in r.metrics]
         figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True)
         values = [r.metrics[self.metric] for r in points]
         per_device = [(r.uplink_bytes + r.downlink_bytes) / self.devices / 1000 for r in points]
@@ -119,25 +178,50 @@ class Report:
         summary = self.summary()
         value = summary[self.metric]
         up, down = summary["uplink_bytes"], summary["downlink_bytes"]
-        rounds = max(summary["rounds"], 1)
+        rounds, accounts = max(summary["rounds"], 1), self.accounts
+        of = f" of {self.rounds_asked}" if self.rounds_asked and not self.finished else ""
+        done = f"{'finished' if self.finished else 'stopped'} after {summary['rounds']}{of} rounds"
         lines = [
-            f"{self.name}: {'finished' if self.finished else 'stopped'} after {summary['rounds']} rounds in {self.wall_s:.1f} s",
+            f"{self.name}: {done} in {self.wall_s:.1f} s",
             f"  {self.metric:<18}{'not measured' if value is None else f'{value:.4f}'}",
             f"  {'devices':<18}{self.devices}",
             f"  {'sent up':<18}{amount(up)} by all devices, {amount(up / self.devices / rounds)} per device and round",
             f"  {'sent down':<18}{amount(down)} to all devices, {amount(down / self.devices / rounds)} per device and round",
-            f"  {'updates':<18}{summary['updates_sent']} sent, {summary['updates_counted']} counted",
-            f"  {'examples':<18}{summary['weight_sent']} sent, {summary['weight_counted']} counted",
+            f"  {'updates':<18}{_sent(accounts.updates_sent)}, {accounts.updates_counted} counted",
+            f"  {'examples':<18}{_sent(accounts.weight_sent)}, {accounts.weight_counted} counted",
         ]
-        if self.updates_returned:
-            text = f"{self.updates_returned} updates came too late and went back into their devices' residuals"
+        if accounts.updates_returned:
+            text = f"{accounts.updates_returned} updates came too late and went back into their devices' residuals"
             lines.append(f"  {'returned':<18}{text}")
         if self.restarts:
             lines.append(f"  {'restarted':<18}{', '.join(f'{node} {count}x' for node, count in self.restarts.items())}")
-        wrong = [node for node in self.nodes if node["reason"]]
-        lines += [f"  {node['node']:<18}{node['state']}: {node['reason']}" for node in wrong[:8]]
+        lines += _some([f"  {node:<18}could not run: {why}" for node, why in self.failed.items()])
+        states = {node["node"]: node["state"] for node in self.nodes}
+        lines += _some([f"  {node:<18}{states[node]}: {why}" for node, why in self.reasons.items()])
         lines += [f"  {path.name:<18}{path}" for path in files]
         return "\n".join(lines)
+
+
+def _row(r: Round) -> dict[str, Any]:
+    row = asdict(r) | {"wall_s": round(r.wall_s, 3)}
+    metrics: dict[str, float] = row.pop("metrics")
+    return row | metrics
+
+
+def _round(row: dict[str, Any]) -> Round:
+    known = {spec.name for spec in fields(Round)} - {"metrics", "late"}
+    metrics = {name: value for name, value in row.items() if name not in known and name != "late"}
+    return Round(metrics=metrics, late=tuple(row["late"]), **{name: row[name] for name in known})
+
+
+def _sent(count: int | None) -> str:
+    return f"{'unknown' if count is None else count} sent"
+
+
+def _some(lines: list[str]) -> Iterator[str]:
+    yield from lines[:_MAX_LINES]
+    if len(lines) > _MAX_LINES:
+        yield f"  {'':<18}and {len(lines) - _MAX_LINES} more"
 
 
 def amount(size_bytes: float) -> str:
@@ -147,12 +231,3 @@ def amount(size_bytes: float) -> str:
             return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
         size_bytes /= 1000
     return f"{size_bytes:.2f} GB"
-
-
-def open_folder(path: Path) -> Path:
-    """Make the folder of a run. Raises EdgeError if it cannot be made."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EdgeError(f"{path}: {error.strerror}: give another folder with --out") from error
-    return path.absolute()

@@ -118,7 +118,10 @@ def check_reachable(tiers: Mapping[str, Tier], name: str) -> None:
         raise ConfigError(f"a fog node without children would wait for ever: {reason}", key=f"tiers.{name}")
     for key, needed in (("k", tier.window.k), ("quorum", tier.window.quorum)):
         if isinstance(needed, int) and needed > fewest:
-            reason = f"{needed} updates never come: a node of this tier has {fewest} children"
+            reason = f"{needed} updates never come: a node of this tier has {fewest} child{'ren' if fewest > 1 else ''}"
+            # A device tier has no window of its own, so its window is what [window] says.
+            if all(getattr(other.window, key) == needed for other in tiers.values() if other.role == "device"):
+                reason += f"; it is window.{key} that says {needed} for every tier"
             raise ConfigError(reason, key=f"tiers.{name}.window.{key}")
     if most > tier.limits.max_children:
         reason = f"a node of this tier has {most} children, more than the {tier.limits.max_children} it takes"

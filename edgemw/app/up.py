@@ -1,73 +1,156 @@
-"""A whole deployment on this machine: broker, data, node files, processes, and watching them to the end."""
+"""A whole deployment on this machine: data, folder, broker and node files, then processes until the run has ended."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
-import time
-from collections.abc import Callable, Iterator, Mapping
+import hashlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgemw.app.console import Console, open_console
-from edgemw.app.deployment import NodeSpec, device_ids, expand
-from edgemw.app.processes import Processes
-from edgemw.app.report import Report, Round
-from edgemw.app.samples import deal_out
-from edgemw.app.settings import EMBEDDED, Broker, Deployment
+from edgemw.app import folder
+from edgemw.app.dealing import Dealt, deal_out
+from edgemw.app.deployment import device_ids, expand
+from edgemw.app.folder import Purpose
+from edgemw.app.report import Report
+from edgemw.app.samples import load_samples
+from edgemw.app.settings import EMBEDDED, Broker, Deployment, Task
+from edgemw.app.watch import Listener, Watch
 from edgemw.app.wiring import load_bundle
-from edgemw.core.errors import ConfigError, EdgeError, LinkError
+from edgemw.core.bundle import Manifest
+from edgemw.core.errors import BundleError, ConfigError, DataError
+from edgemw.learning.dataset import fit_dataset
 from edgemw.transport.broker import Broker as EmbeddedBroker
 from edgemw.transport.broker import start_broker
-from edgemw.wire.messages import RoundReport
 
-TICK_S = 0.25
-QUIET_S = 3.0
-SETTLE_S = 20.0
-_FACTS = ("measured", "uplink_bytes", "downlink_bytes", "updates_counted", "weight_counted", "children", "uplink", "downlink")
+_MAX_NAMES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Listener:
-    """What a run tells while it goes on.
+class Prepared:
+    """A run that can be started: what it needs was read and fits together, and nothing was written.
 
     Attributes:
-        line: something happened that people want to read.
-        round: a release was made.
-        waiting: nothing has happened for a while, and why.
+        settings: the deployment.
+        out: the folder of the run.
+        purpose: what the folder is for.
+        dealt: the samples of the devices that bring none of their own.
+        report: to be written on; that of an earlier run in the folder, if there was one.
+        release: the one that an earlier run ended with; None for a new run.
+        longer: the setting that lets a run go on that has finished already, as KEY=VALUE; "" where it has not.
+        notes: what people should know before it starts.
     """
 
-    line: Callable[[str], None]
-    round: Callable[[Round], None]
-    waiting: Callable[[str], None]
+    settings: Deployment
+    out: Path
+    purpose: Purpose
+    dealt: Dealt | None
+    report: Report
+    release: int | None
+    longer: str
+    notes: tuple[str, ...]
 
 
-def run_deployment(settings: Deployment, out: Path, env: Mapping[str, str], listener: Listener) -> Report:
+def prepare(settings: Deployment, out: Path) -> Prepared:
+    """Read and check everything that a run needs.
+
+    Raises:
+        ConfigError: there is no bundle, or the folder is for something else.
+        BundleError: the bundle cannot be used.
+        DataError: the data cannot be used with it.
+        EdgeError: the folder cannot be used.
+    """
+    bundle = settings.task.bundle
+    if bundle is None:
+        raise ConfigError("a deployment that is run to its end needs a bundle", key="task.bundle")
+    if not bundle.exists():
+        raise BundleError(f"{bundle}: there is no such file: make it with `edgemw compile`")
+    data, opened = load_bundle(bundle)
+    manifest = opened.manifest
+    shared = device_ids(settings)
+    dealt = deal_out(settings.data, shared, manifest) if settings.data is not None and shared else None
+    notes = () if dealt is None else (dealt.how, *_refusals(dealt.refused))
+    notes += _refusals(_refused_tiers(settings, manifest))
+    out = out.absolute()
+    digest = dealt.digest() if dealt is not None else ""
+    purpose = Purpose(settings.name, manifest.name, hashlib.sha256(data).hexdigest(), digest)
+    metric = manifest.metrics[0] if manifest.metrics else "loss"
+    devices = sum(tier.count for tier in settings.tiers.values() if tier.role == "device")
+    report = Report(settings.name, metric, devices, settings.task.rounds, settings.task.target)
+    if not folder.used(out, purpose):
+        return Prepared(settings, out, purpose, dealt, report, None, "", notes)
+    release = folder.last_release(out, settings.top, manifest.name)
+    earlier, longer = Report.read(out, metric), ""
+    if earlier is not None:
+        longer = _longer(settings.task, earlier)
+        report = earlier if longer else replace(report, rounds=earlier.rounds, wall_s=earlier.wall_s)
+    return Prepared(settings, out, purpose, dealt, report, release, longer, notes)
+
+
+def run_deployment(run: Prepared, env: Mapping[str, str], listener: Listener) -> Report:
     """Run a deployment to its end and report.
 
     The first SIGINT finishes the round, measures the last release and ends; the second stops at once.
 
     Raises:
-        EdgeError: something could not be started, or the top ended before the run did.
+        EdgeError: something could not be started, or the run ended before there was anything to report.
     """
-    if settings.task.bundle is None:
-        raise ConfigError("a deployment that is run to its end needs a bundle", key="task.bundle")
-    _, bundle = load_bundle(settings.task.bundle)
-    manifest = bundle.manifest
-    devices = device_ids(settings)
+    settings, out = run.settings, run.out
+    folder.make(out, run.purpose)
     listener.line(f"preparing {settings.name} in {out}")
-    paths = deal_out(settings.data, devices, out / "data") if settings.data is not None else {}
+    for note in run.notes:
+        listener.line(note)
+    if run.release is not None:
+        listener.line(f"going on from release {run.release} in {out}")
+    paths = run.dealt.write(out / "data") if run.dealt is not None else {}
     with _broker(settings.broker, out, listener) as (broker, embedded):
         specs = expand(_on(broker, settings), broker.url, out / "nodes", paths)
         for spec in specs:
             spec.path.parent.mkdir(parents=True, exist_ok=True)
             spec.path.write_text(spec.text)
-        count = sum(spec.role == "device" for spec in specs)
-        report = Report(settings.name, manifest.metrics[0] if manifest.metrics else "loss", count)
-        asyncio.run(_Run(settings, specs, out, env, listener, report, embedded).run(broker))
-    return report
+        asyncio.run(Watch(settings, specs, out, env, listener, run.report, embedded).run(broker))
+    return run.report
+
+
+# ------------------------------------------------------------------------------------------------------------- preparing
+
+
+def _refused_tiers(settings: Deployment, manifest: Manifest) -> dict[str, str]:
+    """The tiers whose own samples do not fit the task, and why; functions are called by the devices alone.
+
+    Raises:
+        DataError: no device of the deployment could train.
+    """
+    tiers = {name: tier for name, tier in settings.tiers.items() if tier.role == "device"}
+    refused = {}
+    for name, tier in tiers.items():
+        if tier.data and all(table.path is not None for table in tier.data):
+            try:
+                fit_dataset(load_samples(tier.data, manifest), manifest)
+            except DataError as error:
+                refused[f"tier {name}"] = f"{', '.join(str(table.path) for table in tier.data)}: {error}"
+    if refused and len(refused) == len(tiers):
+        raise DataError(_refusals(refused)[0])
+    return refused
+
+
+def _refusals(refused: Mapping[str, str]) -> tuple[str, ...]:
+    lines = [f"{name} will not train: {reason}" for name, reason in refused.items()]
+    more = len(lines) - _MAX_NAMES
+    return (*lines[:_MAX_NAMES], *([f"and {more} more will not"] if more > 0 else []))
+
+
+def _longer(task: Task, earlier: Report) -> str:
+    """What to set so that a run that has finished goes on; "" where it goes on by itself."""
+    if not earlier.finished:
+        return ""
+    if 0 < task.rounds <= earlier.summary()["rounds"]:
+        return "task.rounds=N"
+    return "task.target=VALUE" if task.target and task.target == earlier.target else ""
+
+
+# ---------------------------------------------------------------------------------------------------------------- broker
 
 
 @contextmanager
@@ -89,128 +172,3 @@ def _on(broker: Broker, settings: Deployment) -> Deployment:
         for name, tier in settings.tiers.items()
     }
     return replace(settings, tiers=tiers)
-
-
-class _Run:
-    """One run, from the first process to the last answer."""
-
-    def __init__(
-        self,
-        settings: Deployment,
-        specs: tuple[NodeSpec, ...],
-        out: Path,
-        env: Mapping[str, str],
-        listener: Listener,
-        report: Report,
-        broker: EmbeddedBroker | None,
-    ) -> None:
-        self._settings, self._specs, self._out, self._listener, self._report = settings, specs, out, listener, report
-        self._env, self._broker = dict(env), broker
-        # The node files say everything already; a variable for the deployment must not change them again.
-        node_env = {k: v for k, v in env.items() if not k.startswith("EDGEMW_") or k.startswith("EDGEMW_SECRET_")}
-        self._processes = Processes(node_env)
-        self._signals = 0
-        self._started = time.monotonic()
-
-    async def run(self, broker: Broker) -> None:
-        """Start everything, watch, and stop everything."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._on_signal)
-        try:
-            async with open_console(broker, self._settings.name, self._env) as console:
-                self._start()
-                await self._watch(console)
-                if self._signals < 2:
-                    await self._settle(console)
-        finally:
-            self._report.wall_s = time.monotonic() - self._started
-            self._report.restarts = self._processes.restarts
-            await asyncio.to_thread(self._processes.stop, at_once=self._signals > 1)
-
-    def _start(self) -> None:
-        logs = self._out / "logs"
-        logs.mkdir(exist_ok=True)
-        for spec in self._specs:
-            self._processes.start(spec.id, [spec.role, "--config", str(spec.path)], logs / f"{spec.id}.log")
-        fogs = sum(spec.role == "fog" for spec in self._specs)
-        self._listener.line(f"started {fogs} fog nodes and {len(self._specs) - fogs} devices; logs in {logs}")
-
-    async def _watch(self, console: Console) -> None:
-        heard = time.monotonic()
-        top = self._specs[0].id
-        while not self._report.finished and self._signals < 2:
-            for line in self._processes.tend():
-                self._listener.line(line)
-            if self._broker is not None and not self._broker.running:
-                raise LinkError("the broker ended", where=self._broker.url, hint=f"see {self._broker.log_path}")
-            if self._processes.ended(top) and self._processes.pid(top) is None and console.reports.empty():
-                if self._signals:
-                    return
-                raise EdgeError(f"the top fog node {top} ended before the run was finished: see {self._out / 'logs' / top}.log")
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(TICK_S):
-                    _, message = await console.reports.get()
-                    self._take(message)
-                    heard = time.monotonic()
-            if time.monotonic() - heard > QUIET_S:
-                heard = time.monotonic()
-                await self._explain(console)
-
-    def _take(self, message: RoundReport) -> None:
-        facts = message.facts
-        measured = {k: float(v) for k, v in facts.items() if k not in _FACTS and not isinstance(v, str)}
-        done = Round(
-            release=message.release,
-            wall_s=time.monotonic() - self._started,
-            metrics=measured,
-            uplink_bytes=int(facts.get("uplink_bytes", 0)),
-            downlink_bytes=int(facts.get("downlink_bytes", 0)),
-            updates_counted=int(facts.get("updates_counted", 0)),
-            weight_counted=int(facts.get("weight_counted", 0)),
-            late=message.late,
-        )
-        self._report.rounds.append(done)
-        self._report.finished = message.finished
-        self._listener.round(done)
-
-    async def _explain(self, console: Console) -> None:
-        """Say what everybody is waiting for."""
-        if not console.connected:
-            self._listener.waiting("the broker cannot be reached")
-            return
-        expected = {spec.id for spec in self._specs}
-        absent = expected - {node for node, state in console.presence.items() if state == "online"}
-        if absent:
-            self._listener.waiting(f"waiting for {_some(absent)} to appear")
-            return
-        statuses = await console.ask()
-        working = {s.node for s in statuses if s.status.state in ("working", "fetching")}
-        wrong = [f"{s.node}: {s.status.reason}" for s in statuses if s.status.reason]
-        self._listener.waiting("; ".join(wrong[:3]) if wrong else f"waiting for {_some(working)}" if working else "waiting")
-
-    async def _settle(self, console: Console) -> None:
-        """Let devices hear what became of their last updates, then ask everybody for the last word."""
-        deadline = time.monotonic() + SETTLE_S
-        while True:
-            statuses = await console.ask()
-            pending = sum(int(s.status.facts.get("updates_pending", 0)) for s in statuses)
-            if not pending or time.monotonic() > deadline or self._signals > 1:
-                break
-            await asyncio.sleep(TICK_S)
-        devices = [s.status.facts for s in statuses if s.status.role == "device"]
-        self._report.updates_sent = sum(int(facts.get("updates_sent", 0)) for facts in devices)
-        self._report.weight_sent = sum(int(facts.get("weight_sent", 0)) for facts in devices)
-        self._report.updates_returned = sum(int(facts.get("updates_returned", 0)) for facts in devices)
-        self._report.weight_returned = sum(int(facts.get("weight_returned", 0)) for facts in devices)
-        self._report.nodes = [{"node": s.node, "task": s.task, **asdict(s.status)} for s in statuses]
-
-    def _on_signal(self) -> None:
-        self._signals += 1
-        if self._signals == 1:
-            self._listener.line("finishing the round, then measuring; once more stops at once")
-            self._processes.interrupt(self._specs[0].id)
-
-
-def _some(names: set[str]) -> str:
-    return ", ".join(sorted(names)[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -27,9 +27,11 @@ from edgemw.app.settings import (
     read_text,
 )
 from edgemw.app.tiers import fan_in
+from edgemw.app.wiring import load_bundle
 from edgemw.core.config.loader import leaves
+from edgemw.core.config.tree import Origin
 from edgemw.core.config.units import duration_text
-from edgemw.core.errors import ConfigError
+from edgemw.core.errors import BundleError, ConfigError
 
 Settings = Deployment | FogFile | DeviceFile
 
@@ -101,7 +103,10 @@ def run(args: argparse.Namespace) -> int:
 def check(path: Path, kind: Kind | None, overrides: list[str], env: Mapping[str, str]) -> Report:
     """What a file says, and what looks wrong about it although it is allowed. Raises ConfigError when it is refused."""
     kind = kind or kind_of(read_text(path), str(path))
-    settings = load_file(SCHEMAS[kind], path, env=env, overrides=overrides).value
+    loaded = load_file(SCHEMAS[kind], path, env=env, overrides=overrides)
+    settings = loaded.value
+    if not isinstance(settings, DeviceFile):
+        _check_bundle(settings.task.bundle, loaded.origins)
     warnings = (*_warnings(settings), *secret_warnings(settings, env))
     if isinstance(settings, Deployment):
         return Report(kind, settings.name, tuple(_deployment_facts(settings)), warnings)
@@ -109,9 +114,19 @@ def check(path: Path, kind: Kind | None, overrides: list[str], env: Mapping[str,
     return Report(kind, settings.node.id, tuple(facts), warnings)
 
 
+def _check_bundle(path: Path | None, origins: Mapping[str, Origin]) -> None:
+    """Refuse a bundle that is there and cannot be used; one that is not there yet is for a warning."""
+    if path is None or not path.is_file():
+        return
+    try:
+        load_bundle(path)
+    except BundleError as error:
+        raise origins["task.bundle"].refusal(str(error), key="task.bundle") from error
+
+
 def _print_error(error: ConfigError, *, as_json: bool) -> None:
     if not as_json:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"edgemw: {error}", file=sys.stderr)
         return
     names = ("reason", "file", "line", "key", "suggestion")
     print(json.dumps({"ok": False, "error": {name: getattr(error, name) for name in names}}, indent=2))
@@ -137,8 +152,8 @@ def _tier(settings: Deployment, name: str, tier: Tier) -> str:
     if tier.role == "device":
         return text + (", own samples" if tier.data else "")
     fewest, most = fan_in(settings.tiers, name)
-    children = str(most) if fewest == most else f"{fewest} to {most}"
-    return f"{text}, {children} children each, {_window(tier.window)}"
+    children = f"{most} child{'ren' if most > 1 else ''}" if fewest == most else f"{fewest} to {most} children"
+    return f"{text}, {children}{' each' if tier.count > 1 else ''}, {_window(tier.window)}"
 
 
 def _window(window: Window) -> str:

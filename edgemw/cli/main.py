@@ -17,7 +17,7 @@ _EXAMPLES = """examples:
   edgemw up examples/quickstart/edgemw.toml      run a whole deployment on this machine
   edgemw status --config device.toml             how is everybody?
 
-exit codes: 0 done, 1 failed, 2 wrong usage, 3 a file or data was refused, 4 the broker cannot be used
+exit codes: 0 done, 1 failed, 2 wrong usage, 3 a file or data was refused, 4 the broker cannot be used, 130 interrupted
 """
 
 
@@ -46,11 +46,11 @@ def main(arguments: list[str] | None = None) -> int:
         return int(args.run(args))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
-    except (EdgeError, BaseExceptionGroup) as raised:
+    except (EdgeError, BrokenPipeError, BaseExceptionGroup) as raised:
         error = single(raised)
+        if isinstance(error, BrokenPipeError):  # whoever read what we print has seen enough, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
         if not isinstance(error, EdgeError):
             raise
         print(f"edgemw: {error}", file=sys.stderr)

@@ -8,10 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from edgemw.app.settings import DeviceFile, FogFile, load_file
+from edgemw.app.settings import SCHEMAS, DeviceFile, FogFile, kind_of, load_file, read_text
+from edgemw.core.errors import ConfigError
 from edgemw.telemetry import logs
 
 T = TypeVar("T", DeviceFile, FogFile)
+
+_COMMANDS = {
+    "deployment": "edgemw up {}",
+    "fog": "edgemw fog --config {}",
+    "device": "edgemw device --config {}",
+}
 
 _EXAMPLES = """the first Ctrl-C finishes what is in hand and saves, the second stops at once
 
@@ -38,7 +45,17 @@ def add_node_parser(
 
 
 def settings_of(args: argparse.Namespace, cls: type[T]) -> T:
-    """Load the file that the flags name and set up logging as it says."""
-    settings = load_file(cls, args.config, env=os.environ, overrides=args.overrides).value
+    """Load the file that the flags name and set up logging as it says.
+
+    Raises:
+        ConfigError: as `load_file`; the file of another command is told which one that is.
+    """
+    try:
+        settings = load_file(cls, args.config, env=os.environ, overrides=args.overrides).value
+    except ConfigError:
+        kind = kind_of(read_text(args.config), str(args.config))
+        if SCHEMAS[kind] is cls:
+            raise
+        raise ConfigError(f"is the file of a {kind}: {_COMMANDS[kind].format(args.config)}", file=str(args.config)) from None
     logs.configure(settings.telemetry.log, settings.telemetry.log_format, settings.node.id)
     return settings

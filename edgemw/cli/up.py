@@ -5,23 +5,28 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from edgemw.app.report import Round, amount, open_folder
-from edgemw.app.settings import Deployment, load_file
-from edgemw.app.up import Listener, run_deployment
+from edgemw.app.deployment import load_deployment
+from edgemw.app.report import REPORT, Report, Round, amount
+from edgemw.app.up import prepare, run_deployment
+from edgemw.app.watch import Listener
 
 _EXAMPLES = """the first Ctrl-C finishes the round, measures and reports; the second stops at once
+the same command with the same --out goes on from there
 
-exit code: 0 finished, 1 a node could not run, 3 a file or data was refused, 4 the broker cannot be used
+exit code: 0 finished; 1 a node could not run, or nothing was learned; 3 a file or data was refused; 4 the broker cannot be used;
+130 stopped by Ctrl-C before all rounds were done
 
 examples:
   edgemw up examples/quickstart/edgemw.toml --out run
   edgemw up examples/quickstart/edgemw.toml --set task.rounds=10 --set codec.use=dense --json
 """
+_DATA = """other samples: arrays x and y; with an array split, rows where it is 1 are held out for testing; with an array
+client, no client's samples are shared out among devices (--set data.split= and --set data.partition=iid: not so)"""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -33,10 +38,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="deployment file (TOML)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: run/NAME-TIME)")
     parser.add_argument(
-        "--data", type=Path, metavar="FILE.npz", help="other samples: arrays x, y, and client or split if there are"
+        "--out", type=Path, metavar="DIR", help="folder of the run, to be made or to go on in (default: run/NAME-TIME)"
     )
+    parser.add_argument("--data", type=Path, metavar="FILE.npz", help=_DATA)
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="change a value of the file"
     )
@@ -46,21 +51,27 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run the deployment and print its report."""
-    settings = load_file(Deployment, args.file, env=os.environ, overrides=[*_data_overrides(args.data), *args.overrides]).value
-    out = open_folder(args.out or Path("run") / f"{settings.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-    report = run_deployment(settings, out, os.environ, _json_listener() if args.json else _Screen().listener())
-    files = [path for path in (report.write(out), report.draw(out)) if path is not None]
-    if args.json:
-        print(json.dumps(report.summary()), flush=True)
+    settings = load_deployment(args.file, args.data, os.environ, args.overrides)
+    listener = _json_listener() if args.json else _Screen().listener()
+    prepared = prepare(settings, args.out or Path("run") / f"{settings.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    out, report = prepared.out, prepared.report
+    if prepared.longer:
+        rounds = report.summary()["rounds"]
+        listener.line(f"this run is finished ({rounds} rounds): give another --out, or --set {prepared.longer} to go on")
+        files = [out / REPORT]
     else:
-        print("\n" + report.screen(files))
-    return 0 if report.finished else 1
+        report = run_deployment(prepared, os.environ, listener)
+        files = [path for path in (report.write(out), report.draw(out)) if path is not None]
+    print(json.dumps(report.summary()) if args.json else "\n" + report.screen(files), flush=True)
+    return _exit_code(report)
 
 
-def _data_overrides(data: Path | None) -> Iterator[str]:
-    if data is not None:
-        yield "data.source="
-        yield f"data.path={data.absolute()}"
+def _exit_code(report: Report) -> int:
+    if report.error is not None:
+        raise report.error
+    if report.interrupted:
+        return 128 + signal.SIGINT
+    return 0 if report.finished and not report.failed else 1
 
 
 def _json_listener() -> Listener:

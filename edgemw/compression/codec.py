@@ -2,31 +2,48 @@
 
 A codec is a value without state; `checks.py` checks that one keeps the promises below. What it could not represent is the
 caller's error feedback (`residual.py`); who is inside a sum is `merge.py`'s business.
+
+Payloads describe themselves: whoever reads or merges makes the codec without parameters, and only encoding depends on them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
 
 from edgemw.core.bundle import Vector
+from edgemw.core.errors import CodecError
+
+Bound = npt.NDArray[np.float64]
+Merging = Literal["exact", "growth", "decodes"]
+Parameter = int | float | str
 
 
+@runtime_checkable
 class Codec(Protocol):
-    """A way to write a float32[P] vector as a payload that can be added to others without decoding it.
+    """A way to write a float32[P] vector as a payload that can be added to others.
 
     Attributes:
         name: what stands on the wire and in files.
-        exact: merging is exact and gives the same bytes in any order and grouping; otherwise within rounding.
+        merging: how payloads add.
+            exact: without floats, to the same bytes in any order and grouping.
+            growth: in the codec's own form, to one rounding of float32; a sum is as long as what its parts name together.
+            decodes: every payload is decoded, and the payload of a sum holds P floats.
         stepped: the codec needs the step that the release announces.
     """
 
     name: str
-    exact: bool
+    merging: Merging
     stepped: bool
 
     def encode(self, vector: Vector, step: float) -> bytes:
         """Write a finite vector.
+
+        What is left out, `vector - decode(encode(vector))`, has at most the vector's 2-norm: otherwise error feedback would
+        grow without end.
 
         Args:
             vector: float32[P].
@@ -57,3 +74,14 @@ class Codec(Protocol):
         payload.
         """
         ...
+
+    def bound(self, vector: Vector, step: float) -> Bound:
+        """The largest |decode(encode(vector)) - vector| that the documentation allows for each value, float64[P]."""
+        ...
+
+
+def whole_number(name: str, value: Parameter, least: int, most: int) -> int:
+    """A parameter that counts something. Raises CodecError unless it is an integer from `least` to `most`."""
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise CodecError(f"{name} = {value!r} is not a whole number from {least} to {most}")
+    return value

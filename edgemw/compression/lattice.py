@@ -26,6 +26,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edgemw.compression.codec import Bound, Merging
 from edgemw.compression.golomb import Golomb, fastest
 from edgemw.compression.golomb_numpy import Bytes
 from edgemw.core.bundle import Vector
@@ -35,6 +36,7 @@ _HEADER = struct.Struct("<fI")
 _STEP_BYTES = 4
 _DEVICE_MAGNITUDE = 127
 _LARGEST = float(np.finfo(np.float32).max)
+_ROUNDING = 2.0**-23
 
 
 class Lattice:
@@ -45,7 +47,7 @@ class Lattice:
     """
 
     name = "lattice"
-    exact = True
+    merging: Merging = "exact"
     stepped = True
 
     def __init__(self, golomb: Golomb | None = None) -> None:
@@ -91,6 +93,13 @@ class Lattice:
         step, count, data = _opened(payload)
         self._golomb.unpack(data, count, size)
         return step
+
+    def bound(self, vector: Vector, step: float) -> Bound:
+        """Half a step within the range; what exceeds the range stays out."""
+        step32, sizes = float(np.float32(step)), np.abs(vector.astype(np.float64))
+        reach = min(_DEVICE_MAGNITUDE, math.floor(_LARGEST / step32)) * step32 if step32 else 0.0
+        bound: Bound = np.maximum(step32 / 2, sizes - reach) + _ROUNDING * sizes
+        return bound
 
 
 def next_step(kappa: float, energy: float, count: int, size: int) -> float:

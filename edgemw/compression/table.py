@@ -1,24 +1,105 @@
-"""The codecs by the name that stands in files and on the wire. A new codec is one file and one line here."""
+"""The codecs by the name that stands in files and on the wire. A new built-in codec is one file and one line here.
+
+Other distributions add codecs in the entry point group `edgemw.codecs`: the entry's name is the codec's, and its object makes the
+codec from parameters by name. They are looked for only when a name is not built in, so that nothing that is installed can take
+the place of a built-in codec, and imported only when they are asked for.
+"""
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
+from importlib import metadata
+from typing import get_args
 
-from edgemw.compression.codec import Codec
+from edgemw.compression.codec import Codec, Merging, Parameter
 from edgemw.compression.dense import Dense
 from edgemw.compression.lattice import Lattice
-from edgemw.core.errors import WireError
+from edgemw.compression.powersgd import PowerSgd
+from edgemw.compression.qsgd import Qsgd
+from edgemw.compression.signsgd import SignSgd
+from edgemw.compression.topk import TopK
+from edgemw.core.errors import CodecError, EdgeError, WireError
 
-CODECS: dict[str, Callable[[str], Codec]] = {"lattice": lambda dtype: Lattice(), "dense": Dense}
+GROUP = "edgemw.codecs"
+CODECS: dict[str, Callable[..., Codec]] = {
+    "lattice": lambda: Lattice(),  # its argument is not one that a name reaches
+    "dense": Dense,
+    "topk": TopK,
+    "qsgd": Qsgd,
+    "signsgd": SignSgd,
+    "powersgd": PowerSgd,
+}
 
 
-def codec_named(name: str, dtype: str = "float32") -> Codec:
-    """The codec of a release; reading and merging need no dtype.
+def codec_named(name: str, dtype: str | None = None, /, **parameters: Parameter) -> Codec:
+    """The codec of a release; reading and merging need neither dtype nor parameters.
+
+    Args:
+        name: built in, or of an installed distribution.
+        dtype: reaches a codec that has a parameter of that name, and no other: every release carries one.
+        **parameters: of the encoder, such as k of topk.
 
     Raises:
-        WireError: a name that is not in the table.
-        CodecError: a dtype that the codec does not have.
+        WireError: a name that nobody has.
+        CodecError: a parameter that the codec does not have, or a value that it refuses; a codec of another distribution that
+            cannot be used. The message names the distribution.
     """
-    if name not in CODECS:
-        raise WireError("codec", f"no codec {name!r}; known: {', '.join(CODECS)}")
-    return CODECS[name](dtype)
+    if name in CODECS:
+        return _made(name, CODECS[name], dtype, parameters)
+    offers = [entry for entry in _installed() if entry.name == name]
+    if not offers:
+        raise WireError("codec", f"no codec {name!r}; known: {', '.join([*CODECS, *sorted({e.name for e in _installed()})])}")
+    if len(offers) > 1:
+        raise CodecError(f"codec {name!r} is offered by {' and '.join(sorted(map(_distribution, offers)))}")
+    return _from(offers[0], dtype, parameters)
+
+
+def codec_names() -> tuple[str, ...]:
+    """The names of all codecs: the built-in ones, then those that are installed, which are not imported for it.
+
+    Raises:
+        CodecError: a distribution offers a codec under the name of a built-in one.
+    """
+    for entry in _installed():
+        if entry.name in CODECS:
+            raise CodecError(f"{_distribution(entry)} offers a codec {entry.name!r}, which is the name of a built-in one")
+    return (*CODECS, *sorted({entry.name for entry in _installed()}))
+
+
+@functools.cache
+def _installed() -> tuple[metadata.EntryPoint, ...]:
+    """Found once: asking every distribution takes long, and what is installed stays the same while a process runs."""
+    return tuple(metadata.entry_points(group=GROUP))
+
+
+def _distribution(entry: metadata.EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "a distribution without a name"
+
+
+def _from(entry: metadata.EntryPoint, dtype: str | None, parameters: dict[str, Parameter]) -> Codec:
+    """The codec of a distribution, which may fail in any way."""
+    try:
+        codec = _made(entry.name, entry.load(), dtype, parameters)
+    except EdgeError:
+        raise
+    except Exception as error:
+        raise CodecError(f"codec {entry.name!r} of {_distribution(entry)} does not load: {error!r}") from error
+    if not isinstance(codec, Codec) or codec.name != entry.name or codec.merging not in get_args(Merging):
+        raise CodecError(f"codec {entry.name!r} of {_distribution(entry)} does not keep the protocol of edgemw.compression.codec")
+    return codec
+
+
+def _made(name: str, make: Callable[..., Codec], dtype: str | None, parameters: dict[str, Parameter]) -> Codec:
+    if dtype is None and not parameters:  # as readers ask
+        return make()
+    signature = inspect.signature(make)
+    if dtype is not None and "dtype" in signature.parameters:
+        parameters = {"dtype": dtype, **parameters}
+    try:
+        signature.bind(**parameters)
+    except TypeError as error:
+        known = ", ".join(signature.parameters) or "none"
+        raise CodecError(f"codec {name!r}: {error}; its parameters: {known}") from None
+    return make(**parameters)

@@ -7,7 +7,7 @@ sender can put it back into its residual. The top and the forwarding nodes diffe
 from __future__ import annotations
 
 from edgemw.compression.table import codec_named
-from edgemw.core.errors import WireError
+from edgemw.core.errors import CodecError, WireError
 from edgemw.core.events import Fact
 from edgemw.core.ids import Place, UpdateId
 from edgemw.fog.events import Action, FogMemory, SaveOutcomes, SaveUpdate, Settled
@@ -142,7 +142,7 @@ class Collector:
                 step = codec.check(section.payload, size)
                 if codec.stepped and self._steps.setdefault(section.base, step) != step:
                     return f"step {step} where release {section.base} announced {self._steps[section.base]}"
-        except WireError as error:
+        except (CodecError, WireError) as error:  # of the payload, or a codec that is not installed properly
             return f"malformed: {error}"[:80]
         return ""
 

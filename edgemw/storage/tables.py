@@ -46,11 +46,22 @@ def _read_npz(path: Path) -> Columns:
             raise DataError(f"{path}: not an archive as numpy.savez writes it")
         stream.seek(0)
         with np.load(stream, allow_pickle=False) as archive:
-            columns = {name: archive[name] for name in archive.files}
+            columns = {name: _array(archive, name) for name in archive.files}
     other = next((name for name, column in columns.items() if not isinstance(column, np.ndarray)), None)
     if other is not None:
         raise DataError(f"{path}: {other!r} is not an array")
     return columns
+
+
+def _array(archive: Any, name: str) -> Array:
+    """One array of an .npz; numpy refuses those that only a pickle can say."""
+    try:
+        array: Array = archive[name]
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        raise ValueError(f"array {name!r} holds Python objects: save numbers or text of one length") from error
+    return array
 
 
 def _read_csv(path: Path) -> Columns:

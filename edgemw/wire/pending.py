@@ -40,9 +40,11 @@ class Pending:
         return tuple(update for update, entry in self._entries.items() if not entry.acknowledged)
 
     def add(self, frame: Frame, now: float, *, acknowledged: bool = False) -> None:
-        """Take an update that is being sent now."""
-        interval = _SETTLE_FIRST_S if acknowledged else _FIRST_S
-        self._entries[frame.id] = _Entry(frame, acknowledged, interval, now + interval)
+        """Take an update that is being sent now; or one of an earlier life that was acknowledged, to be asked about at once."""
+        if acknowledged:
+            self._entries[frame.id] = _Entry(frame, True, _SETTLE_FIRST_S / 2, now)
+        else:
+            self._entries[frame.id] = _Entry(frame, False, _FIRST_S, now + _FIRST_S)
 
     def acknowledge(self, update: UpdateId, now: float) -> bool:
         """Note an acknowledgement; False if it was known or the update is not here."""

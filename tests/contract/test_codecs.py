@@ -1,4 +1,4 @@
-"""The contract of a codec: the published checks over every codec in the table, and over both implementations of Golomb."""
+"""The contract of a codec: the published checks over every codec in the table, with parameters and with either Golomb."""
 
 from __future__ import annotations
 
@@ -14,41 +14,27 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgemw.compression.checks import CHECKS, Bound, Case, Promise, sample_vectors
+from edgemw.compression.checks import CHECKS, Case, sample_vectors
 from edgemw.compression.codec import Codec
 from edgemw.compression.lattice import Lattice
 from edgemw.compression.table import CODECS, codec_named
+from edgemw.conformance.test_codecs import LARGEST, SIZES, STEPS
 from edgemw.core.bundle import Vector
 from edgemw.core.errors import CodecError, WireError
 from tests.unit.test_golomb import GOLOMBS
 
-LARGEST = float(np.finfo(np.float32).max)
-ROUNDING = 2.0**-23  # twice the relative error of one float32 operation
-STEPS = [0.0, 1.0, 0.3, 1e-45, 1e37, LARGEST]
-
-
-def lattice_error(vector: Vector, step: float) -> Bound:
-    """Half a step within the range; what exceeds the range stays out."""
-    step32, sizes = float(np.float32(step)), np.abs(vector.astype(np.float64))
-    reach = min(127, LARGEST // step32) * step32 if step32 else 0.0
-    error: Bound = np.maximum(step32 / 2, sizes - reach) + ROUNDING * sizes
-    return error
-
-
-def float16_error(vector: Vector, step: float) -> Bound:
-    sizes = np.abs(vector.astype(np.float64))
-    error: Bound = np.maximum(2.0**-11 * sizes, 2.0**-24 * sizes.max())
-    return error
-
-
-def float32_error(vector: Vector, step: float) -> Bound:
-    return np.zeros(vector.size)
-
-
-CODEC_KINDS: dict[str, tuple[Callable[[], Codec], Promise]] = {
-    **{f"lattice-{name}": (partial(Lattice, g), Promise(lattice_error, ROUNDING)) for name, g in GOLOMBS.items()},
-    "dense-float32": (partial(codec_named, "dense", "float32"), Promise(float32_error, ROUNDING)),
-    "dense-float16": (partial(codec_named, "dense", "float16"), Promise(float16_error, ROUNDING)),
+CODEC_KINDS: dict[str, Callable[[], Codec]] = {
+    **{f"lattice-{name}": partial(Lattice, golomb) for name, golomb in GOLOMBS.items()},
+    "dense-float32": partial(codec_named, "dense", "float32"),
+    "dense-float16": partial(codec_named, "dense", "float16"),
+    "topk": partial(codec_named, "topk"),
+    "topk-30-percent": partial(codec_named, "topk", k=0.3),
+    "topk-everything": partial(codec_named, "topk", k=1),
+    "qsgd": partial(codec_named, "qsgd"),
+    "qsgd-5000-levels": partial(codec_named, "qsgd", levels=5000),
+    "signsgd": partial(codec_named, "signsgd"),
+    "powersgd": partial(codec_named, "powersgd"),
+    "powersgd-by-5": partial(codec_named, "powersgd", rank=4, columns=5),
 }
 
 
@@ -59,12 +45,12 @@ def test_every_codec_in_the_table_is_under_contract() -> None:
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("kind", CODEC_KINDS)
-@pytest.mark.parametrize("size", [1, 7, 8, 65, 600])
+@pytest.mark.parametrize("size", SIZES)
 def test_contract(kind: str, check: Callable[[Case], None], size: int) -> None:
-    make, promise = CODEC_KINDS[kind]
+    codec = CODEC_KINDS[kind]()
     vectors = sample_vectors(np.random.default_rng(size), size)
-    for step in STEPS if make().stepped else STEPS[:1]:
-        check(Case(make(), promise, vectors, step))
+    for step in STEPS if codec.stepped else STEPS[:1]:
+        check(Case(codec, vectors, step))
 
 
 VECTORS = st.integers(1, 40).flatmap(
@@ -79,8 +65,7 @@ SMALL_VECTORS = st.integers(1, 40).flatmap(
 @hypothesis.settings(max_examples=60, deadline=None)
 @hypothesis.given(vectors=VECTORS | SMALL_VECTORS, step=st.sampled_from(STEPS) | st.floats(0, LARGEST, width=32))
 def test_contract_on_any_vectors(kind: str, vectors: list[Vector], step: float) -> None:
-    make, promise = CODEC_KINDS[kind]
-    case = Case(make(), promise, tuple(vectors), step)
+    case = Case(CODEC_KINDS[kind](), tuple(vectors), step)
     for check in CHECKS:
         if check.__name__ != "check_hostile_bytes":  # random itself, and slow
             check(case)
@@ -90,7 +75,7 @@ def test_contract_on_any_vectors(kind: str, vectors: list[Vector], step: float) 
 @hypothesis.settings(max_examples=300, deadline=None)
 @hypothesis.given(payload=st.binary(max_size=200), size=st.integers(1, 10_000))
 def test_random_bytes_raise_only_wire_errors(kind: str, payload: bytes, size: int) -> None:
-    codec = CODEC_KINDS[kind][0]()
+    codec = CODEC_KINDS[kind]()
     for read in (codec.check, codec.decode, lambda data, places: codec.merge([data], places)):
         with contextlib.suppress(WireError):
             read(payload, size)
@@ -99,7 +84,7 @@ def test_random_bytes_raise_only_wire_errors(kind: str, payload: bytes, size: in
 @pytest.mark.parametrize("kind", CODEC_KINDS)
 def test_sums_of_hostile_payloads_still_merge(kind: str) -> None:
     """What `check` accepted must never stop a fog node: not even two payloads that exceed the range together."""
-    codec = CODEC_KINDS[kind][0]()
+    codec = CODEC_KINDS[kind]()
     payload = codec.encode(np.full(3, LARGEST, np.float32), 1e37)
     for _ in range(40):
         payload = codec.merge([payload, payload], 3)
@@ -109,17 +94,19 @@ def test_sums_of_hostile_payloads_still_merge(kind: str) -> None:
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 GOLDEN_KINDS = {
-    "codec_lattice.json": ["lattice-"],
+    "codec_lattice.json": [kind for kind in CODEC_KINDS if kind.startswith("lattice-")],
     "codec_dense.json": ["dense-float32"],
     "codec_dense_float16.json": ["dense-float16"],
+    "codec_topk.json": ["topk-30-percent"],
+    "codec_qsgd.json": ["qsgd"],
+    "codec_signsgd.json": ["signsgd"],
+    "codec_powersgd.json": ["powersgd"],
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"), [(n, k) for n, starts in GOLDEN_KINDS.items() for k in CODEC_KINDS if k.startswith(tuple(starts))]
-)
+@pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, kinds in GOLDEN_KINDS.items() for kind in kinds])
 def test_the_format_is_still_the_one_that_was_written_down(name: str, kind: str) -> None:
-    codec = CODEC_KINDS[kind][0]()
+    codec = CODEC_KINDS[kind]()
     for case in json.loads((GOLDEN / name).read_text()):
         vectors = [_vector(case["size"], values) for values in case["vectors"]]
         payloads = [bytes.fromhex(payload) for payload in case["payloads"]]
@@ -137,7 +124,7 @@ def _vector(size: int, values: dict[str, float]) -> Vector:
 
 
 def test_unknown_names_and_dtypes_are_refused() -> None:
-    with pytest.raises(WireError, match="no codec 'gzip'; known: lattice, dense"):
+    with pytest.raises(WireError, match="no codec 'gzip'; known: lattice, dense, topk, qsgd, signsgd, powersgd"):
         codec_named("gzip")
     for dtype in ("int32", "float64", "nonsense", ""):
         with pytest.raises(CodecError, match="float32 and float16"):
@@ -152,7 +139,7 @@ def test_the_checks_find_broken_codecs() -> None:
             return payloads[0]
 
     vectors = sample_vectors(np.random.default_rng(0), 50)
-    case = Case(Forgetful(), CODEC_KINDS["lattice-numpy"][1], vectors, 1.0)
+    case = Case(Forgetful(), vectors, 1.0)
     broken = []
     for check in CHECKS:
         try:

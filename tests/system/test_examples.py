@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from edgemw.app.deployment import load_deployment
 from edgemw.cli.main import parser
 from tests.system.fleet import ROOT, edgemw
 
@@ -101,6 +102,12 @@ def test_a_shown_command_is_one_that_exists(readme: str, command: str) -> None:
     words = shlex.split(command, comments=True)
     args = parser().parse_args(words[1:])  # ends the test with the parser's own message where it does not
     assert callable(args.run)
+
+
+@pytest.mark.parametrize(("readme", "command"), [each for each in shown() if each[1].startswith("edgemw up")])
+def test_a_shown_deployment_could_run(readme: str, command: str) -> None:
+    args = parser().parse_args(shlex.split(command, comments=True)[1:])
+    assert load_deployment(ROOT / args.file, args.data, {}, args.overrides).tiers
 
 
 @pytest.mark.parametrize(("readme", "command"), shown())

@@ -17,15 +17,30 @@ from edgemw.transport.broker import start_broker
 from tests.system.fleet import ROOT, edgemw, environment
 
 QUICKSTART = ROOT / "examples/quickstart/edgemw.toml"
+SMALL = ("tiers.device.count=2", "tiers.fog.count=1", "tiers.fog.window.quorum=1", "window.deadline=2s")
+"""Settings with which the quickstart is four processes."""
+
+
+def flags(*settings: str) -> list[str]:
+    """The same as arguments."""
+    return [word for setting in settings for word in ("--set", setting)]
 
 
 class Run:
     """A run in the background whose lines are read as they come."""
 
-    def __init__(self, out: Path, *arguments: str) -> None:
-        command = [sys.executable, "-m", "edgemw", "up", str(QUICKSTART), "--json", "--out", str(out), *arguments]
-        with (out.parent / "stderr").open("wb") as errors:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment())
+    def __init__(self, out: Path, *arguments: str, file: Path = QUICKSTART, env: dict[str, str] | None = None) -> None:
+        command = [sys.executable, "-m", "edgemw", "up", str(file), "--json", "--out", str(out), *arguments]
+        self._errors = out.parent / "stderr"
+        with self._errors.open("wb") as errors:
+            self.process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment() | (env or {})
+            )
+
+    @property
+    def errors(self) -> str:
+        """What it has printed to standard error."""
+        return self._errors.read_text()
 
     def until_release(self, number: int) -> None:
         """Read lines until a release has been reported."""
@@ -33,19 +48,30 @@ class Run:
         for line in self.process.stdout:
             if json.loads(line).get("release", -1) >= number:
                 return
-        raise AssertionError("the run ended early")
+        raise AssertionError(f"the run ended early: {self.errors}")
 
     def summary(self) -> dict[str, Any]:
         """The last line, once the run has ended."""
         out, _ = self.process.communicate(timeout=120)
+        assert out, self.errors
         summary: dict[str, Any] = json.loads(out.splitlines()[-1])
         return summary
 
+    def interrupt_twice(self) -> None:
+        """Ctrl-C and Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+        time.sleep(0.01)  # two signals of one number that come together are one
+        self.process.send_signal(signal.SIGINT)
+
+    def children(self) -> list[psutil.Process]:
+        """The processes that it has started."""
+        found: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
+        return found
+
     def nodes(self) -> dict[str, psutil.Process]:
         """The node processes by id."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
         found = {}
-        for child in children:
+        for child in self.children():
             line = child.cmdline()
             if "--config" in line:
                 found[Path(line[line.index("--config") + 1]).stem] = child
@@ -65,9 +91,11 @@ def test_ctrl_c_once_finishes_the_round_and_measures(tmp_path: Path) -> None:
     run.until_release(3)
     run.process.send_signal(signal.SIGINT)
     summary = run.summary()
-    assert run.process.returncode == 0
-    assert summary["finished"] is True
+    assert run.process.returncode == 130
+    assert (summary["finished"], summary["interrupted"], summary["rounds_asked"]) == (False, True, 1000)
+    assert 3 < summary["rounds"] < 1000
     assert summary["accuracy"] is not None
+    assert summary["reasons"] == {}
     assert conserved(summary)
     assert (tmp_path / "out/report.json").exists()
 
@@ -77,11 +105,12 @@ def test_ctrl_c_twice_stops_at_once_and_leaves_nobody_behind(tmp_path: Path) -> 
     run.until_release(2)
     nodes = list(run.nodes().values())
     assert len(nodes) == 11
-    run.process.send_signal(signal.SIGINT)
-    time.sleep(0.01)  # two signals of one number that come together are one
-    run.process.send_signal(signal.SIGINT)
-    run.summary()
-    assert run.process.returncode == 1
+    run.interrupt_twice()
+    summary = run.summary()
+    assert run.process.returncode == 130
+    assert (summary["finished"], summary["interrupted"]) == (False, True)
+    assert (summary["updates_sent"], summary["weight_sent"], summary["updates_returned"]) == (None, None, None)
+    assert summary["updates_counted"] > 0
     _, alive = psutil.wait_procs(nodes, timeout=10)
     assert not alive
 
@@ -100,9 +129,8 @@ def test_killed_nodes_are_started_again_and_everything_is_counted_once(tmp_path:
 
 def test_the_quickstart_runs_on_amqtt(tmp_path: Path) -> None:
     with start_broker("amqtt", tmp_path / "broker") as broker:
-        settings = [f"broker.url={broker.url}", "broker.protocol=3.1.1", "task.rounds=3"]
-        flags = [flag for setting in settings for flag in ("--set", setting)]
-        done = edgemw("up", QUICKSTART, "--json", "--out", tmp_path / "out", *flags, timeout_s=150)
+        settings = flags(f"broker.url={broker.url}", "broker.protocol=3.1.1", "task.rounds=3")
+        done = edgemw("up", QUICKSTART, "--json", "--out", tmp_path / "out", *settings, timeout_s=150)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout.splitlines()[-1])
     assert summary["rounds"] == 3
@@ -114,8 +142,15 @@ def test_the_quickstart_runs_on_amqtt(tmp_path: Path) -> None:
     [
         (["up", "missing.toml"], 3, "missing.toml: cannot be read"),
         (["up", str(QUICKSTART), "--set", "task.roundz=3"], 3, "did you mean 'task.rounds'?"),
+        (
+            ["up", str(QUICKSTART), "--set", "task.bundle=no.edge"],
+            3,
+            "no.edge: there is no such file: make it with `edgemw compile`",
+        ),
         (["up", str(QUICKSTART), "--set", "broker.url=mqtt://127.0.0.1:1"], 4, "is the broker running"),
         (["up", str(QUICKSTART), "--data", "nowhere.npz"], 3, "nowhere.npz: no such file"),
+        (["up", str(QUICKSTART.with_name("device.toml"))], 3, "this is the file of a device: use `edgemw device --config"),
+        (["up", str(QUICKSTART.with_name("fog.toml"))], 3, "this is the file of a fog node: use `edgemw fog --config"),
         (["task", "show", str(QUICKSTART)], 3, "edgemw.toml: not a task bundle"),
         (["status", "--broker", "mqtt://127.0.0.1:1", "--net", "x"], 4, "is the broker running"),
         (["status"], 3, "--config FILE"),
@@ -123,7 +158,9 @@ def test_the_quickstart_runs_on_amqtt(tmp_path: Path) -> None:
     ],
 )
 def test_refusals_say_what_where_and_what_to_do_in_one_line(tmp_path: Path, arguments: list[str], code: int, says: str) -> None:
-    done = edgemw(*arguments, *(["--out", str(tmp_path)] if arguments[0] == "up" else []))
+    out = tmp_path / "out"
+    done = edgemw(*arguments, *(["--out", str(out)] if arguments[0] == "up" else []))
     assert done.returncode == code, done.stderr
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+    assert code == 4 or not out.exists()

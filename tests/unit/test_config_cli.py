@@ -34,7 +34,14 @@ def edgemw(*words: str) -> int:
 def test_check_says_what_would_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert edgemw("check", str(EXAMPLE)) == 0
     printed = capsys.readouterr().out
-    for words in ("2 fogs, 4 children each", "8 devices", "digits, dirichlet alpha 0.3", "60 rounds", "lattice, kappa 4"):
+    for words in (
+        "1 fog, 2 children, closes",
+        "2 fogs, 4 children each",
+        "8 devices",
+        "digits, dirichlet alpha 0.3",
+        "60 rounds",
+        "lattice, kappa 4",
+    ):
         assert words in printed
 
 
@@ -54,6 +61,17 @@ def test_check_refuses_with_place_and_exit_code(tmp_path: Path, capsys: pytest.C
     assert "tiers.device.cuont: unknown key (did you mean 'count'?)" in capsys.readouterr().err
     assert edgemw("check", str(tmp_path / "none.toml")) == 3
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_check_opens_the_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "edgemw.toml"
+    path.write_text(EXAMPLE.read_text())
+    assert edgemw("check", str(path)) == 0
+    assert "task.bundle: there is no file" in capsys.readouterr().err
+    (tmp_path / "digits.edge").write_bytes(EXAMPLE.with_name("digits.edge").read_bytes()[:-100])
+    assert edgemw("check", str(path)) == 3
+    line = path.read_text().splitlines().index('bundle = "digits.edge"      # the compiled model, beside this file') + 1
+    assert f"{path}:{line}: task.bundle: {tmp_path / 'digits.edge'}: not a task bundle" in capsys.readouterr().err
 
 
 FOG = 'net = "n"\n[node]\nid = "a"\n[task]\nbundle = "a.edge"\n[plan]\nsteps = 2\nepochs = 2\n'

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given as for_all
 from hypothesis import settings as runs
 from hypothesis import strategies as st
 
-from edgemw.app.deployment import NodeSpec, device_ids, expand, to_toml
+from edgemw.app.deployment import NodeSpec, device_ids, expand, load_deployment, to_toml
 from edgemw.app.settings import (
     Broker,
     Codec,
@@ -146,6 +147,71 @@ def test_a_device_without_samples_is_refused() -> None:
         expand(settings, URL, Path("/run/net"), {})
 
 
+# ------------------------------------------------------------------------------------------------------- other samples
+
+
+def given(folder: Path, data: str, *flags: str, env: dict[str, str] | None = None) -> tuple[str, str, str]:
+    """Split, partition and client of a deployment with this [data], given samples that have arrays client and split."""
+    file, samples = folder / "edgemw.toml", folder / "mine.npz"
+    file.write_text(TEXT.replace('source = "digits"', data))
+    np.savez(samples, x=np.zeros(2), y=np.zeros(2), client=np.zeros(2), split=np.zeros(2), who=np.zeros(2))
+    settings = load_deployment(file, samples, env or {}, flags).data
+    assert settings is not None
+    assert (settings.path, settings.source) == (samples, "")
+    return settings.split, settings.partition, settings.client
+
+
+def test_what_is_said_of_a_named_source_does_not_hold_for_other_samples(tmp_path: Path) -> None:
+    assert given(tmp_path, 'source = "digits"\npartition = "dirichlet"') == ("split", "natural", "client")
+    assert given(tmp_path, 'path = "a.npz"\npartition = "dirichlet"') == ("split", "dirichlet", "client")
+    assert given(tmp_path, 'path = "a.npz"\nsplit = ""') == ("", "natural", "client")
+
+
+def test_flags_and_environment_win_over_arrays(tmp_path: Path) -> None:
+    source = 'source = "digits"'
+    assert given(tmp_path, source, "data.split=", "data.partition=iid") == ("", "iid", "client")
+    assert given(tmp_path, source, "data.client=who") == ("split", "natural", "who")
+    assert given(tmp_path, source, "data.client=nobody") == ("split", "iid", "nobody")
+    assert given(tmp_path, source, env={"EDGEMW_DATA__PARTITION": "dirichlet"}) == ("split", "dirichlet", "client")
+
+
+def test_without_other_samples_the_file_is_taken_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "edgemw.toml").write_text(TEXT)
+    settings = load_deployment(tmp_path / "edgemw.toml", None, {})
+    assert settings == load(Deployment, TEXT, str(tmp_path / "edgemw.toml"), cwd=CWD).value
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('net = "n"\n[node]\nid = "a"\nparent = "f"\n[serving]\n', r"file of a device: use `edgemw device --config"),
+        ('schema = 1\n[node]\nid = "a"\n[window]\nk = 2\n', "file of a fog node: use `edgemw fog --config"),
+        ('nam = "n"\n', "nam: unknown key"),
+        ("", "name: is missing"),
+    ],
+)
+def test_the_file_of_a_node_is_told_from_a_wrong_deployment(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "a.toml").write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        load_deployment(tmp_path / "a.toml", None, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "says"),
+    [
+        (
+            "window = { quorum = 2 }",
+            ["window.quorum=4"],
+            r"top\.window\.quorum: 4 .* it is window\.quorum that says 4 for every tier",
+        ),
+        ("window = { quorum = 5 }", [], r"fog\.window\.quorum: 5 updates never come: a node of this tier has 2 children$"),
+    ],
+)
+def test_a_quorum_that_never_comes_is_named_where_it_stands(text: str, flags: list[str], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load(Deployment, TEXT.replace("window = { quorum = 2 }", text), "edgemw.toml", cwd=CWD, overrides=flags)
+
+
 # -------------------------------------------------------------------------------------------------------- round trip
 
 IDS = st.from_regex(r"[a-z0-9-]{1,40}", fullmatch=True)
@@ -204,7 +270,7 @@ TOPS = st.builds(
 
 
 @runs(deadline=None)  # the machine may be busy
-@given(DEVICES | TOPS)
+@for_all(DEVICES | TOPS)
 def test_what_is_written_loads_as_the_same(settings: DeviceFile | FogFile) -> None:
     text = to_toml(settings)
     assert load(type(settings), text, "/etc/node.toml", cwd=CWD).value == settings
@@ -212,7 +278,7 @@ def test_what_is_written_loads_as_the_same(settings: DeviceFile | FogFile) -> No
 
 
 @runs(deadline=None)  # the machine may be busy
-@given(TOPS, IDS)
+@for_all(TOPS, IDS)
 def test_a_fog_with_a_parent_says_nothing_about_the_task(top: FogFile, parent: str) -> None:
     fog = FogFile(net=top.net, node=replace(top.node, parent=parent), window=top.window)
     text = to_toml(fog)
@@ -221,7 +287,7 @@ def test_a_fog_with_a_parent_says_nothing_about_the_task(top: FogFile, parent: s
 
 
 @runs(deadline=None)  # the machine may be busy
-@given(st.integers(1, 9), st.integers(1, 4), st.integers(0, 20))
+@for_all(st.integers(1, 9), st.integers(1, 4), st.integers(0, 20))
 def test_siblings_differ_by_at_most_one_child_and_are_told_how_many_they_have(fogs: int, per_fog: int, more: int) -> None:
     count = fogs * per_fog + more
     text = (

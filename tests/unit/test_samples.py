@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from edgemw.app.samples import deal_out, load_samples
+from edgemw.app.dealing import as_its_arrays_say, deal_out
+from edgemw.app.samples import load_samples
 from edgemw.app.settings import Data
 from edgemw.app.settings import Dataset as Whole
 from edgemw.core.bundle import Manifest, Slot, Spec
@@ -254,7 +256,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_objects_are_never_unpickled(tmp_path: Path) -> None:
     path = saved(tmp_path, {"x": np.ones((2, 2)), "y": np.array([{}, {}], object)})
-    with pytest.raises(DataError, match="allow_pickle=False"):
+    with pytest.raises(DataError, match=r"a\.npz: array 'y' holds Python objects: save numbers"):
         load_samples([Data(path=path)], manifest())
 
 
@@ -290,34 +292,35 @@ def test_the_parts_are_the_whole_and_nobody_has_anothers(
     folder = tmp_path_factory.mktemp("dealt")
     whole = Whole(path=saved(folder), partition=partition, split=split, seed=seed, alpha=5.0, min_size=1)
     names = [f"device-{n}" for n in range(devices)]
-    parts = dealt(deal_out(whole, names, folder / "first"))
+    parts = dealt(deal_out(whole, names, manifest()).write(folder / "first"))
     assert list(parts) == names
     train, test = union(parts)
     assert sorted(train + test) == list(range(COUNT))
     assert len(test) == (COUNT // 2 if split else 8)
     if split:
         assert test == list(range(COUNT // 2, COUNT))
-    assert dealt(deal_out(whole, names, folder / "second")) == parts
+    assert dealt(deal_out(whole, names, manifest()).write(folder / "second")) == parts
 
 
 def test_test_samples_are_dealt_evenly(tmp_path: Path) -> None:
     whole = Whole(path=saved(tmp_path), split="side", min_size=1)
-    parts = dealt(deal_out(whole, ["a", "b", "c"], tmp_path / "out"))
+    parts = dealt(deal_out(whole, ["a", "b", "c"], manifest()).write(tmp_path / "out"))
     assert sorted(len(test) for _, test in parts.values()) == [6, 7, 7]
 
 
 def test_a_natural_partition_keeps_a_client_and_its_test_samples_on_one_device(tmp_path: Path) -> None:
     whole = Whole(path=saved(tmp_path), partition="natural", split="side", min_size=1)
-    for train, test in dealt(deal_out(whole, ["a", "b", "c"], tmp_path / "out")).values():
+    parts = dealt(deal_out(whole, ["a", "b", "c"], manifest()).write(tmp_path / "out"))
+    for train, test in parts.values():
         assert {n % 4 for n in train} == {n % 4 for n in test}
-    owners = [{n % 4 for n in train} for train, _ in dealt(deal_out(whole, ["a", "b", "c"], tmp_path / "out")).values()]
+    owners = [{n % 4 for n in train} for train, _ in parts.values()]
     assert sum(map(len, owners)) == 4
 
 
 def test_test_samples_of_clients_that_do_not_train_are_dealt_evenly(tmp_path: Path) -> None:
     columns = arrays() | {"client": np.arange(COUNT) // 5}  # clients 0 to 3 train, 4 to 7 are only tested on
     whole = Whole(path=saved(tmp_path, columns), partition="natural", split="side", min_size=1)
-    parts = dealt(deal_out(whole, ["a", "b"], tmp_path / "out"))
+    parts = dealt(deal_out(whole, ["a", "b"], manifest()).write(tmp_path / "out"))
     assert union(parts)[1] == list(range(COUNT // 2, COUNT))
     assert [len(test) for _, test in parts.values()] == [10, 10]
 
@@ -325,7 +328,7 @@ def test_test_samples_of_clients_that_do_not_train_are_dealt_evenly(tmp_path: Pa
 def test_digits_come_by_name(tmp_path: Path) -> None:
     names = [f"d{n}" for n in range(10)]
     task = manifest(x=(64,))
-    paths = deal_out(Whole(source="digits", partition="dirichlet", alpha=1.0), names, tmp_path)
+    paths = deal_out(Whole(source="digits", partition="dirichlet", alpha=1.0), names, task).write(tmp_path)
     loaded = [fit_dataset(load_samples([Data(path=path, split="split")], task), task) for path in paths.values()]
     assert sum(len(data.train) for data in loaded) == 1438
     assert sum(len(data.test) for data in loaded) == 359
@@ -340,19 +343,91 @@ def test_digits_come_by_name(tmp_path: Path) -> None:
         ({"x": "pixels"}, r"a\.npz: no array 'pixels'; there are x, y"),
         ({"y": "names"}, r"a\.npz: columns differ in length: x has 40, names has 3"),
         ({"split": "fold"}, r"a\.npz: no array 'fold'"),
-        ({"partition": "natural", "client": "room"}, "3 devices but the data come from 2 clients"),
-        ({"min_size": 11}, "c would have 10 training samples, min_size asks for 11"),
-        ({"partition": "dirichlet", "min_size": 20}, "32 rows cannot give 3 devices at least 20 each"),
-        ({"partition": "dirichlet", "y": "x"}, r"one label per row, not \(2,\)"),
+        (
+            {"partition": "natural", "client": "room"},
+            r"a\.npz: array 'room' names 2 clients, fewer than the 3 devices: .* data\.partition=iid",
+        ),
+        ({"min_size": 11}, r"a\.npz: 32 training samples cannot give 3 devices 11 each, as data\.min_size asks for"),
+        ({"partition": "dirichlet", "min_size": 20}, r"a\.npz: 32 training samples cannot give 3 devices 20 each"),
+        ({"partition": "natural", "min_size": 9, "split": "side"}, "b would have 5 training samples, data.min_size asks for 9"),
+        ({"y": "x"}, r"a\.npz: targets have shape \(2,\) per sample, .* \(inputs are array 'x', targets array 'x'\)"),
+        ({"y": "room"}, "targets are of dtype <U5, the task takes int64"),
+        ({"split": "word"}, r"array 'word' must be 0 for training and 1 for test samples, found 'fit', 'judge'"),
+        ({"split": "client"}, "found 0, 1, 2, 3"),
     ],
 )
 def test_what_cannot_be_dealt_out_is_said(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     whole = Whole(path=saved(tmp_path), **({"min_size": 1} | change))
     with pytest.raises(DataError, match=message):
-        deal_out(whole, ["a", "b", "c"], tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+        deal_out(whole, ["a", "b", "c"], manifest())
 
 
 def test_a_missing_data_set_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.npz: no such file"):
-        deal_out(Whole(path=tmp_path / "none.npz"), ["a"], tmp_path / "out")
+        deal_out(Whole(path=tmp_path / "none.npz"), ["a"], manifest())
+
+
+def test_a_split_by_class_needs_one_class_per_sample(tmp_path: Path) -> None:
+    whole = Whole(path=saved(tmp_path), partition="dirichlet", y="x", min_size=1)
+    with pytest.raises(DataError, match=r"data\.partition=dirichlet: a split by class needs one label per row, not \(2,\)"):
+        deal_out(whole, ["a"], manifest(y=(2,), target="float32"))
+
+
+def test_how_samples_were_dealt_out_is_said(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    natural = deal_out(Whole(path=path, partition="natural", split="side", min_size=1), ["a", "b", "c"], manifest())
+    assert "a.npz: 4 clients (array 'client') go whole to 3 devices" in natural.how
+    assert natural.how.endswith("20 of 40 are held out for testing, where array 'side' is 1")
+    iid = deal_out(Whole(path=path), ["a", "b"], manifest())
+    assert iid.how.endswith("dealt out evenly to 2 devices; 8 of 40 are held out for testing, at random")
+
+
+def test_only_those_who_get_unusable_rows_are_refused_and_told_what_they_will_say_themselves(tmp_path: Path) -> None:
+    columns = arrays()
+    columns["x"][6, 0] = np.nan
+    whole = Whole(path=saved(tmp_path, columns), partition="natural", client="room", split="side", min_size=1)
+    parts = deal_out(whole, ["a", "b"], manifest())
+    assert parts.refused == {"a": "1 of 10 inputs hold NaN or infinite values, first in row 3"}
+    paths = parts.write(tmp_path / "out")
+    with pytest.raises(DataError, match=parts.refused["a"]):
+        fit_dataset(load_samples([Data(path=paths["a"], split="split")], manifest()), manifest())
+    columns["x"][:, 1] = np.inf
+    with pytest.raises(DataError, match=r"a\.npz: no device has samples that fit: a: 10 of 10 inputs hold NaN"):
+        deal_out(replace(whole, path=saved(tmp_path, columns)), ["a", "b"], manifest())
+
+
+def test_the_digest_knows_the_samples_and_who_has_which(tmp_path: Path) -> None:
+    whole, names = Whole(path=saved(tmp_path), min_size=1), ["a", "b"]
+    digest = deal_out(whole, names, manifest()).digest()
+    assert deal_out(replace(whole, path=saved(tmp_path, name="copy.npz")), names, manifest()).digest() == digest
+    other = arrays()
+    other["y"][0] = 2
+    changed = [replace(whole, seed=1), replace(whole, split="side"), replace(whole, path=saved(tmp_path, other, "other.npz"))]
+    digests = {deal_out(each, names, manifest()).digest() for each in changed}
+    digests |= {deal_out(whole, each, manifest()).digest() for each in (["a", "c"], ["a", "b", "c"])}
+    assert len(digests | {digest}) == 6
+
+
+@pytest.mark.parametrize(
+    ("columns", "said", "split", "partition"),
+    [
+        ({"client", "split"}, set(), "split", "natural"),
+        ({"client"}, set(), "", "natural"),
+        ({"split"}, set(), "split", "iid"),
+        ({"client", "split"}, {"partition"}, "split", "iid"),
+        ({"client", "split"}, {"split", "partition"}, "", "iid"),
+        (set(), set(), "", "iid"),
+    ],
+)
+def test_arrays_of_the_usual_names_say_what_they_are(
+    tmp_path: Path, columns: set[str], said: set[str], split: str, partition: str
+) -> None:
+    path = saved(tmp_path, {name: np.zeros(3) for name in {"x", "y"} | columns})
+    settings = as_its_arrays_say(Whole(path=path), said)
+    assert (settings.split, settings.partition) == (split, partition)
+
+
+def test_a_file_that_is_no_archive_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_text("x")
+    settings = Whole(path=tmp_path / "a.npz")
+    assert as_its_arrays_say(settings, ()) == settings

@@ -77,3 +77,21 @@ def test_the_payloads_are_what_the_codecs_write(codec: str, phrase: str, values:
     vector = np.array(values, np.float32)
     assert codec_named(codec).encode(vector, step) == payload
     assert codec_named(codec).decode(payload, vector.size).tolist() == values
+
+
+@pytest.mark.parametrize(
+    ("codec", "phrase", "values", "parameters"),
+    [
+        ("topk", "Example: size 8, `k` 0.25", [0, 1, 0, 0, -0.5, 0, 0, 0], {"k": 0.25}),
+        ("qsgd", "Example: size 4, the value 4", [0, 0, 4, 0], {}),
+        ("signsgd", "Example, the values 0.5, -0.5", [0.5, -0.5, 0.5, -0.5], {}),
+        ("powersgd", "Example: size 2, two columns", [2, -1], {"columns": 2}),
+    ],
+)
+def test_the_payloads_of_the_baselines_are_what_they_write(
+    codec: str, phrase: str, values: list[float], parameters: dict[str, float]
+) -> None:
+    payload = bytes.fromhex(example(phrase).splitlines()[0].replace(" ", ""))
+    vector = np.array(values, np.float32)
+    assert codec_named(codec, **parameters).encode(vector, 0.0) == payload
+    assert codec_named(codec).decode(payload, vector.size).tolist() == values
