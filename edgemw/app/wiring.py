@@ -20,8 +20,8 @@ from edgemw.core.errors import BundleError, ConfigError, EdgeError
 from edgemw.core.ids import Place
 from edgemw.device.agent import DeviceRole, Parts
 from edgemw.fog.agent import FogRole
+from edgemw.fog.release import TopOptions
 from edgemw.fog.server import ServerOptions
-from edgemw.fog.top import TopOptions
 from edgemw.fog.window import WindowOptions
 from edgemw.learning.dataset import Dataset
 from edgemw.learning.oracle import Oracle, Predict

@@ -29,7 +29,8 @@ from edgemw.fog.events import (
     Totals,
 )
 from edgemw.fog.forwarder import Forwarder
-from edgemw.fog.top import Top, TopOptions
+from edgemw.fog.release import TopOptions
+from edgemw.fog.top import Top
 from edgemw.fog.window import WindowOptions
 from edgemw.storage import journal, outbox
 from edgemw.storage.database import Database

@@ -11,20 +11,14 @@ Rules:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import numpy as np
-
-from edgemw.compression.difference import advance, difference
-from edgemw.compression.lattice import next_step
-from edgemw.compression.merge import merge
-from edgemw.compression.table import codec_named
-from edgemw.core.bundle import Bundle, Vector, read_bundle
+from edgemw.core.bundle import Bundle, read_bundle
 from edgemw.core.encoded import Encoded
-from edgemw.core.errors import BundleError, CodecError, EdgeError
+from edgemw.core.errors import BundleError, EdgeError
 from edgemw.core.events import Fact, Finished, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import Place
-from edgemw.core.plan import LOWER_IS_BETTER, Plan, Tally
+from edgemw.core.plan import LOWER_IS_BETTER, Tally
 from edgemw.fog.announcer import Announcer
 from edgemw.fog.collector import Collector
 from edgemw.fog.events import (
@@ -38,47 +32,17 @@ from edgemw.fog.events import (
     SaveRelease,
     SaveShelf,
     Settled,
-    Totals,
 )
-from edgemw.fog.server import ServerOptions, ServerState, mean_update, server_step
+from edgemw.fog.release import TopOptions, counted, first_release, moved, taken_up, theta_bytes
 from edgemw.fog.trail import Trail
-from edgemw.fog.window import MEASURED, NOT_MERGED, WindowOptions, parts_of, readable, tally_of
+from edgemw.fog.window import MEASURED, NOT_MERGED, parts_of, readable, tally_of
 from edgemw.wire import topics
-from edgemw.wire.chunks import CHUNK_BYTES, blob_of
-from edgemw.wire.fields import MAX_INTEGER
+from edgemw.wire.chunks import blob_of
 from edgemw.wire.messages import Blob, Frame, Presence, ReleaseManifest, RoundReport, TaskManifest, Update
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, Published, Send
 
 WINDOW, GRACE = "window", "grace"
 GRACE_S = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class TopOptions:
-    """How the top trains.
-
-    Attributes:
-        window: when a window closes.
-        server: the server's optimiser.
-        plan: changes to the bundle's training defaults, by the names of Plan.
-        rounds: releases to make; 0 is without end.
-        target: stop once the first metric is as good as this; 0 is off.
-        codec, codec_dtype, kappa: how updates are encoded.
-        release_codec, release_kappa: how releases are encoded: "lattice", or "dense" for theta as a whole every time.
-        chunk_bytes: bundles and releases are cut into pieces of this size.
-    """
-
-    window: WindowOptions
-    server: ServerOptions
-    plan: dict[str, int | float | str]
-    rounds: int = 0
-    target: float = 0.0
-    codec: str = "lattice"
-    codec_dtype: str = "float32"
-    kappa: float = 4.0
-    release_codec: str = "lattice"
-    release_kappa: float = 2.0
-    chunk_bytes: int = CHUNK_BYTES
 
 
 class Top:
@@ -178,23 +142,11 @@ class Top:
         bundle, blob = read_bundle(data), self._blob(data)
         self._known.add(blob.digest)
         self._metric = _first_metric(bundle)
-        options, manifest = self._options, released.manifest
-        self._trail.start(_bytes(bundle.theta0))
-        manifest = replace(
-            manifest,
-            theta=self._blob(_bytes(released.theta)),
-            whole=True,  # the differences that led to it are not kept
-            difference=b"",
-            packed=(),
-            plan=_plan(bundle, options.plan),
-            codec=options.codec,
-            codec_dtype=options.codec_dtype,
-            step=manifest.step if options.codec == manifest.codec else 0.0,
-            max_staleness=options.window.max_staleness,
-        )
+        options = self._options
+        self._trail.start(theta_bytes(bundle.theta0))
         reported = released.report.get(self._metric) if released.report is not None else None
         self._enough = self._is_enough(reported) or (released.reached != 0 and released.reached == options.target)
-        manifest = self._asking(manifest)
+        manifest = self._asking(taken_up(released, bundle, options))
         self._finished = released.report is not None and not manifest.train
         self._announcer.task(blob, data)
         return self._begin(replace(released, manifest=manifest), now)
@@ -214,11 +166,11 @@ class Top:
         if bundle.manifest.name != self._task:
             return self._refuse_bundle(blob, f"it is for task {bundle.manifest.name!r}, not {self._task!r}")
         old = self._released.manifest.run if self._released else -1
-        manifest = self._first_release(bundle, blob.digest, max(self._place.boot, old + 1))
+        manifest = first_release(bundle, blob.digest, max(self._place.boot, old + 1), self._options)
         if not readable(Frame(self._task, self._place.node, self._place.boot, 0, manifest)):
             return self._refuse_bundle(blob, "no message can carry its plan")
         self._known.add(blob.digest)
-        self._trail.start(_bytes(bundle.theta0))
+        self._trail.start(theta_bytes(bundle.theta0))
         self._metric = _first_metric(bundle)
         self._reason, self._finished, self._enough = "", False, False
         released = Released(self._asking(manifest), bundle.theta0)
@@ -228,21 +180,6 @@ class Top:
         """Say why, and who is asking for the task is told of the present bundle again."""
         self._reason = f"bundle {blob.name} refused: {reason}"
         return [Fact("task_refused", {"reason": reason}), *self._announcer.again()]
-
-    def _first_release(self, bundle: Bundle, digest: bytes, run: int) -> ReleaseManifest:
-        options = self._options
-        return ReleaseManifest(
-            run=run,
-            number=0,
-            bundle=digest,
-            theta=self._blob(_bytes(bundle.theta0)),
-            train=True,
-            codec=options.codec,
-            codec_dtype=options.codec_dtype,
-            step=0.0,
-            plan=_plan(bundle, options.plan),
-            max_staleness=options.window.max_staleness,
-        )
 
     def _blob(self, data: bytes) -> Blob:
         return blob_of(data, self._options.chunk_bytes)
@@ -255,7 +192,7 @@ class Top:
     def _begin(self, released: Released, now: float) -> list[Action]:
         self._released, manifest = released, released.manifest
         self._trail.heard(manifest)
-        announced = self._announcer.release(*self._trail.release(manifest, _bytes(released.theta)))
+        announced = self._announcer.release(*self._trail.release(manifest, theta_bytes(released.theta)))
         values: dict[str, int | float | str] = {"release": manifest.number, "step": manifest.step}
         shelf = SaveShelf(self._announcer.blobs("release"))
         return [*self._collector.begin(manifest, now), shelf, *announced, Fact("release", values)]
@@ -282,7 +219,7 @@ class Top:
             return [closed, *self._after_the_end(frames, manifest.number)]
         tally, report_on = tally_of(frames)
         parts = parts_of(frames)
-        released = replace(released, totals=_counted(released.totals, parts, tally))
+        released = replace(released, totals=counted(released.totals, parts, tally))
         facts = self._facts(released, tally, report_on)
         if not manifest.train and not parts:
             return [closed, *self._measured(replace(released, report=facts), frames, late)]
@@ -314,44 +251,12 @@ class Top:
         reason = ""
         if parts:
             try:
-                nxt = self._moved(nxt, released.manifest, parts)
+                nxt = moved(nxt, released.manifest.number, parts, self._options, self._trail)
             except (EdgeError, ArithmeticError) as error:  # whatever children sent, the next window is another attempt
                 reason = f"{NOT_MERGED}: {error}"
                 nxt = replace(nxt, totals=(self._released or released).totals)
         reached = self._options.target if self._enough else 0.0
         return replace(nxt, manifest=self._asking(nxt.manifest), reached=reached), reason
-
-    def _moved(self, nxt: Released, old: ReleaseManifest, parts: list[Encoded]) -> Released:
-        """The release after the server step."""
-        options, codec = self._options, codec_named(old.codec)
-        merged = merge(codec, parts)
-        mean = mean_update(codec, merged, old.number, options.server.staleness)
-        state = server_step(ServerState(nxt.master, nxt.first, nxt.second), mean, options.server)
-        if not all(vector is None or np.isfinite(vector).all() for vector in (state.theta, state.first, state.second)):
-            raise CodecError(f"release {nxt.manifest.number} would hold NaN or infinite values")
-        energy, step = sum(section.energy for section in merged.sections), nxt.manifest.step
-        if codec.stepped and energy > 0:
-            step = next_step(options.kappa, energy, merged.count, merged.size)
-        nxt = replace(nxt, manifest=replace(nxt.manifest, step=step), first=state.first, second=state.second)
-        return self._towards(nxt, state.theta)
-
-    def _towards(self, nxt: Released, master: Vector) -> Released:
-        """The release that leads to `master`; what it holds of theta and manifest is still the one before."""
-        base, manifest, lead = _bytes(nxt.theta), nxt.manifest, None
-        if self._options.release_codec == "lattice":
-            payload = difference(nxt.theta, master, master - nxt.master, self._options.release_kappa)
-            theta = advance(base, payload)
-            if theta == base:  # nothing that could be said: whoever has the release before has this one
-                return replace(nxt, residual=master - nxt.theta)
-            lead = self._trail.lead(manifest, payload)
-        if lead is None:
-            whole = replace(manifest, theta=self._blob(_bytes(master)), whole=True, difference=b"", packed=())
-            return replace(nxt, manifest=whole, theta=master, residual=None)
-        if not lead.inline:
-            self._trail.put(lead.blob, lead.data)
-        vector = np.frombuffer(theta, "<f4").astype(np.float32)
-        manifest = replace(lead.into(manifest), theta=self._blob(theta))
-        return replace(nxt, manifest=manifest, theta=vector, residual=master - vector)
 
     def _reached(self, tally: Tally) -> bool:
         value, weight = tally.get(MEASURED + self._metric) or tally.get(self._metric, (0.0, 0.0))
@@ -384,25 +289,5 @@ class Top:
         return Send(topic, Frame(self._task, place.node, place.boot, 0, report))
 
 
-def _counted(totals: Totals, parts: list[Encoded], tally: Tally) -> Totals:
-    """The totals with a window added; they stay numbers that the disk and the wire can hold."""
-    sums = (
-        totals.updates + sum(part.count for part in parts),
-        totals.weight + sum(part.weight for part in parts),
-        totals.uplink_bytes + max(0, int(tally.get("uplink", (0, 0))[0])),
-        totals.downlink_bytes + max(0, int(tally.get("downlink", (0, 0))[0])),
-    )
-    return Totals(*(min(number, MAX_INTEGER) for number in sums))
-
-
 def _first_metric(bundle: Bundle) -> str:
     return bundle.manifest.metrics[0] if bundle.manifest.metrics else "train_loss"
-
-
-def _plan(bundle: Bundle, changes: dict[str, int | float | str]) -> Plan:
-    known = {name: value for name, value in bundle.manifest.training.items() if name in Plan.__dataclass_fields__}
-    return Plan(**(known | changes))  # type: ignore[arg-type]  # the manifest and the settings were checked when read
-
-
-def _bytes(theta: Vector) -> bytes:
-    return theta.astype("<f4").tobytes()

@@ -32,7 +32,8 @@ from edgemw.fog.events import (
     Settled,
 )
 from edgemw.fog.forwarder import Forwarder
-from edgemw.fog.top import Top, TopOptions
+from edgemw.fog.release import TopOptions
+from edgemw.fog.top import Top
 from edgemw.fog.window import WindowOptions
 from edgemw.learning.trainer import Trained
 from edgemw.wire import topics

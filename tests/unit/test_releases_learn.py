@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from edgemw.core.bundle import Vector
+from edgemw.fog.release import TopOptions
 from edgemw.fog.server import ServerOptions
-from edgemw.fog.top import TopOptions
 from edgemw.fog.window import WindowOptions
 from edgemw.learning.trainer import Trained
 from tests.support.world import World

@@ -11,8 +11,8 @@ from edgemw.core.bundle import Vector
 from edgemw.core.encoded import Section
 from edgemw.core.events import Stop
 from edgemw.fog.events import BundleGiven
+from edgemw.fog.release import TopOptions
 from edgemw.fog.server import ServerOptions
-from edgemw.fog.top import TopOptions
 from edgemw.fog.window import WindowOptions
 from edgemw.learning.trainer import Trained
 from edgemw.wire import topics

@@ -13,8 +13,8 @@ from edgemw.device.cycle import ALLOWANCE
 from edgemw.device.events import Work, Worked
 from edgemw.fog.collector import MAX_OPEN
 from edgemw.fog.events import BundleGiven
+from edgemw.fog.release import TopOptions
 from edgemw.fog.server import ServerOptions
-from edgemw.fog.top import TopOptions
 from edgemw.fog.window import MAX_NAMES, WindowOptions, tally_of
 from edgemw.learning.trainer import Trained
 from edgemw.wire import topics

@@ -10,8 +10,8 @@ import pytest
 from edgemw.core.bundle import Vector
 from edgemw.core.events import LinkUp
 from edgemw.fog.events import Released, SaveBundle, SaveRelease
+from edgemw.fog.release import TopOptions
 from edgemw.fog.server import ServerOptions
-from edgemw.fog.top import TopOptions
 from edgemw.fog.window import WindowOptions
 from edgemw.learning.trainer import Trained
 from tests.support.world import Disk, World

@@ -1,0 +1,153 @@
+"""What the top makes of a bundle and of a window: the next release. Values in, values out.
+
+merged -> mean -> server step -> master ; devices get theta, which follows the master in differences or as a whole
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgemw.compression.difference import advance, difference
+from edgemw.compression.lattice import next_step
+from edgemw.compression.merge import merge
+from edgemw.compression.table import codec_named
+from edgemw.core.bundle import Bundle, Vector
+from edgemw.core.encoded import Encoded
+from edgemw.core.errors import CodecError
+from edgemw.core.plan import Plan, Tally
+from edgemw.fog.events import Released, Totals
+from edgemw.fog.server import ServerOptions, ServerState, mean_update, server_step
+from edgemw.fog.trail import Trail
+from edgemw.fog.window import WindowOptions
+from edgemw.wire.chunks import CHUNK_BYTES, blob_of
+from edgemw.wire.fields import MAX_INTEGER
+from edgemw.wire.messages import ReleaseManifest
+
+
+@dataclass(frozen=True, slots=True)
+class TopOptions:
+    """How the top trains.
+
+    Attributes:
+        window: when a window closes.
+        server: the server's optimiser.
+        plan: changes to the bundle's training defaults, by the names of Plan.
+        rounds: releases to make; 0 is without end.
+        target: stop once the first metric is as good as this; 0 is off.
+        codec, codec_dtype, kappa: how updates are encoded.
+        release_codec, release_kappa: how releases are encoded: "lattice", or "dense" for theta as a whole every time.
+        chunk_bytes: bundles and releases are cut into pieces of this size.
+    """
+
+    window: WindowOptions
+    server: ServerOptions
+    plan: dict[str, int | float | str]
+    rounds: int = 0
+    target: float = 0.0
+    codec: str = "lattice"
+    codec_dtype: str = "float32"
+    kappa: float = 4.0
+    release_codec: str = "lattice"
+    release_kappa: float = 2.0
+    chunk_bytes: int = CHUNK_BYTES
+
+
+def first_release(bundle: Bundle, digest: bytes, run: int, options: TopOptions) -> ReleaseManifest:
+    """The manifest of a bundle's release 0."""
+    return ReleaseManifest(
+        run=run,
+        number=0,
+        bundle=digest,
+        theta=blob_of(theta_bytes(bundle.theta0), options.chunk_bytes),
+        train=True,
+        codec=options.codec,
+        codec_dtype=options.codec_dtype,
+        step=0.0,
+        plan=_plan(bundle, options),
+        max_staleness=options.window.max_staleness,
+    )
+
+
+def taken_up(released: Released, bundle: Bundle, options: TopOptions) -> ReleaseManifest:
+    """The manifest of a release from the disk, for settings that may have changed; it is whole, what led to it is not kept."""
+    manifest = released.manifest
+    return replace(
+        manifest,
+        theta=blob_of(theta_bytes(released.theta), options.chunk_bytes),
+        whole=True,
+        difference=b"",
+        packed=(),
+        plan=_plan(bundle, options),
+        codec=options.codec,
+        codec_dtype=options.codec_dtype,
+        step=manifest.step if options.codec == manifest.codec else 0.0,
+        max_staleness=options.window.max_staleness,
+    )
+
+
+def moved(nxt: Released, base: int, parts: list[Encoded], options: TopOptions, trail: Trail) -> Released:
+    """The release after the server step.
+
+    Args:
+        nxt: the release before, with the number of the next.
+        base: number of the release before.
+        parts: the updates of the window, at least one.
+        trail: told of a difference that is too large for the manifest.
+
+    Raises:
+        CodecError: updates do not add, or the release would not be finite.
+        WireError: a payload is malformed.
+    """
+    codec = codec_named(nxt.manifest.codec)
+    merged = merge(codec, parts)
+    mean = mean_update(codec, merged, base, options.server.staleness)
+    state = server_step(ServerState(nxt.master, nxt.first, nxt.second), mean, options.server)
+    if not all(vector is None or np.isfinite(vector).all() for vector in (state.theta, state.first, state.second)):
+        raise CodecError(f"release {nxt.manifest.number} would hold NaN or infinite values")
+    energy, step = sum(section.energy for section in merged.sections), nxt.manifest.step
+    if codec.stepped and energy > 0:
+        step = next_step(options.kappa, energy, merged.count, merged.size)
+    nxt = replace(nxt, manifest=replace(nxt.manifest, step=step), first=state.first, second=state.second)
+    return _towards(nxt, state.theta, options, trail)
+
+
+def counted(totals: Totals, parts: list[Encoded], tally: Tally) -> Totals:
+    """The totals with a window added; they stay numbers that the disk and the wire can hold."""
+    sums = (
+        totals.updates + sum(part.count for part in parts),
+        totals.weight + sum(part.weight for part in parts),
+        totals.uplink_bytes + max(0, int(tally.get("uplink", (0, 0))[0])),
+        totals.downlink_bytes + max(0, int(tally.get("downlink", (0, 0))[0])),
+    )
+    return Totals(*(min(number, MAX_INTEGER) for number in sums))
+
+
+def theta_bytes(theta: Vector) -> bytes:
+    """Theta as it travels: float32, little endian."""
+    return theta.astype("<f4").tobytes()
+
+
+def _towards(nxt: Released, master: Vector, options: TopOptions, trail: Trail) -> Released:
+    """The release that leads to `master`; what `nxt` holds of theta and manifest is still the one before."""
+    base, manifest, lead = theta_bytes(nxt.theta), nxt.manifest, None
+    if options.release_codec == "lattice":
+        payload = difference(nxt.theta, master, master - nxt.master, options.release_kappa)
+        theta = advance(base, payload)
+        if theta == base:  # nothing that could be said: whoever has the release before has this one
+            return replace(nxt, residual=master - nxt.theta)
+        lead = trail.lead(manifest, payload)
+    if lead is None:
+        blob = blob_of(theta_bytes(master), options.chunk_bytes)
+        whole = replace(manifest, theta=blob, whole=True, difference=b"", packed=())
+        return replace(nxt, manifest=whole, theta=master, residual=None)
+    if not lead.inline:
+        trail.put(lead.blob, lead.data)
+    vector = np.frombuffer(theta, "<f4").astype(np.float32)
+    manifest = replace(lead.into(manifest), theta=blob_of(theta, options.chunk_bytes))
+    return replace(nxt, manifest=manifest, theta=vector, residual=master - vector)
+
+
+def _plan(bundle: Bundle, options: TopOptions) -> Plan:
+    return Plan(**(bundle.manifest.training | options.plan))  # type: ignore[arg-type]  # both were checked when they were read
