@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -28,7 +29,7 @@ from edgemw.core.ids import valid_id
 THETA, META = "theta.f32", "meta.json"
 MAX_META_BYTES = 4096
 _TEMPORARY = ".new-"
-_LOOKS = 3
+_PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +105,16 @@ class ReleaseStore:
         Raises:
             StorageError: the folder cannot be read.
         """
-        for _ in range(_LOOKS):  # the writer may remove what was just listed
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:  # the writer may remove what was just listed, again and again where it is faster than this reader
             places = self._places(task)
             for place in reversed(places):
                 try:
                     return self._read(task, place)
                 except (OSError, EdgeError):
                     continue  # damaged or removed: the one before it stands in
-            if places == self._places(task):
-                break
-        return None
+            if places == self._places(task) or time.monotonic() > deadline:
+                return None
 
     def newest_place(self, task: str) -> int:
         """The place of the newest release, whole or not; -1 where there is none. Cheap: one look at the folder."""
