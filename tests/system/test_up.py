@@ -58,9 +58,13 @@ class Run:
         return summary
 
     def interrupt_twice(self) -> None:
-        """Ctrl-C and Ctrl-C."""
+        """Ctrl-C, and again once the first was heard; a device is held, so that the round cannot end between the two."""
+        next(process for name, process in self.nodes().items() if name.startswith("device")).suspend()
         self.process.send_signal(signal.SIGINT)
-        time.sleep(0.01)  # two signals of one number that come together are one
+        deadline = time.monotonic() + 60
+        while "once more stops at once" not in self.errors:
+            assert time.monotonic() < deadline, self.errors
+            time.sleep(0.01)
         self.process.send_signal(signal.SIGINT)
 
     def children(self) -> list[psutil.Process]:
