@@ -110,6 +110,14 @@ class Fleet:
         """Send a signal."""
         self.processes[node].send_signal(number)
 
+    def said(self, node: str, text: str) -> None:
+        """Wait until a node has logged something."""
+        path = self.folder / f"{node}.log"
+        deadline = time.monotonic() + PATIENCE_S
+        while text not in path.read_text():
+            assert time.monotonic() < deadline, f"{path} never said {text!r}"
+            time.sleep(0.01)
+
     def kill(self, node: str) -> None:
         """kill -9, and wait until it is gone."""
         self.processes[node].kill()

@@ -195,6 +195,7 @@ def test_ctrl_c_twice_stops_at_once(fleet: Fleet, broker: Broker) -> None:
     fleet.address("device-0", "serving")
     broker.stop()
     fleet.signal("device-0", signal.SIGINT)
+    fleet.said("device-0", "once more stops at once")
     fleet.signal("device-0", signal.SIGINT)
     assert fleet.wait("device-0", 20) == 0
 
