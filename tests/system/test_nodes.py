@@ -197,7 +197,7 @@ def test_ctrl_c_twice_stops_at_once(fleet: Fleet, broker: Broker) -> None:
     fleet.signal("device-0", signal.SIGINT)
     fleet.said("device-0", "once more stops at once")
     fleet.signal("device-0", signal.SIGINT)
-    assert fleet.wait("device-0", 20) in (0, -signal.SIGINT)  # without a task it may be leaving when the second comes
+    assert fleet.wait("device-0", 20) in (0, 130, -signal.SIGINT)  # without a task it is leaving already when the second comes
 
 
 @pytest.mark.parametrize(("x", "reason"), [(np.full((40, 64), np.nan), "NaN"), (np.zeros((40, 3)), "shape")])
