@@ -124,6 +124,11 @@ def counted(totals: Totals, parts: list[Encoded], tally: Tally) -> Totals:
     return Totals(*(min(number, MAX_INTEGER) for number in sums))
 
 
+def theta_view(theta: Vector) -> memoryview:
+    """The bytes of `theta_bytes`, not copied."""
+    return theta.astype("<f4", copy=False).data.cast("B")
+
+
 def theta_bytes(theta: Vector) -> bytes:
     """Theta as it travels: float32, little endian."""
     return theta.astype("<f4").tobytes()

@@ -33,7 +33,7 @@ from edgemw.fog.events import (
     SaveShelf,
     Settled,
 )
-from edgemw.fog.release import TopOptions, counted, first_release, moved, taken_up, theta_bytes
+from edgemw.fog.release import TopOptions, counted, first_release, moved, taken_up, theta_view
 from edgemw.fog.trail import Trail
 from edgemw.fog.window import MEASURED, NOT_MERGED, parts_of, readable, tally_of
 from edgemw.wire import topics
@@ -143,7 +143,7 @@ class Top:
         self._known.add(blob.digest)
         self._metric = _first_metric(bundle)
         options = self._options
-        self._trail.start(theta_bytes(bundle.theta0))
+        self._trail.start(theta_view(bundle.theta0))
         reported = released.report.get(self._metric) if released.report is not None else None
         self._enough = self._is_enough(reported) or (released.reached != 0 and released.reached == options.target)
         manifest = self._asking(taken_up(released, bundle, options))
@@ -170,7 +170,7 @@ class Top:
         if not readable(Frame(self._task, self._place.node, self._place.boot, 0, manifest)):
             return self._refuse_bundle(blob, "no message can carry its plan")
         self._known.add(blob.digest)
-        self._trail.start(theta_bytes(bundle.theta0))
+        self._trail.start(theta_view(bundle.theta0))
         self._metric = _first_metric(bundle)
         self._reason, self._finished, self._enough = "", False, False
         released = Released(self._asking(manifest), bundle.theta0)
@@ -192,7 +192,7 @@ class Top:
     def _begin(self, released: Released, now: float) -> list[Action]:
         self._released, manifest = released, released.manifest
         self._trail.heard(manifest)
-        announced = self._announcer.release(*self._trail.release(manifest, theta_bytes(released.theta)))
+        announced = self._announcer.release(*self._trail.release(manifest, theta_view(released.theta)))
         values: dict[str, int | float | str] = {"release": manifest.number, "step": manifest.step}
         shelf = SaveShelf(self._announcer.blobs("release"))
         return [*self._collector.begin(manifest, now), shelf, *announced, Fact("release", values)]

@@ -7,9 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,20 +15,8 @@ import pytest
 from edgemw import Predictor
 from edgemw.core.bundle import read_bundle
 from edgemw.serving.store import ReleaseStore
-from edgemw.transport.broker import Broker, start_broker
+from edgemw.transport.broker import Broker
 from tests.system.fleet import BUNDLE, ROOT, Fleet, edgemw, environment, fact
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    with start_broker("mosquitto", tmp_path / "broker") as started:
-        yield started
-
-
-@pytest.fixture
-def fleet(tmp_path: Path, broker: Broker) -> Iterator[Fleet]:
-    with Fleet(tmp_path, broker.url) as made:
-        yield made
 
 
 def small_tree(fleet: Fleet) -> list[str]:

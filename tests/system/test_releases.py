@@ -4,33 +4,17 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
-import pytest
 
 from edgemw.core.bundle import read_bundle
 from edgemw.serving.store import ReleaseStore
 from edgemw.storage import journal
 from edgemw.storage.database import Database
-from edgemw.transport.broker import Broker, start_broker
 from tests.system.fleet import BUNDLE, Fleet, fact
 
 ROUNDS = 12
 THETA_BYTES = 4 * read_bundle(BUNDLE.read_bytes()).manifest.size
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    with start_broker("mosquitto", tmp_path / "broker") as started:
-        yield started
-
-
-@pytest.fixture
-def fleet(tmp_path: Path, broker: Broker) -> Iterator[Fleet]:
-    with Fleet(tmp_path, broker.url) as made:
-        yield made
 
 
 def received(fleet: Fleet, device: str, channel: str) -> float:

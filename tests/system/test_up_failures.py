@@ -27,7 +27,8 @@ def test_a_run_ends_when_no_device_is_left(tmp_path: Path) -> None:
 
 def test_a_run_ends_when_every_way_to_the_top_is_gone(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = "tiers.fog.telemetry.http=127.0.0.1:%d" % (taken.getsockname()[1] - 1)  # noqa: UP031  (the top has it, counted up)
+        port = taken.getsockname()[1] - 1  # the top has it, counted up
+        address = f"tiers.fog.telemetry.http=127.0.0.1:{port}"
         run = Run(tmp_path / "out", *flags(*SMALL, address))
         run.process.communicate(timeout=120)
     assert run.process.returncode == 1

@@ -6,7 +6,7 @@ A new kind adds an entry to tests/golden/frames.json. An entry never changes whi
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,18 @@ from edgemw.wire.messages import (
 GOLDEN: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "golden" / "frames.json").read_text())
 SHA = bytes(range(32))
 BLOB = Blob(SHA, 240_001, 120_000)
+RELEASE = ReleaseManifest(
+    run=5,
+    number=13,
+    bundle=SHA[::-1],
+    theta=BLOB,
+    train=True,
+    codec="lattice",
+    codec_dtype="float32",
+    step=0.015625,
+    plan=Plan("sgd", 0.05, 0.9, 0.0, 0.0, 2, 0, 32, 1.0),
+    max_staleness=4,
+)
 MESSAGES: tuple[Message, ...] = (
     Presence("online", "device", "fog-7"),
     Update(
@@ -61,32 +73,13 @@ MESSAGES: tuple[Message, ...] = (
     Outcome(1_790_000_000, 41, True, 13, ""),
     Outcome(1_790_000_000, 42, False, 13, "stale: trained from release 2, now 13"),
     TaskManifest(BLOB),
-    ReleaseManifest(
-        run=5,
-        number=13,
-        bundle=SHA[::-1],
-        theta=BLOB,
-        train=True,
-        codec="lattice",
-        codec_dtype="float32",
-        step=0.015625,
-        plan=Plan("sgd", 0.05, 0.9, 0.0, 0.0, 2, 0, 32, 1.0),
-        max_staleness=4,
-    ),
+    RELEASE,
     StatusRequest(),
     Status("fog", "", "collecting", "the deadline closed the last window without device-3", {"release": 13, "codec": "lattice"}),
     RoundReport(13, False, {"accuracy": 0.95, "children": 16, "measured": 12}, ("device-3",)),
-    ReleaseManifest(
-        run=5,
+    replace(
+        RELEASE,
         number=14,
-        bundle=SHA[::-1],
-        theta=BLOB,
-        train=True,
-        codec="lattice",
-        codec_dtype="float32",
-        step=0.015625,
-        plan=Plan("sgd", 0.05, 0.9, 0.0, 0.0, 2, 0, 32, 1.0),
-        max_staleness=4,
         whole=False,
         difference=pack_difference(Difference(BLOB, (BLOB,), bytes.fromhex("0000803c0300000049a0"))),
     ),
