@@ -13,7 +13,7 @@ from edgemw.app.checks import check_address, check_data_path, check_entry_point,
 from edgemw.core.config.schema import option, required, section
 from edgemw.core.config.secret import Secret
 from edgemw.core.config.units import Duration, Size, duration, size
-from edgemw.core.errors import ConfigError
+from edgemw.core.errors import CodecError, ConfigError, WireError
 from edgemw.core.plan import LIMITS
 
 # ------------------------------------------------------------------------------------------------- sections of every node
@@ -195,9 +195,25 @@ class Plan:
 class Codec:
     """[codec]: how updates are compressed."""
 
-    use: Literal["lattice", "dense"] = option("lattice", help="lattice: integers, exactly mergeable; dense: floats")
+    use: str = option(
+        "lattice",
+        help="lattice: integers, exactly mergeable; dense: floats; topk, qsgd, signsgd, powersgd: for comparison; or the name of "
+        "an installed codec",
+    )
     kappa: float = option(4.0, help="lattice step in root mean squares of an update", above=0, max=64)
-    dtype: Literal["float32", "float16"] = option("float32", help="number format of dense")
+    parameters: dict[str, int | float | str] = option(
+        {}, help="parameters of the codec by name", example='{ k = 0.01 }, { dtype = "float16" }'
+    )
+
+    def __post_init__(self) -> None:
+        from edgemw.compression.table import codec_named  # numpy is loaded by who has a codec
+
+        try:
+            codec_named(self.use, **self.parameters)
+        except WireError as error:
+            raise ConfigError(error.detail, key="use") from error
+        except CodecError as error:
+            raise ConfigError(str(error), key="parameters" if self.parameters else "use") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

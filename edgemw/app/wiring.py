@@ -159,7 +159,7 @@ def fog_options(settings: FogFile) -> WindowOptions | TopOptions:
         rounds=settings.task.rounds,
         target=settings.task.target,
         codec=settings.codec.use,
-        codec_dtype=settings.codec.dtype,
+        parameters=settings.codec.parameters,
         kappa=settings.codec.kappa,
         release_codec=settings.release.use,
         release_kappa=settings.release.kappa,

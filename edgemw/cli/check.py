@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
+
 from edgemw.app.secrets import private_file_problem, secret_warnings
 from edgemw.app.settings import (
     EMBEDDED,
@@ -28,6 +30,7 @@ from edgemw.app.settings import (
 )
 from edgemw.app.tiers import fan_in
 from edgemw.app.wiring import load_bundle
+from edgemw.compression.table import codec_named
 from edgemw.core.config.loader import leaves
 from edgemw.core.config.tree import Origin
 from edgemw.core.config.units import duration_text
@@ -106,7 +109,7 @@ def check(path: Path, kind: Kind | None, overrides: list[str], env: Mapping[str,
     loaded = load_file(SCHEMAS[kind], path, env=env, overrides=overrides)
     settings = loaded.value
     if not isinstance(settings, DeviceFile):
-        _check_bundle(settings.task.bundle, loaded.origins)
+        _check_bundle(settings, loaded.origins)
     warnings = (*_warnings(settings), *secret_warnings(settings, env))
     if isinstance(settings, Deployment):
         return Report(kind, settings.name, tuple(_deployment_facts(settings)), warnings)
@@ -114,14 +117,37 @@ def check(path: Path, kind: Kind | None, overrides: list[str], env: Mapping[str,
     return Report(kind, settings.node.id, tuple(facts), warnings)
 
 
-def _check_bundle(path: Path | None, origins: Mapping[str, Origin]) -> None:
-    """Refuse a bundle that is there and cannot be used; one that is not there yet is for a warning."""
+def _check_bundle(settings: Deployment | FogFile, origins: Mapping[str, Origin]) -> None:
+    """Refuse a bundle that is there and cannot be used, or whose updates a tier does not take.
+
+    One that is not there yet is for a warning.
+    """
+    path = settings.task.bundle
     if path is None or not path.is_file():
         return
     try:
-        load_bundle(path)
+        _, bundle = load_bundle(path)
     except BundleError as error:
         raise origins["task.bundle"].refusal(str(error), key="task.bundle") from error
+    if isinstance(settings, Deployment):
+        _check_afforded(settings, bundle.manifest.size, origins)
+
+
+def _check_afforded(settings: Deployment, size: int, origins: Mapping[str, Origin]) -> None:
+    """Refuse a codec whose updates are larger than what a tier takes or makes."""
+    codec = codec_named(settings.codec.use, **settings.codec.parameters)
+    if codec.stepped:
+        return  # its size follows from the step that the top announces
+    update_bytes = len(codec.encode(np.linspace(-1, 1, size, dtype=np.float32), 0.0))
+    for name, tier in settings.tiers.items():
+        limit_bytes = tier.limits.max_update_bytes
+        if update_bytes > limit_bytes:
+            origin = origins.get("codec.use") or origins["task.bundle"]
+            reason = (
+                f"an update of this task takes {update_bytes} bytes in {codec.name}, more than the {limit_bytes} of "
+                f"tiers.{name}.limits.max_update_bytes: use another codec or raise that"
+            )
+            raise origin.refusal(reason, key="codec.use")
 
 
 def _print_error(error: ConfigError, *, as_json: bool) -> None:
@@ -166,7 +192,8 @@ def _learning_facts(settings: Deployment | FogFile) -> Iterator[tuple[str, str]]
     yield "task", f"{_file(task.bundle) if task.bundle else 'published later'}, {rounds}"
     changed = [f"{key} {value}" for key, value in leaves(plan) if value is not None]
     yield "plan", ", ".join(changed) or "as the bundle says"
-    yield "codec", f"lattice, kappa {codec.kappa:g}" if codec.use == "lattice" else f"dense, {codec.dtype}"
+    words = {"kappa": codec.kappa} if codec.use == "lattice" else {}
+    yield "codec", ", ".join([codec.use, *(f"{name} {value}" for name, value in {**words, **codec.parameters}.items())])
     yield "release", f"lattice, kappa {release.kappa:g}" if release.use == "lattice" else "dense, float32"
 
 
@@ -210,8 +237,19 @@ def _warnings(settings: Settings) -> Iterator[str]:
                 yield from _window_warnings(f"tiers.{name}", tier.window, fan_in(settings.tiers, name)[1])
             if tier.broker != settings.broker:
                 yield from _broker_warnings(tier.broker, f"tiers.{name}.")
-    if not isinstance(settings, DeviceFile) and settings.plan.steps and settings.plan.epochs:
+    if not isinstance(settings, DeviceFile):
+        yield from _learning_warnings(settings)
+
+
+def _learning_warnings(settings: Deployment | FogFile) -> Iterator[str]:
+    if settings.plan.steps and settings.plan.epochs:
         yield "plan.epochs: not used, since plan.steps is given"
+    tree = isinstance(settings, FogFile) or any(tier.role == "fog" and tier.parent for tier in settings.tiers.values())
+    if tree and codec_named(settings.codec.use, **settings.codec.parameters).merging == "decodes":
+        yield (
+            f"codec.use: {settings.codec.use} adds by decoding: a fog node below the top works on all P floats of every update, "
+            "and what it sends up is a float32 for each"
+        )
 
 
 def _inherited(settings: Settings, key: str) -> bool:

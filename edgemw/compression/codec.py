@@ -33,17 +33,19 @@ class Codec(Protocol):
             growth: in the codec's own form, to one rounding of float32; a sum is as long as what its parts name together.
             decodes: every payload is decoded, and the payload of a sum holds P floats.
         stepped: the codec needs the step that the release announces.
+        feedback: what an encoding leaves out is kept by its sender, and said next time; else it is unbiased and forgotten.
     """
 
     name: str
     merging: Merging
     stepped: bool
+    feedback: bool
 
     def encode(self, vector: Vector, step: float) -> bytes:
         """Write a finite vector.
 
-        What is left out, `vector - decode(encode(vector))`, has at most the vector's 2-norm: otherwise error feedback would
-        grow without end.
+        With feedback, what is left out, `vector - decode(encode(vector))`, has at most the vector's 2-norm: otherwise error
+        feedback would grow without end.
 
         Args:
             vector: float32[P].

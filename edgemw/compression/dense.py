@@ -47,6 +47,7 @@ class Dense:
     name = "dense"
     merging: Merging = "decodes"
     stepped = False
+    feedback = True
 
     def __init__(self, dtype: str = "float32") -> None:
         if dtype not in _WIDTHS:

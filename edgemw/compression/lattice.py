@@ -49,6 +49,7 @@ class Lattice:
     name = "lattice"
     merging: Merging = "exact"
     stepped = True
+    feedback = True
 
     def __init__(self, golomb: Golomb | None = None) -> None:
         self._golomb = golomb or fastest()

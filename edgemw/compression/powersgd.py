@@ -71,6 +71,7 @@ class PowerSgd:
     name = "powersgd"
     merging: Merging = "decodes"
     stepped = False
+    feedback = True
 
     def __init__(self, rank: int = 2, columns: int = 0) -> None:
         self._rank = whole_number("rank", rank, 1, _MOST_RANK)

@@ -63,6 +63,7 @@ class Qsgd:
     name = "qsgd"
     merging: Merging = "decodes"
     stepped = False
+    feedback = True
 
     def __init__(self, levels: int = 0) -> None:
         self._levels = whole_number("levels", levels, 0, _MOST_LEVELS)

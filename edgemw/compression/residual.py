@@ -40,7 +40,7 @@ class Contribution:
 
 
 def encode_update(codec: Codec, contribution: Contribution, residual: Vector, step: float) -> tuple[Encoded, Vector]:
-    """Encode a weighted delta plus the residual; returns the encoding and the new residual (float32[P]).
+    """Encode a weighted delta plus the residual; returns the encoding and the new residual (float32[P], zero without feedback).
 
     Raises:
         CodecError: the weighted delta is not finite, or is of another size than the residual. The residual given stays valid.
@@ -54,7 +54,7 @@ def encode_update(codec: Codec, contribution: Contribution, residual: Vector, st
     energy = _rounded(float(np.dot(wide, wide)))
     section = Section(contribution.base, contribution.weight, 1, energy, payload)
     encoded = Encoded(codec.name, p.size, (section,), frozenset({contribution.id}))
-    return encoded, p - codec.decode(payload, p.size)
+    return encoded, p - codec.decode(payload, p.size) if codec.feedback else np.zeros_like(p)
 
 
 def give_back(codec: Codec, encoded: Encoded, residual: Vector) -> Vector:

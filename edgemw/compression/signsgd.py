@@ -49,6 +49,7 @@ class SignSgd:
     name = "signsgd"
     merging: Merging = "decodes"
     stepped = False
+    feedback = True
 
     def encode(self, vector: Vector, step: float) -> bytes:
         """Write the signs and the mean magnitude; the step is not used."""

@@ -33,12 +33,11 @@ CODECS: dict[str, Callable[..., Codec]] = {
 }
 
 
-def codec_named(name: str, dtype: str | None = None, /, **parameters: Parameter) -> Codec:
-    """The codec of a release; reading and merging need neither dtype nor parameters.
+def codec_named(name: str, /, **parameters: Parameter) -> Codec:
+    """The codec of a release; reading and merging need no parameters.
 
     Args:
         name: built in, or of an installed distribution.
-        dtype: reaches a codec that has a parameter of that name, and no other: every release carries one.
         **parameters: of the encoder, such as k of topk.
 
     Raises:
@@ -47,13 +46,13 @@ def codec_named(name: str, dtype: str | None = None, /, **parameters: Parameter)
             cannot be used. The message names the distribution.
     """
     if name in CODECS:
-        return _made(name, CODECS[name], dtype, parameters)
+        return _made(name, CODECS[name], parameters)
     offers = [entry for entry in _installed() if entry.name == name]
     if not offers:
         raise WireError("codec", f"no codec {name!r}; known: {', '.join([*CODECS, *sorted({e.name for e in _installed()})])}")
     if len(offers) > 1:
         raise CodecError(f"codec {name!r} is offered by {' and '.join(sorted(map(_distribution, offers)))}")
-    return _from(offers[0], dtype, parameters)
+    return _from(offers[0], parameters)
 
 
 def codec_names() -> tuple[str, ...]:
@@ -78,10 +77,10 @@ def _distribution(entry: metadata.EntryPoint) -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "a distribution without a name"
 
 
-def _from(entry: metadata.EntryPoint, dtype: str | None, parameters: dict[str, Parameter]) -> Codec:
+def _from(entry: metadata.EntryPoint, parameters: dict[str, Parameter]) -> Codec:
     """The codec of a distribution, which may fail in any way."""
     try:
-        codec = _made(entry.name, entry.load(), dtype, parameters)
+        codec = _made(entry.name, entry.load(), parameters)
     except EdgeError:
         raise
     except Exception as error:
@@ -91,12 +90,10 @@ def _from(entry: metadata.EntryPoint, dtype: str | None, parameters: dict[str, P
     return codec
 
 
-def _made(name: str, make: Callable[..., Codec], dtype: str | None, parameters: dict[str, Parameter]) -> Codec:
-    if dtype is None and not parameters:  # as readers ask
+def _made(name: str, make: Callable[..., Codec], parameters: dict[str, Parameter]) -> Codec:
+    if not parameters:  # as readers ask
         return make()
     signature = inspect.signature(make)
-    if dtype is not None and "dtype" in signature.parameters:
-        parameters = {"dtype": dtype, **parameters}
     try:
         signature.bind(**parameters)
     except TypeError as error:

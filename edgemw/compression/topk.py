@@ -55,6 +55,7 @@ class TopK:
     name = "topk"
     merging: Merging = "growth"
     stepped = False
+    feedback = True
 
     def __init__(self, k: float = 0.01) -> None:
         if not isinstance(k, int | float) or not 0 < k <= 1:

@@ -308,7 +308,7 @@ class Cycle:
         contribution = Contribution(update_id, event.number, event.trained.weight, event.trained.delta)
         memory = replace(memory, trained_on=event.number)
         try:
-            codec = codec_named(manifest.codec, manifest.codec_dtype)
+            codec = codec_named(manifest.codec, **manifest.parameters)
             encoded, residual = encode_update(codec, contribution, residual, manifest.step)
         except (CodecError, WireError) as error:
             self._note("training", str(error))

@@ -5,7 +5,7 @@ merged -> mean -> server step -> master ; devices get theta, which follows the m
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -36,7 +36,7 @@ class TopOptions:
         plan: changes to the bundle's training defaults, by the names of Plan.
         rounds: releases to make; 0 is without end.
         target: stop once the first metric is as good as this; 0 is off.
-        codec, codec_dtype, kappa: how updates are encoded.
+        codec, parameters, kappa: how updates are encoded.
         release_codec, release_kappa: how releases are encoded: "lattice", or "dense" for theta as a whole every time.
         chunk_bytes: bundles and releases are cut into pieces of this size.
     """
@@ -47,7 +47,7 @@ class TopOptions:
     rounds: int = 0
     target: float = 0.0
     codec: str = "lattice"
-    codec_dtype: str = "float32"
+    parameters: dict[str, int | float | str] = field(default_factory=dict)
     kappa: float = 4.0
     release_codec: str = "lattice"
     release_kappa: float = 2.0
@@ -63,7 +63,7 @@ def first_release(bundle: Bundle, digest: bytes, run: int, options: TopOptions) 
         theta=blob_of(theta_bytes(bundle.theta0), options.chunk_bytes),
         train=True,
         codec=options.codec,
-        codec_dtype=options.codec_dtype,
+        parameters=options.parameters,
         step=0.0,
         plan=_plan(bundle, options),
         max_staleness=options.window.max_staleness,
@@ -81,7 +81,7 @@ def taken_up(released: Released, bundle: Bundle, options: TopOptions) -> Release
         packed=(),
         plan=_plan(bundle, options),
         codec=options.codec,
-        codec_dtype=options.codec_dtype,
+        parameters=options.parameters,
         step=manifest.step if options.codec == manifest.codec else 0.0,
         max_staleness=options.window.max_staleness,
     )

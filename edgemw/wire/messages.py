@@ -170,7 +170,7 @@ class ReleaseManifest:
         theta: the vector, float32[P] little endian; whichever way it comes, it has this digest.
         train: False asks only for an evaluation: training is over, or paused.
         codec: how updates against this release are encoded.
-        codec_dtype: the dtype of a dense codec.
+        parameters: of that codec, by name; what it is made with to encode.
         step: the lattice step, 0 for none.
         plan: how to train.
         max_staleness: how many releases later an update against this one is still counted.
@@ -185,7 +185,7 @@ class ReleaseManifest:
     theta: Blob
     train: bool
     codec: str
-    codec_dtype: str
+    parameters: dict[str, int | float | str]
     step: float
     plan: Plan
     max_staleness: int
@@ -385,7 +385,7 @@ _RELEASE = Record(
         "theta": _BLOB.field(),
         "train": FLAG,
         "codec": WORD,
-        "codec_dtype": WORD,
+        "parameters": FACTS,
         "step": AMOUNT,
         "plan": _PLAN.field(),
         "max_staleness": integer(0, 1 << 20),

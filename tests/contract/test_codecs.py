@@ -25,8 +25,8 @@ from tests.unit.test_golomb import GOLOMBS
 
 CODEC_KINDS: dict[str, Callable[[], Codec]] = {
     **{f"lattice-{name}": partial(Lattice, golomb) for name, golomb in GOLOMBS.items()},
-    "dense-float32": partial(codec_named, "dense", "float32"),
-    "dense-float16": partial(codec_named, "dense", "float16"),
+    "dense-float32": partial(codec_named, "dense", dtype="float32"),
+    "dense-float16": partial(codec_named, "dense", dtype="float16"),
     "topk": partial(codec_named, "topk"),
     "topk-30-percent": partial(codec_named, "topk", k=0.3),
     "topk-everything": partial(codec_named, "topk", k=1),
@@ -128,7 +128,7 @@ def test_unknown_names_and_dtypes_are_refused() -> None:
         codec_named("gzip")
     for dtype in ("int32", "float64", "nonsense", ""):
         with pytest.raises(CodecError, match="float32 and float16"):
-            codec_named("dense", dtype)
+            codec_named("dense", dtype=dtype)
 
 
 def test_the_checks_find_broken_codecs() -> None:

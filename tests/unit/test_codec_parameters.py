@@ -61,22 +61,16 @@ def test_the_examples_in_the_documentation_run(name: str) -> None:
 def test_parameters_that_a_codec_does_not_have_or_refuses(name: str, parameters: dict[str, Parameter]) -> None:
     with pytest.raises(CodecError):
         codec_named(name, **parameters)
-    with pytest.raises(CodecError):
-        codec_named(name, "float32", **parameters)
-
-
-def test_the_dtype_of_a_release_reaches_only_who_has_one() -> None:
-    vector = laplace(100)
-    for name in CODECS:
-        codec_named(name, "float16")
-    assert len(codec_named("dense", "float16").encode(vector, 0.0)) == len(
-        codec_named("dense", dtype="float16").encode(vector, 0.0)
-    )
-    assert len(codec_named("dense", "float32", dtype="float16").encode(vector, 0.0)) == 205
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters"), [("topk", {"k": 0.2}), ("qsgd", {"levels": 300}), ("powersgd", {"rank": 5, "columns": 17})]
+    ("name", "parameters"),
+    [
+        ("dense", {"dtype": "float16"}),
+        ("topk", {"k": 0.2}),
+        ("qsgd", {"levels": 300}),
+        ("powersgd", {"rank": 5, "columns": 17}),
+    ],
 )
 def test_readers_need_no_parameters(name: str, parameters: dict[str, Parameter]) -> None:
     vector, writer = laplace(500), codec_named(name, **parameters)

@@ -73,7 +73,8 @@ def asked(site: Path, call: str) -> str:
 def test_an_installed_codec_is_found_by_name(site: Path) -> None:
     offer(site, "edge-twice", twice="plugged:Twice")
     assert asked(site, "codec_named('twice').name") == "twice"
-    assert asked(site, "len(codec_named('twice', 'float16', factor=2).encode(__import__('numpy').zeros(4, 'f4'), 0.0))") == "13"
+    encode = "codec_named('twice', dtype='float16', factor=2).encode"
+    assert asked(site, f"len({encode}(__import__('numpy').zeros(4, 'f4'), 0.0))") == "13"
     assert asked(site, "codec_names()[-2:]") == "('powersgd', 'twice')"
     assert asked(site, "codec_named('gzip')").endswith("known: lattice, dense, topk, qsgd, signsgd, powersgd, twice")
 

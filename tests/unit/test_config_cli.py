@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgemw.cli import check, config
+from tests.support.world import toy_bundle
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "quickstart" / "edgemw.toml"
 
@@ -96,6 +97,40 @@ def test_check_warns_about_what_is_allowed_but_odd(tmp_path: Path, capsys: pytes
     assert warnings.count("chmod 600") == 2
     assert edgemw("check", str(path), "--deny-warnings", "--json") == 3
     assert json.loads(capsys.readouterr().out)["ok"] is False
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["codec.use=gzip"], "no codec 'gzip'; known: lattice, dense, topk"),
+        (["codec.use=topk", "codec.parameters={density = 0.1}"], "unexpected keyword argument 'density'; its parameters: k"),
+        (["codec.use=topk", "codec.parameters={k = 2.0}"], "2.0"),
+        (["codec.parameters={golomb = 1}"], "codec 'lattice'"),
+    ],
+)
+def test_check_refuses_a_codec_or_parameter_that_does_not_exist(
+    settings: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert edgemw("check", str(EXAMPLE), *(word for setting in settings for word in ("--set", setting))) == 3
+    printed = capsys.readouterr().err
+    assert words in printed
+    assert "codec." in printed
+
+
+def test_check_refuses_a_codec_that_a_device_cannot_afford(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "edgemw.toml"
+    path.write_text(EXAMPLE.read_text())
+    (tmp_path / "digits.edge").write_bytes(toy_bundle(50_000).to_bytes())
+    words = ["--set", "codec.use=dense", "--set", "limits.max_update_bytes=100kB"]
+    assert edgemw("check", str(path), *words) == 3
+    assert "an update of this task takes 200005 bytes in dense, more than the 100000 of tiers." in capsys.readouterr().err
+    assert edgemw("check", str(path), *words, "--set", "codec.use=lattice") == 0
+
+
+def test_check_warns_where_fog_nodes_would_have_to_decode(capsys: pytest.CaptureFixture[str]) -> None:
+    for use, warned in (("qsgd", True), ("topk", False), ("lattice", False)):
+        assert edgemw("check", str(EXAMPLE), "--set", f"codec.use={use}") == 0
+        assert ("adds by decoding" in capsys.readouterr().err) == warned
 
 
 def test_check_warns_about_an_open_broker_and_lonely_quorums(capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,7 +46,7 @@ class Maker:
         self.residual = np.zeros(self.size, np.float32)
         self.trail.start(theta_bytes(theta0))
         blob = blob_of(theta_bytes(theta0), self.chunk)
-        self._out(ReleaseManifest(1, 0, b"b" * 32, blob, True, "lattice", "float32", 0.0, Plan(), 4), theta_bytes(theta0))
+        self._out(ReleaseManifest(1, 0, b"b" * 32, blob, True, "lattice", {}, 0.0, Plan(), 4), theta_bytes(theta0))
 
     def _out(self, manifest: ReleaseManifest, theta: bytes) -> None:
         self.trail.heard(manifest)

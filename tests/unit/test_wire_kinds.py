@@ -89,7 +89,7 @@ releases = st.builds(
     lambda manifest, way: dataclasses.replace(manifest, whole=way[0], difference=way[1], packed=way[2]),
     st.builds(
         ReleaseManifest,
-        naturals, naturals, digests, blobs, st.booleans(), words, words, amounts, plans, st.integers(0, 1 << 20),
+        naturals, naturals, digests, blobs, st.booleans(), words, facts, amounts, plans, st.integers(0, 1 << 20),
     ),
     ways,
 )  # fmt: skip
@@ -180,7 +180,7 @@ def test_a_difference_goes_to_bytes_and_back(difference: Difference) -> None:
 )
 def test_a_release_has_at_most_one_difference_and_at_least_one_way(change: dict[str, Any], about: str) -> None:
     blob = Blob(bytes(32), 400, 1024)
-    manifest = ReleaseManifest(1, 2, bytes(32), blob, True, "lattice", "float32", 0.5, Plan(), 4)
+    manifest = ReleaseManifest(1, 2, bytes(32), blob, True, "lattice", {}, 0.5, Plan(), 4)
     assert unpack(pack(Frame("t", "fog", 1, 0, manifest))).message == manifest
     with pytest.raises(WireError, match=about):
         unpack(pack(Frame("t", "fog", 1, 0, dataclasses.replace(manifest, **change))))
