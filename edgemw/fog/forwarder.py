@@ -87,9 +87,7 @@ class Forwarder:
             case Published(blob=blob):
                 return self._announcer.on_published(blob)
             case FetchFailed(blob=blob, reason=reason):
-                self._failed = f"{blob.name} cannot be taken: {reason}"
-                self._following.forget()
-                return []
+                return self._on_fetch_failed(blob, reason)
             case Timer(name=name) if name == RESEND:
                 return [*self._sender.resend(now)]
             case Stop():
@@ -140,6 +138,14 @@ class Forwarder:
             return []
         self._trail.put(blob, data)
         return self._follow(lambda: self._following.on_blob(blob, data), now)
+
+    def _on_fetch_failed(self, blob: Blob, reason: str) -> list[Action]:
+        if self._bundle is not None and blob.digest == self._bundle.digest:
+            self._failed = f"the bundle {blob.name} cannot be taken: {reason}"
+        elif self._following.waits_for(blob):
+            self._failed = f"{blob.name} cannot be taken: {reason}"
+            self._following.forget()
+        return []
 
     def _on_bundle(self, blob: Blob, data: bytes, now: float) -> list[Action]:
         try:

@@ -101,6 +101,7 @@ class World:
         self.refuses: Callable[[str, Blob], bool] = lambda name, blob: False
         self.reports: list[RoundReport] = []
         self.holding: dict[str, list[Work]] = {}  # nodes whose work is finished by hand
+        self.fetching: dict[str, list[Fetch]] = {}  # nodes whose blobs are fetched by hand
 
     # -- nodes
 
@@ -194,6 +195,15 @@ class World:
             self.give(name, self._work(name, work))
         self.holding[name] = []
 
+    def fetch(self, name: str, action: Fetch) -> None:
+        """Bring a blob, if it is there."""
+        if self.refuses(name, action.blob):
+            self.give(name, FetchFailed(action.blob, "it is too large"))
+            return
+        found = self.blobs.get((action.domain, action.blob.digest))
+        if found is not None:
+            self.give(name, Fetched(action.blob, found))
+
     # -- actions
 
     def _act(self, name: str, action: Any) -> None:
@@ -207,13 +217,10 @@ class World:
                 self.give(name, Published(domain, blob))
             case Retire(domain=domain, blob=blob):
                 self.blobs.pop((domain, blob.digest), None)
-            case Fetch(domain=domain, blob=blob):
-                if self.refuses(name, blob):
-                    self.give(name, FetchFailed(blob, "it is too large"))
-                    return
-                found = self.blobs.get((domain, blob.digest))
-                if found is not None:
-                    self.give(name, Fetched(blob, found))
+            case Fetch() if name in self.fetching:
+                self.fetching[name].append(action)
+            case Fetch():
+                self.fetch(name, action)
             case SetTimer(name=timer, at=at):
                 self.timers[name, timer] = at
             case Fact():

@@ -20,7 +20,7 @@ from edgemw.learning.trainer import Trained
 from edgemw.wire import topics
 from edgemw.wire.chunks import blob_of
 from edgemw.wire.messages import Frame, Outcome, TaskManifest, Update
-from edgemw.wire.traffic import Arrived, Fetch, Fetched
+from edgemw.wire.traffic import Arrived, Fetched, FetchFailed
 from tests.support.world import NET, TASK, World, toy_bundle
 from tests.unit.test_roles import Learner, counted, sent, tree
 
@@ -411,34 +411,23 @@ def test_a_theta_of_an_old_run_that_comes_late_is_not_trained_from_in_the_new_on
     world.options["top"] = replace(world.options["top"], release_codec="dense")
     world.kill("top")
     world.start("top")
-    held: list[Fetch] = []
-    carry = world._act
-    slow = [False]
-
-    def act(name: str, action: object) -> None:
-        if isinstance(action, Fetch) and name == "device-1" and slow[0]:
-            held.append(action)
-        else:
-            carry(name, action)
-
-    world._act = act  # type: ignore[method-assign]
     world.device("device-0", "top")
     world.run(1)
     world.holding["device-0"] = []
-    slow[0] = True
+    world.fetching["device-1"] = []
     world.device("device-1", "top")
     world.settle()
-    carry("device-1", held.pop(0))  # its bundle; the theta is slow
+    world.fetch("device-1", world.fetching["device-1"].pop(0))  # its bundle; the theta is slow
     world.settle()
-    late = held.pop()
+    late = world.fetching["device-1"].pop()
     data = world.blobs["top", late.blob.digest]
     world.bundle = toy_bundle(value=0.5)
     world.give("top", BundleGiven(world.bundle.to_bytes()))
     world.settle()
     world.holding["device-1"] = []
     world.give("device-1", Fetched(late.blob, data))
-    for fetch in list(held):
-        carry("device-1", fetch)
+    for fetch in world.fetching["device-1"]:
+        world.fetch("device-1", fetch)
     world.settle()
     assert [(work.release.number, float(work.theta[0])) for work in world.holding["device-1"]] in ([(0, 0.5)], [])
 
@@ -488,3 +477,26 @@ def test_refused_updates_do_not_become_a_stream_of_empty_windows() -> None:
         send(world, "device-0", "fog-0", zeros(run, 5), 900 + seq)
         world.settle()
     assert len(world.disks["fog-0"].forwarded) == before
+
+
+def test_a_blob_that_a_fog_did_not_wait_for_and_cannot_be_had_changes_nothing() -> None:
+    world = flat(children=1, rounds=50)
+    world.settle()
+    world.options["top"] = replace(world.options["top"], release_codec="dense")
+    world.kill("top")
+    world.start("top")
+    world.device("device-0", "top")
+    world.run(1)
+    world.holding["device-0"] = []
+    world.fetching["fog"] = []
+    world.fog("fog", "top", WindowOptions(children=1))
+    world.settle()
+    world.fetch("fog", world.fetching["fog"].pop(0))  # the bundle
+    world.settle()
+    assert len(world.fetching["fog"]) == 1  # theta as a whole
+    world.give("fog", FetchFailed(blob_of(b"something else", 1024), "it is not there"))
+    world.settle()
+    assert world.machines["fog"].reason(world.now) == ""
+    world.fetch("fog", world.fetching["fog"].pop())
+    world.settle()
+    assert release_of(world, "fog") == release_of(world, "top") > 0
