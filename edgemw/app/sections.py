@@ -197,8 +197,8 @@ class Codec:
 
     use: str = option(
         "lattice",
-        help="lattice: integers, exactly mergeable; dense: floats; topk, qsgd, signsgd, powersgd: for comparison; or the name of "
-        "an installed codec",
+        help="lattice: integers, exactly mergeable; lanes: integers of a fixed width, for masks; dense: floats; topk, qsgd, "
+        "signsgd, powersgd: for comparison; or the name of an installed codec",
     )
     kappa: float = option(4.0, help="lattice step in root mean squares of an update", above=0, max=64)
     parameters: dict[str, int | float | str] = option(

@@ -65,21 +65,35 @@ class Codec(Protocol):
 
         Raises:
             CodecError: no payloads.
-            WireError: a payload is malformed, or they are on different steps.
+            WireError: a payload is malformed, or they are on different steps or in different rings.
         """
         ...
 
     def check(self, payload: bytes, size: int) -> float:
         """The step that the payload is on (0 without one). Raises WireError if `decode` would.
 
-        Well-formed payloads of one step can be merged, whoever wrote them: a sum that leaves the codec's range still is a
-        payload.
+        Well-formed payloads of one step, and of one `ring_of`, can be merged, whoever wrote them: a sum that leaves the codec's
+        range still is a payload.
         """
         ...
 
     def bound(self, vector: Vector, step: float) -> Bound:
         """The largest |decode(encode(vector)) - vector| that the documentation allows for each value, float64[P]."""
         ...
+
+
+@runtime_checkable
+class Ringed(Protocol):
+    """What a codec has besides whose payloads must share more than the step to be added, such as their places."""
+
+    def ring(self, payload: bytes) -> bytes:
+        """What that is, of a payload that `check` accepted; payloads that differ in it raise WireError when they are merged."""
+        ...
+
+
+def ring_of(codec: Codec, payload: bytes) -> bytes:
+    """What a well-formed payload must share with others to be added to them, beside the step; most codecs ask for nothing."""
+    return codec.ring(payload) if isinstance(codec, Ringed) else b""
 
 
 def whole_number(name: str, value: Parameter, least: int, most: int) -> int:

@@ -15,6 +15,7 @@ from typing import get_args
 
 from edgemw.compression.codec import Codec, Merging, Parameter
 from edgemw.compression.dense import Dense
+from edgemw.compression.lanes import Lanes
 from edgemw.compression.lattice import Lattice
 from edgemw.compression.powersgd import PowerSgd
 from edgemw.compression.qsgd import Qsgd
@@ -25,6 +26,7 @@ from edgemw.core.errors import CodecError, EdgeError, WireError
 GROUP = "edgemw.codecs"
 CODECS: dict[str, Callable[..., Codec]] = {
     "lattice": lambda: Lattice(),  # its argument is not one that a name reaches
+    "lanes": Lanes,
     "dense": Dense,
     "topk": TopK,
     "qsgd": Qsgd,

@@ -1,9 +1,9 @@
-"""Random numbers for a codec without state: a function of the vector alone.
+"""Random numbers for a codec without state: a function of a key that everybody who needs them has.
 
-The same vector gives the same numbers everywhere and in every release of numpy; vectors that differ give unrelated ones, so
-that error feedback, which never encodes the same vector twice, meets fresh numbers every time.
+The same key gives the same numbers everywhere and in every release of numpy. Where the key is the vector itself, vectors that
+differ give unrelated numbers, so that error feedback, which never encodes the same vector twice, meets fresh ones every time.
 
-Source: Philox, Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011; its key is the BLAKE2b hash of the vector.
+Source: Philox, Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011; its key is the BLAKE2b hash of the key here.
 """
 
 from __future__ import annotations
@@ -16,9 +16,15 @@ import numpy.typing as npt
 from edgemw.core.bundle import Vector
 
 
+def words(key: bytes, count: int) -> npt.NDArray[np.uint64]:
+    """Random words that depend on the key alone, uint64[count]."""
+    hashed = hashlib.blake2b(key, digest_size=16).digest()
+    raw: npt.NDArray[np.uint64] = np.random.Philox(key=int.from_bytes(hashed, "little")).random_raw(count)
+    return raw  # and no floats: numpy may change how it makes them
+
+
 def uniform(vector: Vector, count: int) -> npt.NDArray[np.float64]:
     """Numbers in [0, 1) that depend on float32[P] alone, float64[count]."""
-    key = hashlib.blake2b(vector.astype("<f4", copy=False).tobytes(), digest_size=16).digest()
-    raw = np.random.Philox(key=int.from_bytes(key, "little")).random_raw(count)  # raw: numpy may change how it makes floats of it
+    raw = words(vector.astype("<f4", copy=False).tobytes(), count)
     numbers: npt.NDArray[np.float64] = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
     return numbers

@@ -6,6 +6,7 @@ sender can put it back into its residual. The top and the forwarding nodes diffe
 
 from __future__ import annotations
 
+from edgemw.compression.codec import ring_of
 from edgemw.compression.table import codec_named
 from edgemw.core.errors import CodecError, WireError
 from edgemw.core.events import Fact
@@ -36,6 +37,7 @@ class Collector:
         self._release: ReleaseManifest | None = None
         self._taken_at: float | None = None
         self._steps: dict[int, float] = {}  # of the releases that are still trained from
+        self._rings: dict[int, bytes] = {}  # of the first update that was trained from each
         self._run = -1  # that the steps belong to
         for frame in memory.open:
             self.window.add(frame, now)
@@ -46,10 +48,13 @@ class Collector:
         if self._run != manifest.run:
             self._run = manifest.run
             self._steps.clear()
+            self._rings.clear()
         old, self._release = self._release, manifest
         again = old is not None and old.number == manifest.number and manifest.train and not old.train
         self._steps[manifest.number] = manifest.step
-        self._steps = {base: step for base, step in self._steps.items() if manifest.number - base <= self._options.max_staleness}
+        oldest = manifest.number - self._options.max_staleness
+        self._steps = {base: step for base, step in self._steps.items() if base >= oldest}
+        self._rings = {base: ring for base, ring in self._rings.items() if base >= oldest}
         self.window.begin(manifest.number, now, again=again)
         return self.give_back(tuple(self.window.drop(manifest.run, manifest.codec, now)), OTHER_RUN_OR_CODEC)
 
@@ -142,6 +147,9 @@ class Collector:
                 step = codec.check(section.payload, size)
                 if codec.stepped and self._steps.setdefault(section.base, step) != step:
                     return f"step {step} where release {section.base} announced {self._steps[section.base]}"
+                ring = ring_of(codec, section.payload)
+                if self._rings.setdefault(section.base, ring) != ring:
+                    return f"other parameters of {codec.name} than was asked for in release {section.base}"
         except (CodecError, WireError) as error:  # of the payload, or a codec that is not installed properly
             return f"malformed: {error}"[:80]
         return ""
@@ -152,10 +160,12 @@ class Collector:
         assert isinstance(update, Update)
         if update.sections:
             codec = codec_named(update.codec)
-            if codec.stepped:
-                self._run = max(self._run, update.run)
-                for section in update.sections:
-                    self._steps.setdefault(section.base, codec.check(section.payload, update.size))
+            self._run = max(self._run, update.run)
+            for section in update.sections:
+                step = codec.check(section.payload, update.size)
+                if codec.stepped:
+                    self._steps.setdefault(section.base, step)
+                self._rings.setdefault(section.base, ring_of(codec, section.payload))
 
     def _ack(self, update: UpdateId) -> Send:
         return self._reply(update, Ack(update.boot, update.seq))

@@ -25,6 +25,9 @@ from tests.unit.test_golomb import GOLOMBS
 
 CODEC_KINDS: dict[str, Callable[[], Codec]] = {
     **{f"lattice-{name}": partial(Lattice, golomb) for name, golomb in GOLOMBS.items()},
+    "lanes": partial(codec_named, "lanes"),
+    "lanes-16-bits-everything": partial(codec_named, "lanes", bits=16, blocks=1),
+    "lanes-6-bits-3-blocks": partial(codec_named, "lanes", bits=6, blocks=3, members=7, seed=1, block=2),
     "dense-float32": partial(codec_named, "dense", dtype="float32"),
     "dense-float16": partial(codec_named, "dense", dtype="float16"),
     "topk": partial(codec_named, "topk"),
@@ -95,6 +98,7 @@ def test_sums_of_hostile_payloads_still_merge(kind: str) -> None:
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 GOLDEN_KINDS = {
     "codec_lattice.json": [kind for kind in CODEC_KINDS if kind.startswith("lattice-")],
+    "codec_lanes.json": ["lanes-6-bits-3-blocks"],
     "codec_dense.json": ["dense-float32"],
     "codec_dense_float16.json": ["dense-float16"],
     "codec_topk.json": ["topk-30-percent"],
@@ -124,7 +128,7 @@ def _vector(size: int, values: dict[str, float]) -> Vector:
 
 
 def test_unknown_names_and_dtypes_are_refused() -> None:
-    with pytest.raises(WireError, match="no codec 'gzip'; known: lattice, dense, topk, qsgd, signsgd, powersgd"):
+    with pytest.raises(WireError, match="no codec 'gzip'; known: lattice, lanes, dense, topk, qsgd, signsgd, powersgd"):
         codec_named("gzip")
     for dtype in ("int32", "float64", "nonsense", ""):
         with pytest.raises(CodecError, match="float32 and float16"):

@@ -76,7 +76,7 @@ def test_an_installed_codec_is_found_by_name(site: Path) -> None:
     encode = "codec_named('twice', dtype='float16', factor=2).encode"
     assert asked(site, f"len({encode}(__import__('numpy').zeros(4, 'f4'), 0.0))") == "13"
     assert asked(site, "codec_names()[-2:]") == "('powersgd', 'twice')"
-    assert asked(site, "codec_named('gzip')").endswith("known: lattice, dense, topk, qsgd, signsgd, powersgd, twice")
+    assert asked(site, "codec_named('gzip')").endswith("known: lattice, lanes, dense, topk, qsgd, signsgd, powersgd, twice")
 
 
 def test_it_is_imported_only_when_it_is_asked_for(site: Path) -> None:

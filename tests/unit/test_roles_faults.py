@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
+from edgemw.compression.lanes import Lanes
 from edgemw.compression.lattice import Lattice
 from edgemw.core.encoded import Section
 from edgemw.core.ids import UpdateId
@@ -174,6 +176,32 @@ def test_a_step_that_was_taken_before_a_restart_is_the_step_after_it() -> None:
     world.start("fog-0")
     world.settle()
     send(world, "device-2", "fog-0", zeros(run, 0, step=0.25), 900)
+    world.run(600)
+    assert world.machines["top"].state == "finished"
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_an_update_that_does_not_add_to_the_others_is_refused(restart: bool) -> None:
+    world = World(Learner())
+    options = TopOptions(WindowOptions(deadline_s=20.0, children=2), ServerOptions(), {}, rounds=3, codec="lanes")
+    world.top("top", replace(options, parameters={"bits": 16, "blocks": 2, "block": 1}))
+    for name in ("device-0", "device-1"):
+        world.device(name, "top")
+    world.holding["device-1"] = []
+    world.settle()
+    assert len(world.disks["top"].window) == 1
+    run = world.machines["device-0"]._memory.run
+    payload = Lanes(bits=16, blocks=2, block=0).encode(np.ones(64, np.float32), 0.0)
+    update = Update(run, "lanes", 64, (Section(0, 1, 1, 0.0, payload),), {}, 0)
+    if restart:
+        world.kill("top")
+        world.start("top")
+        world.settle()
+    send(world, "device-1", "top", update, 900)
+    world.settle()
+    outcomes = [outcome.reason for outcome in world.disks["top"].settled.values() if not outcome.counted]
+    assert outcomes == ["other parameters of lanes than was asked for in release 0"]
+    world.holding.pop("device-1")
     world.run(600)
     assert world.machines["top"].state == "finished"
 

@@ -203,6 +203,7 @@ def test_no_peer_makes_the_exposition_grow_without_end() -> None:
         ("another training run", "run"),
         ("stale: trained from release 1, now 9", "stale"),
         ("dense[3] where lattice[4] was asked for", "codec"),
+        ("other parameters of lanes than was asked for in release 3", "codec"),
         ("step 0.5 where release 3 announced 0.25", "step"),
         ("malformed: truncated", "malformed"),
         ("release 4 would hold NaN or infinite values; the window was returned", "not-finite"),

@@ -69,13 +69,19 @@ def test_the_worked_example_is_a_frame() -> None:
 
 
 @pytest.mark.parametrize(
-    ("codec", "phrase", "values", "step"),
-    [("lattice", "Example: size 8", [0, 1, 0, 0, -0.5, 0, 0, 0], 0.5), ("dense", "Example, the values 1", [1, -0.5], 0.0)],
+    ("codec", "phrase", "values", "step", "parameters"),
+    [
+        ("lattice", "Example: size 8", [0, 1, 0, 0, -0.5, 0, 0, 0], 0.5, {}),
+        ("lanes", "Example: seed 0", [0, 1, 0, -0.5], 0.5, {"blocks": 2}),
+        ("dense", "Example, the values 1", [1, -0.5], 0.0, {}),
+    ],
 )
-def test_the_payloads_are_what_the_codecs_write(codec: str, phrase: str, values: list[float], step: float) -> None:
+def test_the_payloads_are_what_the_codecs_write(
+    codec: str, phrase: str, values: list[float], step: float, parameters: dict[str, int]
+) -> None:
     payload = bytes.fromhex(example(phrase).splitlines()[0].replace(" ", ""))
     vector = np.array(values, np.float32)
-    assert codec_named(codec).encode(vector, step) == payload
+    assert codec_named(codec, **parameters).encode(vector, step) == payload
     assert codec_named(codec).decode(payload, vector.size).tolist() == values
 
 
