@@ -1,0 +1,82 @@
+"""The work of simulated devices with a real oracle: what `edgemw.device.agent` does in its worker thread, for all of them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgemw.core.errors import DataError
+from edgemw.core.plan import Tally
+from edgemw.device.events import Work, Worked
+from edgemw.learning.dataset import Samples
+from edgemw.learning.oracle import Oracle, Predict
+from edgemw.learning.trainer import evaluate, train
+
+_TEST = "test."
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The samples of one device, fitted to the task.
+
+    Attributes:
+        train: to train on.
+        held: samples that are only measured on, by what goes before the names of their metrics ("" for the test samples).
+    """
+
+    train: Samples
+    held: Mapping[str, Samples]
+
+
+class Learner:
+    """Trains and measures for every device, with one oracle.
+
+    Attributes:
+        seconds: spent training and measuring so far.
+    """
+
+    def __init__(self, oracle: Oracle, shares: Mapping[str, Share], refused: Mapping[str, str] | None = None) -> None:
+        """Take what devices have; `refused` says of the others why they cannot train."""
+        self._oracle, self._shares, self._refused = oracle, shares, refused or {}
+        self._predictor: tuple[tuple[int, int], Predict] | None = None
+        self.seconds = 0.0
+
+    def __call__(self, node: str, work: Work) -> Worked:
+        """Measure the release and, if asked to, train from it."""
+        if node not in self._shares:
+            return Worked(work.release.number, None, {}, self._refused.get(node, "this device has no samples"))
+        started = time.perf_counter()
+        worked = self._do(self._shares[node], work)
+        self.seconds += time.perf_counter() - started
+        return worked
+
+    def _do(self, share: Share, work: Work) -> Worked:
+        number, tally, broken = work.release.number, self._measure(share, work), ""
+        lost = sorted(name for name, (value, _) in tally.items() if not math.isfinite(value))
+        if lost:
+            tally = {name: value for name, value in tally.items() if name not in lost}
+            broken = f"{', '.join(lost)} on held-out samples: not a finite number"
+        if not work.train:
+            return Worked(number, None, tally, broken)
+        try:
+            trained = train(self._oracle, work.theta, share.train, work.release.plan, work.seed, lambda: False)
+        except DataError as error:
+            return Worked(number, None, tally, str(error))
+        return Worked(number, trained, tally | {"train_loss": (trained.loss * trained.weight, trained.weight)}, broken)
+
+    def _measure(self, share: Share, work: Work) -> Tally:
+        predict, manifest = self._predict(work), self._oracle.manifest
+        return {
+            f"{_TEST}{prefix}{name}": value
+            for prefix, samples in share.held.items()
+            for name, value in evaluate(predict, manifest, samples).items()
+        }
+
+    def _predict(self, work: Work) -> Predict:
+        """The predictions of a release, made once for all devices."""
+        key = work.release.run, work.release.number
+        if self._predictor is None or self._predictor[0] != key:
+            self._predictor = key, self._oracle.predictor(work.theta)
+        return self._predictor[1]
