@@ -21,7 +21,6 @@ from edgemw.fog.events import BundleGiven, FogMemory, Released, SaveRelease
 from edgemw.fog.forwarder import Forwarder
 from edgemw.fog.release import TopOptions
 from edgemw.fog.top import Top
-from edgemw.fog.window import WindowOptions
 from edgemw.simulation.carrier import NET, Carrier
 from edgemw.simulation.traffic import Traffic
 from edgemw.simulation.tree import Tree

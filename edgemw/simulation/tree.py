@@ -45,9 +45,13 @@ class Tree:
         """The nodes between the top and the devices, each after its parent."""
         return tuple(node for node in self.parents if node in self.children)
 
-    def level(self, node: str) -> int:
-        """How many links lie between a node and the top."""
-        level = 0
-        while node != self.top:
-            node, level = self.parents[node], level + 1
-        return level
+    @property
+    def levels(self) -> tuple[tuple[str, ...], ...]:
+        """The nodes below the top: fogs by how many links lie between, then all devices."""
+        depth = {self.top: 0}
+        for node, parent in self.parents.items():
+            depth[node] = depth[parent] + 1
+        fogs: dict[int, list[str]] = {}
+        for node in self.fogs:
+            fogs.setdefault(depth[node], []).append(node)
+        return (*map(tuple, fogs.values()), self.devices)
