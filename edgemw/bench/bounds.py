@@ -12,13 +12,19 @@ import numpy as np
 
 from edgemw.core.bundle import Vector
 
+_CHOSEN = 0.5
 _SAMPLES_PER_VALUE = 8  # fewer, and the frequencies of a vector say nothing about its source
 
 
-def index_set_bits(count: int, size: int) -> float:
-    """H2(count / size): bits per parameter to say which `count` of `size` parameters are named."""
+def index_set_bits(count: int, size: int) -> float | None:
+    """H2(count / size): bits per parameter to say which `count` of `size` parameters are named.
+
+    None from half of them on: who names so many does not choose.
+    """
     share = count / size
-    if share in (0.0, 1.0):
+    if share >= _CHOSEN:
+        return None
+    if share == 0:
         return 0.0
     return -(share * math.log2(share) + (1 - share) * math.log2(1 - share))
 

@@ -29,10 +29,20 @@ class Choice:
     why: str
 
 
+def rising(outcome: Outcome, metric: str) -> bool:
+    """Whether a setting has got better by more than half a point in the last quarter of its releases."""
+    stops = len(outcome.trials[0].path)
+    return better(outcome.validation().mean, _allowed(outcome.validation(max(1, 3 * stops // 4)).mean, metric, -POINT), metric)
+
+
+def _allowed(mean: float, metric: str, tolerance: float) -> float:
+    """What is worse than a mean by as much as is tolerated."""
+    return mean * (1 + tolerance) if metric in LOWER_IS_BETTER else mean - tolerance
+
+
 def cheapest(outcomes: Sequence[Outcome], metric: str) -> Choice:
     """The setting that moves the fewest bytes among those as good as the first, which is the reference, to half a point."""
-    reference = outcomes[0].validation().mean
-    least = reference * (1 + POINT) if metric in LOWER_IS_BETTER else reference - POINT
+    least = _allowed(outcomes[0].validation().mean, metric, POINT)
     good = [outcome for outcome in outcomes if not better(least, outcome.validation().mean, metric)] or [outcomes[0]]
     chosen = min(good, key=lambda outcome: outcome.device_bytes)
     saved = outcomes[0].device_bytes / chosen.device_bytes

@@ -116,6 +116,8 @@ def prepare(request: Request, env: Mapping[str, str]) -> Experiment:
     """
     if request.data is None and request.config is None:
         raise ConfigError(f"is missing: give samples, an .npz file or {DIGITS!r}", key="--data")
+    if request.config is None and request.fogs > request.devices:
+        raise ConfigError(f"{request.fogs} fog nodes for {request.devices} devices: each needs one", key="--fogs")
     settings = (REFERENCE, *(setting for setting in request.settings if setting != REFERENCE))
     classes = _classes(request.task)
     deployments = [_deployment(request, setting, env, classes=classes) for setting in settings]
@@ -200,7 +202,7 @@ def _text(devices: int, fogs: int, partition: str) -> str:
     if fogs:
         tiers.append(f'[tiers.fog]\nrole = "fog"\nparent = "top"\ncount = {fogs}')
     tiers.append(f'[tiers.device]\nrole = "device"\nparent = "{"fog" if fogs else "top"}"\ncount = {devices}')
-    limits = f"[limits]\nmax_children = {min(max(devices, 1), 100_000)}"
+    limits = f"[limits]\nmax_children = {min(max(devices, fogs), 100_000)}"
     return "\n".join([f'name = "bench"\n[data]\npartition = "{partition}"\nalpha = 0.3', limits, *tiers])
 
 

@@ -52,16 +52,15 @@ def draw(comparison: Comparison, folder: Path) -> Path | None:
 def least_bytes(comparison: Comparison, outcome: Outcome) -> tuple[float | None, float | None]:
     """What a device would move with its updates at the entropy of their values, and with their index sets alone.
 
-    None where there is no such bound, or where it says nothing: too few values repeat, or every place is named.
+    None where there is no such bound: too few values repeat, or most places are named.
     """
     sample = outcome.sample
     if sample is None:
         return None, None
     updates_bytes = outcome.levels[-1].up_bits * comparison.parameters * comparison.rounds / 8
-    rest = outcome.device_bytes - updates_bytes
-    entropy = None if sample.entropy_bits is None else rest + updates_bytes * sample.entropy_bits / sample.sent_bits
-    names = 0 < sample.index_set_bits < sample.sent_bits
-    return entropy, rest + updates_bytes * sample.index_set_bits / sample.sent_bits if names else None
+    rest, per_bit = outcome.device_bytes - updates_bytes, updates_bytes / sample.sent_bits
+    entropy, index = sample.entropy_bits, sample.index_set_bits
+    return None if entropy is None else rest + entropy * per_bit, None if index is None else rest + index * per_bit
 
 
 def _draw_outcome(axis: Any, comparison: Comparison, outcome: Outcome, color: Any) -> None:
@@ -81,5 +80,5 @@ def _draw_bits(axis: Any, number: int, outcome: Outcome, color: Any) -> None:
     axis.barh(number, sample.sent_bits, color=color, alpha=0.6)
     if sample.entropy_bits:
         axis.plot(sample.entropy_bits, number, "k|", markersize=12)
-    if 0 < sample.index_set_bits < sample.sent_bits:
+    if sample.index_set_bits:
         axis.plot(sample.index_set_bits, number, "k<", markersize=5)

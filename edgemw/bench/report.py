@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemw.app.report import amount
-from edgemw.bench.choice import Choice, affordable, cheapest, frontier
+from edgemw.bench.choice import Choice, affordable, cheapest, frontier, rising
 from edgemw.bench.results import Outcome, Score
 
 FILE = "codecs.json"
@@ -126,6 +126,8 @@ class Comparison:
             yield f"nothing stays within {amount(self.budget_bytes)}: getting the task and answering once takes {needs}"
             return
         yield f"take {choice.setting}: {choice.why}"
+        if rising(self.outcomes[0], self.metric):
+            yield f"{self.outcomes[0].setting} was still getting better: give more --rounds before you rely on this"
         if any(math.isnan(stop.test) for stop in self.outcomes[0].path()):
             yield "there are no test samples: nothing confirms this choice"
 

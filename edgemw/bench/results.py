@@ -173,7 +173,9 @@ def _tail(values: Sequence[float]) -> float:
 
 
 def _score(values: list[float]) -> Score:
-    return Score(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0, tuple(values))
+    mean = statistics.fmean(values)
+    known = not math.isnan(mean)  # stdev takes no NaN
+    return Score(mean, statistics.stdev(values) if known and len(values) > 1 else 0.0, tuple(values))
 
 
 def _number(value: int | float | str | None) -> float:

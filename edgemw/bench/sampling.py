@@ -24,14 +24,14 @@ class Sample:
 
     Attributes:
         sent_bits: their payloads.
-        index_set_bits: to say which parameters they name.
+        index_set_bits: to say which parameters they name; None where they name most.
         entropy_bits: of their values; None where too few repeat.
         encode_ms, merge_ms, decode_ms: medians: one vector; the updates of one fog node; their sum.
         merged: how many updates that node has.
     """
 
     sent_bits: float
-    index_set_bits: float
+    index_set_bits: float | None
     entropy_bits: float | None
     encode_ms: float
     merge_ms: float
@@ -41,16 +41,21 @@ class Sample:
 
 def mean_of(samples: Sequence[Sample]) -> Sample:
     """The mean of at least one."""
-    entropies = [sample.entropy_bits for sample in samples if sample.entropy_bits is not None]
     return Sample(
         sent_bits=statistics.fmean(sample.sent_bits for sample in samples),
-        index_set_bits=statistics.fmean(sample.index_set_bits for sample in samples),
-        entropy_bits=statistics.fmean(entropies) if len(entropies) == len(samples) else None,
+        index_set_bits=_mean_of_all([sample.index_set_bits for sample in samples]),
+        entropy_bits=_mean_of_all([sample.entropy_bits for sample in samples]),
         encode_ms=statistics.fmean(sample.encode_ms for sample in samples),
         merge_ms=statistics.fmean(sample.merge_ms for sample in samples),
         decode_ms=statistics.fmean(sample.decode_ms for sample in samples),
         merged=samples[0].merged,
     )
+
+
+def _mean_of_all(bits: Sequence[float | None]) -> float | None:
+    """None where one is missing: the mean of the others would flatter."""
+    known = [each for each in bits if each is not None]
+    return statistics.fmean(known) if len(known) == len(bits) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ class Sampler:
         self._releases = frozenset(round((index + 1) * rounds / count) - 1 for index in range(count))
         self._last: dict[str, _Seen] = {}
         self._sent: list[float] = []
-        self._index: list[float] = []
+        self._index: list[float | None] = []
         self._entropy: list[float | None] = []
         self._release: ReleaseManifest | None = None
 
@@ -99,10 +104,8 @@ class Sampler:
         if release is None or not self._sent:
             return None
         codec = codec_named(release.codec, **release.parameters)
-        known = [bits for bits in self._entropy if bits is not None]
-        entropy = statistics.fmean(known) if len(known) == len(self._entropy) else None  # one that is missing would flatter
-        sent, index = statistics.fmean(self._sent), statistics.fmean(self._index)
-        return Sample(sent, index, entropy, *_times(codec, [*self._last.values()]), len(self._last))
+        sent, times = statistics.fmean(self._sent), _times(codec, [*self._last.values()])
+        return Sample(sent, _mean_of_all(self._index), _mean_of_all(self._entropy), *times, len(self._last))
 
 
 def _times(codec: Codec, seen: list[_Seen]) -> tuple[float, float, float]:

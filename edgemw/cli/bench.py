@@ -18,8 +18,8 @@ if TYPE_CHECKING:  # other commands do not load what only a comparison needs
     from edgemw.bench.runner import Progress
 
 _LIVE_S, _EVERY_S = 0.25, 5.0
-_EPILOG = """Whole training runs in this process, with the code that devices and fog nodes run and every byte counted: messages, what MQTT
-adds to them, and the task itself. All settings get the same samples, seeds and rounds.
+_EPILOG = """Whole training runs in this process, with the code that devices and fog nodes run, and every byte counted: messages,
+what MQTT adds to them, and the task itself. All settings get the same samples, seeds and rounds.
 
 A setting is NAME[:KEY=VALUE]..., such as lattice:kappa=4, topk:k=0.01, dense:dtype=float16 or dense:release=dense. kappa,
 release (lattice or dense) and release_kappa are codec.kappa, release.use and release.kappa of a deployment file; other keys are
