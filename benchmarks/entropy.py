@@ -35,7 +35,7 @@ import numpy.typing as npt
 from sklearn.datasets import load_digits
 
 from edgemw.compression import golomb, rangecoder
-from edgemw.compression.golomb import Golomb
+from edgemw.compression.coders import Coders
 from edgemw.compression.golomb_numpy import NumpyGolomb, Symbols
 from edgemw.compression.lattice import Lattice
 from edgemw.compression.rangecoder_python import PythonRangeCoder
@@ -203,19 +203,19 @@ def compare(name: str, symbols: Symbols) -> Row:
     )
 
 
-def coders() -> dict[str, Golomb]:
-    found: dict[str, Golomb] = {"golomb_numpy": NumpyGolomb(), "range_python": PythonRangeCoder()}
+def codecs() -> dict[str, Lattice]:
+    plain = Coders(NumpyGolomb(), PythonRangeCoder())
+    found = {"golomb_numpy": Lattice("golomb").using(plain), "range_python": Lattice("range").using(plain)}
     for name, coder in (("golomb", golomb.fastest()), ("range", rangecoder.fastest())):
         if coder.name == "compiled":
-            found[f"{name}_compiled"] = coder
+            found[f"{name}_compiled"] = Lattice(name)
     return found
 
 
 def rates(rng: np.random.Generator, repeats: int) -> dict[str, int]:
     vector = sparse(rng, 10**6, 0.01).astype(np.float32)
     variants: dict[str, Callable[[], object]] = {}
-    for name, coder in coders().items():
-        codec = Lattice(coder)
+    for name, codec in codecs().items():
         variants[f"encode_{name}"] = partial(codec.encode, vector, STEP)
         variants[f"decode_{name}"] = partial(codec.decode, codec.encode(vector, STEP), vector.size)
     return {name: round(vector.nbytes / 1e6 / spent) for name, spent in interleaved(variants, repeats).items()}
@@ -225,8 +225,7 @@ def merges(rng: np.random.Generator, repeats: int) -> dict[str, float]:
     """64 payloads, P = 1 000 000, 1 %; Python, which needs seconds, has a turn or two."""
     vectors = [sparse(rng, 10**6, 0.01).astype(np.float32) for _ in range(64)]
     variants: dict[str, Callable[[], object]] = {}
-    for name, coder in coders().items():
-        codec = Lattice(coder)
+    for name, codec in codecs().items():
         variants[name] = partial(codec.merge, [codec.encode(vector, STEP) for vector in vectors], vectors[0].size)
     slow = interleaved({name: run for name, run in variants.items() if not name.endswith("compiled")}, 2)
     spent = slow | interleaved({name: run for name, run in variants.items() if name.endswith("compiled")}, repeats)

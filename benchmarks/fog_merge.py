@@ -26,7 +26,9 @@ from functools import partial
 
 import numpy as np
 
-from edgemw.compression.golomb import Golomb, fastest
+from edgemw.compression import rangecoder
+from edgemw.compression.coders import Coders
+from edgemw.compression.golomb import fastest
 from edgemw.compression.golomb_numpy import NumpyGolomb
 from edgemw.compression.lattice import Lattice
 from edgemw.core.bundle import Vector
@@ -43,7 +45,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the random updates (default 0)")
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
-    payloads = [Lattice().encode(update(rng, options.size, options.density), STEP) for _ in range(options.payloads)]
+    payloads = [Lattice("golomb").encode(update(rng, options.size, options.density), STEP) for _ in range(options.payloads)]
     sample = update(rng, options.size, options.density)
     report = {
         "machine": platform.machine(),
@@ -71,16 +73,16 @@ def update(rng: np.random.Generator, size: int, density: float) -> Vector:
     return vector
 
 
-def implementations() -> dict[str, Golomb]:
-    return {golomb.name: golomb for golomb in (fastest(), NumpyGolomb())}
+def codecs() -> dict[str, Lattice]:
+    coders = (Coders(golomb, rangecoder.fastest()) for golomb in (fastest(), NumpyGolomb()))
+    return {each.golomb.name: Lattice("golomb").using(each) for each in coders}
 
 
 def merging(payloads: list[bytes], size: int, repeats: int) -> dict[str, object]:
     """Median milliseconds of each variant; ratios baseline / merge."""
     variants: dict[str, Callable[[], object]] = {}
     total = np.zeros(size, np.float32)
-    for name, golomb in implementations().items():
-        codec = Lattice(golomb)
+    for name, codec in codecs().items():
         variants[f"merge_{name}"] = partial(codec.merge, payloads, size)
         variants[f"baseline_{name}"] = partial(average, codec, payloads, total)
         same(codec, payloads, size)
@@ -115,8 +117,7 @@ def same(codec: Lattice, payloads: list[bytes], size: int) -> None:
 def throughput(vector: Vector, repeats: int) -> dict[str, object]:
     """MB of dense float32 per second of processor time."""
     variants: dict[str, Callable[[], object]] = {}
-    for name, golomb in implementations().items():
-        codec = Lattice(golomb)
+    for name, codec in codecs().items():
         payload = codec.encode(vector, STEP)
         variants[f"encode_{name}"] = partial(codec.encode, vector, STEP)
         variants[f"decode_{name}"] = partial(codec.decode, payload, vector.size)

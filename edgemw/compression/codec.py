@@ -101,3 +101,10 @@ def whole_number(name: str, value: Parameter, least: int, most: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise CodecError(f"{name} = {value!r} is not a whole number from {least} to {most}")
     return value
+
+
+def known_name(name: str, value: Parameter, known: tuple[str, ...]) -> str:
+    """A parameter that names something. Raises CodecError unless it is one of the known names."""
+    if value not in known:
+        raise CodecError(f"{name} = {value!r} is none of {', '.join(known)}")
+    return str(value)

@@ -3,13 +3,14 @@
     q = round_half_away(p / step), |q| <= 127 on a device ;  decode(q) = step q ;  merge = integer addition modulo 2^32
 
 A merge never sees a float and does not know the step's value, only that it is the same. The payload is a pure function
-of the integers and the step, so merging commutes and associates byte for byte, and no well-formed payload can make it
+of the integers, the step and the coder, so merging commutes and associates byte for byte, and no well-formed payload can make it
 fail; 2^31 / 127, about 17 million, device updates add before a sum can wrap. A release without a step (0) asks for nothing
 but the energy: every symbol is zero and the whole vector stays in the residual.
 
-    payload = step float32 LE | number of non-zeros uint32 LE | golomb.pack(...)
+    payload = step float32 LE | number of non-zeros uint32 LE, and in its bit 31 the coder | the symbols in that coder
 
-The step is finite and not negative, and 0 has one spelling.
+The coder is 1 for `rangecoder.py`, 0 for `golomb.py`. A sum is in the range coder if any part is. The step is finite and not
+negative; eight zero bytes are the only payload on step 0, and adding them to another leaves that as it is.
 
 Error of a round trip: step / 2 for every value up to 127 steps; what exceeds that is left to the residual. For a value in
 that range, payload and residual add up to the value exactly.
@@ -20,30 +21,35 @@ al., NeurIPS 2021.
 
 from __future__ import annotations
 
+import copy
 import math
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from edgemw.compression.codec import Bound, Merging
-from edgemw.compression.golomb import Golomb, fastest
-from edgemw.compression.golomb_numpy import Bytes
+from edgemw.compression.codec import Bound, Merging, known_name
+from edgemw.compression.coders import Coders, fastest
+from edgemw.compression.golomb_numpy import Bytes, Positions, Symbols
+from edgemw.compression.rounding import LARGEST, most_steps, nearest
 from edgemw.core.bundle import Vector
 from edgemw.core.errors import CodecError, WireError
 
 _HEADER = struct.Struct("<fI")
-_STEP_BYTES = 4
-_DEVICE_MAGNITUDE = 127
-_LARGEST = float(np.finfo(np.float32).max)
+_RANGED = 1 << 31
+_NOTHING = bytes(_HEADER.size)
 _ROUNDING = 2.0**-23
 
 
 class Lattice:
-    """The lattice codec; see the module.
+    """The lattice codec; see the module. What is read says how it was written, whatever the parameters.
 
     Args:
-        golomb: the implementation that reads and writes symbols; None takes the fastest that is installed.
+        coder: "range" for the fewest bytes, "golomb" for the least work without a compiler.
+
+    Attributes:
+        coders: the implementations that read and write symbols.
     """
 
     name = "lattice"
@@ -51,56 +57,75 @@ class Lattice:
     stepped = True
     feedback = True
 
-    def __init__(self, golomb: Golomb | None = None) -> None:
-        self._golomb = golomb or fastest()
+    def __init__(self, coder: str = "range") -> None:
+        self._ranged = known_name("coder", coder, ("range", "golomb")) == "range"
+        self.coders = fastest()
+
+    def using(self, coders: Coders) -> Lattice:
+        """The same codec with these implementations of the coders."""
+        other = copy.copy(self)
+        other.coders = coders
+        return other
 
     def encode(self, vector: Vector, step: float) -> bytes:
         """Write a vector on the lattice; what exceeds 127 steps, or float32, is left to the residual."""
-        if not 0 <= step <= _LARGEST:
+        if not 0 <= step <= LARGEST:
             raise CodecError(f"step {step}")
-        step32 = np.float32(step)
-        sizes = np.abs(vector)
-        if not np.isfinite(sizes.max(initial=0)):
+        if not np.isfinite(np.abs(vector).max(initial=0)):
             raise CodecError("the vector holds NaN or infinite values")
+        step32 = float(np.float32(step))
         if step32 == 0:
-            return _HEADER.pack(0.0, 0)
-        near = np.flatnonzero(sizes >= step32 * np.float32(0.49))  # only these can round away from zero
-        scaled = vector[near].astype(np.float64) / np.float64(step32)
-        limit = min(_DEVICE_MAGNITUDE, math.floor(_LARGEST / float(step32)))  # decoding stays finite
-        symbols = np.trunc(scaled + np.copysign(0.5, scaled)).clip(-limit, limit).astype(np.int32)
-        kept = np.flatnonzero(symbols)
-        return _HEADER.pack(step32, kept.size) + self._golomb.pack(near[kept], symbols[kept], vector.size)
+            return _NOTHING
+        places, symbols = nearest(vector, step32)
+        return _written(step32, self._ranged, places.size, self._pack(self._ranged, places, symbols, vector.size))
 
     def decode(self, payload: bytes, size: int) -> Vector:
         """The vector step * q, float32[size]; a product beyond float32 becomes its largest value."""
-        step, count, data = _opened(payload)
-        positions, symbols = self._golomb.unpack(data, count, size)
+        opened = _opened(payload)
+        places, symbols = self._unpack(opened, size)
         vector = np.zeros(size, np.float32)
-        vector[positions] = np.clip(symbols * step, -_LARGEST, _LARGEST)
+        vector[places] = np.clip(symbols * opened.step, -LARGEST, LARGEST)
         return vector
 
     def merge(self, payloads: Sequence[bytes], size: int) -> bytes:
         """Add the integers of payloads that share a step."""
         if not payloads:
             raise CodecError("nothing to merge")
-        if any(payload[:_STEP_BYTES] != payloads[0][:_STEP_BYTES] for payload in payloads):
+        parts = [opened for opened in map(_opened, payloads) if opened.step > 0]
+        if not parts:
+            return _NOTHING
+        step, ranged = parts[0].step, any(part.ranged for part in parts)
+        if any(part.step != step for part in parts):
             raise WireError("step", "payloads of different steps")
-        opened = [_opened(payload) for payload in payloads]
-        count, packed = self._golomb.merge([(data, claimed) for _, claimed, data in opened], size)
-        return _HEADER.pack(opened[0][0], count) + packed
+        rewritten = [self._rewritten(part, ranged, size) for part in parts]
+        count, packed = self.coders.one(ranged=ranged).merge(rewritten, size)
+        return _written(step, ranged, count, packed)
 
     def check(self, payload: bytes, size: int) -> float:
         """The step; raises WireError unless the payload is well formed."""
-        step, count, data = _opened(payload)
-        self._golomb.unpack(data, count, size)
-        return step
+        opened = _opened(payload)
+        self._unpack(opened, size)
+        return opened.step
 
     def bound(self, vector: Vector, step: float) -> Bound:
         """Half a step within the range; what exceeds the range stays out."""
         step32, sizes = float(np.float32(step)), np.abs(vector.astype(np.float64))
-        reach = min(_DEVICE_MAGNITUDE, math.floor(_LARGEST / step32)) * step32 if step32 else 0.0
+        reach = most_steps(step32) * step32 if step32 else 0.0
         bound: Bound = np.maximum(step32 / 2, sizes - reach) + _ROUNDING * sizes
         return bound
+
+    def _pack(self, ranged: bool, places: Positions, symbols: Symbols, size: int) -> bytes:
+        return self.coders.one(ranged=ranged).pack(places, symbols, size)
+
+    def _unpack(self, opened: _Opened, size: int) -> tuple[Positions, Symbols]:
+        return self.coders.one(ranged=opened.ranged).unpack(opened.data, opened.count, size)
+
+    def _rewritten(self, opened: _Opened, ranged: bool, size: int) -> tuple[Bytes, int]:
+        """The bytes of the same symbols in a coder, and how many they are."""
+        if opened.ranged == ranged:
+            return opened.data, opened.count
+        places, symbols = self._unpack(opened, size)
+        return self._pack(ranged, places, symbols, size), places.size
 
 
 def next_step(kappa: float, energy: float, count: int, size: int) -> float:
@@ -115,14 +140,27 @@ def next_step(kappa: float, energy: float, count: int, size: int) -> float:
         count: number of devices in that sum, at least 1.
         size: P.
     """
-    return float(np.float32(min(kappa * math.sqrt(energy / (count * size)), _LARGEST)))
+    return float(np.float32(min(kappa * math.sqrt(energy / (count * size)), LARGEST)))
 
 
-def _opened(payload: bytes) -> tuple[float, int, Bytes]:
-    """The step, the number of symbols, and their bytes."""
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """The header of a payload, and the bytes of its symbols."""
+
+    step: float
+    ranged: bool
+    count: int
+    data: Bytes
+
+
+def _written(step: float, ranged: bool, count: int, packed: bytes) -> bytes:
+    return _HEADER.pack(step, count | ranged * _RANGED) + packed
+
+
+def _opened(payload: bytes) -> _Opened:
     if len(payload) < _HEADER.size:
         raise WireError("truncated", "a lattice payload has a header of 8 bytes")
-    step, count = _HEADER.unpack_from(payload)
-    if not 0 <= step <= _LARGEST or math.copysign(1, step) < 0 or (step == 0 and count):
-        raise WireError("step", f"step {step} with {count} symbols")
-    return step, count, memoryview(payload)[_HEADER.size :]
+    step, word = _HEADER.unpack_from(payload)
+    if not 0 <= step <= LARGEST or (step == 0 and payload != _NOTHING):
+        raise WireError("step", f"step {step} with {word & ~_RANGED} symbols and {len(payload)} bytes")
+    return _Opened(step, word >= _RANGED, word & ~_RANGED, memoryview(payload)[_HEADER.size :])

@@ -55,6 +55,8 @@ def test_the_examples_in_the_documentation_run(name: str) -> None:
         ("powersgd", {"columns": -1}),
         ("lattice", {"golomb": 1}),
         ("lattice", {"name": "dense"}),
+        ("lattice", {"coder": "zip"}),
+        ("lattice", {"coder": 1}),
         ("dense", {"not a word": 1}),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 
 import hypothesis
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import strategies as st
 
 from edgemw.compression.lattice import Lattice, next_step
+from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Vector
 from edgemw.core.errors import CodecError, WireError
 
@@ -74,6 +76,9 @@ def test_without_a_step_nothing_is_sent() -> None:
         (struct.pack("<fI", float("nan"), 0), "step"),
         (struct.pack("<fI", float("inf"), 0), "step"),
         (struct.pack("<fI", 0.0, 1) + b"\xe0", "step"),
+        (struct.pack("<fI", 0.0, 1 << 31), "step"),
+        (bytes(9), "step"),
+        (struct.pack("<fI", 1.0, 1 << 31) + b"\0", "trailing"),
         (struct.pack("<fI", 1.0, 4) + b"\xff" * 9, "count"),
         (struct.pack("<fI", 1.0, (1 << 32) - 1), "count"),
         (b"1234567", "truncated"),
@@ -109,3 +114,54 @@ def test_a_product_beyond_float32_ends_at_its_largest() -> None:
     for _ in range(5):
         payload = Lattice().merge([payload, payload], 1)
     assert Lattice().decode(payload, 1).tolist() == [LARGEST]
+
+
+# -- coders
+
+
+def drawn(seed: int, size: int = 3000) -> Vector:
+    return np.random.default_rng(seed).laplace(0, 1, size).astype(np.float32)
+
+
+def test_both_coders_say_the_same_and_any_reader_reads_them() -> None:
+    ranged, golomb = (Lattice(coder).encode(drawn(0), 1.5) for coder in ("range", "golomb"))
+    assert len(ranged) < len(golomb)
+    assert ranged == Lattice().encode(drawn(0), 1.5)
+    for codec in (Lattice("range"), Lattice("golomb")):
+        assert np.array_equal(codec.decode(ranged, 3000), codec.decode(golomb, 3000))
+        assert codec.merge([golomb], 3000) == golomb
+        assert codec.merge([ranged], 3000) == ranged
+
+
+def test_a_sum_is_in_the_range_coder_if_any_part_is_in_any_order_and_grouping() -> None:
+    parts = [Lattice(coder).encode(drawn(seed), 1.5) for seed, coder in enumerate(("golomb", "range", "golomb", "golomb"))]
+    codec = Lattice("golomb")
+    whole = codec.merge(parts, 3000)
+    assert whole == codec.merge([Lattice("range").encode(drawn(seed), 1.5) for seed in range(4)], 3000)
+    for order in itertools.permutations(parts):
+        for cut in range(1, 4):
+            assert codec.merge([codec.merge(order[:cut], 3000), codec.merge(order[cut:], 3000)], 3000) == whole
+
+
+def test_what_cancels_still_says_its_coder() -> None:
+    """Or grouping would show: the rest of a sum would be written otherwise."""
+    codec = Lattice()
+    plus, minus = codec.encode(drawn(1), 2.0), codec.encode(-drawn(1), 2.0)
+    other = Lattice("golomb").encode(drawn(2), 2.0)
+    nothing = codec.merge([plus, minus], 3000)
+    assert nothing == struct.pack("<fI", 2.0, 1 << 31)
+    assert codec.merge([nothing, other], 3000) == codec.merge([plus, codec.merge([minus, other], 3000)], 3000)
+
+
+@pytest.mark.parametrize("coder", ["range", "golomb"])
+def test_a_payload_without_a_step_leaves_others_as_they_are(coder: str) -> None:
+    payload, nothing = Lattice(coder).encode(drawn(3), 0.7), Lattice(coder).encode(drawn(3), 0.0)
+    assert Lattice().merge([nothing, payload, nothing], 3000) == payload
+    assert Lattice().merge([nothing, nothing], 3000) == nothing
+
+
+def test_parameters_that_nobody_knows_are_refused_by_name() -> None:
+    with pytest.raises(CodecError, match="coder = 'zip' is none of range, golomb"):
+        Lattice("zip")
+    with pytest.raises(CodecError, match="its parameters: coder"):
+        codec_named("lattice", coders=1)

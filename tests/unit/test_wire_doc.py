@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgemw.compression.codec import Codec
 from edgemw.compression.table import codec_named
 from edgemw.wire import decode, messages
 from edgemw.wire.messages import KINDS, PARTS, Ack, Frame, pack
@@ -69,20 +70,20 @@ def test_the_worked_example_is_a_frame() -> None:
 
 
 @pytest.mark.parametrize(
-    ("codec", "phrase", "values", "step", "parameters"),
+    ("codec", "phrase", "values", "step"),
     [
-        ("lattice", "Example: size 8", [0, 1, 0, 0, -0.5, 0, 0, 0], 0.5, {}),
-        ("lanes", "Example: seed 0", [0, 1, 0, -0.5], 0.5, {"blocks": 2}),
-        ("dense", "Example, the values 1", [1, -0.5], 0.0, {}),
+        (codec_named("lattice", coder="golomb"), "Example: size 8", [0, 1, 0, 0, -0.5, 0, 0, 0], 0.5),
+        (codec_named("lattice"), "The same example", [0, 1, 0, 0, -0.5, 0, 0, 0], 0.5),
+        (codec_named("lanes", blocks=2), "Example: seed 0", [0, 1, 0, -0.5], 0.5),
+        (codec_named("dense"), "Example, the values 1", [1, -0.5], 0.0),
     ],
+    ids=["lattice-golomb", "lattice-range", "lanes", "dense"],
 )
-def test_the_payloads_are_what_the_codecs_write(
-    codec: str, phrase: str, values: list[float], step: float, parameters: dict[str, int]
-) -> None:
+def test_the_payloads_are_what_the_codecs_write(codec: Codec, phrase: str, values: list[float], step: float) -> None:
     payload = bytes.fromhex(example(phrase).splitlines()[0].replace(" ", ""))
     vector = np.array(values, np.float32)
-    assert codec_named(codec, **parameters).encode(vector, step) == payload
-    assert codec_named(codec).decode(payload, vector.size).tolist() == values
+    assert codec.encode(vector, step) == payload
+    assert codec_named(codec.name).decode(payload, vector.size).tolist() == values
 
 
 @pytest.mark.parametrize(

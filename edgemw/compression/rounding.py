@@ -1,0 +1,40 @@
+"""From a vector to integers on a step, without a loop over what becomes zero.
+
+At most 127 steps, so that 2^31 / 127 sums fit into 32 bits, and fewer where the product would leave float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from edgemw.compression.golomb_numpy import Positions, Symbols
+from edgemw.core.bundle import Vector
+
+LARGEST = float(np.finfo(np.float32).max)
+_MOST_STEPS = 127
+
+Rounding = Callable[[Vector, float], tuple[Positions, Symbols]]
+"""A finite float32[P] and a step above 0 that is a float32, to the places and values that are not zero."""
+
+
+def most_steps(step: float) -> int:
+    """The largest magnitude that is written on a step above 0."""
+    return min(_MOST_STEPS, math.floor(LARGEST / step))
+
+
+def nearest(vector: Vector, step: float) -> tuple[Positions, Symbols]:
+    """To the nearest step, halves away from zero."""
+    near = np.flatnonzero(np.abs(vector) >= np.float32(step) * np.float32(0.49))  # only these can round away from zero
+    scaled = vector[near].astype(np.float64) / step
+    return _kept(near, np.trunc(scaled + np.copysign(0.5, scaled)), step)
+
+
+def _kept(places: Positions, rounded: np.ndarray[tuple[int], np.dtype[np.float64]], step: float) -> tuple[Positions, Symbols]:
+    """Those that are not zero, within the range."""
+    limit = most_steps(step)
+    symbols = rounded.clip(-limit, limit).astype(np.int32)
+    kept = np.flatnonzero(symbols)
+    return places[kept], symbols[kept]
