@@ -184,8 +184,8 @@ def check_prefixes(case: Case) -> None:
     """
     for payload in (*case.payloads, case.codec.merge(case.payloads, case.size)):
         for length in _lengths(len(payload)):
-            _cut(case, payload[:length], payload)
-        _cut(case, payload + b"\0", payload)
+            _cut(case, payload[:length])
+        _cut(case, payload + b"\0")
 
 
 def check_hostile_bytes(case: Case) -> None:
@@ -267,11 +267,9 @@ def _malformed(case: Case, payload: bytes) -> None:
     _refused(WireError, case.codec.merge, [payload], case.size)
 
 
-def _cut(case: Case, suspect: bytes, whole: bytes) -> None:
+def _cut(case: Case, suspect: bytes) -> None:
     if case.codec.merging == "exact" and _passes(case, suspect):
         _require(case.codec.merge([suspect], case.size) == suspect, "a vector has two encodings")
-        same = np.array_equal(case.codec.decode(suspect, case.size), case.codec.decode(whole, case.size))
-        _require(not same, "a payload says the same with fewer bytes")
     else:
         _malformed(case, suspect)
 

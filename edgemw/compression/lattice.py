@@ -15,6 +15,9 @@ negative; eight zero bytes are the only payload on step 0, and adding them to an
 Error of a round trip: step / 2 for every value up to 127 steps; what exceeds that is left to the residual. For a value in
 that range, payload and residual add up to the value exactly.
 
+Stochastic rounding is for devices that cannot keep a residual: |q| = floor(|p| / step + u), u uniform in [0, 1), is off by less than
+a step and unbiased up to 127 steps; what exceeds them is lost. It costs several times the bits of nearest rounding.
+
 Related: IntSGD (arXiv:2102.08374) and THC (arXiv:2302.08545) share a scale; error feedback with a hard threshold: Sahu et
 al., NeurIPS 2021.
 """
@@ -32,14 +35,15 @@ import numpy as np
 from edgemw.compression.codec import Bound, Merging, known_name
 from edgemw.compression.coders import Coders, fastest
 from edgemw.compression.golomb_numpy import Bytes, Positions, Symbols
-from edgemw.compression.rounding import LARGEST, most_steps, nearest
+from edgemw.compression.rounding import LARGEST, Rounding, most_steps, nearest, stochastic
 from edgemw.core.bundle import Vector
 from edgemw.core.errors import CodecError, WireError
 
 _HEADER = struct.Struct("<fI")
 _RANGED = 1 << 31
 _NOTHING = bytes(_HEADER.size)
-_ROUNDING = 2.0**-23
+_FLOAT_ERROR = 2.0**-23
+_ROUNDINGS: dict[str, Rounding] = {"nearest": nearest, "stochastic": stochastic}
 
 
 class Lattice:
@@ -47,6 +51,7 @@ class Lattice:
 
     Args:
         coder: "range" for the fewest bytes, "golomb" for the least work without a compiler.
+        rounding: "nearest", with error feedback, or "stochastic", without.
 
     Attributes:
         coders: the implementations that read and write symbols.
@@ -55,10 +60,11 @@ class Lattice:
     name = "lattice"
     merging: Merging = "exact"
     stepped = True
-    feedback = True
 
-    def __init__(self, coder: str = "range") -> None:
+    def __init__(self, coder: str = "range", rounding: str = "nearest") -> None:
         self._ranged = known_name("coder", coder, ("range", "golomb")) == "range"
+        self._round = _ROUNDINGS[known_name("rounding", rounding, tuple(_ROUNDINGS))]
+        self.feedback = rounding == "nearest"
         self.coders = fastest()
 
     def using(self, coders: Coders) -> Lattice:
@@ -68,7 +74,7 @@ class Lattice:
         return other
 
     def encode(self, vector: Vector, step: float) -> bytes:
-        """Write a vector on the lattice; what exceeds 127 steps, or float32, is left to the residual."""
+        """Write a vector on the lattice; what exceeds 127 steps, or float32, is left out."""
         if not 0 <= step <= LARGEST:
             raise CodecError(f"step {step}")
         if not np.isfinite(np.abs(vector).max(initial=0)):
@@ -76,7 +82,7 @@ class Lattice:
         step32 = float(np.float32(step))
         if step32 == 0:
             return _NOTHING
-        places, symbols = nearest(vector, step32)
+        places, symbols = self._round(vector, step32)
         return _written(step32, self._ranged, places.size, self._pack(self._ranged, places, symbols, vector.size))
 
     def decode(self, payload: bytes, size: int) -> Vector:
@@ -108,10 +114,11 @@ class Lattice:
         return opened.step
 
     def bound(self, vector: Vector, step: float) -> Bound:
-        """Half a step within the range; what exceeds the range stays out."""
+        """Half a step within the range, a whole one where rounding is stochastic; what exceeds the range stays out."""
         step32, sizes = float(np.float32(step)), np.abs(vector.astype(np.float64))
         reach = most_steps(step32) * step32 if step32 else 0.0
-        bound: Bound = np.maximum(step32 / 2, sizes - reach) + _ROUNDING * sizes
+        off = step32 / 2 if self.feedback else step32
+        bound: Bound = np.maximum(off, sizes - reach) + _FLOAT_ERROR * sizes
         return bound
 
     def _pack(self, ranged: bool, places: Positions, symbols: Symbols, size: int) -> bytes:

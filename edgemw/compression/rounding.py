@@ -9,8 +9,10 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from edgemw.compression.golomb_numpy import Positions, Symbols
+from edgemw.compression.uniform import uniform
 from edgemw.core.bundle import Vector
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -32,7 +34,19 @@ def nearest(vector: Vector, step: float) -> tuple[Positions, Symbols]:
     return _kept(near, np.trunc(scaled + np.copysign(0.5, scaled)), step)
 
 
-def _kept(places: Positions, rounded: np.ndarray[tuple[int], np.dtype[np.float64]], step: float) -> tuple[Positions, Symbols]:
+def stochastic(vector: Vector, step: float) -> tuple[Positions, Symbols]:
+    """Up as often as the value is above the step below it: |q| = floor(|p| / step + u), u uniform in [0, 1).
+
+    Unbiased over u within the range. u is a function of the vector (`uniform.py`), so the same vector gives the same integers.
+    """
+    scaled = np.abs(vector).astype(np.float64)
+    scaled /= step
+    scaled += uniform(vector, vector.size)
+    places = np.flatnonzero(scaled >= 1)
+    return _kept(places, np.copysign(np.floor(scaled[places]), vector[places]), step)
+
+
+def _kept(places: Positions, rounded: npt.NDArray[np.float64], step: float) -> tuple[Positions, Symbols]:
     """Those that are not zero, within the range."""
     limit = most_steps(step)
     symbols = rounded.clip(-limit, limit).astype(np.int32)

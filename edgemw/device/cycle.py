@@ -4,6 +4,8 @@ Rules:
     a device trains once from each release, always from the newest it has
     an update is kept, with the residual that goes with it, before it is first sent
     it is sent again until acknowledged, and kept until its outcome is known; what was returned goes back to the residual
+    a device whose codec keeps no residual (`Codec.feedback`) forgets what was returned: it is one of many unbiased estimates, and
+        its release is past
     while more than ALLOWANCE updates wait for an acknowledgement it does not train: residuals would only grow stale
     whatever is refused has a reason that `status` shows, and the next release is tried all the same
 """
@@ -316,7 +318,7 @@ class Cycle:
             return replace(empty, tally=tally), memory, [Fact("update_refused", {"reason": str(error)})]
         memory = replace(
             memory,
-            residual=residual,
+            residual=residual if codec.feedback else None,
             updates_sent=memory.updates_sent + 1,
             weight_sent=memory.weight_sent + event.trained.weight,
         )
@@ -333,10 +335,10 @@ class Cycle:
         message = frame.message
         if not outcome.counted and isinstance(message, Update) and message.sections and message.run == self._memory.run:
             encoded, memory = encoded_of(frame), self._memory
-            residual = memory.residual if memory.residual is not None else np.zeros(message.size, np.float32)
+            kept = memory.residual  # None: it encoded without feedback
             self._memory = replace(
                 memory,
-                residual=give_back(codec_named(message.codec), encoded, residual),
+                residual=kept if kept is None else give_back(codec_named(message.codec), encoded, kept),
                 updates_returned=memory.updates_returned + 1,
                 weight_returned=memory.weight_returned + encoded.weight,
             )

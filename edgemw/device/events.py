@@ -83,10 +83,10 @@ class Memory:
         run: the training run that the rest belongs to; -1 is none.
         trained_on: last release that it trained from.
         measured_on: last release that it measured.
-        residual: float32[P] error feedback; None is zero.
+        residual: float32[P] error feedback; None is zero, or that the codec keeps none.
         updates_sent: trained updates ever made in this run.
         weight_sent: sum of their weights.
-        updates_returned: those of them that no release counted; they are in the residual again.
+        updates_returned: those of them that no release counted; they are in the residual again, where one is kept.
         weight_returned: sum of their weights.
     """
 

@@ -32,6 +32,7 @@ RANGE_CODERS = {name: Coders(fastest(), coder) for name, coder in RANGES.items()
 CODEC_KINDS: dict[str, Callable[[], Codec]] = {
     **{f"lattice-golomb-{name}": partial(Lattice("golomb").using, with_golomb) for name, with_golomb in GOLOMB_CODERS.items()},
     **{f"lattice-range-{name}": partial(Lattice("range").using, with_range) for name, with_range in RANGE_CODERS.items()},
+    "lattice-stochastic": partial(codec_named, "lattice", rounding="stochastic"),
     "lanes": partial(codec_named, "lanes"),
     "lanes-16-bits-everything": partial(codec_named, "lanes", bits=16, blocks=1),
     "lanes-6-bits-3-blocks": partial(codec_named, "lanes", bits=6, blocks=3, members=7, seed=1, block=2),
@@ -108,6 +109,7 @@ GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 GOLDEN_KINDS = {
     "codec_lattice.json": [kind for kind in CODEC_KINDS if kind.startswith("lattice-range-")],
     "codec_lattice_golomb.json": [kind for kind in CODEC_KINDS if kind.startswith("lattice-golomb-")],
+    "codec_lattice_stochastic.json": ["lattice-stochastic"],
     "codec_lanes.json": ["lanes-6-bits-3-blocks"],
     "codec_dense.json": ["dense-float32"],
     "codec_dense_float16.json": ["dense-float16"],

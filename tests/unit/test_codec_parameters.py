@@ -57,6 +57,7 @@ def test_the_examples_in_the_documentation_run(name: str) -> None:
         ("lattice", {"name": "dense"}),
         ("lattice", {"coder": "zip"}),
         ("lattice", {"coder": 1}),
+        ("lattice", {"rounding": "up"}),
         ("dense", {"not a word": 1}),
     ],
 )

@@ -165,3 +165,42 @@ def test_parameters_that_nobody_knows_are_refused_by_name() -> None:
         Lattice("zip")
     with pytest.raises(CodecError, match="its parameters: coder"):
         codec_named("lattice", coders=1)
+
+
+# -- stochastic rounding
+
+
+def test_stochastic_rounding_is_unbiased_and_off_by_less_than_a_step() -> None:
+    """The mean over vectors that differ in one far value only, against five standard deviations."""
+    codec, rounds, step = Lattice(rounding="stochastic"), 600, 0.5
+    values = np.concatenate([np.linspace(-3, 3, 61), [1e-3, -1e-3, 63.4, -63.4]]).astype(np.float32)
+    total = np.zeros(values.size)
+    for number in range(rounds):
+        values[0] = -3 - 1e-3 * number
+        decoded = codec.decode(codec.encode(values, step), values.size)
+        assert (np.abs(decoded - values) <= step).all()
+        total += decoded
+    share = np.abs(values / step) % 1
+    deviation = step * np.sqrt(share * (1 - share) / rounds)
+    assert (np.abs(total / rounds - values)[1:] <= 5 * deviation[1:] + 2.0**-20).all()
+
+
+def test_means_of_many_stochastic_updates_come_to_what_they_are_means_of() -> None:
+    """Devices that keep nothing: the error of the mean shrinks as they grow in number, also far below a step."""
+    codec, truth = Lattice(rounding="stochastic"), np.random.default_rng(0).normal(0, 0.05, 400).astype(np.float32)
+    rng = np.random.default_rng(1)
+    errors = []
+    for devices in (10, 1000):
+        noisy = (truth + rng.normal(0, 1e-3, (devices, 400))).astype(np.float32)
+        merged = codec.merge([codec.encode(vector, 1.0) for vector in noisy], 400)
+        errors.append(float(np.linalg.norm(codec.decode(merged, 400) / devices - truth) / np.linalg.norm(truth)))
+    assert errors[1] < 0.2 * errors[0]
+
+
+def test_stochastic_rounding_keeps_nothing_and_is_the_same_every_time() -> None:
+    codec = Lattice(rounding="stochastic")
+    assert not codec.feedback
+    assert Lattice().feedback
+    assert Lattice(rounding="nearest").feedback
+    assert codec.encode(drawn(5), 4.0) == codec.encode(drawn(5), 4.0)
+    assert symbols(codec, codec.encode(vector(1e6, -1e6), 1.0), 2) == [127, -127]

@@ -78,6 +78,13 @@ def test_over_many_rounds_everything_sent_and_the_residual_are_everything_traine
         assert np.abs(residual).max() <= 5.0 * (1 + 1e-6)
 
 
+def test_without_feedback_nothing_is_kept_and_what_was_kept_before_is_said_once() -> None:
+    codec = Lattice(rounding="stochastic")
+    encoded, residual = encode_update(codec, contribution(np.full(4, 3, np.float32)), np.full(4, 2, np.float32), 2.5)
+    assert decoded(codec, encoded).tolist() == [5] * 4
+    assert residual.tolist() == [0] * 4
+
+
 @hypothesis.given(delta=deltas(120), step=st.sampled_from([0.0, 1.0, 3.0]))
 def test_give_back_restores_what_was_encoded(delta: Vector, step: float) -> None:
     encoded, residual = encode_update(Lattice(), contribution(delta), np.zeros_like(delta), step)

@@ -43,11 +43,19 @@ class Learner:
         return Trained(delta, weight, 1.0, 5)
 
 
-def tree(learner: Learner, *, rounds: int = 6, codec: str = "lattice", **window: int | float) -> World:
+def tree(
+    learner: Learner,
+    *,
+    rounds: int = 6,
+    codec: str = "lattice",
+    parameters: dict[str, int | float | str] | None = None,
+    **window: int | float,
+) -> World:
     world = World(learner)
     options = WindowOptions(**{"deadline_s": 10.0, **window})  # type: ignore[arg-type]
     top_window = WindowOptions(deadline_s=20.0, children=2)
-    world.top("top", TopOptions(top_window, ServerOptions(), {}, rounds=rounds, codec=codec, kappa=2.0))
+    how = TopOptions(top_window, ServerOptions(), {}, rounds=rounds, codec=codec, parameters=parameters or {}, kappa=2.0)
+    world.top("top", how)
     for fog in ("fog-0", "fog-1"):
         world.fog(fog, "top", options)
     for index, device in enumerate(DEVICES):
@@ -147,6 +155,24 @@ def test_an_update_that_is_too_stale_goes_back_into_the_residual() -> None:
     assert after.residual is not None
     np.testing.assert_allclose(after.residual, learner.total - others(learner, world), atol=1e-4)
     assert "returned: stale" in world.machines["device-3"].reason(world.now)
+
+
+def test_a_device_without_a_residual_forgets_what_was_returned() -> None:
+    """Its updates are unbiased one by one, and there is no place where what came back could wait."""
+    world = tree(Learner(), children=2, max_staleness=1, deadline_s=1.0, parameters={"rounding": "stochastic"})
+    world.holding["device-3"] = []
+    world.settle()
+    world.finish("device-3")
+    world.run(4)
+    world.finish("device-3")
+    world.settle()
+    memory = world.disks["device-3"].memory
+    assert memory.updates_returned == 1
+    assert all(world.disks[device].memory.residual is None for device in DEVICES)
+    del world.holding["device-3"]
+    world.run(300)
+    assert world.machines["top"].state == "finished"
+    assert counted(world) == sent(world)
 
 
 def others(learner: Learner, world: World) -> Vector:
