@@ -241,6 +241,14 @@ class Server:
     staleness: Literal["sqrt", "none"] = option("sqrt", help="weight of a late update: 1/sqrt(1 + releases behind), or 1")
 
 
+def check_staleness(codec: Codec, server: Server) -> None:
+    """Refuse to take late updates as they are where every fog node weighs them."""
+    if codec.parameters.get("steps") == "dyadic" and server.staleness == "none":
+        raise ConfigError(
+            "with dyadic steps fog nodes weigh late updates on their way: leave it, or use free steps", key="server.staleness"
+        )
+
+
 # ---------------------------------------------------------------------------------------------- sections of a deployment
 
 

@@ -29,6 +29,7 @@ from edgemw.app.sections import (
     Tls,
     Training,
     Window,
+    check_staleness,
 )
 from edgemw.app.tiers import Tier, check_reachable, check_tree
 from edgemw.core.config.loader import Loaded, load
@@ -117,6 +118,7 @@ class FogFile:
     def __post_init__(self) -> None:
         _refuse_embedded(self.broker)
         if self.is_top:
+            check_staleness(self.codec, self.server)
             return
         for name, default in TOP_ONLY.items():
             if getattr(self, name) != default():
@@ -154,6 +156,7 @@ class Deployment:
     tiers: dict[str, Tier] = required(help="the tree of nodes", check=check_tier_names)
 
     def __post_init__(self) -> None:
+        check_staleness(self.codec, self.server)
         check_tree(self.tiers)
         for name, tier in self.tiers.items():
             self._check_sections(name, tier)

@@ -96,6 +96,26 @@ def ring_of(codec: Codec, payload: bytes) -> bytes:
     return codec.ring(payload) if isinstance(codec, Ringed) else b""
 
 
+@runtime_checkable
+class Shifting(Codec, Protocol):
+    """A codec whose payloads add across steps that are powers of two.
+
+    Attributes:
+        dyadic: releases are to announce powers of two, so that sums over releases become one section (`merge.fold`).
+    """
+
+    dyadic: bool
+
+    def shifted(self, payload: bytes, places: int) -> bytes:
+        """The payload of the vector divided by 2^places, exactly.
+
+        Raises:
+            CodecError: negative places.
+            WireError: the payload is malformed, or its step becomes one that float32 does not have.
+        """
+        ...
+
+
 def whole_number(name: str, value: Parameter, least: int, most: int) -> int:
     """A parameter that counts something. Raises CodecError unless it is an integer from `least` to `most`."""
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:

@@ -2,10 +2,10 @@
 
     q = round_half_away(p / step), |q| <= 127 on a device ;  decode(q) = step q ;  merge = integer addition modulo 2^32
 
-A merge never sees a float and does not know the step's value, only that it is the same. The payload is a pure function
-of the integers, the step and the coder, so merging commutes and associates byte for byte, and no well-formed payload can make it
-fail; 2^31 / 127, about 17 million, device updates add before a sum can wrap. A release without a step (0) asks for nothing
-but the energy: every symbol is zero and the whole vector stays in the residual.
+A merge never sees a float, and multiplies by no step. The payload is a pure function of the integers, the step and the coder,
+so merging commutes and associates byte for byte, and no well-formed payloads of one step can make it fail; 2^31 / 127, about 17
+million, device updates add before a sum can wrap. A release without a step (0) asks for nothing but the energy: every symbol is
+zero and the whole vector stays in the residual.
 
     payload = step float32 LE | number of non-zeros uint32 LE, and in its bit 31 the coder | the symbols in that coder
 
@@ -15,8 +15,11 @@ negative; eight zero bytes are the only payload on step 0, and adding them to an
 Error of a round trip: step / 2 for every value up to 127 steps; what exceeds that is left to the residual. For a value in
 that range, payload and residual add up to the value exactly.
 
-Stochastic rounding is for devices that cannot keep a residual: |q| = floor(|p| / step + u), u uniform in [0, 1), is off by less than
-a step and unbiased up to 127 steps; what exceeds them is lost. It costs several times the bits of nearest rounding.
+Stochastic rounding is for devices that cannot keep a residual: |q| = floor(|p| / step + u), u uniform in [0, 1), is off by less
+than a step and unbiased up to 127 steps; what exceeds them is lost. It costs several times the bits of nearest rounding.
+
+Payloads on different steps add where these are powers of two (`steps.py`): the sum is on the finest, and integers of the others
+move up, modulo 2^32 as all sums.
 
 Related: IntSGD (arXiv:2102.08374) and THC (arXiv:2302.08545) share a scale; error feedback with a hard threshold: Sahu et
 al., NeurIPS 2021.
@@ -36,6 +39,7 @@ from edgemw.compression.codec import Bound, Merging, known_name
 from edgemw.compression.coders import Coders, fastest
 from edgemw.compression.golomb_numpy import Bytes, Positions, Symbols
 from edgemw.compression.rounding import LARGEST, Rounding, most_steps, nearest, stochastic
+from edgemw.compression.steps import finest, places_between
 from edgemw.core.bundle import Vector
 from edgemw.core.errors import CodecError, WireError
 
@@ -52,6 +56,7 @@ class Lattice:
     Args:
         coder: "range" for the fewest bytes, "golomb" for the least work without a compiler.
         rounding: "nearest", with error feedback, or "stochastic", without.
+        steps: "free", or "dyadic" for releases that announce powers of two.
 
     Attributes:
         coders: the implementations that read and write symbols.
@@ -61,10 +66,11 @@ class Lattice:
     merging: Merging = "exact"
     stepped = True
 
-    def __init__(self, coder: str = "range", rounding: str = "nearest") -> None:
+    def __init__(self, coder: str = "range", rounding: str = "nearest", steps: str = "free") -> None:
         self._ranged = known_name("coder", coder, ("range", "golomb")) == "range"
         self._round = _ROUNDINGS[known_name("rounding", rounding, tuple(_ROUNDINGS))]
         self.feedback = rounding == "nearest"
+        self.dyadic = known_name("steps", steps, ("free", "dyadic")) == "dyadic"
         self.coders = fastest()
 
     def using(self, coders: Coders) -> Lattice:
@@ -94,18 +100,26 @@ class Lattice:
         return vector
 
     def merge(self, payloads: Sequence[bytes], size: int) -> bytes:
-        """Add the integers of payloads that share a step."""
+        """Add the integers of payloads that share a step, or whose steps are powers of two."""
         if not payloads:
             raise CodecError("nothing to merge")
         parts = [opened for opened in map(_opened, payloads) if opened.step > 0]
         if not parts:
             return _NOTHING
-        step, ranged = parts[0].step, any(part.ranged for part in parts)
-        if any(part.step != step for part in parts):
-            raise WireError("step", "payloads of different steps")
-        rewritten = [self._rewritten(part, ranged, size) for part in parts]
+        step, ranged = finest([part.step for part in parts]), any(part.ranged for part in parts)
+        rewritten = [self._rewritten(part, step, ranged, size) for part in parts]
         count, packed = self.coders.one(ranged=ranged).merge(rewritten, size)
         return _written(step, ranged, count, packed)
+
+    def shifted(self, payload: bytes, places: int) -> bytes:
+        """The same integers on a step that is finer by 2^places."""
+        opened = _opened(payload)
+        step = math.ldexp(opened.step, -places)
+        if places < 0:
+            raise CodecError(f"a step cannot become coarser, by {-places} places")
+        if float(np.float32(step)) != step:
+            raise WireError("step", f"step {opened.step} cannot become finer by {places} places")
+        return _written(step, opened.ranged, opened.count, bytes(opened.data))
 
     def check(self, payload: bytes, size: int) -> float:
         """The step; raises WireError unless the payload is well formed."""
@@ -127,12 +141,14 @@ class Lattice:
     def _unpack(self, opened: _Opened, size: int) -> tuple[Positions, Symbols]:
         return self.coders.one(ranged=opened.ranged).unpack(opened.data, opened.count, size)
 
-    def _rewritten(self, opened: _Opened, ranged: bool, size: int) -> tuple[Bytes, int]:
-        """The bytes of the same symbols in a coder, and how many they are."""
-        if opened.ranged == ranged:
+    def _rewritten(self, opened: _Opened, step: float, ranged: bool, size: int) -> tuple[Bytes, int]:
+        """The bytes of the same vector on a step and in a coder, and how many symbols they are."""
+        if (opened.step, opened.ranged) == (step, ranged):
             return opened.data, opened.count
         places, symbols = self._unpack(opened, size)
-        return self._pack(ranged, places, symbols, size), places.size
+        moved = (symbols.view(np.uint32) << np.uint32(places_between(opened.step, step))).view(np.int32)
+        kept = np.flatnonzero(moved)  # a peer's symbol may have moved out of 32 bits
+        return self._pack(ranged, places[kept], moved[kept], size), kept.size
 
 
 def next_step(kappa: float, energy: float, count: int, size: int) -> float:

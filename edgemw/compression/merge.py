@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
-from edgemw.compression.codec import Codec
+from edgemw.compression.codec import Codec, Shifting
 from edgemw.core.encoded import Encoded, Section
 from edgemw.core.errors import CodecError
 from edgemw.core.ids import UpdateId
@@ -36,6 +37,37 @@ def merge(codec: Codec, parts: Sequence[Encoded]) -> Encoded:
             by_base.setdefault(section.base, []).append(section)
     sections = tuple(_sum(codec, size, by_base[base]) for base in sorted(by_base))
     return Encoded(codec.name, size, sections, frozenset(contributions))
+
+
+def fold(codec: Shifting, encoded: Encoded, release: int) -> Encoded:
+    """All sections as one section of base `release`; what is older weighs less, exactly.
+
+    A section that is tau releases behind is divided by 2^a, where 2^-a is the nearest to 1 / sqrt(1 + tau) in the logarithm and
+    the larger of two that are as near. Dividing lowers the exponent of the step, so no bit is lost, and for one `release` folding
+    and merging change places freely. What is folded again for a later release is weighed again for the releases in between.
+
+    Weight, count and energy are summed as they are: in FedBuff (arXiv:2106.06639, algorithm 1; staleness in section 5) the sum
+    of discounted updates is divided by the number of updates, not by the sum of discounts. So a window of late updates moves the
+    model less.
+
+    Raises:
+        WireError: a payload is malformed, or the steps are no powers of two or too far apart.
+    """
+    if not encoded.sections:
+        return encoded
+    sections = [_rebased(codec, section, release) for section in encoded.sections]
+    return replace(encoded, sections=(_sum(codec, encoded.size, sections),))
+
+
+def gathered(codec: Codec, encoded: Encoded, release: int) -> Encoded:
+    """What a node makes of its window for `release`: one section where the codec's parameters ask for dyadic steps."""
+    return fold(codec, encoded, release) if isinstance(codec, Shifting) and codec.dyadic else encoded
+
+
+def _rebased(codec: Shifting, section: Section, release: int) -> Section:
+    behind = max(0, release - section.base)
+    halvings = behind.bit_length() // 2  # the least a with 1 + behind <= 2^(2 a + 1)
+    return replace(section, base=release, payload=codec.shifted(section.payload, halvings))
 
 
 def _sum(codec: Codec, size: int, sections: list[Section]) -> Section:

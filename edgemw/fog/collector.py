@@ -6,13 +6,13 @@ sender can put it back into its residual. The top and the forwarding nodes diffe
 
 from __future__ import annotations
 
-from edgemw.compression.codec import ring_of
 from edgemw.compression.table import codec_named
 from edgemw.core.errors import CodecError, WireError
 from edgemw.core.events import Fact
 from edgemw.core.ids import Place, UpdateId
 from edgemw.fog.events import Action, FogMemory, SaveOutcomes, SaveUpdate, Settled
 from edgemw.fog.ledger import Ledger
+from edgemw.fog.steps import Steps
 from edgemw.fog.window import Window, WindowOptions
 from edgemw.wire import topics
 from edgemw.wire.messages import Ack, Frame, Outcome, Presence, ReleaseManifest, Update
@@ -36,25 +36,16 @@ class Collector:
         self.window = Window(options)
         self._release: ReleaseManifest | None = None
         self._taken_at: float | None = None
-        self._steps: dict[int, float] = {}  # of the releases that are still trained from
-        self._rings: dict[int, bytes] = {}  # of the first update that was trained from each
-        self._run = -1  # that the steps belong to
+        self._steps = Steps()
         for frame in memory.open:
             self.window.add(frame, now)
             self._remember_steps(frame)
 
     def begin(self, manifest: ReleaseManifest, now: float) -> list[Action]:
         """A release is out in this domain; what waits for another training run is returned."""
-        if self._run != manifest.run:
-            self._run = manifest.run
-            self._steps.clear()
-            self._rings.clear()
         old, self._release = self._release, manifest
         again = old is not None and old.number == manifest.number and manifest.train and not old.train
-        self._steps[manifest.number] = manifest.step
-        oldest = manifest.number - self._options.max_staleness
-        self._steps = {base: step for base, step in self._steps.items() if base >= oldest}
-        self._rings = {base: ring for base, ring in self._rings.items() if base >= oldest}
+        self._steps.begin(manifest.run, manifest.number, manifest.step, self._options.max_staleness)
         self.window.begin(manifest.number, now, again=again)
         return self.give_back(tuple(self.window.drop(manifest.run, manifest.codec, now)), OTHER_RUN_OR_CODEC)
 
@@ -138,18 +129,15 @@ class Collector:
             return f"trained from release {newest}, which is not out yet"
         if release.number - oldest > self._options.max_staleness:
             return f"stale: trained from release {oldest}, now {release.number}"
-        return self._malformed(update, size)
+        return self._malformed(update, release)
 
-    def _malformed(self, update: Update, size: int) -> str:
+    def _malformed(self, update: Update, release: ReleaseManifest) -> str:
         try:
-            codec = codec_named(update.codec)
+            codec = codec_named(release.codec, **release.parameters)
             for section in update.sections:
-                step = codec.check(section.payload, size)
-                if codec.stepped and self._steps.setdefault(section.base, step) != step:
-                    return f"step {step} where release {section.base} announced {self._steps[section.base]}"
-                ring = ring_of(codec, section.payload)
-                if self._rings.setdefault(section.base, ring) != ring:
-                    return f"other parameters of {codec.name} than was asked for in release {section.base}"
+                refusal = self._steps.refusal(codec, section, update.size)
+                if refusal:
+                    return refusal
         except (CodecError, WireError) as error:  # of the payload, or a codec that is not installed properly
             return f"malformed: {error}"[:80]
         return ""
@@ -160,12 +148,8 @@ class Collector:
         assert isinstance(update, Update)
         if update.sections:
             codec = codec_named(update.codec)
-            self._run = max(self._run, update.run)
             for section in update.sections:
-                step = codec.check(section.payload, update.size)
-                if codec.stepped:
-                    self._steps.setdefault(section.base, step)
-                self._rings.setdefault(section.base, ring_of(codec, section.payload))
+                self._steps.remember(codec, update.run, section, update.size)
 
     def _ack(self, update: UpdateId) -> Send:
         return self._reply(update, Ack(update.boot, update.seq))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from edgemw.compression.difference import advance
-from edgemw.compression.merge import merge
+from edgemw.compression.merge import gathered, merge
 from edgemw.compression.table import codec_named
 from edgemw.core.bundle import read_bundle
 from edgemw.core.errors import BundleError, CodecError, WireError
@@ -233,7 +233,8 @@ def _merged(frames: list[Frame], release: ReleaseManifest) -> Update | None:
     tally, report_on = tally_of(frames)
     parts = parts_of(frames)
     try:
-        sections = merge(codec_named(release.codec), parts).sections if parts else ()
+        codec = codec_named(release.codec, **release.parameters)
+        sections = gathered(codec, merge(codec, parts), release.number).sections if parts else ()
     except (CodecError, WireError):
         return None
     nothing = _nothing(release)

@@ -12,6 +12,7 @@ import numpy as np
 from edgemw.compression.difference import advance, difference
 from edgemw.compression.lattice import next_step
 from edgemw.compression.merge import merge
+from edgemw.compression.steps import announced
 from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Bundle, Vector
 from edgemw.core.encoded import Encoded
@@ -82,7 +83,9 @@ def taken_up(released: Released, bundle: Bundle, options: TopOptions) -> Release
         plan=_plan(bundle, options),
         codec=options.codec,
         parameters=options.parameters,
-        step=manifest.step if options.codec == manifest.codec else 0.0,
+        step=announced(codec_named(options.codec, **options.parameters), manifest.step)
+        if options.codec == manifest.codec
+        else 0.0,
         max_staleness=options.window.max_staleness,
     )
 
@@ -100,7 +103,7 @@ def moved(nxt: Released, base: int, parts: list[Encoded], options: TopOptions, t
         CodecError: updates do not add, or the release would not be finite.
         WireError: a payload is malformed.
     """
-    codec = codec_named(nxt.manifest.codec)
+    codec = codec_named(nxt.manifest.codec, **nxt.manifest.parameters)
     merged = merge(codec, parts)
     mean = mean_update(codec, merged, base, options.server.staleness)
     state = server_step(ServerState(nxt.master, nxt.first, nxt.second), mean, options.server)
@@ -108,7 +111,7 @@ def moved(nxt: Released, base: int, parts: list[Encoded], options: TopOptions, t
         raise CodecError(f"release {nxt.manifest.number} would hold NaN or infinite values")
     energy, step = sum(section.energy for section in merged.sections), nxt.manifest.step
     if codec.stepped and energy > 0:
-        step = next_step(options.kappa, energy, merged.count, merged.size)
+        step = announced(codec, next_step(options.kappa, energy, merged.count, merged.size))
     nxt = replace(nxt, manifest=replace(nxt.manifest, step=step), first=state.first, second=state.second)
     return _towards(nxt, state.theta, options, trail)
 

@@ -1,6 +1,7 @@
 """The server step: from a merged window to the next theta. Only the top does this.
 
 mean  = sum_b s(tau_b) decode(section_b) / sum_b s(tau_b) weight_b       tau_b = release - base of section b
+        with dyadic steps: decode(folded window) / weight, by `compression/merge.py`, whose s(tau) is a power of two
 average   theta += lr mean                                               FedAvg, arXiv:1602.05629, algorithm 1
 momentum  m <- beta m + mean ; theta += lr m                             FedAvgM, arXiv:1909.06335, section 4.3
 adam      m <- b1 m + (1 - b1) mean ; v <- b2 v + (1 - b2) mean^2 ;
@@ -16,13 +17,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgemw.compression.codec import Codec
+from edgemw.compression.merge import gathered
 from edgemw.core.bundle import Vector
 from edgemw.core.encoded import Encoded
 
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """The server's optimiser; `tau` is FedAdam's floor under the square root, `staleness` is "sqrt" or "none"."""
+    """The server's optimiser; `tau` is FedAdam's floor under the square root.
+
+    `staleness` is "sqrt" or "none". Fog nodes weigh already where steps are dyadic; "none" cannot undo that.
+    """
 
     optimizer: str = "average"
     lr: float = 1.0
@@ -44,6 +49,7 @@ class ServerState:
 
 def mean_update(codec: Codec, merged: Encoded, release: int, staleness: str) -> Vector:
     """The weighted mean of the devices' deltas, float32[P]; older bases weigh less."""
+    merged = gathered(codec, merged, release)
     total = np.zeros(merged.size, np.float64)
     weight = 0.0
     for section in merged.sections:

@@ -106,6 +106,7 @@ def test_check_warns_about_what_is_allowed_but_odd(tmp_path: Path, capsys: pytes
         (["codec.use=topk", "codec.parameters={density = 0.1}"], "unexpected keyword argument 'density'; its parameters: k"),
         (["codec.use=topk", "codec.parameters={k = 2.0}"], "2.0"),
         (["codec.parameters={golomb = 1}"], "codec 'lattice'"),
+        (["codec.parameters={steps = 'cubic'}"], "steps = 'cubic' is none of free, dyadic"),
     ],
 )
 def test_check_refuses_a_codec_or_parameter_that_does_not_exist(
@@ -115,6 +116,13 @@ def test_check_refuses_a_codec_or_parameter_that_does_not_exist(
     printed = capsys.readouterr().err
     assert words in printed
     assert "codec." in printed
+
+
+def test_check_refuses_to_take_late_updates_whole_where_fog_nodes_weigh_them(capsys: pytest.CaptureFixture[str]) -> None:
+    dyadic = ["--set", "codec.parameters={steps = 'dyadic'}"]
+    assert edgemw("check", str(EXAMPLE), *dyadic) == 0
+    assert edgemw("check", str(EXAMPLE), *dyadic, "--set", "server.staleness=none") == 3
+    assert "server.staleness" in capsys.readouterr().err
 
 
 def test_check_refuses_a_codec_that_a_device_cannot_afford(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,7 +55,7 @@ def test_energies_that_peers_invent_stay_finite() -> None:
 
 
 def test_one_base_with_two_steps_is_refused() -> None:
-    other = Section(1, 1, 1, 1.0, Lattice().encode(np.ones(4, np.float32), 2.0))
+    other = Section(1, 1, 1, 1.0, Lattice().encode(np.ones(4, np.float32), 3.0))
     with pytest.raises(WireError, match="steps"):
         merge(Lattice(), [update("a", 1), Encoded("lattice", 4, (other,), frozenset({UpdateId("b", 1, 0)}))])
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -274,6 +277,48 @@ def test_stop_finishes_the_round_measures_and_a_restarted_top_goes_on() -> None:
         del world.holding[device]
     world.run(5)
     assert world.releases[-1] > reached
+
+
+# -- dyadic steps
+
+
+def test_with_dyadic_steps_windows_of_several_releases_travel_as_one_section_and_everything_is_counted() -> None:
+    learner = Learner()
+    sections: list[int] = []
+
+    def watch(target: str, frame: Frame) -> bool:
+        if target == "top" and isinstance(frame.message, Update):
+            sections.append(len(frame.message.sections))
+        return False
+
+    world = tree(learner, children=2, rounds=30, deadline_s=1.0, parameters={"steps": "dyadic"})
+    world.loses = watch
+    for _ in range(8):
+        world.holding["device-3"] = []
+        world.run(2.5)
+        world.finish("device-3")
+        del world.holding["device-3"]
+    world.run(600)
+    stale = [fact.values["staleness"] for node, fact in world.facts if fact.name == "update_taken" and node == "fog-1"]
+    assert max(int(behind) for behind in stale) >= 2
+    assert world.machines["top"].state == "finished"
+    assert set(sections) <= {0, 1}
+    steps = {float(fact.values["step"]) for _, fact in world.facts if fact.name == "release" and "step" in fact.values}
+    assert all(math.frexp(step)[0] == 0.5 for step in steps - {0.0})
+    assert len(steps) > 1
+    assert counted(world) == sent(world)
+
+
+def test_steps_that_become_dyadic_with_a_restart_are_powers_of_two_at_once() -> None:
+    world = tree(Learner(), children=2)
+    world.run(300)
+    world.kill("top")
+    world.options["top"] = replace(world.options["top"], rounds=9, parameters={"steps": "dyadic"})
+    world.start("top")
+    world.run(600)
+    assert world.machines["top"].state == "finished"
+    assert counted(world) == sent(world)
+    assert not [fact for _, fact in world.facts if fact.name == "update_refused"]
 
 
 # -- what a hostile, careless or unlucky neighbour can do

@@ -175,7 +175,10 @@ def test_a_step_that_was_taken_before_a_restart_is_the_step_after_it() -> None:
     world.kill("fog-0")
     world.start("fog-0")
     world.settle()
-    send(world, "device-2", "fog-0", zeros(run, 0, step=0.25), 900)
+    send(world, "device-2", "fog-0", zeros(run, 0, step=0.3), 900)
+    world.settle()
+    refused = [str(fact.values["reason"]) for _, fact in world.facts if fact.name == "update_refused"]
+    assert refused == ["step 0.30000001192092896 where release 0 announced 0.0"]
     world.run(600)
     assert world.machines["top"].state == "finished"
 
