@@ -16,11 +16,10 @@ Source: the re-quantised downlink with error feedback is DoubleSqueeze, Tang et 
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from edgemw.compression.lattice import Lattice
+from edgemw.compression.steps import root_mean_square
 from edgemw.core.bundle import Vector
 from edgemw.core.errors import WireError
 
@@ -41,7 +40,7 @@ def difference(base: Vector, master: Vector, move: Vector, kappa: float) -> byte
     """
     with np.errstate(over="ignore", invalid="ignore"):  # the codec refuses what comes of it
         wanted = master - base
-    step = max(kappa * _rms(move), _rms(wanted))
+    step = max(kappa * root_mean_square(move), root_mean_square(wanted))
     return Lattice().encode(wanted, float(np.float32(min(step, _LARGEST))))
 
 
@@ -61,8 +60,3 @@ def advance(theta: bytes | memoryview, payload: bytes) -> bytes:
     if not np.isfinite(moved).all():
         raise WireError("not-finite", "a difference that leads out of float32")
     return moved.astype("<f4", copy=False).tobytes()
-
-
-def _rms(vector: Vector) -> float:
-    wide = vector.astype(np.float64)
-    return math.sqrt(float(np.dot(wide, wide)) / max(1, wide.size))

@@ -4,8 +4,10 @@
 
 A merge never sees a float, and multiplies by no step. The payload is a pure function of the integers, the step and the coder,
 so merging commutes and associates byte for byte, and no well-formed payloads of one step can make it fail; 2^31 / 127, about 17
-million, device updates add before a sum can wrap. A release without a step (0) asks for nothing but the energy: every symbol is
-zero and the whole vector stays in the residual.
+million, device updates add before a sum can wrap.
+
+A release without a step (0) asks for nothing but the energy: every symbol is zero and the whole vector stays in the residual.
+With a `kappa` above 0 each device then takes its own step, the power of two nearest to kappa root mean squares of its vector.
 
     payload = step float32 LE | number of non-zeros uint32 LE, and in its bit 31 the coder | the symbols in that coder
 
@@ -39,7 +41,7 @@ from edgemw.compression.codec import Bound, Merging, known_name
 from edgemw.compression.coders import Coders, fastest
 from edgemw.compression.golomb_numpy import Bytes, Positions, Symbols
 from edgemw.compression.rounding import LARGEST, Rounding, most_steps, nearest, stochastic
-from edgemw.compression.steps import finest, places_between
+from edgemw.compression.steps import finest, own_step, places_between
 from edgemw.core.bundle import Vector
 from edgemw.core.errors import CodecError, WireError
 
@@ -57,6 +59,7 @@ class Lattice:
         coder: "range" for the fewest bytes, "golomb" for the least work without a compiler.
         rounding: "nearest", with error feedback, or "stochastic", without.
         steps: "free", or "dyadic" for releases that announce powers of two.
+        kappa: root mean squares in a step where the release announces none; 0 sends nothing then.
 
     Attributes:
         coders: the implementations that read and write symbols.
@@ -66,7 +69,10 @@ class Lattice:
     merging: Merging = "exact"
     stepped = True
 
-    def __init__(self, coder: str = "range", rounding: str = "nearest", steps: str = "free") -> None:
+    def __init__(self, coder: str = "range", rounding: str = "nearest", steps: str = "free", kappa: float = 0.0) -> None:
+        if not isinstance(kappa, int | float) or not 0 <= kappa < math.inf:
+            raise CodecError(f"kappa = {kappa!r} is not a number of 0 or more")
+        self._kappa = float(kappa)
         self._ranged = known_name("coder", coder, ("range", "golomb")) == "range"
         self._round = _ROUNDINGS[known_name("rounding", rounding, tuple(_ROUNDINGS))]
         self.feedback = rounding == "nearest"
@@ -85,7 +91,7 @@ class Lattice:
             raise CodecError(f"step {step}")
         if not np.isfinite(np.abs(vector).max(initial=0)):
             raise CodecError("the vector holds NaN or infinite values")
-        step32 = float(np.float32(step))
+        step32 = self._step_for(vector, step)
         if step32 == 0:
             return _NOTHING
         places, symbols = self._round(vector, step32)
@@ -129,11 +135,15 @@ class Lattice:
 
     def bound(self, vector: Vector, step: float) -> Bound:
         """Half a step within the range, a whole one where rounding is stochastic; what exceeds the range stays out."""
-        step32, sizes = float(np.float32(step)), np.abs(vector.astype(np.float64))
+        step32, sizes = self._step_for(vector, step), np.abs(vector.astype(np.float64))
         reach = most_steps(step32) * step32 if step32 else 0.0
         off = step32 / 2 if self.feedback else step32
         bound: Bound = np.maximum(off, sizes - reach) + _FLOAT_ERROR * sizes
         return bound
+
+    def _step_for(self, vector: Vector, step: float) -> float:
+        """The announced step as float32, or else the device's own."""
+        return float(np.float32(step)) or (own_step(vector, self._kappa) if self._kappa else 0.0)
 
     def _pack(self, ranged: bool, places: Positions, symbols: Symbols, size: int) -> bytes:
         return self.coders.one(ranged=ranged).pack(places, symbols, size)

@@ -8,7 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from edgemw.compression.codec import Codec, Shifting
+from edgemw.core.bundle import Vector
 from edgemw.core.errors import WireError
 
 MOST_PLACES = 24  # between steps that add: 127 << 24 still is a symbol
@@ -30,6 +33,17 @@ def nearest_power(step: float) -> float:
 def announced(codec: Codec, step: float) -> float:
     """The step that a release announces where `step` is wanted: what the codec's parameters allow."""
     return nearest_power(step) if isinstance(codec, Shifting) and codec.dyadic else step
+
+
+def own_step(vector: Vector, kappa: float) -> float:
+    """The power of two nearest to kappa root mean squares of a vector: what different devices choose adds."""
+    return nearest_power(kappa * root_mean_square(vector))
+
+
+def root_mean_square(vector: Vector) -> float:
+    """Of float32[P], in float64."""
+    wide = vector.astype(np.float64)
+    return math.sqrt(float(np.dot(wide, wide)) / max(1, wide.size))
 
 
 def places_between(step: float, finer: float) -> int:

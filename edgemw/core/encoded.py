@@ -1,8 +1,9 @@
 """An update in its compressed form: the element of a commutative monoid that devices make and fog nodes add.
 
 An encoding is a sum of sections, one for each release that its members trained from. Sections of the same base share one
-step, so their payloads add inside the codec; sections of different bases stand side by side until the top decodes them,
-and only there does staleness weigh. Weight and count are integers and therefore conserved exactly.
+step, or have powers of two, so their payloads add inside the codec; sections of different bases stand side by side until the
+top decodes them, and only there does staleness weigh. With dyadic steps every fog node weighs, and makes one section of all
+(`compression/merge.py`). Weight and count are integers and therefore conserved exactly.
 """
 
 from __future__ import annotations

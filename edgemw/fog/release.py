@@ -64,7 +64,7 @@ def first_release(bundle: Bundle, digest: bytes, run: int, options: TopOptions) 
         theta=blob_of(theta_bytes(bundle.theta0), options.chunk_bytes),
         train=True,
         codec=options.codec,
-        parameters=options.parameters,
+        parameters=_parameters(options),
         step=0.0,
         plan=_plan(bundle, options),
         max_staleness=options.window.max_staleness,
@@ -82,7 +82,7 @@ def taken_up(released: Released, bundle: Bundle, options: TopOptions) -> Release
         packed=(),
         plan=_plan(bundle, options),
         codec=options.codec,
-        parameters=options.parameters,
+        parameters=_parameters(options),
         step=announced(codec_named(options.codec, **options.parameters), manifest.step)
         if options.codec == manifest.codec
         else 0.0,
@@ -155,6 +155,11 @@ def _towards(nxt: Released, master: Vector, options: TopOptions, trail: Trail) -
     vector = np.frombuffer(theta, "<f4").astype(np.float32)
     manifest = replace(lead.into(manifest), theta=blob_of(theta, options.chunk_bytes))
     return replace(nxt, manifest=manifest, theta=vector, residual=master - vector)
+
+
+def _parameters(options: TopOptions) -> dict[str, int | float | str]:
+    """What devices make the codec with; kappa is for the releases that announce no step, among them the first."""
+    return {"kappa": options.kappa, **options.parameters} if options.codec == "lattice" else options.parameters
 
 
 def _plan(bundle: Bundle, options: TopOptions) -> Plan:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import struct
+from collections.abc import Callable
 
 import hypothesis
 import numpy as np
@@ -11,6 +13,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import strategies as st
 
+from edgemw.compression.checks import CHECKS, Case, check_growth
 from edgemw.compression.lattice import Lattice
 from edgemw.compression.merge import fold, gathered, merge
 from edgemw.compression.residual import Contribution, encode_update
@@ -145,6 +148,42 @@ def test_the_nearest_power_of_two_in_the_logarithm(step: float, power: float) ->
     assert announced(DYADIC, step) == power
     assert announced(Lattice(), step) == step
     assert announced(codec_named("dense"), step) == step
+
+
+# -- steps of a device's own
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_without_an_announced_step_devices_choose_theirs_and_the_contract_holds(
+    check: Callable[[Case], None], rounding: str
+) -> None:
+    near, far = 1.5, 1e-3 if check is not check_growth else 1.0  # integers of a coarser step become longer
+    vectors = (drawn(0), drawn(1, near), drawn(2, far), np.zeros(SIZE, np.float32))
+    check(Case(Lattice(rounding=rounding, kappa=4), vectors, 0.0))
+
+
+@pytest.mark.parametrize("kappa", [0.5, 2, 4.0])
+@pytest.mark.parametrize("scale", [1e-20, 1e-3, 1.0, 1e30])
+def test_an_own_step_is_the_power_of_two_nearest_to_kappa_root_mean_squares(kappa: float, scale: float) -> None:
+    vector = drawn(0, scale)
+    wanted = kappa * float(np.sqrt(np.mean(np.square(vector.astype(np.float64)))))
+    step = Lattice().check(Lattice(kappa=kappa).encode(vector, 0.0), SIZE)
+    assert math.frexp(step)[0] == 0.5
+    assert wanted / math.sqrt(2) <= step <= wanted * math.sqrt(2)
+
+
+def test_an_announced_step_goes_before_an_own_one_and_zeros_have_none() -> None:
+    codec = Lattice(kappa=4.0)
+    assert codec.encode(drawn(0), 0.3) == Lattice().encode(drawn(0), 0.3)
+    assert codec.encode(np.zeros(SIZE, np.float32), 0.0) == bytes(8)
+    assert codec.encode(drawn(0, 1e-45), 0.0)[4:] == struct.pack("<I", 1 << 31)  # nothing is said, and all of it is kept
+
+
+@pytest.mark.parametrize("kappa", [-1.0, math.inf, math.nan, "four"])
+def test_a_kappa_that_is_no_number_of_steps_is_refused(kappa: float) -> None:
+    with pytest.raises(CodecError, match="kappa"):
+        codec_named("lattice", kappa=kappa)
 
 
 # -- encodings

@@ -279,6 +279,60 @@ def test_stop_finishes_the_round_measures_and_a_restarted_top_goes_on() -> None:
     assert world.releases[-1] > reached
 
 
+# -- the first round
+
+
+class Steady(Learner):
+    """Every device wants to go the same way, in sizes that differ from device to device."""
+
+    def __call__(self, node: str, release: int, theta: Vector) -> Trained:
+        trained = super().__call__(node, release, theta)
+        direction = np.random.default_rng(0).normal(0, 4.0 ** int(node[-1]), self.size).astype(np.float32)
+        return replace(trained, delta=direction)
+
+
+def theta_after(rounds: int, parameters: dict[str, int | float | str] | None = None) -> tuple[Vector, World]:
+    world = tree(Steady(), children=2, rounds=rounds, parameters=parameters)
+    world.run(300)
+    released = world.disks["top"].released
+    assert released is not None
+    assert released.manifest.number == rounds
+    assert counted(world) == sent(world)
+    return released.theta, world
+
+
+def test_the_first_round_moves_though_no_step_is_announced() -> None:
+    """Devices choose powers of two of their own, which add; what a release gets is near what was wanted."""
+    theta, world = theta_after(1)
+    released = world.disks["top"].released
+    assert released is not None
+    wanted = np.zeros(64)
+    for node in DEVICES:
+        weight = 10 + int(node[-1])
+        wanted += weight * np.random.default_rng(0).normal(0, 4.0 ** int(node[-1]), 64) / 46
+    assert released.manifest.step > 0
+    assert np.corrcoef(theta, wanted)[0, 1] > 0.5
+    assert not [fact for _, fact in world.facts if fact.name == "update_refused"]
+
+
+def test_without_kappa_the_first_round_only_measures_energies() -> None:
+    theta, world = theta_after(1, {"kappa": 0.0})
+    released = world.disks["top"].released
+    assert released is not None
+    assert not theta.any()
+    assert released.manifest.parameters == {"kappa": 0.0}
+    assert released.manifest.step > 0
+
+
+def test_releases_carry_kappa_where_the_codec_is_the_lattice() -> None:
+    for codec, expected in (("lattice", {"kappa": 2.0, "coder": "golomb"}), ("dense", {})):
+        world = tree(Learner(), codec=codec, parameters={"coder": "golomb"} if expected else {})
+        world.settle()
+        released = world.disks["top"].released
+        assert released is not None
+        assert released.manifest.parameters == expected
+
+
 # -- dyadic steps
 
 
