@@ -41,7 +41,7 @@ from edgemw.compression.codec import Bound, Merging, known_name
 from edgemw.compression.coders import Coders, fastest
 from edgemw.compression.golomb_numpy import Bytes, Positions, Symbols
 from edgemw.compression.rounding import LARGEST, Rounding, most_steps, nearest, stochastic
-from edgemw.compression.steps import finest, own_step, places_between
+from edgemw.compression.steps import MOST_PLACES, finest, own_step, places_between
 from edgemw.core.bundle import Vector
 from edgemw.core.errors import CodecError, WireError
 
@@ -127,6 +127,28 @@ class Lattice:
             raise WireError("step", f"step {opened.step} cannot become finer by {places} places")
         return _written(step, opened.ranged, opened.count, bytes(opened.data))
 
+    def split(self, payload: bytes, places: int, size: int) -> tuple[bytes, bytes]:
+        """The nearest integers on a step that is coarser by 2^places, and what they leave: the two add up to the payload.
+
+        Halves are rounded away from zero. The step is to be a power of two, so that what is left adds to anything later.
+        """
+        opened = _opened(payload)
+        step = math.ldexp(opened.step, places)
+        if not 0 <= places <= MOST_PLACES or step > LARGEST:
+            raise WireError("step", f"step {opened.step} cannot become coarser by {places} places")
+        at, symbols = self._unpack(opened, size)
+        wide = symbols.astype(np.int64)
+        coarse = np.sign(wide) * ((np.abs(wide) + ((1 << places) >> 1)) >> places)
+        parts = ((step, coarse), (opened.step, wide - (coarse << places)))
+        one, rest = (self._sparse(step, opened.ranged, at, values.astype(np.int32), size) for step, values in parts)
+        return one, rest
+
+    def negative(self, payload: bytes, size: int) -> bytes:
+        """The payload that adds up to nothing with this one."""
+        opened = _opened(payload)
+        at, symbols = self._unpack(opened, size)
+        return self._sparse(opened.step, opened.ranged, at, np.negative(symbols), size)
+
     def check(self, payload: bytes, size: int) -> float:
         """The step; raises WireError unless the payload is well formed."""
         opened = _opened(payload)
@@ -144,6 +166,13 @@ class Lattice:
     def _step_for(self, vector: Vector, step: float) -> float:
         """The announced step as float32, or else the device's own."""
         return float(np.float32(step)) or (own_step(vector, self._kappa) if self._kappa else 0.0)
+
+    def _sparse(self, step: float, ranged: bool, places: Positions, symbols: Symbols, size: int) -> bytes:
+        """The payload of symbols of which some may be zero."""
+        if step == 0:
+            return _NOTHING
+        kept = np.flatnonzero(symbols)
+        return _written(step, ranged, kept.size, self._pack(ranged, places[kept], symbols[kept], size))
 
     def _pack(self, ranged: bool, places: Positions, symbols: Symbols, size: int) -> bytes:
         return self.coders.one(ranged=ranged).pack(places, symbols, size)
