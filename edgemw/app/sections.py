@@ -16,6 +16,8 @@ from edgemw.core.config.units import Duration, Size, duration, size
 from edgemw.core.errors import CodecError, ConfigError, WireError
 from edgemw.core.plan import LIMITS
 
+MIN_BUDGET_BYTES = 64
+
 # ------------------------------------------------------------------------------------------------- sections of every node
 
 
@@ -160,9 +162,18 @@ class Window:
         "that have not appeared yet",
         min=0,
     )
+    budget: Size = option(
+        size("0B"),
+        help="largest payload that this node sends up, where it has a parent; what does not fit waits for its next window. "
+        'It needs codec.parameters = { steps = "dyadic" }; 0: no limit',
+        min=0,
+        max=1 << 31,
+    )
     max_staleness: int = option(4, help="releases that an update may be behind before it is given back", min=0, max=1 << 20)
 
     def __post_init__(self) -> None:
+        if 0 < self.budget < MIN_BUDGET_BYTES:
+            raise ConfigError(f"is less than any payload needs: give {MIN_BUDGET_BYTES} bytes or more", key="budget")
         if isinstance(self.k, int) and self.quorum > self.k:
             raise ConfigError(f"{self.quorum} is never needed: the window closes at k = {self.k}", key="quorum")
 

@@ -170,8 +170,15 @@ class Deployment:
                 raise ConfigError(f"a {tier.role} tier has no {key}", key=f"tiers.{name}.{key}")
         if tier.role == "fog" and tier.data:
             raise ConfigError("a fog tier has no data", key=f"tiers.{name}.data")
+        if tier.role == "fog" and tier.parent and tier.window.budget and not self._adds_across_releases:
+            reason = "needs updates that add across releases: codec.use = 'lattice' with parameters = { steps = 'dyadic' }"
+            raise ConfigError(reason, key=f"tiers.{name}.window.budget")
         if tier.role == "device" and not tier.data and self.data is None:
             raise ConfigError("its devices have no samples: add [data]", key=f"tiers.{name}")
+
+    @property
+    def _adds_across_releases(self) -> bool:
+        return self.codec.use == "lattice" and self.codec.parameters.get("steps") == "dyadic"
 
     @property
     def top(self) -> str:

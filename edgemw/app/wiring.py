@@ -148,6 +148,7 @@ def fog_options(settings: FogFile) -> WindowOptions | TopOptions:
         max_staleness=w.max_staleness,
         children=w.children,
         max_children=settings.limits.max_children,
+        budget_bytes=w.budget,
     )
     if not settings.is_top:
         return window

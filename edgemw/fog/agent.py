@@ -18,6 +18,7 @@ from edgemw.fog.events import (
     FogMemory,
     Forwarded,
     Released,
+    Remainder,
     SaveAck,
     SaveBundle,
     SaveForward,
@@ -35,6 +36,7 @@ from edgemw.fog.window import WindowOptions
 from edgemw.storage import journal, outbox
 from edgemw.storage.database import Database
 from edgemw.storage.journal import OutcomeRow, ReleaseRow
+from edgemw.storage.outbox import KeptUpdate
 from edgemw.transport.shell import Shell
 from edgemw.wire import topics
 from edgemw.wire.messages import Blob, Frame, ReleaseManifest
@@ -119,14 +121,16 @@ class FogRole:
         match action:
             case SaveUpdate(frame=frame):
                 journal.put_window(db, frame)
-            case SaveForward(forwarded=forwarded):
-                outbox.put_update(db, forwarded.frame, self._place.parent, _pack_members(forwarded.members))
+            case SaveForward(forwarded=forwarded, remainder=remainder):
+                outbox.put_update(db, forwarded.frame, self._place.parent, _pack_note(forwarded))
+                self._put_remainder(task, remainder)
                 for member in forwarded.members:
                     journal.take_from_window(db, task, member)
             case SaveAck(update=update):
                 outbox.acknowledge(db, task, update)
-            case SaveOutcomes(outcomes=outcomes, forwarded=forwarded):
+            case SaveOutcomes(outcomes=outcomes, forwarded=forwarded, remainder=remainder):
                 self._put_outcomes(task, outcomes)
+                self._put_remainder(task, remainder)
                 if forwarded is not None:
                     outbox.forget(db, task, forwarded)
             case SaveRelease(released=released, outcomes=outcomes):
@@ -141,6 +145,10 @@ class FogRole:
     def _put_outcomes(self, task: str, outcomes: tuple[tuple[UpdateId, Settled], ...]) -> None:
         for update, outcome in outcomes:
             journal.put_outcome(self._db, task, OutcomeRow(update, outcome.counted, outcome.release, outcome.reason))
+
+    def _put_remainder(self, task: str, remainder: Remainder | None) -> None:
+        if remainder is not None:
+            journal.put_remainder(self._db, task, remainder.run, remainder.payload)
 
     # -- the disk's form of values
 
@@ -157,15 +165,16 @@ class FogRole:
         db = self._db
         bundles = journal.bundles(db, task)
         kept = outbox.kept_updates(db, task)
-        rows = journal.outcomes(db, task)
+        rows, remainder = journal.outcomes(db, task), journal.remainder(db, task)
         return FogMemory(
             open=tuple(journal.open_window(db, task)),
-            forwarded=tuple(Forwarded(row.frame, row.receiver, _unpack_members(row.members), row.acknowledged) for row in kept),
+            forwarded=tuple(map(_forwarded, kept)),
             settled=tuple((row.update, Settled(row.counted, row.release, row.reason)) for row in rows),
             bundle=next((data for data in bundles.values() if data is not None), None),
             bundles_known=frozenset(bundles),
             released=_released(journal.release(db, task)),
             shelf=_unpack_blobs(journal.shelf(db, task)),
+            remainder=Remainder(*remainder) if remainder is not None else None,
         )
 
 
@@ -207,9 +216,10 @@ def _unpack_blobs(data: bytes | None) -> tuple[Blob, ...]:
     return tuple(Blob(*places) for places in msgpack.unpackb(data)) if data else ()
 
 
-def _pack_members(members: tuple[UpdateId, ...]) -> bytes:
-    return bytes(msgpack.packb([[m.node, m.boot, m.seq] for m in members]))
+def _pack_note(forwarded: Forwarded) -> bytes:
+    return bytes(msgpack.packb([[[m.node, m.boot, m.seq] for m in forwarded.members], forwarded.brought]))
 
 
-def _unpack_members(data: bytes | None) -> tuple[UpdateId, ...]:
-    return tuple(UpdateId(node, boot, seq) for node, boot, seq in msgpack.unpackb(data)) if data else ()
+def _forwarded(row: KeptUpdate) -> Forwarded:
+    members, brought = msgpack.unpackb(row.note) if row.note else ((), b"")
+    return Forwarded(row.frame, row.receiver, tuple(UpdateId(*member) for member in members), row.acknowledged, brought)

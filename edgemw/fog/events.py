@@ -61,12 +61,24 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class Forwarded:
-    """A merged window on its way up: the frame with its own identity, who is to have it, and whose updates are in it."""
+    """A merged window on its way up: the frame with its own identity, who is to have it, and whose updates are in it.
+
+    `brought` is the payload of the window's sum where what is sent is another one; else empty.
+    """
 
     frame: Frame
     receiver: str
     members: tuple[UpdateId, ...]
     acknowledged: bool = False
+    brought: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Remainder:
+    """What the forwarded windows of a run have not said yet, as a payload."""
+
+    run: int
+    payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +92,7 @@ class FogMemory:
     bundles_known: frozenset[bytes] = frozenset()
     released: Released | None = None
     shelf: tuple[Blob, ...] = ()
+    remainder: Remainder | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +111,10 @@ class SaveUpdate:
 
 @dataclass(frozen=True, slots=True)
 class SaveForward:
-    """Close the open window: its updates are now inside this frame."""
+    """Close the open window: its updates are now inside this frame, and in what remains for the next one."""
 
     forwarded: Forwarded
+    remainder: Remainder | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +126,14 @@ class SaveAck:
 
 @dataclass(frozen=True, slots=True)
 class SaveOutcomes:
-    """Note what became of children's updates, and forget the forwarded window that they were in, if any."""
+    """Note what became of children's updates, and forget the forwarded window that they were in, if any.
+
+    With `remainder` what remains for the next window has changed by it.
+    """
 
     outcomes: tuple[tuple[UpdateId, Settled], ...]
     forwarded: UpdateId | None = None
+    remainder: Remainder | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from edgemw.core.ids import Place, UpdateId
 from edgemw.fog.announcer import Announcer
 from edgemw.fog.collector import Collector
 from edgemw.fog.events import Action, Event, FogMemory, Forwarded, SaveAck, SaveForward, SaveOutcomes, SaveShelf, Settled
+from edgemw.fog.nesting import Nesting, Sent
 from edgemw.fog.trail import Trail
 from edgemw.fog.window import NOT_MERGED, WindowOptions, parts_of, readable, tally_of
 from edgemw.wire.following import Following, Taken
@@ -39,7 +40,8 @@ class Forwarder:
         self._announcer, self._trail, self._following = Announcer(place, task), Trail(), Following(advance)
         self._announcer.inherit("release", memory.shelf)
         self._sender = Sender(place, task, tuple(Kept(f.frame, f.receiver, f.acknowledged) for f in memory.forwarded), now)
-        self._members = {forwarded.frame.id: forwarded.members for forwarded in memory.forwarded}
+        self._forwarded = {forwarded.frame.id: forwarded for forwarded in memory.forwarded}
+        self._nesting = Nesting(options.budget_bytes, memory.remainder)
         self._seq = 0
         self._bundle: Blob | None = None
         self._opened = b""  # digest of the bundle that is here
@@ -59,7 +61,7 @@ class Forwarder:
     def reason(self, now: float) -> str:
         """Why something is not right; empty when all is."""
         waiting = self._collector.window.waiting_for(now)
-        return "; ".join(filter(None, (waiting or self._late, self._returned, self._failed)))
+        return "; ".join(filter(None, (waiting or self._late, self._returned, self._failed, self._nesting.reason)))
 
     def facts(self, now: float) -> dict[str, int | float | str]:
         """Numbers for `status`."""
@@ -192,13 +194,15 @@ class Forwarder:
 
     def _on_outcome(self, outcome: Outcome) -> list[Action]:
         update = UpdateId(self._place.node, outcome.boot, outcome.seq)
-        members = self._members.pop(update, None)
-        if self._sender.settle(update) is None or members is None:
+        forwarded = self._forwarded.pop(update, None)
+        if self._sender.settle(update) is None or forwarded is None:
             return []
         self._returned = "" if outcome.counted else f"window {update} was returned: {outcome.reason}"
+        if not outcome.counted and isinstance(forwarded.frame.message, Update):
+            self._nesting.returned(forwarded.frame.message, forwarded.brought)
         settled = Settled(outcome.counted, outcome.release, outcome.reason)
-        outcomes = tuple((member, settled) for member in members)
-        return [SaveOutcomes(outcomes, update), *self._collector.settle(outcomes)]
+        outcomes = tuple((member, settled) for member in forwarded.members)
+        return [SaveOutcomes(outcomes, update, self._nesting.remainder), *self._collector.settle(outcomes)]
 
     def _advance(self, now: float) -> list[Action]:
         window, release = self._collector.window, self._collector.release
@@ -212,20 +216,22 @@ class Forwarder:
         if merged is not None and readable(self._frame(merged)):
             if not frames and self._answered >= release.number:
                 return [closed]
-            return [closed, *self._forward(merged, tuple(frame.id for frame in frames), now)]
+            sent = self._nesting.send(merged, release)
+            return [closed, *self._forward(sent, tuple(frame.id for frame in frames), now)]
         returned = self._collector.give_back(tuple(frame.id for frame in frames), NOT_MERGED)
         again = self._answered >= release.number
-        return [closed, *returned, *([] if again else self._forward(_nothing(release), (), now))]
+        return [closed, *returned, *([] if again else self._forward(Sent(_nothing(release)), (), now))]
 
     def _frame(self, update: Update) -> Frame:
         return Frame(self._task, self._place.node, self._place.boot, self._seq, update)
 
-    def _forward(self, update: Update, members: tuple[UpdateId, ...], now: float) -> list[Action]:
+    def _forward(self, sent: Sent, members: tuple[UpdateId, ...], now: float) -> list[Action]:
+        update = sent.update
         frame = self._frame(update)
         self._seq += 1
-        self._members[frame.id] = members
+        forwarded = self._forwarded[frame.id] = Forwarded(frame, self._place.parent, members, brought=sent.brought)
         self._answered = max(self._answered, update.report_on, *(section.base for section in update.sections), -1)
-        return [SaveForward(Forwarded(frame, self._place.parent, members)), *self._sender.send(frame, now)]
+        return [SaveForward(forwarded, self._nesting.remainder), *self._sender.send(frame, now)]
 
 
 def _merged(frames: list[Frame], release: ReleaseManifest) -> Update | None:

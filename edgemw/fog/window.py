@@ -40,6 +40,7 @@ class WindowOptions:
         max_staleness: releases that an update may be behind.
         children: how many children are expected to appear; 0 is unknown. They are waited for until the first deadline.
         max_children: how many children are taken at all.
+        budget_bytes: largest payload that is forwarded; 0 is no limit.
     """
 
     k: int = 0
@@ -48,6 +49,7 @@ class WindowOptions:
     max_staleness: int = 4
     children: int = 0
     max_children: int = 1000
+    budget_bytes: int = 0
 
 
 class Window:

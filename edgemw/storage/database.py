@@ -14,12 +14,12 @@ from typing import Any
 
 from edgemw.core.errors import StorageError
 
-VERSION = 2
+VERSION = 3
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TABLE outbox (
-    task TEXT, boot INTEGER, seq INTEGER, receiver TEXT NOT NULL, frame BLOB NOT NULL, members BLOB,
+    task TEXT, boot INTEGER, seq INTEGER, receiver TEXT NOT NULL, frame BLOB NOT NULL, note BLOB,
     acknowledged INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (task, boot, seq));
 CREATE TABLE device_task (
@@ -34,6 +34,7 @@ CREATE TABLE bundle (task TEXT, digest BLOB, data BLOB, PRIMARY KEY (task, diges
 CREATE TABLE release (
     task TEXT PRIMARY KEY, manifest BLOB, theta BLOB, first BLOB, second BLOB, residual BLOB,
     updates INTEGER, weight INTEGER, uplink_bytes INTEGER, downlink_bytes INTEGER, report TEXT, reached REAL);
+CREATE TABLE remainder (task TEXT PRIMARY KEY, run INTEGER NOT NULL, payload BLOB NOT NULL);
 CREATE TABLE shelf (task TEXT PRIMARY KEY, data BLOB);
 """
 

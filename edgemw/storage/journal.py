@@ -130,3 +130,14 @@ def shelf(db: Database, task: str) -> bytes | None:
     """What `put_shelf` noted last."""
     rows: list[Any] = db.execute("SELECT data FROM shelf WHERE task = ?", task)
     return bytes(rows[0][0]) if rows else None
+
+
+def put_remainder(db: Database, task: str, run: int, payload: bytes) -> None:
+    """Keep what the forwarded windows of a run have not said yet."""
+    db.execute("INSERT OR REPLACE INTO remainder VALUES (?, ?, ?)", task, run, payload)
+
+
+def remainder(db: Database, task: str) -> tuple[int, bytes] | None:
+    """What `put_remainder` kept last: the run, and a payload."""
+    rows: list[Any] = db.execute("SELECT run, payload FROM remainder WHERE task = ?", task)
+    return (int(rows[0][0]), bytes(rows[0][1])) if rows else None

@@ -26,19 +26,19 @@ class DeviceRow:
 
 @dataclass(frozen=True, slots=True)
 class KeptUpdate:
-    """An update without an outcome; `members` is a fog node's note of whose updates are in it."""
+    """An update without an outcome; `note` is a fog node's, of what is in it."""
 
     frame: Frame
     receiver: str
-    members: bytes | None
+    note: bytes | None
     acknowledged: bool
 
 
-def put_update(db: Database, frame: Frame, receiver: str, members: bytes | None = None) -> None:
+def put_update(db: Database, frame: Frame, receiver: str, note: bytes | None = None) -> None:
     """Keep an update that has not been sent yet, for the fog node that is to have it."""
     db.execute(
-        "INSERT OR REPLACE INTO outbox (task, boot, seq, receiver, frame, members) VALUES (?, ?, ?, ?, ?, ?)",
-        frame.task, frame.boot, frame.seq, receiver, pack(frame), members,
+        "INSERT OR REPLACE INTO outbox (task, boot, seq, receiver, frame, note) VALUES (?, ?, ?, ?, ?, ?)",
+        frame.task, frame.boot, frame.seq, receiver, pack(frame), note,
     )  # fmt: skip
 
 
@@ -54,9 +54,9 @@ def forget(db: Database, task: str, update: UpdateId) -> None:
 
 def kept_updates(db: Database, task: str) -> list[KeptUpdate]:
     """Updates without an outcome, oldest first."""
-    sql = "SELECT frame, receiver, members, acknowledged FROM outbox WHERE task = ? ORDER BY boot, seq"
+    sql = "SELECT frame, receiver, note, acknowledged FROM outbox WHERE task = ? ORDER BY boot, seq"
     rows: list[Any] = db.execute(sql, task)
-    return [KeptUpdate(unpack(frame), receiver, members, bool(acknowledged)) for frame, receiver, members, acknowledged in rows]
+    return [KeptUpdate(unpack(frame), receiver, note, bool(acknowledged)) for frame, receiver, note, acknowledged in rows]
 
 
 def receivers(db: Database) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from edgemw.fog.events import (
     FogMemory,
     Forwarded,
     Released,
+    Remainder,
     SaveBundle,
     SaveForward,
     SaveOutcomes,
@@ -72,6 +73,7 @@ class Disk:
     known: set[bytes] = field(default_factory=set)
     released: Released | None = None
     shelf: tuple[Blob, ...] = ()
+    remainder: Remainder | None = None
     boots: int = 0
 
 
@@ -138,6 +140,7 @@ class World:
                 bundles_known=frozenset(disk.known),
                 released=disk.released,
                 shelf=disk.shelf,
+                remainder=disk.remainder,
             )
             make = Top if isinstance(options, TopOptions) else Forwarder
             self.machines[name] = make(place, TASK, options, memory, self.now)
@@ -256,15 +259,17 @@ class World:
                 disk.outbox[update] = (*disk.outbox[update][:2], True)
             case SaveUpdate(frame=frame):
                 disk.window[frame.id] = frame
-            case SaveForward(forwarded=forwarded):
+            case SaveForward(forwarded=forwarded, remainder=remainder):
+                disk.remainder = remainder
                 disk.forwarded[forwarded.frame.id] = forwarded
                 for member in forwarded.members:
                     disk.window.pop(member, None)
             case fog_events.SaveAck(update=update):
                 old = disk.forwarded[update]
-                disk.forwarded[update] = Forwarded(old.frame, old.receiver, old.members, True)
-            case SaveOutcomes(outcomes=outcomes, forwarded=forwarded_id):
+                disk.forwarded[update] = replace(old, acknowledged=True)
+            case SaveOutcomes(outcomes=outcomes, forwarded=forwarded_id, remainder=remainder):
                 self._settle(disk, outcomes)
+                disk.remainder = remainder if remainder is not None else disk.remainder
                 if forwarded_id is not None:
                     disk.forwarded.pop(forwarded_id, None)
             case SaveRelease(released=released, outcomes=outcomes):

@@ -201,3 +201,12 @@ def test_help_ends_with_two_examples(words: list[str], capsys: pytest.CaptureFix
         edgemw(*words, "--help")
     examples = capsys.readouterr().out.rpartition("examples:\n")[2].strip().splitlines()
     assert len(examples) == 2
+
+
+def test_check_refuses_a_budget_of_a_fog_whose_remainder_could_not_wait(capsys: pytest.CaptureFixture[str]) -> None:
+    budget = ["--set", "tiers.fog.window.budget=2kB"]
+    assert edgemw("check", str(EXAMPLE), *budget) == 3
+    assert "tiers.fog.window.budget: needs updates that add across releases" in capsys.readouterr().err
+    assert edgemw("check", str(EXAMPLE), *budget, "--set", "codec.parameters={steps = 'dyadic'}") == 0
+    assert edgemw("check", str(EXAMPLE), "--set", "tiers.fog.window.budget=10B") == 3
+    assert "give 64 bytes or more" in capsys.readouterr().err

@@ -63,9 +63,9 @@ def test_receivers_are_those_who_have_not_said_what_became_of_an_update(db: Data
     assert outbox.receivers(db) == ["fog-0"]
 
 
-def test_an_update_without_members_has_none(db: Database) -> None:
+def test_an_update_without_a_note_has_none(db: Database) -> None:
     outbox.put_update(db, update(0), "fog-0")
-    assert outbox.kept_updates(db, "toy")[0].members is None
+    assert outbox.kept_updates(db, "toy")[0].note is None
 
 
 def test_forgotten_updates_are_gone_and_others_stay(db: Database) -> None:

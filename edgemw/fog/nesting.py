@@ -1,0 +1,75 @@
+"""A forwarding node with a budget: what goes up is on a coarser lattice, what that leaves out waits for the next window.
+
+The remainder is kept on disk in the transaction that closes the window. When a forwarded window is returned, its members get
+theirs back, so this node takes back only what was sent beyond that: all is as if the window had never been made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from edgemw.compression.lattice import Lattice
+from edgemw.compression.nested import nest, taken_back
+from edgemw.compression.table import codec_named
+from edgemw.core.errors import WireError
+from edgemw.fog.events import Remainder
+from edgemw.wire.messages import ReleaseManifest, Update
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """An update within the budget; `brought` is what its window's section held before, empty where that is what it holds."""
+
+    update: Update
+    brought: bytes = b""
+
+
+class Nesting:
+    """The remainder of one task on one node.
+
+    Attributes:
+        reason: why the budget is not kept; empty where it is, or there is none.
+    """
+
+    def __init__(self, budget_bytes: int, remainder: Remainder | None) -> None:
+        self._budget_bytes, self._remainder = budget_bytes, remainder
+        self.reason = ""
+
+    @property
+    def remainder(self) -> Remainder | None:
+        """What waits for the next window."""
+        return self._remainder
+
+    def send(self, update: Update, release: ReleaseManifest) -> Sent:
+        """Keep the budget, if there is one and the window brought anything."""
+        if self._remainder is not None and self._remainder.run != update.run:
+            self._remainder = None
+        codec = codec_named(release.codec, **release.parameters)
+        if not self._budget_bytes or not update.sections:
+            return Sent(update)
+        if not isinstance(codec, Lattice) or not codec.dyadic:
+            self.reason = "window.budget needs codec lattice with steps = 'dyadic', which this run does not use"
+            return Sent(update)
+        (section,) = update.sections  # dyadic windows are folded
+        kept = self._remainder.payload if self._remainder is not None else b""
+        try:
+            nested = nest(codec, section.payload, kept, update.size, self._budget_bytes)
+        except WireError as error:
+            self.reason = f"a window went up as it was, beside its remainder: {error}"
+            return Sent(update)
+        self.reason = ""
+        self._remainder = Remainder(update.run, nested.kept)
+        return Sent(replace(update, sections=(replace(section, payload=nested.sent),)), section.payload)
+
+    def returned(self, update: Update, brought: bytes) -> None:
+        """A window that was sent is not counted; what its members brought has been given back to them."""
+        remainder = self._remainder
+        if not brought or remainder is None or remainder.run != update.run:
+            return
+        (section,) = update.sections
+        try:
+            payload = taken_back(Lattice(), remainder.payload, section.payload, brought, update.size)
+        except WireError as error:
+            self.reason = f"the remainder of a window that was returned could not be taken back: {error}"
+            return
+        self._remainder = Remainder(update.run, payload)
