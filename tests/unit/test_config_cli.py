@@ -102,7 +102,7 @@ def test_check_warns_about_what_is_allowed_but_odd(tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (["codec.use=gzip"], "no codec 'gzip'; known: lattice, dense, topk"),
+        (["codec.use=gzip"], "no codec 'gzip'; known: lattice, "),
         (["codec.use=topk", "codec.parameters={density = 0.1}"], "unexpected keyword argument 'density'; its parameters: k"),
         (["codec.use=topk", "codec.parameters={k = 2.0}"], "2.0"),
         (["codec.parameters={golomb = 1}"], "codec 'lattice'"),
