@@ -17,8 +17,8 @@ from typing import get_args
 
 import numpy as np
 
-from edgemw.compression.codec import Bound, Codec, Merging, ring_of
-from edgemw.compression.merge import merge
+from edgemw.compression.codec import Bound, Codec, Merging, Shifting, ring_of
+from edgemw.compression.merge import fold, merge
 from edgemw.core.bundle import Vector
 from edgemw.core.encoded import Encoded, Section
 from edgemw.core.errors import CodecError, WireError
@@ -30,6 +30,7 @@ _ROUNDING = 2.0**-23  # twice the relative error of one float32 operation: what 
 _FEEDBACK = 1 + 2.0**-8  # float16 where the codec has it
 _GROWTH = 2  # float16 values whose sum is float32
 _MUTATIONS = 10
+_POWERS = (4.0, 1.0, 0.5)
 _NAME_BYTES = 80  # what a release has room for
 
 
@@ -177,6 +178,28 @@ def check_step(case: Case) -> None:
         _refused(CodecError, case.codec.encode, case.vectors[0], step)
 
 
+def check_shifting(case: Case) -> None:
+    """Where payloads add across powers of two, they do so exactly and in any grouping; `shifted` divides, and folding weighs."""
+    codec, size = case.codec, case.size
+    if not isinstance(codec, Shifting):
+        return
+    payloads = [codec.encode(vector, step) for vector, step in zip(case.vectors, itertools.cycle(_POWERS), strict=False)]
+    whole, exact = codec.merge(payloads, size), np.sum([codec.decode(payload, size) for payload in payloads], axis=0)
+    _require(codec.check(whole, size) == min(_POWERS), "the finest step did not win")
+    _require(np.array_equal(codec.decode(whole, size), exact), "a sum across steps is not exact")
+    for cut in range(1, len(payloads)):
+        grouped = codec.merge([codec.merge(payloads[cut:], size), codec.merge(payloads[:cut], size)], size)
+        _require(grouped == whole, "the grouping changed a sum across steps")
+    divided = codec.merge([codec.shifted(payload, 3) for payload in payloads], size)
+    _require(divided == codec.shifted(whole, 3), "shifting does not distribute over merging")
+    _require(np.array_equal(codec.decode(divided, size), exact / 8), "shifting does not divide")
+    parts = [_encoding(codec, size, number, payload) for number, payload in enumerate(payloads)]
+    folded = fold(codec, merge(codec, parts), 9)
+    halves = [fold(codec, merge(codec, half), 9) for half in (parts[:2], parts[2:])]
+    _require(fold(codec, merge(codec, halves), 9) == folded, "the grouping changed what was folded")
+    _require(folded.weight == sum(part.weight for part in parts), "folding did not conserve the weight")
+
+
 def check_prefixes(case: Case) -> None:
     """A proper prefix of a payload is refused, and so is one with a byte more.
 
@@ -241,6 +264,7 @@ CHECKS: tuple[Callable[[Case], None], ...] = (
     check_adds,
     check_identity,
     check_step,
+    check_shifting,
     check_prefixes,
     check_hostile_bytes,
     check_encoded_merge,
@@ -335,12 +359,9 @@ def _same_values(case: Case, one: bytes, other: bytes) -> None:
 
 def _encodings(case: Case) -> list[Encoded]:
     """One encoding for each payload, of two bases in turn, with energies whose sums are exact."""
-    return [
-        Encoded(
-            case.codec.name,
-            case.size,
-            (Section(base=7 - number % 2, weight=10 + number, count=1, energy=0.5 + number, payload=payload),),
-            frozenset({UpdateId(f"device-{number}", 1, 0)}),
-        )
-        for number, payload in enumerate(case.payloads)
-    ]
+    return [_encoding(case.codec, case.size, number, payload) for number, payload in enumerate(case.payloads)]
+
+
+def _encoding(codec: Codec, size: int, number: int, payload: bytes) -> Encoded:
+    section = Section(base=7 - number % 2, weight=10 + number, count=1, energy=0.5 + number, payload=payload)
+    return Encoded(codec.name, size, (section,), frozenset({UpdateId(f"device-{number}", 1, 0)}))

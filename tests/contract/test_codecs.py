@@ -33,6 +33,8 @@ CODEC_KINDS: dict[str, Callable[[], Codec]] = {
     **{f"lattice-golomb-{name}": partial(Lattice("golomb").using, with_golomb) for name, with_golomb in GOLOMB_CODERS.items()},
     **{f"lattice-range-{name}": partial(Lattice("range").using, with_range) for name, with_range in RANGE_CODERS.items()},
     "lattice-stochastic": partial(codec_named, "lattice", rounding="stochastic"),
+    "lattice-dyadic": partial(codec_named, "lattice", steps="dyadic"),
+    "lattice-dyadic-stochastic-golomb": partial(codec_named, "lattice", steps="dyadic", rounding="stochastic", coder="golomb"),
     "lanes": partial(codec_named, "lanes"),
     "lanes-16-bits-everything": partial(codec_named, "lanes", bits=16, blocks=1),
     "lanes-6-bits-3-blocks": partial(codec_named, "lanes", bits=6, blocks=3, members=7, seed=1, block=2),
@@ -107,7 +109,7 @@ def test_sums_of_hostile_payloads_still_merge(kind: str) -> None:
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 GOLDEN_KINDS = {
-    "codec_lattice.json": [kind for kind in CODEC_KINDS if kind.startswith("lattice-range-")],
+    "codec_lattice.json": ["lattice-dyadic", *(kind for kind in CODEC_KINDS if kind.startswith("lattice-range-"))],
     "codec_lattice_golomb.json": [kind for kind in CODEC_KINDS if kind.startswith("lattice-golomb-")],
     "codec_lattice_stochastic.json": ["lattice-stochastic"],
     "codec_lanes.json": ["lanes-6-bits-3-blocks"],
