@@ -7,6 +7,7 @@ setup(
         Extension(
             f"edgemw.compression.{name}",
             [f"edgemw/compression/{name}.c"],
+            depends=["edgemw/compression/_coder.h", "edgemw/compression/_extension.h"],
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
             extra_compile_args=["-O3"],  # also where CFLAGS replaces the defaults
             py_limited_api=True,

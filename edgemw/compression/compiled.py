@@ -63,6 +63,8 @@ class Compiled:
         try:
             return self._extension.merge(parts, size)
         except ValueError as error:
+            for data, count in parts:  # the extension reads them side by side: the first that is malformed gives the reason
+                self.unpack(data, count, size)
             raise _refusal(error) from None
 
 

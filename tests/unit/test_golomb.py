@@ -148,9 +148,92 @@ def _dense(merged: tuple[int, bytes], size: int) -> Symbols:
     return total
 
 
-@pytest.mark.parametrize("size", [1, 16383, 16384, 16385, 32768, 50001])
+@hypothesis.settings(deadline=None, max_examples=60)
+@hypothesis.given(
+    size=st.integers(1, 5000), seed=st.integers(0, 1 << 32), flips=st.lists(st.integers(0, 3), min_size=2, max_size=4)
+)
+def test_all_give_the_reason_of_the_first_malformed_part(size: int, seed: int, flips: list[int]) -> None:
+    rng = np.random.default_rng(seed)
+    parts = []
+    for number in flips:
+        positions = np.flatnonzero(rng.random(size) < 0.3)
+        symbols = np.rint(rng.standard_cauchy(positions.size)).clip(LOWEST, HIGHEST).astype(np.int32)
+        symbols[symbols == 0] = 1
+        damaged = bytearray(GOLOMBS["numpy"].pack(positions, symbols, size))
+        for _ in range(number if damaged else 0):
+            damaged[rng.integers(len(damaged))] ^= 1 << int(rng.integers(8))
+        parts.append((bytes(damaged), positions.size))
+    outcomes: set[tuple[int, bytes] | str] = set()
+    for implementation in GOLOMBS.values():
+        try:
+            outcomes.add(implementation.merge(parts, size))
+        except WireError as error:
+            outcomes.add(error.reason)
+    assert len(outcomes) == 1
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 55, 56, 57, 112, 113, 1000])
+@pytest.mark.parametrize("spread", [1, 2, 3, 40, 20_000, 40_000, 1_000_000])
+@pytest.mark.parametrize("values", ["ones", "small", "large"])
+def test_batches_of_symbols(count: int, spread: int, values: str) -> None:
+    """The extension reads up to 56 symbols at a time, and writes and reads four at a time if they are short."""
+    rng = np.random.default_rng(count * spread)
+    positions = np.cumsum(rng.geometric(1 / spread, count)) - 1
+    scale = {"ones": 0.0, "small": 1.0, "large": 1e9}[values]
+    symbols = np.rint(rng.standard_cauchy(count) * scale).clip(LOWEST, HIGHEST).astype(np.int32)
+    symbols[symbols == 0] = rng.choice([-1, 1], count)[symbols == 0]
+    size = int(positions[-1]) + 1 + int(rng.integers(3 * spread))
+    packed = {implementation.pack(positions, symbols, size) for implementation in GOLOMBS.values()}
+    assert len(packed) == 1
+    for implementation in GOLOMBS.values():
+        assert np.array_equal(implementation.unpack(next(iter(packed)), count, size), (positions, symbols))
+
+
+def test_a_gap_that_no_window_holds(golomb: Golomb) -> None:
+    """Many symbols and one long run: its unary part alone has 625 zeros."""
+    positions = np.concatenate([np.arange(4000), np.arange(9000, 14_000)])
+    size = 14_000
+    assert rice_parameter(positions.size, size) == 0
+    data = golomb.pack(positions, np.ones(positions.size, np.int32), size)
+    assert len(data) == (size + 2 * positions.size + 7) // 8
+    assert np.array_equal(golomb.unpack(data, positions.size, size)[0], positions)
+    with pytest.raises(WireError, match="position"):
+        golomb.unpack(data, positions.size, size - 1)
+
+
+@pytest.mark.parametrize("children", [2, 300, 1500])
+def test_sums_of_many_children(golomb: Golomb, children: int) -> None:
+    rng = np.random.default_rng(children)
+    size = 70_000
+    expected, parts = np.zeros(size, np.int64), []
+    for density in rng.choice([0, 0.0001, 0.001, 0.003], children):
+        positions = np.flatnonzero(rng.random(size) < density)
+        symbols = rng.choice(np.array([-3, -1, 1, 2], np.int32), positions.size)
+        expected[positions] += symbols
+        parts.append((golomb.pack(positions, symbols, size), positions.size))
+    assert np.array_equal(_dense(golomb.merge(parts, size), size), expected)
+
+
+def test_the_places_of_a_sparse_sum_cost_nothing() -> None:
+    """Three children of one symbol each: tiles without one are passed over. Numpy, which reserves for the size, gets less."""
+    for name, implementation in GOLOMBS.items():
+        size, most_bytes = (1 << 31, 300_000) if name == "compiled" else (1 << 20, 8 << 20)
+        parts = [(implementation.pack(*symbols_of({place: 7}), size), 1) for place in (0, 40_000, size - 1)]
+        tracemalloc.start()
+        try:
+            count, data = implementation.merge(parts, size)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        positions, symbols = implementation.unpack(data, count, size)
+        assert positions.tolist() == [0, 40_000, size - 1]
+        assert symbols.tolist() == [7, 7, 7]
+        assert peak < most_bytes
+
+
+@pytest.mark.parametrize("size", [1, 32767, 32768, 32769, 65536, 100_001])
 def test_sums_across_tiles(golomb: Golomb, size: int) -> None:
-    """The compiled sum works on 16384 places at a time."""
+    """The compiled sum works on 32768 places at a time."""
     rng = np.random.default_rng(size)
     expected, parts = np.zeros(size, np.int64), []
     for density in (0, 0.001, 0.01, 0.5, 1):

@@ -195,9 +195,35 @@ def test_a_prefix_and_an_appended_byte_are_refused(coder: Golomb, count: int) ->
             coder.unpack(data + more, count, 20 * count)
 
 
-@pytest.mark.parametrize("size", [1, 16383, 16384, 16385, 32768, 50001])
+@pytest.mark.parametrize("children", [2, 400])
+def test_sums_of_many_children(coder: Golomb, children: int) -> None:
+    """Of none, some and more symbols than a pair of states needs."""
+    rng = np.random.default_rng(children)
+    size = 70_000
+    expected, parts = np.zeros(size, np.int64), []
+    for number in range(children):
+        positions, symbols = drawn_symbols(rng, size, 0.02 if number == 1 else rng.choice([0, 0.0002]))
+        expected[positions] += symbols
+        parts.append((QUICK.pack(positions, symbols, size), positions.size))
+    assert np.array_equal(dense(*coder.merge(parts, size), size), expected)
+
+
+def test_all_give_the_reason_of_the_first_malformed_part() -> None:
+    size = 60_000
+    sound = QUICK.pack(*symbols_of({3: 1, 50_000: 2}), size)
+    beyond, more = (QUICK.pack(*symbols_of({3: 1, size + 10_000: 2}), 2 * size), 2), (sound + b"\0\0", 2)
+    for parts in ([beyond, more], [more, beyond], [(sound, 2), more, beyond], [(sound, 2), (b"", -1), more]):
+        outcomes = set()
+        for implementation in CODERS.values():
+            with pytest.raises(WireError) as refused:
+                implementation.merge(parts, size)
+            outcomes.add(refused.value.reason)
+        assert len(outcomes) == 1
+
+
+@pytest.mark.parametrize("size", [1, 32767, 32768, 32769, 65536])
 def test_sums_across_tiles(coder: Golomb, size: int) -> None:
-    """The compiled sum works on 16384 places at a time."""
+    """The compiled sum works on 32768 places at a time."""
     rng = np.random.default_rng(size)
     expected, parts = np.zeros(size, np.int64), []
     for density in (0, 0.001, 0.01, 0.3) if coder.name == "python" else (0, 0.001, 0.01, 0.5, 1):
