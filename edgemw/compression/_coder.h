@@ -66,7 +66,9 @@ typedef struct {
 } Symbols;
 
 /* The zeros between symbol i and the one before. */
-INLINE uint32_t run_of(const Symbols *of, uint64_t i) { return i ? of->positions[i] - of->positions[i - 1] - 1 : of->positions[0]; }
+INLINE uint32_t run_of(const Symbols *of, uint64_t i) {
+    return i ? of->positions[i] - of->positions[i - 1] - 1 : of->positions[0];
+}
 
 INLINE uint32_t magnitude_of(int32_t value) { return value < 0 ? 0 - (uint32_t)value : (uint32_t)value; }
 

@@ -112,7 +112,8 @@ INLINE uint32_t read_fixed(const uint8_t *bits, uint64_t at, unsigned width) {
     return (uint32_t)(window(bits, at) >> 1 >> (63 - width));
 }
 
-/* The positions of the next `count` symbols. */
+/* The positions of the next `count` symbols. 32 bits hold them, also those beyond the size: by the choice of k, count 2^k is less
+   than size 77 / 80, and so are all remainders and symbols together; `locate` saw that what stands above is at most the size. */
 INLINE const char *read_positions(Reader *in, unsigned count, uint64_t size) {
     uint32_t ones[BATCH + CHUNK]; /* ones[i] - i zeros stand before symbol i */
     uint64_t places = in->places;
@@ -131,17 +132,16 @@ INLINE const char *read_positions(Reader *in, unsigned count, uint64_t size) {
     } else {
         for (unsigned i = 0; i < count; i++, places++) {
             places += read_fixed(in->bits, in->remainders + i * k, k);
-            if (places + ((uint64_t)(ones[i] - i) << k) >= size) return POSITION; /* before it leaves 32 bits */
             in->positions[i] = (uint32_t)(places + ((uint64_t)(ones[i] - i) << k));
         }
     }
-    in->places = (uint64_t)in->positions[count - 1] + 1; /* in 32 bits: each of the three terms of a position is small */
+    in->places = (uint64_t)in->positions[count - 1] + 1;
     in->runs += ones[count - 1] + 1;
     in->remainders += count * k;
     return in->places > size ? POSITION : NULL; /* positions increase, so that none is beyond */
 }
 
-/* The values of the next `count` symbols, whose lengths are inside one window. Most magnitudes are 1, so that all are that at first. */
+/* The values of the next `count` symbols, whose lengths are inside one window. Most magnitudes are 1: all are, at first. */
 INLINE const char *read_values(Reader *in, unsigned count, uint64_t lengths) {
     uint64_t signs = window(in->bits, in->signs), mantissa_bits = 0, outside = 0;
     for (unsigned i = 0; i < BATCH; i++) in->values[i] = 1 - 2 * (uint32_t)(signs >> (63 - i) & 1);
