@@ -51,9 +51,9 @@ from typing import Any
 
 import numpy as np
 
-from edgemw.compression import golomb, rangecoder
+from edgemw.compression import coders, golomb, rangecoder
 from edgemw.compression.codec import Codec
-from edgemw.compression.golomb import Golomb
+from edgemw.compression.coders import Coders
 from edgemw.compression.golomb_numpy import NumpyGolomb, Positions, Symbols
 from edgemw.compression.lattice import Lattice
 from edgemw.compression.table import CODECS, codec_named
@@ -91,7 +91,7 @@ class Subject:
     name: str
     codec: Codec
     merges_sent: bool
-    coder: Golomb | None = None
+    coder: str = ""  # of a lattice
     pure: Codec | None = None
 
 
@@ -135,8 +135,9 @@ def main() -> None:
 
 def subjects() -> Iterator[Subject]:
     """Every codec of the table, some in more than one way."""
-    yield Subject("lattice, golomb", Lattice(), True, golomb.fastest(), Lattice(NumpyGolomb()))
-    yield Subject("lattice, range", Lattice(rangecoder.fastest()), True, rangecoder.fastest())
+    plain = Lattice("golomb").using(Coders(NumpyGolomb(), rangecoder.fastest()))
+    yield Subject("lattice, golomb", Lattice("golomb"), True, "golomb", plain)
+    yield Subject("lattice, range", Lattice("range"), True, "range")
     yield Subject("dense float32", codec_named("dense", dtype="float32"), False)
     yield Subject("dense float16", codec_named("dense", dtype="float16"), False)
     yield Subject("dense int8", codec_named("lanes", blocks=1, bits=8), False)
@@ -159,10 +160,12 @@ def symbols(rng: np.random.Generator, size: int, density: float) -> tuple[Positi
     return positions, values.astype(np.int32)
 
 
-def lattice_payloads(rng: np.random.Generator, coder: Golomb, size: int, children: int, density: float) -> list[bytes]:
-    """As `Lattice.encode` writes them: step, number of non-zeros, and what the coder makes of them."""
+def lattice_payloads(rng: np.random.Generator, name: str, size: int, children: int, density: float) -> list[bytes]:
+    """As `Lattice.encode` writes them: step, number of non-zeros and which coder, and what that makes of them."""
+    coder = coders.fastest().one(ranged=name == "range")
+    mark = (name == "range") << 31
     drawn = (symbols(rng, size, density) for _ in range(children))
-    return [HEADER.pack(STEP, positions.size) + coder.pack(positions, values, size) for positions, values in drawn]
+    return [HEADER.pack(STEP, positions.size | mark) + coder.pack(positions, values, size) for positions, values in drawn]
 
 
 def payloads_of(rng: np.random.Generator, subject: Subject, size: int, children: int) -> list[bytes]:
@@ -291,12 +294,11 @@ def curves(rng: np.random.Generator) -> dict[str, list[Row]]:
 def points(rng: np.random.Generator, cases: list[tuple[int, float]]) -> Iterator[Row]:
     for size, density in cases:
         row: Row = {"size": size, "non_zeros_per_child": round(size * density)}
-        coders = {"golomb_ms": golomb.fastest(), "range_ms": rangecoder.fastest()}
         state = rng.bit_generator.state
         variants: dict[str, Callable[[], object]] = {}
-        for name, coder in coders.items():
+        for name in ("golomb", "range"):
             rng.bit_generator.state = state  # the same symbols for both
-            variants[name] = partial(Lattice(coder).merge, lattice_payloads(rng, coder, size, 16, density), size)
+            variants[f"{name}_ms"] = partial(Lattice(name).merge, lattice_payloads(rng, name, size, 16, density), size)
         yield row | {name: round(1e3 * seconds, 3) for name, seconds in interleaved(variants).items()}
 
 
