@@ -213,7 +213,7 @@ class Codec:
     )
     kappa: float = option(4.0, help="lattice step in root mean squares of an update", above=0, max=64)
     parameters: dict[str, int | float | str] = option(
-        {}, help="parameters of the codec by name", example='{ k = 0.01 }, { dtype = "float16" }'
+        {}, help="parameters of the codec by name", example='{ k = 0.01 }, { coder = "golomb" }, { steps = "dyadic" }'
     )
 
     def __post_init__(self) -> None:
