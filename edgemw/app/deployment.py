@@ -152,6 +152,7 @@ def _device_file(
         broker=broker,
         data=data,
         training=tier.training,
+        uplink=tier.uplink,
         serving=serving,
         telemetry=telemetry,
         limits=tier.limits,

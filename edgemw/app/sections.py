@@ -130,6 +130,29 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Uplink:
+    """[uplink]: what a device may send about updates. In any window of time T that is at most burst + rate * T bytes."""
+
+    rate: Size = option(
+        size("0B"),
+        help="bytes per second for updates, repeats included; without tokens it waits and does not train; 0: no limit",
+        min=0,
+        max=1 << 40,
+        example='"2kB"',
+    )
+    burst: Size = option(
+        size("12kB"), help="most bytes at once after a pause, where there is a rate; no update is larger", min=2048, max=1 << 31
+    )
+    max_upload: Duration = option(
+        duration("0s"),
+        help="updates of the lattice codec are made as coarse as it takes to arrive in this time; 0: no limit",
+        min=0,
+        max=30 * 86400,
+        example='"1s"',
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
     """[serving]: predictions."""
 

@@ -28,6 +28,7 @@ from edgemw.app.sections import (
     Telemetry,
     Tls,
     Training,
+    Uplink,
     Window,
     check_staleness,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "Tier",
     "Tls",
     "Training",
+    "Uplink",
     "Window",
     "kind_of",
     "load_file",
@@ -84,6 +86,7 @@ class DeviceFile:
     broker: Broker = section(Broker, help="how to reach the broker")
     data: tuple[Data, ...] = option((), help="samples for training")
     training: Training = section(Training, help="what training may take from the device")
+    uplink: Uplink = section(Uplink, help="what may be sent about updates")
     serving: Serving = section(Serving, help="predictions")
     telemetry: Telemetry = section(Telemetry, help="metrics and logs")
     limits: Limits = section(Limits, help="what this node refuses")
@@ -145,6 +148,7 @@ class Deployment:
     broker: Broker = section(Broker, help="how to reach the broker", url=EMBEDDED)
     window: Window = section(Window, help="when a fog node stops collecting and forwards")
     training: Training = section(Training, help="what training may take from a device")
+    uplink: Uplink = section(Uplink, help="what a device may send about updates")
     serving: Serving = section(Serving, help="predictions")
     telemetry: Telemetry = section(Telemetry, help="metrics and logs", http="127.0.0.1:0")
     limits: Limits = section(Limits, help="what nodes refuse")
@@ -164,7 +168,7 @@ class Deployment:
                 check_reachable(self.tiers, name)
 
     def _check_sections(self, name: str, tier: Tier) -> None:
-        foreign = ("window",) if tier.role == "device" else ("training", "serving")
+        foreign = ("window",) if tier.role == "device" else ("training", "uplink", "serving")
         for key in foreign:
             if getattr(tier, key) != getattr(self, key):
                 raise ConfigError(f"a {tier.role} tier has no {key}", key=f"tiers.{name}.{key}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgemw.app.checks import EMBEDDED, check_optional_id
-from edgemw.app.sections import Broker, Data, Limits, Serving, Telemetry, Training, Window
+from edgemw.app.sections import Broker, Data, Limits, Serving, Telemetry, Training, Uplink, Window
 from edgemw.core.config.schema import option, required, section
 from edgemw.core.config.words import nearest
 from edgemw.core.errors import ConfigError
@@ -26,6 +26,7 @@ class Tier:
     broker: Broker = section(Broker, help="broker of these nodes", inherit=True, url=EMBEDDED)
     window: Window = section(Window, help="fog: window", inherit=True)
     training: Training = section(Training, help="devices: training", inherit=True)
+    uplink: Uplink = section(Uplink, help="devices: uplink", inherit=True)
     serving: Serving = section(Serving, help="devices: serving", inherit=True)
     telemetry: Telemetry = section(Telemetry, help="metrics and logs", inherit=True, http="127.0.0.1:0")
     limits: Limits = section(Limits, help="limits", inherit=True)

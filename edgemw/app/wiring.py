@@ -19,6 +19,7 @@ from edgemw.core.bundle import Bundle, Manifest, Vector, read_bundle
 from edgemw.core.errors import BundleError, ConfigError, EdgeError
 from edgemw.core.ids import Place
 from edgemw.device.agent import DeviceRole, Parts
+from edgemw.device.uplink import Uplink
 from edgemw.fog.agent import FogRole
 from edgemw.fog.release import TopOptions
 from edgemw.fog.server import ServerOptions
@@ -34,10 +35,12 @@ from edgemw.transport.http import Handler, HttpServer
 from edgemw.transport.link import Will
 from edgemw.transport.mqtt import MqttLink, MqttSettings, TlsSettings
 from edgemw.transport.shell import Doors, Role, Shell, last_will
+from edgemw.wire.bucket import Bucket
 from edgemw.wire.messages import ReleaseManifest, Status
 
 STATUS_TIMEOUT_S = 2.0
 SUMMARY_S = 60.0
+CHUNK_FRAME_BYTES = 512
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +92,8 @@ def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
         def check(predict: Predict, oracle: Oracle, theta: Vector, data: Dataset | None) -> str:
             return check_release(predict, oracle, theta, data.test if data is not None and len(data.test) else None)
 
+        rate, burst = settings.uplink.rate, settings.uplink.burst
+        bucket = Bucket(rate, burst, time.monotonic()) if rate else None
         parts = Parts(
             open_oracle=lambda bundle: open_oracle(bundle, settings.training.threads),
             load_data=lambda manifest: load_samples(settings.data, manifest),
@@ -99,6 +104,7 @@ def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
             trained=observer.trained_seconds,
             max_batch=settings.training.max_batch,
             nice=settings.training.nice,
+            uplink=Uplink(bucket, float(settings.uplink.max_upload)),
         )
         role = DeviceRole(node.place, node.db, parts)
         for task in store.tasks():  # predictions go on from the last good release, whatever the network does
@@ -118,7 +124,7 @@ def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
 
         with _http(settings.serving.http, Api(slots).handle, settings.node.state / "serving.address", "serving.http"):
             try:
-                node.run(role, attach)
+                node.run(role, attach, bucket)
             finally:
                 role.close()
                 saver.close()
@@ -215,10 +221,10 @@ class _Running:
     link: MqttLink
     observer: Observer
 
-    def run(self, role: Role, attach: Callable[[Shell], None]) -> None:
+    def run(self, role: Role, attach: Callable[[Shell], None], bucket: Bucket | None = None) -> None:
         """Serve until stopped: the first signal lets work in hand be finished, the second does not."""
-        limits = _channel_limits(self.settings.limits)
-        shell = Shell(Doors(self.place, self.link, limits, time.monotonic), role)
+        limits = _channel_limits(self.settings.limits, bucket)
+        shell = Shell(Doors(self.place, self.link, limits, time.monotonic, bucket), role)
         self.observer.watch_link(lambda: self.link.traffic)
         self.observer.watch_channel(shell.channel.sent, shell.channel.received, shell.channel.refused)
         asyncio.run(self._serve(shell, attach))
@@ -310,5 +316,7 @@ def _http(address: str, handler: Handler, note: Path, key: str) -> Iterator[None
         note.unlink(missing_ok=True)
 
 
-def _channel_limits(limits: Limits) -> ChannelLimits:
-    return ChannelLimits(limits.max_update_bytes, limits.max_release_bytes, limits.max_message_bytes)
+def _channel_limits(limits: Limits, bucket: Bucket | None) -> ChannelLimits:
+    """A chunk, with what stands around it, is never more than the bucket can hold: an update of an earlier life may be."""
+    chunk_bytes = limits.max_message_bytes if bucket is None else min(limits.max_message_bytes, bucket.burst - CHUNK_FRAME_BYTES)
+    return ChannelLimits(limits.max_update_bytes, limits.max_release_bytes, chunk_bytes)

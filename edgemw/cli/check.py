@@ -23,6 +23,7 @@ from edgemw.app.settings import (
     FogFile,
     Kind,
     Tier,
+    Uplink,
     Window,
     kind_of,
     load_file,
@@ -30,10 +31,12 @@ from edgemw.app.settings import (
 )
 from edgemw.app.tiers import fan_in
 from edgemw.app.wiring import load_bundle
+from edgemw.compression.coarse import can_coarsen
+from edgemw.compression.codec import Codec
 from edgemw.compression.table import codec_named
 from edgemw.core.config.loader import leaves
 from edgemw.core.config.tree import Origin
-from edgemw.core.config.units import duration_text
+from edgemw.core.config.units import duration_text, size_text
 from edgemw.core.errors import BundleError, ConfigError
 
 Settings = Deployment | FogFile | DeviceFile
@@ -135,17 +138,20 @@ def _check_bundle(settings: Deployment | FogFile, origins: Mapping[str, Origin])
 
 def _check_afforded(settings: Deployment, size: int, origins: Mapping[str, Origin]) -> None:
     """Refuse a codec whose updates are larger than what a tier takes or makes."""
-    codec = codec_named(settings.codec.use, **settings.codec.parameters)
+    codec = _codec_of(settings)
     if codec.stepped:
         return  # its size follows from the step that the top announces
     update_bytes = len(codec.encode(np.linspace(-1, 1, size, dtype=np.float32), 0.0))
     for name, tier in settings.tiers.items():
-        limit_bytes = tier.limits.max_update_bytes
+        limits = {"limits.max_update_bytes": tier.limits.max_update_bytes}
+        if tier.uplink.rate and tier.role == "device":
+            limits["uplink.burst"] = tier.uplink.burst
+        key, limit_bytes = min(limits.items(), key=lambda limit: limit[1])
         if update_bytes > limit_bytes:
             origin = origins.get("codec.use") or origins["task.bundle"]
             reason = (
                 f"an update of this task takes {update_bytes} bytes in {codec.name}, more than the {limit_bytes} of "
-                f"tiers.{name}.limits.max_update_bytes: use another codec or raise that"
+                f"tiers.{name}.{key}: use another codec or raise that"
             )
             raise origin.refusal(reason, key="codec.use")
 
@@ -176,7 +182,8 @@ def _deployment_facts(settings: Deployment) -> Iterator[tuple[str, str]]:
 def _tier(settings: Deployment, name: str, tier: Tier) -> str:
     text = f"{tier.count} {tier.role}{'s' if tier.count > 1 else ''}"
     if tier.role == "device":
-        return text + (", own samples" if tier.data else "")
+        uplink = f", uplink {_uplink(tier.uplink)}" if tier.uplink.rate or tier.uplink.max_upload else ""
+        return text + (", own samples" if tier.data else "") + uplink
     fewest, most = fan_in(settings.tiers, name)
     children = f"{most} child{'ren' if most > 1 else ''}" if fewest == most else f"{fewest} to {most} children"
     return f"{text}, {children}{' each' if tier.count > 1 else ''}, {_window(tier.window)}"
@@ -184,6 +191,11 @@ def _tier(settings: Deployment, name: str, tier: Tier) -> str:
 
 def _window(window: Window) -> str:
     return f"closes at {window.k} or after {duration_text(window.deadline)} with {window.quorum}"
+
+
+def _uplink(uplink: Uplink) -> str:
+    rate = f"{size_text(uplink.rate)} per second, at most {size_text(uplink.burst)} at once" if uplink.rate else "no limit"
+    return f"{rate}; an upload takes at most {duration_text(uplink.max_upload)}" if uplink.max_upload else rate
 
 
 def _learning_facts(settings: Deployment | FogFile) -> Iterator[tuple[str, str]]:
@@ -216,6 +228,7 @@ def _device_facts(settings: DeviceFile) -> Iterator[tuple[str, str]]:
         yield f"data {data.task or 'of any task'}", data.use or _file(data.path)
     if not settings.data:
         yield "data", "none: it serves predictions and does not train"
+    yield "uplink", _uplink(settings.uplink)
     yield "serving", settings.serving.http or "off"
 
 
@@ -237,6 +250,8 @@ def _warnings(settings: Settings) -> Iterator[str]:
                 yield from _window_warnings(f"tiers.{name}", tier.window, fan_in(settings.tiers, name)[1])
             if tier.broker != settings.broker:
                 yield from _broker_warnings(tier.broker, f"tiers.{name}.")
+            if tier.uplink.max_upload and tier.role == "device" and not can_coarsen(_codec_of(settings)):
+                yield f"tiers.{name}.uplink.max_upload: not used, since {settings.codec.use} cannot be made coarser"
     if not isinstance(settings, DeviceFile):
         yield from _learning_warnings(settings)
 
@@ -245,11 +260,15 @@ def _learning_warnings(settings: Deployment | FogFile) -> Iterator[str]:
     if settings.plan.steps and settings.plan.epochs:
         yield "plan.epochs: not used, since plan.steps is given"
     tree = isinstance(settings, FogFile) or any(tier.role == "fog" and tier.parent for tier in settings.tiers.values())
-    if tree and codec_named(settings.codec.use, **settings.codec.parameters).merging == "decodes":
+    if tree and _codec_of(settings).merging == "decodes":
         yield (
             f"codec.use: {settings.codec.use} adds by decoding: a fog node below the top works on all P floats of every update, "
             "and what it sends up is a float32 for each"
         )
+
+
+def _codec_of(settings: Deployment | FogFile) -> Codec:
+    return codec_named(settings.codec.use, **settings.codec.parameters)
 
 
 def _inherited(settings: Settings, key: str) -> bool:

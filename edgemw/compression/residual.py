@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgemw.compression.coarse import encode_within
 from edgemw.compression.codec import Codec
 from edgemw.core.bundle import Vector
 from edgemw.core.encoded import Encoded, Section
@@ -39,17 +40,23 @@ class Contribution:
     delta: Vector
 
 
-def encode_update(codec: Codec, contribution: Contribution, residual: Vector, step: float) -> tuple[Encoded, Vector]:
+def encode_update(
+    codec: Codec, contribution: Contribution, residual: Vector, step: float, limit_bytes: int | None = None
+) -> tuple[Encoded, Vector]:
     """Encode a weighted delta plus the residual; returns the encoding and the new residual (float32[P], zero without feedback).
 
+    Args:
+        limit_bytes: the largest payload; None is no limit. A codec that can be made coarser meets it, see `coarse.py`.
+
     Raises:
-        CodecError: the weighted delta is not finite, or is of another size than the residual. The residual given stays valid.
+        CodecError: the weighted delta is not finite, or is of another size than the residual, or the payload is larger than
+            the limit. The residual given stays valid.
     """
     if contribution.delta.shape != residual.shape:
         raise CodecError(f"a delta of {contribution.delta.shape} and a residual of {residual.shape}")
     with np.errstate(over="ignore", invalid="ignore"):  # the codec refuses what comes of it
         p = contribution.delta * np.float32(contribution.weight) + residual
-    payload = codec.encode(p, step)
+    payload = codec.encode(p, step) if limit_bytes is None else encode_within(codec, p, step, limit_bytes)
     wide = p.astype(np.float64)
     energy = _rounded(float(np.dot(wide, wide)))
     section = Section(contribution.base, contribution.weight, 1, energy, payload)

@@ -20,7 +20,8 @@ from edgemw.core.errors import DataError, EdgeError
 from edgemw.core.events import Fact
 from edgemw.core.ids import Place
 from edgemw.core.plan import Plan, Tally
-from edgemw.device.cycle import Cycle
+from edgemw.device.balance import Balance
+from edgemw.device.cycle import MEASURED, Cycle
 from edgemw.device.events import (
     Install,
     Installed,
@@ -34,6 +35,7 @@ from edgemw.device.events import (
     Work,
     Worked,
 )
+from edgemw.device.uplink import Uplink
 from edgemw.learning.dataset import Dataset, fit_dataset
 from edgemw.learning.oracle import Oracle, Predict
 from edgemw.learning.trainer import Trained, evaluate, train
@@ -46,7 +48,6 @@ from edgemw.wire.messages import ReleaseManifest
 from edgemw.wire.sender import Kept
 
 MAX_TASKS = 8
-TEST = "test."
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class Parts:
         trained: told the seconds of each training.
         max_batch: largest batch that fits this device; 0 is no limit.
         nice: niceness of the training thread.
+        uplink: what may be sent; None is no limit.
     """
 
     open_oracle: Callable[[Bundle], Oracle]
@@ -76,6 +78,7 @@ class Parts:
     trained: Callable[[float], None]
     max_batch: int = 0
     nice: int = 10
+    uplink: Uplink | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,7 @@ class DeviceRole:
             return None
         row = outbox.device_row(self._db, task)
         kept = tuple(Kept(row.frame, row.receiver, row.acknowledged) for row in outbox.kept_updates(self._db, task))
-        return Cycle(self._place, task, _memory(row) if row else Memory(), kept, now)
+        return Cycle(self._place, task, _memory(row) if row else Memory(), kept, now, self._parts.uplink)
 
     def observe(self, task: str, fact: Fact) -> None:
         """See Role."""
@@ -218,7 +221,7 @@ class DeviceRole:
         predict = self._predictor(task, manifest, action.theta)
         measured = evaluate(predict, opened.oracle.manifest, opened.data.test)
         broken = sorted(name for name, (value, _) in measured.items() if not math.isfinite(value))
-        tally = {TEST + name: value for name, value in measured.items() if name not in broken}
+        tally = {MEASURED + name: value for name, value in measured.items() if name not in broken}
         trained, reason = None, f"{', '.join(broken)} on held-out samples: not a finite number" if broken else ""
         if action.train:
             try:
@@ -260,10 +263,12 @@ def _lower_priority(nice: int) -> None:
 def _row(memory: Memory) -> DeviceRow:
     residual = None if memory.residual is None else memory.residual.astype("<f4").tobytes()
     counts = memory.updates_sent, memory.weight_sent, memory.updates_returned, memory.weight_returned
-    return DeviceRow(memory.run, memory.trained_on, memory.measured_on, residual, *counts)
+    books = memory.balance.trained, memory.balance.moved, memory.balance.sent, memory.balance.worst
+    return DeviceRow(memory.run, memory.trained_on, memory.measured_on, residual, *counts, *books)
 
 
 def _memory(row: DeviceRow) -> Memory:
     residual = None if row.residual is None else np.frombuffer(row.residual, "<f4").astype(np.float32)
     counts = row.updates_sent, row.weight_sent, row.updates_returned, row.weight_returned
-    return Memory(row.run, row.trained_on, row.measured_on, residual, *counts)
+    books = Balance(row.mass_trained, row.mass_moved, row.mass_sent, row.mass_imbalance)
+    return Memory(row.run, row.trained_on, row.measured_on, residual, *counts, books)

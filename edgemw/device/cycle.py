@@ -7,6 +7,7 @@ Rules:
     a device whose codec keeps no residual (`Codec.feedback`) forgets what was returned: it is one of many unbiased estimates, and
         its release is past
     while more than ALLOWANCE updates wait for an acknowledgement it does not train: residuals would only grow stale
+    out of tokens it does not train either, and saves the energy; it serves, and between two trainings it measures one release
     whatever is refused has a reason that `status` shows, and the next release is tried all the same
 """
 
@@ -18,6 +19,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from edgemw.compression.coarse import can_coarsen
+from edgemw.compression.codec import Codec
 from edgemw.compression.difference import advance
 from edgemw.compression.residual import Contribution, encode_update, give_back
 from edgemw.compression.table import codec_named
@@ -26,6 +29,7 @@ from edgemw.core.errors import CodecError, WireError
 from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import Place, UpdateId
 from edgemw.core.plan import Tally
+from edgemw.device.balance import Balance
 from edgemw.device.events import (
     Action,
     Event,
@@ -41,22 +45,30 @@ from edgemw.device.events import (
     Work,
     Worked,
 )
+from edgemw.device.uplink import ANSWER_BYTES, Budget, Uplink
 from edgemw.wire.following import Following, Taken, Theta
-from edgemw.wire.messages import Ack, Blob, Frame, Outcome, ReleaseManifest, TaskManifest, Update, encoded_of
+from edgemw.wire.messages import Ack, Blob, Frame, Outcome, ReleaseManifest, TaskManifest, Update, encoded_of, pack
 from edgemw.wire.sender import Kept, Sender
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed
 
 ALLOWANCE = 4
 GRACE, GRACE_S = "grace", 20.0
+TOKENS = "tokens"
 REFUSED = "refused"
+MEASURED = "test."  # what starts the names of measures
+_SECTION_BYTES = 64  # of a frame with one section, besides the payload
 
 
 class Cycle:
     """See the module. `handle` is the only way in."""
 
-    def __init__(self, place: Place, task: str, memory: Memory, kept: tuple[Kept, ...], now: float) -> None:
+    def __init__(
+        self, place: Place, task: str, memory: Memory, kept: tuple[Kept, ...], now: float, uplink: Uplink | None = None
+    ) -> None:
         self._place, self._task, self._memory = place, task, memory
         self._sender = Sender(place, task, kept, now)
+        self._budget = Budget(uplink or Uplink())
+        self._short = False  # of tokens
         self._seq = 0
         self._bundle: Blob | None = None
         self._opened: tuple[bytes, Manifest] | None = None
@@ -84,19 +96,23 @@ class Cycle:
 
     def reason(self, now: float) -> str:
         """Why something is not right; empty when all is."""
-        return "; ".join(dict.fromkeys(self._reasons.values()))
+        shortage = self._budget.shortage(now) if self._short else None
+        return "; ".join(dict.fromkeys([*self._reasons.values(), *([str(shortage)] if shortage else [])]))
 
     def facts(self, now: float) -> dict[str, int | float | str]:
         """Numbers for `status`."""
         memory = self._memory
-        age: dict[str, int | float | str] = {} if self._sent_at is None else {"last_update_s": round(now - self._sent_at, 1)}
-        return age | {
+        numbers = self._budget.facts(now)
+        if self._sent_at is not None:
+            numbers["last_update_s"] = round(now - self._sent_at, 1)
+        return numbers | {
             "release": self.release,
             "updates_sent": memory.updates_sent,
             "weight_sent": memory.weight_sent,
             "updates_returned": memory.updates_returned,
             "weight_returned": memory.weight_returned,
             "updates_pending": len(self._sender),
+            "mass_imbalance": memory.balance.worst,
         }
 
     # -- the machine
@@ -110,7 +126,8 @@ class Cycle:
                 return []
             case Timer(name=name):
                 self._grace_over |= name == GRACE
-                return [*self._sender.resend(now), *self._when_stopped()]
+                more = self._next(now) if name == TOKENS else []
+                return [*self._sender.resend(now), *more, *self._when_stopped()]
             case Arrived(frame=frame):
                 return self._on_frame(frame, now)
             case Fetched(blob=blob, data=data):
@@ -142,10 +159,11 @@ class Cycle:
                 return self._on_release_manifest(manifest, now)
             case Ack(boot=boot, seq=seq):
                 update = UpdateId(self._place.node, boot, seq)
+                self._budget.arrived(update, now)
                 if self._sender.acknowledge(update, now):
-                    return [SaveAck(update), *self._next(), *self._when_stopped()]
+                    return [SaveAck(update), *self._next(now), *self._when_stopped()]
             case Outcome() as outcome:
-                return self._on_outcome(outcome)
+                return self._on_outcome(outcome, now)
         return []
 
     def _on_task_manifest(self, blob: Blob) -> list[Action]:
@@ -162,6 +180,7 @@ class Cycle:
             return actions
         if manifest.run > self._memory.run:
             dropped = self._sender.clear()
+            self._budget.forget()
             self._memory = Memory(run=manifest.run)
             self._wanted = self._current = None
             actions.append(SaveMemory(self._memory, dropped))
@@ -169,7 +188,7 @@ class Cycle:
             return actions
         if self._current is not None and self._current[0].number == manifest.number:
             self._wanted, self._current = manifest, (manifest, self._current[1])
-            return [*actions, *self._sender.hurry(now), *self._next()]  # the fog may have been away
+            return [*actions, *self._sender.hurry(now), *self._next(now)]  # the fog may have been away
         self._wanted = manifest
         if self._unusable[0] == manifest.bundle:
             return [*actions, *self._cannot_take(manifest, self._unusable[1], now)]
@@ -241,7 +260,7 @@ class Cycle:
             return [fact, *self._cannot_take(manifest, reason, now)]
         self._note("release", "")
         self._current = (manifest, theta)
-        return [Install(manifest, theta), *self._next()]
+        return [Install(manifest, theta), *self._next(now)]
 
     def _on_task(self, event: TaskOpened | TaskRefused, now: float) -> list[Action]:
         if self._bundle is None or event.digest != self._bundle.digest:
@@ -261,14 +280,14 @@ class Cycle:
         manifest = self._wanted
         return self._cannot_take(manifest, reason, now) if manifest and manifest.bundle == digest else []
 
-    def _next(self) -> list[Action]:
+    def _next(self, now: float) -> list[Action]:
         """Start the next piece of work, if there is one and nothing stands in its way."""
         if self._work is not None or self._stopping or self._current is None or self._opened is None:
             return []
         manifest, theta = self._current
         if self._opened[0] != manifest.bundle:
             return []
-        memory = self._memory
+        memory, self._short = self._memory, False
         train = manifest.train and memory.trained_on < manifest.number
         if not train and memory.measured_on >= manifest.number:
             self._state = "idle"
@@ -278,30 +297,46 @@ class Cycle:
             self._note("outbox", f"{self._sender.waiting} updates wait to be acknowledged by {self._place.parent}")
             return []
         self._note("outbox", "")
-        self._work, self._state = manifest, "working"
-        return [Work(manifest, theta, train, self._seed(manifest))]
+        shortage = self._budget.shortage(now) if train else None
+        self._short = shortage is not None
+        if shortage is None:
+            return self._begin(Work(manifest, theta, train, self._seed(manifest)))
+        self._state = "waiting"
+        wake = SetTimer(TOKENS, now + shortage.wait_s)
+        if memory.measured_on > memory.trained_on or shortage.level_bytes < ANSWER_BYTES:
+            return [wake]  # answers to every release would leave no tokens to train with
+        return [wake, *self._begin(Work(manifest, theta, False, self._seed(manifest)))]
+
+    def _begin(self, work: Work) -> list[Action]:
+        self._work, self._state = work.release, "working"
+        return [work]
 
     def _on_worked(self, event: Worked, now: float) -> list[Action]:
         manifest, self._work, self._state = self._work, None, "idle"
         if manifest is None or manifest.run != self._memory.run:
-            return self._next() + self._when_stopped()
+            return self._next(now) + self._when_stopped()
         if event.trained is not None or event.reason:
             self._note("training", event.reason)
         update, memory, actions = self._make_update(event, manifest)
-        return [*self._send(update, memory, now), *actions, *self._next(), *self._when_stopped()]
+        actions = [*self._send(update, memory, now), *actions]
+        # what was sent has taken its tokens by the next step: only then is it known what is left for the next training
+        look = [SetTimer(TOKENS, now)] if self._budget.limited else self._next(now)
+        return [*actions, *look, *self._when_stopped()]
 
     def _send(self, update: Update, memory: Memory, now: float) -> list[Action]:
         frame = Frame(self._task, self._place.node, self._place.boot, self._seq, update)
         self._seq += 1
         self._sent_at = now
         self._memory = memory
+        self._budget.sent(frame, now, trained=bool(update.sections))
         return [SaveRound(memory, frame), *self._sender.send(frame, now)]
 
     def _make_update(self, event: Worked, manifest: ReleaseManifest) -> tuple[Update, Memory, list[Action]]:
         assert self._opened is not None
         size = self._opened[1].size
         memory = replace(self._memory, measured_on=event.number)
-        empty = Update(memory.run, manifest.codec, size, (), _refused(event), event.number)
+        tally = _unsaid(_refused(event), event.number, self._memory)
+        empty = Update(memory.run, manifest.codec, size, (), tally, event.number)
         if event.trained is None:
             refusal: list[Action] = [Fact("update_refused", {"reason": event.reason})] if event.reason else []
             return empty, replace(memory, trained_on=event.number if event.reason else memory.trained_on), refusal
@@ -311,14 +346,18 @@ class Cycle:
         memory = replace(memory, trained_on=event.number)
         try:
             codec = codec_named(manifest.codec, **manifest.parameters)
-            encoded, residual = encode_update(codec, contribution, residual, manifest.step)
+            encoded, residual = encode_update(codec, contribution, residual, manifest.step, self._limit_bytes(codec, empty))
         except (CodecError, WireError) as error:
             self._note("training", str(error))
-            tally = event.tally | {REFUSED: (1.0, 1.0)}
-            return replace(empty, tally=tally), memory, [Fact("update_refused", {"reason": str(error)})]
+            return replace(empty, tally=tally | {REFUSED: (1.0, 1.0)}), memory, [Fact("update_refused", {"reason": str(error)})]
+        balance = Balance()  # a codec without feedback leaves out what nobody keeps
+        if codec.feedback:
+            said = give_back(codec, encoded, np.zeros(size, np.float32))
+            balance = memory.balance.after_training(contribution.weight, contribution.delta, said, residual)
         memory = replace(
             memory,
             residual=residual if codec.feedback else None,
+            balance=balance,
             updates_sent=memory.updates_sent + 1,
             weight_sent=memory.weight_sent + event.trained.weight,
         )
@@ -327,7 +366,15 @@ class Cycle:
         fact = Fact("trained", values | {"codec": manifest.codec})
         return replace(empty, sections=encoded.sections), memory, [fact]
 
-    def _on_outcome(self, outcome: Outcome) -> list[Action]:
+    def _limit_bytes(self, codec: Codec, answer: Update) -> int | None:
+        """The largest payload that may be sent in the place of this answer's missing section."""
+        limit_bytes = self._budget.limit_bytes(coarser=can_coarsen(codec))
+        if limit_bytes is None:
+            return None
+        around = Frame(self._task, self._place.node, self._place.boot, self._seq, answer)
+        return max(0, limit_bytes - len(pack(around)) - _SECTION_BYTES)
+
+    def _on_outcome(self, outcome: Outcome, now: float) -> list[Action]:
         update = UpdateId(self._place.node, outcome.boot, outcome.seq)
         frame = self._sender.settle(update)
         if frame is None:
@@ -335,10 +382,15 @@ class Cycle:
         message = frame.message
         if not outcome.counted and isinstance(message, Update) and message.sections and message.run == self._memory.run:
             encoded, memory = encoded_of(frame), self._memory
-            kept = memory.residual  # None: it encoded without feedback
+            kept, balance = memory.residual, memory.balance  # None: it encoded without feedback
+            if kept is not None:
+                codec = codec_named(message.codec)
+                kept = give_back(codec, encoded, kept)
+                balance = balance.after_return(give_back(codec, encoded, np.zeros_like(kept)), kept)
             self._memory = replace(
                 memory,
-                residual=kept if kept is None else give_back(codec_named(message.codec), encoded, kept),
+                residual=kept,
+                balance=balance,
                 updates_returned=memory.updates_returned + 1,
                 weight_returned=memory.weight_returned + encoded.weight,
             )
@@ -347,7 +399,7 @@ class Cycle:
             self._note("outcome", "")
         fact = Fact("settled", {"counted": int(outcome.counted), "reason": outcome.reason})
         save = SaveMemory(self._memory, (update,), durable=not outcome.counted)
-        return [save, fact, *self._next(), *self._when_stopped()]
+        return [save, fact, *self._next(now), *self._when_stopped()]
 
     def _when_stopped(self) -> list[Action]:
         done = self._work is None and (self._sender.waiting == 0 or self._grace_over)
@@ -366,3 +418,8 @@ class Cycle:
 
 def _refused(event: Worked) -> Tally:
     return event.tally | {REFUSED: (1.0, 1.0)} if event.reason and event.trained is None else event.tally
+
+
+def _unsaid(tally: Tally, number: int, memory: Memory) -> Tally:
+    """A tally without measures of a release that this device has told before, while it waited for tokens."""
+    return tally if memory.measured_on < number else {name: sum_ for name, sum_ in tally.items() if not name.startswith(MEASURED)}

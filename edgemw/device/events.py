@@ -8,6 +8,7 @@ from edgemw.core.bundle import Manifest, Vector
 from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import UpdateId
 from edgemw.core.plan import Tally
+from edgemw.device.balance import Balance
 from edgemw.learning.trainer import Trained
 from edgemw.wire.messages import Blob, Frame, ReleaseManifest
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, Upload
@@ -88,6 +89,7 @@ class Memory:
         weight_sent: sum of their weights.
         updates_returned: those of them that no release counted; they are in the residual again, where one is kept.
         weight_returned: sum of their weights.
+        balance: the books of what was trained, sent and kept.
     """
 
     run: int = -1
@@ -98,6 +100,7 @@ class Memory:
     weight_sent: int = 0
     updates_returned: int = 0
     weight_returned: int = 0
+    balance: Balance = field(default_factory=Balance)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ CREATE TABLE outbox (
     PRIMARY KEY (task, boot, seq));
 CREATE TABLE device_task (
     task TEXT PRIMARY KEY, run INTEGER, trained_on INTEGER, measured_on INTEGER, residual BLOB,
-    updates_sent INTEGER, weight_sent INTEGER, updates_returned INTEGER, weight_returned INTEGER);
+    updates_sent INTEGER, weight_sent INTEGER, updates_returned INTEGER, weight_returned INTEGER,
+    mass_trained REAL, mass_moved REAL, mass_sent REAL, mass_imbalance REAL);
 CREATE TABLE window (
     task TEXT, node TEXT, boot INTEGER, seq INTEGER, frame BLOB NOT NULL, PRIMARY KEY (task, node, boot, seq));
 CREATE TABLE settled (

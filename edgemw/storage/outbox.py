@@ -12,7 +12,7 @@ from edgemw.wire.messages import Frame, pack, unpack
 
 @dataclass(frozen=True, slots=True)
 class DeviceRow:
-    """A device's memory of a task; `residual` is float32[P] little endian, or None for zeros."""
+    """A device's memory of a task; `residual` is float32[P] little endian, or None for zeros. The last four are its books."""
 
     run: int
     trained_on: int
@@ -22,6 +22,10 @@ class DeviceRow:
     weight_sent: int
     updates_returned: int
     weight_returned: int
+    mass_trained: float = 0.0
+    mass_moved: float = 0.0
+    mass_sent: float = 0.0
+    mass_imbalance: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +71,17 @@ def receivers(db: Database) -> list[str]:
 def put_device_row(db: Database, task: str, row: DeviceRow) -> None:
     """Keep a device's memory of a task."""
     db.execute(
-        "INSERT OR REPLACE INTO device_task VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO device_task VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         task, row.run, row.trained_on, row.measured_on, row.residual, row.updates_sent, row.weight_sent,
-        row.updates_returned, row.weight_returned,
+        row.updates_returned, row.weight_returned, row.mass_trained, row.mass_moved, row.mass_sent, row.mass_imbalance,
     )  # fmt: skip
 
 
 def device_row(db: Database, task: str) -> DeviceRow | None:
     """A device's memory of a task, if it has one."""
-    columns = "run, trained_on, measured_on, residual, updates_sent, weight_sent, updates_returned, weight_returned"
-    sql = f"SELECT {columns} FROM device_task WHERE task = ?"  # noqa: S608  (the columns stand one line above)
+    counts = "run, trained_on, measured_on, residual, updates_sent, weight_sent, updates_returned, weight_returned"
+    columns = f"{counts}, mass_trained, mass_moved, mass_sent, mass_imbalance"
+    sql = f"SELECT {columns} FROM device_task WHERE task = ?"  # noqa: S608  (the columns stand above)
     rows: list[Any] = db.execute(sql, task)
     return DeviceRow(*rows[0]) if rows else None
 

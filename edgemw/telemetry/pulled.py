@@ -33,6 +33,12 @@ _MACHINE = (
     ("children", "edgemw_fog_children", "Children that are there."),
     ("window", "edgemw_fog_window_updates", "Updates that wait to be merged."),
     ("awaited", "edgemw_fog_awaited_children", "Children that have not answered the present release yet."),
+    ("tokens_bytes", "edgemw_uplink_tokens_bytes", "Bytes that may be sent now about updates, where uplink.rate limits them."),
+    (
+        "mass_imbalance",
+        "edgemw_learning_mass_imbalance_ratio",
+        "Worst difference between what was trained here and what was sent or kept, as a part of what was trained.",
+    ),
     ("updates_pending", "edgemw_learning_pending_updates", "Updates made here whose outcome is not known yet."),
 )
 

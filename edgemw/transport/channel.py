@@ -23,6 +23,7 @@ from typing import Any
 from edgemw.core.errors import LinkError, WireError
 from edgemw.core.ids import Place
 from edgemw.transport.connection import BrokerUnreachable
+from edgemw.transport.gate import Gate
 from edgemw.transport.link import Link
 from edgemw.transport.publishing import Publishing
 from edgemw.transport.uploading import Uploading
@@ -87,12 +88,14 @@ class Channel:
         limits: ChannelLimits,
         emit: Callable[[Arrived | Fetched | FetchFailed | Published], None],
         spawn: Callable[[Work], None],
+        gate: Gate | None = None,
     ) -> None:
         """Make a channel.
 
         Args:
             emit: takes what arrives.
             spawn: runs work beside the reader.
+            gate: what updates, offers and chunks of updates pass on their way out.
         """
         self._link, self._place, self._limits, self._emit, self._spawn = link, place, limits, emit, spawn
         self._incoming = Incoming(max(limits.held_bytes, limits.update_bytes))
@@ -100,7 +103,8 @@ class Channel:
         self._asked: set[str] = set()  # filters of blobs that are subscribed to
         self._answers = Answers()
         self._answering = 0  # updates whose answer is on its way
-        self._uploading = Uploading(place, limits.chunk_bytes, partial(self._publish, retain=False))
+        publish = partial(self._publish, retain=False)
+        self._uploading = Uploading(place, limits.chunk_bytes, publish if gate is None else partial(gate.publish, publish))
         self._publishing = Publishing(place, partial(self._publish, retain=True))
         self._told: set[tuple[str, str]] = set()  # channels and why the broker refused something there
         self.refused: Counter[str] = Counter()

@@ -21,6 +21,10 @@ class BrokerUnreachable(LinkError):
     """No broker answered, or it cannot serve now: trying again may help. A plain LinkError is a refusal for good."""
 
 
+class NotConnected(BrokerUnreachable):
+    """There was no connection, so nothing has left this node."""
+
+
 class Connection(Protocol):
     """An accepted connection. Nothing arrives before `start`."""
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Protocol, Self
 
 from edgemw.core.errors import LinkError
-from edgemw.transport.connection import BrokerUnreachable, Connection
+from edgemw.transport.connection import BrokerUnreachable, Connection, NotConnected
 from edgemw.transport.filters import check_filter, check_topic
 from edgemw.transport.inbox import Inbox
 from edgemw.transport.link import Down, LinkEvent, Up
@@ -153,7 +153,7 @@ class ReconnectingLink:
         if qos not in (0, 1):
             raise LinkError(f"QoS {qos} was asked for", where=self._where, hint="use 0 or 1")
         if self._connection is None:
-            raise BrokerUnreachable("not connected", where=self._where, hint="publish again after the next Up")
+            raise NotConnected("not connected", where=self._where, hint="publish again after the next Up")
         await self._connection.publish(topic, payload, qos=qos, retain=retain, expiry_s=expiry_s)
 
     def cut(self, reason: str = "cut on request") -> None:

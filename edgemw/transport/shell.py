@@ -16,8 +16,10 @@ from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Stop,
 from edgemw.core.ids import Place
 from edgemw.transport.channel import Channel, ChannelLimits
 from edgemw.transport.filters import matches
+from edgemw.transport.gate import Gate
 from edgemw.transport.link import Down, Link, Received, Up, Will
 from edgemw.wire import topics
+from edgemw.wire.bucket import Bucket
 from edgemw.wire.messages import Frame, Presence, ReleaseManifest, Status, StatusRequest, TaskManifest, pack
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, PublishBlob, Published, Retire, Send, Upload
 
@@ -73,12 +75,13 @@ class Role(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Doors:
-    """What a shell is wired to: where it stands, its link, what it accepts, and the clock."""
+    """What a shell is wired to: where it stands, its link, what it accepts, the clock, and how many bytes updates may take."""
 
     place: Place
     link: Link
     limits: ChannelLimits
     clock: Callable[[], float]
+    bucket: Bucket | None = None
 
 
 def last_will(role: str, place: Place) -> Will:
@@ -104,7 +107,8 @@ class Shell:
         self._group: asyncio.TaskGroup | None = None
         self._connected = self._stopping = False
         self._link_reason = "not connected yet"
-        self.channel = Channel(doors.link, doors.place, doors.limits, self._on_channel, self._spawn)
+        self._gate = Gate(doors.bucket, doors.clock) if doors.bucket is not None else None
+        self.channel = Channel(doors.link, doors.place, doors.limits, self._on_channel, self._spawn, self._gate)
 
     @property
     def machines(self) -> dict[str, Machine]:
@@ -138,6 +142,8 @@ class Shell:
                 await self._decide()
                 await self._say_presence("offline")  # whoever is cut short says nothing: the link leaves, and the will speaks
             finally:
+                if self._gate is not None:
+                    self._gate.close()
                 for helper in helpers:
                     helper.cancel()
                 for timer in self._timers.values():

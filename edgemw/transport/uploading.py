@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from edgemw.core.errors import WireError
-from edgemw.core.ids import Place
+from edgemw.core.ids import Place, UpdateId
 from edgemw.transport.publishing import Publication, Publish, publish_all
 from edgemw.wire import topics
 from edgemw.wire.chunks import blob_of, cut, indexes
@@ -38,13 +38,24 @@ class Uploading:
         """
         self._place, self._chunk_bytes, self._publish = place, chunk_bytes, publish
         self._offered: dict[bytes, Offered] = {}
+        self._leaving: set[tuple[str, UpdateId]] = set()  # with their task: numbers are counted for each
 
     async def upload(self, topic: str, frame: Frame) -> None:
-        """Send an update, or offer it; one whose chunks are on their way is left alone.
+        """Send an update, or offer it; one that is leaving already, or whose chunks are, is left alone.
 
         Raises:
             LinkError: it was not taken.
         """
+        update = frame.task, frame.id
+        if update in self._leaving:  # a slow link, or tokens, hold it up: a second copy would only stand behind it
+            return
+        self._leaving.add(update)
+        try:
+            await self._upload(topic, frame)
+        finally:
+            self._leaving.discard(update)
+
+    async def _upload(self, topic: str, frame: Frame) -> None:
         data = pack(frame)
         if len(data) <= min(MAX_INLINE_BYTES, self._chunk_bytes):
             await self._publish(topic, data)

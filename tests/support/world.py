@@ -17,6 +17,7 @@ from edgemw.core.events import Fact, Finished, LinkUp, SetTimer, Timer
 from edgemw.core.ids import Place, UpdateId
 from edgemw.device.cycle import Cycle
 from edgemw.device.events import Install, Installed, Memory, OpenTask, SaveAck, SaveMemory, SaveRound, TaskOpened, Work, Worked
+from edgemw.device.uplink import Uplink
 from edgemw.fog import events as fog_events
 from edgemw.fog.events import (
     BundleGiven,
@@ -102,6 +103,7 @@ class World:
         self.copies: Callable[[str, Frame], int] = lambda target, frame: 1
         self.refuses: Callable[[str, Blob], bool] = lambda name, blob: False
         self.reports: list[RoundReport] = []
+        self.uplinks: dict[str, Uplink] = {}  # of devices; `Upload` here takes no tokens
         self.holding: dict[str, list[Work]] = {}  # nodes whose work is finished by hand
         self.fetching: dict[str, list[Fetch]] = {}  # nodes whose blobs are fetched by hand
 
@@ -130,7 +132,7 @@ class World:
         place = Place(NET, name, parent, disk.boots)
         if options is None:
             kept = tuple(Kept(frame, receiver, acked) for frame, receiver, acked in disk.outbox.values())
-            self.machines[name] = Cycle(place, TASK, disk.memory, kept, self.now)
+            self.machines[name] = Cycle(place, TASK, disk.memory, kept, self.now, self.uplinks.get(name))
         else:
             memory = FogMemory(
                 open=tuple(disk.window.values()),

@@ -53,9 +53,8 @@ def device() -> Observer:
         it.served(seconds)
     it.watch_link(Totals)
     it.watch_channel(Counter(update=1500, presence=80), Counter(release=400, blob=90_000), Counter({"sender": 2, "link-down": 1}))
-    it.watch_machines(
-        lambda: [("digits", "working", "", {"release": 2, "updates_pending": 1}), ("har", "waiting", "no bundle", {})]
-    )
+    machine: Facts = {"release": 2, "updates_pending": 1, "tokens_bytes": 700, "mass_imbalance": 2.5e-7}
+    it.watch_machines(lambda: [("digits", "working", "", machine), ("har", "waiting", "no bundle", {})])
     return it
 
 
