@@ -3,8 +3,9 @@
     c = 2^m step ;  q = 2^m round(p / c)
 
 The payload stays on the step that the release announced, so merging is untouched. Rounding on the coarser step is a hard
-threshold at c / 2 with fewer values above it; what it cuts off is left to error feedback, as always: p - decode(payload). m is
-the smallest with a payload that fits, found in three tries; where none fits, nothing is sent.
+threshold at c / 2 with fewer values above it; what it cuts off is left to error feedback, as always: p - decode(payload). Above
+m = 7 only the largest symbol of a device is left, for ever fewer values. m is the smallest with a payload that fits, found in
+five tries; where none fits, nothing is sent.
 
 Source: hard threshold as the sparsifier of least total error under a budget: Sahu et al., NeurIPS 2021, section 4.
 """
@@ -20,7 +21,7 @@ from edgemw.compression.lattice import Lattice
 from edgemw.core.bundle import Vector
 from edgemw.core.errors import CodecError
 
-_SHIFTS = range(1, 8)  # 127 is the largest symbol of a device: above 2^7 it rounds to nothing
+_SHIFTS = range(1, 32)
 _LARGEST = float(np.finfo(np.float32).max)
 
 

@@ -1,7 +1,8 @@
 """The one place where everything passes that a node uploads about updates: it waits for tokens.
 
 Counted are the payload bytes of every PUBLISH packet with an update, an offer or a chunk of an update, the first time and every
-time again, whether or not it arrives; not those of a message that met no connection. Presence, status, answers and metrics are not, nor are the headers of MQTT, TCP and TLS.
+time again, whether or not it arrives; not those of a message that met no connection. Presence and answers about the status are
+not counted, nor are acknowledgements and the headers of MQTT, TCP and TLS.
 """
 
 from __future__ import annotations

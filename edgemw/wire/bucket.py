@@ -15,6 +15,8 @@ Source: Turner, IEEE Communications Magazine 24(10), 1986 (leaky bucket as a met
 
 from __future__ import annotations
 
+_SHORTEST_WAIT_S = 1e-3
+
 
 class Bucket:
     """The bytes that a node may send. One is shared by all that send on one uplink, in one thread.
@@ -38,7 +40,7 @@ class Bucket:
 
     def wait_s(self, size_bytes: int, now: float) -> float:
         """The seconds until so many bytes may leave besides those that were asked for, if nothing is taken; 0 is now."""
-        return max(0.0, size_bytes + self.asked - self.level(now)) / self.rate
+        return self._until(size_bytes + self.asked - self.level(now))
 
     def take(self, size_bytes: int, now: float) -> float:
         """Take the bytes of one message; returns 0, or without taking any the seconds until it can be tried again.
@@ -50,7 +52,7 @@ class Bucket:
             raise ValueError(f"{size_bytes} bytes from a bucket of {self.burst}")
         self._settle(now)
         if size_bytes > self._level:
-            return max((size_bytes - self._level) / self.rate, 1e-3)  # never a wait that no clock can see
+            return self._until(size_bytes - self._level)
         self._level -= size_bytes
         self._on_the_way += size_bytes
         return 0.0
@@ -60,6 +62,10 @@ class Bucket:
         self._settle(now)
         self._on_the_way -= size_bytes
         self._level += stayed
+
+    def _until(self, missing_bytes: float) -> float:
+        """Never a wait that is too short for a clock to see: it would be tried again for ever."""
+        return max(missing_bytes / self.rate, _SHORTEST_WAIT_S) if missing_bytes > 0 else 0.0
 
     def _settle(self, now: float) -> None:
         self._level, self._at = self.level(now), max(now, self._at)

@@ -210,3 +210,23 @@ def test_check_refuses_a_budget_of_a_fog_whose_remainder_could_not_wait(capsys: 
     assert edgemw("check", str(EXAMPLE), *budget, "--set", "codec.parameters={steps = 'dyadic'}") == 0
     assert edgemw("check", str(EXAMPLE), "--set", "tiers.fog.window.budget=10B") == 3
     assert "give 64 bytes or more" in capsys.readouterr().err
+
+
+def test_check_refuses_a_burst_that_an_update_never_fits_into(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "edgemw.toml"
+    path.write_text(EXAMPLE.read_text())
+    (tmp_path / "digits.edge").write_bytes(toy_bundle(50_000).to_bytes())
+    words = ["--set", "codec.use=dense", "--set", "uplink.rate=2kB"]
+    assert edgemw("check", str(path), *words) == 3
+    printed = capsys.readouterr().err
+    assert "an update of this task takes 200005 bytes in dense, more than the 12000 of tiers." in printed
+    assert ".uplink.burst" in printed
+    assert edgemw("check", str(path), *words, "--set", "uplink.burst=1MB") == 0
+    assert edgemw("check", str(path), *words, "--set", "codec.use=lattice", "--set", "uplink.max_upload=1s") == 0
+    printed = capsys.readouterr().out
+    assert "uplink 2kB per second, at most 12kB at once; an upload takes at most 1s" in printed
+
+
+def test_check_warns_of_a_cap_that_the_codec_cannot_keep(capsys: pytest.CaptureFixture[str]) -> None:
+    assert edgemw("check", str(EXAMPLE), "--set", "codec.use=topk", "--set", "uplink.max_upload=1s") == 0
+    assert "uplink.max_upload: not used, since topk cannot be made coarser" in capsys.readouterr().err
