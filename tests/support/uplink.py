@@ -190,12 +190,13 @@ class Net:
         return Frame(TASK, "fog", 1, 0, message)
 
     def _answer(self, event: Any) -> None:
-        if not isinstance(event, Arrived) or not isinstance(event.frame.message, Update):
+        update = event.frame.message if isinstance(event, Arrived) else None
+        if not isinstance(update, Update):
             return
         if self.chance.random() < self.conditions.lose:
             return
         frame = event.frame
-        self.taken.setdefault(frame.id, frame.message)
+        self.taken.setdefault(frame.id, update)
         topic = topics.build(NET, "fog", "reply", node=frame.node, task=TASK)
         self._spawn(self.channel.carry(Send(topic, self._frame(Ack(frame.boot, frame.seq)))))
         if self.chance.random() < 0.5:

@@ -122,8 +122,11 @@ class Books(World):
 
     def residuals(self) -> Wide:
         """The sum of what devices have not said yet."""
-        memories = [self.disks[device].memory for device in DEVICES]
-        return np.sum([memory.residual for memory in memories if memory.residual is not None] or [np.zeros(SIZE)], 0, np.float64)
+        total = np.zeros(SIZE)
+        for device in DEVICES:
+            residual = self.disks[device].memory.residual
+            total += 0.0 if residual is None else residual
+        return total
 
     def some_events(self) -> None:
         for _ in range(self.random.randint(1, 40)):

@@ -70,7 +70,7 @@ def deployment(text: str) -> Loaded[Deployment]:
         ("count = 7", "count = 7\nwindow.k = 2", 16, "tiers.device.window", "a device tier has no window"),
         ("count = 2", "count = 2\nserving.keep = 9", 12, "tiers.fog.serving", "a fog tier has no serving"),
         ("count = 2", "count = 2\nuplink.rate = 5", 12, "tiers.fog.uplink", "a fog tier has no uplink"),
-        ("count = 7", 'count = 7\nuplink.burst = "1kB"', 16, "tiers.device.uplink.burst", "at least 2048"),
+        ("count = 7", 'count = 7\nuplink.burst = "1kB"', 16, "tiers.device.uplink.burst", "at least 2KiB"),
         ("count = 2", "count = 9", 8, "tiers.fog", "without children"),
         (
             'role = "fog"\n[tiers.fog]',
@@ -210,5 +210,5 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 def test_the_uplink_of_a_deployment_is_that_of_its_devices() -> None:
     text = DEPLOYMENT.replace("[tiers.top]", '[uplink]\nrate = "2kB"\nmax_upload = "1s"\n[tiers.top]')
     settings = deployment(text.replace("count = 7", 'count = 7\nuplink.burst = "5kB"'))
-    uplink = settings.tiers["device"].uplink
+    uplink = settings.value.tiers["device"].uplink
     assert (uplink.rate, uplink.burst, uplink.max_upload) == (2000, 5000, 1.0)
