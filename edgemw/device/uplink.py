@@ -10,6 +10,7 @@ from edgemw.wire.bucket import Bucket
 from edgemw.wire.messages import Frame, pack
 
 ANSWER_BYTES = 512  # an update without symbols has less; what one is taken for before any was made
+_LEAST_BYTES = 1024  # what the cap always allows: where this takes too long it is latency, and sending less would not help
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Budget:
         limits = [] if self._uplink.bucket is None else [self._uplink.bucket.burst]
         rate = self._deliveries.rate
         if coarser and self._uplink.max_upload_s and rate is not None:
-            limits.append(int(rate * self._uplink.max_upload_s))
+            limits.append(max(_LEAST_BYTES, int(rate * self._uplink.max_upload_s)))
         return min(limits, default=None)
 
     def sent(self, frame: Frame, now: float, *, trained: bool) -> None:

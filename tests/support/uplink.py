@@ -44,6 +44,7 @@ class Conditions:
     slow_s: float = 0.0
     lose: float = 0.0
     give_back: float = 0.0
+    tell: float = 1.0  # what became of an update, when it is taken: who is not told asks again
 
 
 class SlowLink(MemoryLink):
@@ -199,7 +200,7 @@ class Net:
         self.taken.setdefault(frame.id, update)
         topic = topics.build(NET, "fog", "reply", node=frame.node, task=TASK)
         self._spawn(self.channel.carry(Send(topic, self._frame(Ack(frame.boot, frame.seq)))))
-        if self.chance.random() < 0.5:
+        if self.chance.random() < self.conditions.tell:
             returned = self.chance.random() < self.conditions.give_back
             outcome = Outcome(frame.boot, frame.seq, not returned, 1, "stale" if returned else "")
             self._spawn(self.channel.carry(Send(topic, self._frame(outcome))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 from typing import Any
@@ -145,10 +146,14 @@ class Books(World):
 
 
 class Symbols:
-    """Sums of lattice symbols by the release that they belong to: integers, so exact."""
+    """Sums of lattice symbols by the release that they belong to, exact in float64.
+
+    Where devices took steps of their own, which are powers of two, symbols stand on different ones: there the sums of what they
+    stand for are exact as well.
+    """
 
     def __init__(self) -> None:
-        self._sums: dict[int, npt.NDArray[np.int64]] = {}
+        self._sums: dict[int, Wide] = {}
 
     def add(self, frame: Frame) -> None:
         message = frame.message
@@ -156,8 +161,8 @@ class Symbols:
         for section in message.sections:
             step = codec_named(message.codec).check(section.payload, SIZE)
             values = codec_named(message.codec).decode(section.payload, SIZE)
-            symbols = np.rint(values / step).astype(np.int64) if step else np.zeros(SIZE, np.int64)
-            self._sums[section.base] = self._sums.get(section.base, np.zeros(SIZE, np.int64)) + symbols
+            exact = values.astype(np.float64) if step == 0 or math.frexp(step)[0] == 0.5 else np.rint(values / step)
+            self._sums[section.base] = self._sums.get(section.base, np.zeros(SIZE)) + exact
 
     def plus(self, frames: list[Frame]) -> Symbols:
         total = Symbols()
