@@ -14,7 +14,7 @@ from typing import Any
 
 from edgemw.core.errors import StorageError
 
-VERSION = 3
+VERSION = 4
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL);
