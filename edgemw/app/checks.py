@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from edgemw.core.ids import valid_id
+from edgemw.core.plan import MAX_PATTERNS
 from edgemw.wire.topics import EVERYBODY
 
 EMBEDDED = "embedded"
@@ -62,6 +63,14 @@ def check_npz(value: object) -> str:
 def check_entry_point(value: object) -> str:
     """A Python function by name, or nothing."""
     return "" if value == "" or _ENTRY_POINT.match(str(value)) else 'must be "package.module:function"'
+
+
+def check_patterns(value: object) -> str:
+    """Patterns over the names of tensors, or nothing; a release has room for so many."""
+    patterns = value if isinstance(value, tuple) else ()
+    if any(not pattern or not pattern.isprintable() or " " in pattern for pattern in patterns):
+        return 'must be names such as "head.weight" or patterns such as "head.*", without spaces'
+    return "" if len(" ".join(patterns)) <= MAX_PATTERNS else f"must have at most {MAX_PATTERNS} characters together"
 
 
 def check_tier_names(value: object) -> str:

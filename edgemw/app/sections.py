@@ -5,11 +5,20 @@ Types, bounds and help stand at the field and nowhere else; `docs/configuration.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from edgemw.app.checks import check_address, check_data_path, check_entry_point, check_id, check_npz, check_optional_id, check_url
+from edgemw.app.checks import (
+    check_address,
+    check_data_path,
+    check_entry_point,
+    check_id,
+    check_npz,
+    check_optional_id,
+    check_patterns,
+    check_url,
+)
 from edgemw.core.config.schema import option, required, section
 from edgemw.core.config.secret import Secret
 from edgemw.core.config.units import Duration, Size, duration, size
@@ -223,6 +232,31 @@ class Plan:
     steps: int | None = option(None, help="batches per update instead of epochs; 0: whole epochs", min=0, max=LIMITS["steps"][1])
     batch_size: int | None = option(None, help="samples in a batch", min=1, max=LIMITS["batch_size"][1])
     clip: float | None = option(None, help="largest norm of a gradient; 0: off", min=0)
+    personal: tuple[str, ...] | None = option(
+        None,
+        help="tensors that every device trains for itself and never sends, by name; * stands for anything",
+        example='["head.*"]',
+        check=check_patterns,
+    )
+    frozen: tuple[str, ...] | None = option(
+        None, help="tensors that stay as the release says: neither trained nor sent", example='["embed.*"]', check=check_patterns
+    )
+    rare: tuple[str, ...] | None = option(
+        None,
+        help="tensors that are trained always and sent from every rare_every-th release only",
+        example='["embed.*"]',
+        check=check_patterns,
+    )
+    rare_every: int | None = option(
+        None, help="releases between those that rare tensors are sent from", min=1, max=LIMITS["rare_every"][1]
+    )
+
+    def changes(self) -> dict[str, int | float | str]:
+        """What is given, as the release says it: several patterns in one text."""
+        given = {spec.name: getattr(self, spec.name) for spec in fields(self)}
+        return {
+            name: " ".join(value) if isinstance(value, tuple) else value for name, value in given.items() if value is not None
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

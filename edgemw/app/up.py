@@ -17,7 +17,7 @@ from edgemw.app.report import Report
 from edgemw.app.samples import load_samples
 from edgemw.app.settings import EMBEDDED, Broker, Deployment, Task
 from edgemw.app.watch import Listener, Watch
-from edgemw.app.wiring import load_bundle
+from edgemw.app.wiring import check_plan_fits, load_bundle
 from edgemw.core.bundle import Manifest
 from edgemw.core.errors import BundleError, ConfigError, DataError
 from edgemw.learning.dataset import fit_dataset
@@ -67,6 +67,7 @@ def prepare(settings: Deployment, out: Path) -> Prepared:
     if not bundle.exists():
         raise BundleError(f"{bundle}: there is no such file: make it with `edgemw compile`")
     data, opened = load_bundle(bundle)
+    check_plan_fits(opened, settings.plan)
     manifest = opened.manifest
     shared = device_ids(settings)
     dealt = deal_out(settings.data, shared, manifest) if settings.data is not None and shared else None

@@ -14,14 +14,15 @@ from pathlib import Path
 
 from edgemw.app.samples import load_samples
 from edgemw.app.secrets import reveal
-from edgemw.app.settings import Broker, DeviceFile, FogFile, Limits
+from edgemw.app.settings import Broker, DeviceFile, FogFile, Limits, Plan
 from edgemw.core.bundle import Bundle, Manifest, Vector, read_bundle
 from edgemw.core.errors import BundleError, ConfigError, EdgeError
 from edgemw.core.ids import Place
+from edgemw.core.ranges import ranges_of
 from edgemw.device.agent import DeviceRole, Parts
 from edgemw.device.uplink import Uplink
 from edgemw.fog.agent import FogRole
-from edgemw.fog.release import TopOptions
+from edgemw.fog.release import TopOptions, plan_of
 from edgemw.fog.server import ServerOptions
 from edgemw.fog.window import WindowOptions
 from edgemw.learning.dataset import Dataset
@@ -139,6 +140,7 @@ def run_fog(settings: FogFile, env: Mapping[str, str]) -> None:
             role.attach(shell)
             if settings.is_top and settings.task.bundle is not None:
                 data, bundle = load_bundle(settings.task.bundle)
+                check_plan_fits(bundle, settings.plan)
                 role.give_bundle(bundle.manifest.name, data)
 
         node.run(role, attach)
@@ -158,11 +160,11 @@ def fog_options(settings: FogFile) -> WindowOptions | TopOptions:
     )
     if not settings.is_top:
         return window
-    s, plan = settings.server, settings.plan
+    s = settings.server
     return TopOptions(
         window=window,
         server=ServerOptions(s.optimizer, s.lr, s.momentum, s.beta1, s.beta2, s.tau, s.staleness),
-        plan={name: value for name in plan.__dataclass_fields__ if (value := getattr(plan, name)) is not None},
+        plan=settings.plan.changes(),
         rounds=settings.task.rounds,
         target=settings.task.target,
         codec=settings.codec.use,
@@ -209,6 +211,11 @@ def load_bundle(path: Path) -> tuple[bytes, Bundle]:
         raise BundleError(f"{path}: {error.strerror}") from error
     except BundleError as error:
         raise BundleError(f"{path}: {error}") from error
+
+
+def check_plan_fits(bundle: Bundle, plan: Plan) -> None:
+    """Refuse patterns of a plan that do not fit the task. Raises ConfigError with their key."""
+    ranges_of(bundle.manifest.layout, plan_of(bundle, plan.changes()))
 
 
 @dataclass(slots=True)

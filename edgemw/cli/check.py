@@ -30,7 +30,7 @@ from edgemw.app.settings import (
     read_text,
 )
 from edgemw.app.tiers import fan_in
-from edgemw.app.wiring import load_bundle
+from edgemw.app.wiring import check_plan_fits, load_bundle
 from edgemw.compression.coarse import can_coarsen
 from edgemw.compression.codec import Codec
 from edgemw.compression.table import codec_named
@@ -132,6 +132,11 @@ def _check_bundle(settings: Deployment | FogFile, origins: Mapping[str, Origin])
         _, bundle = load_bundle(path)
     except BundleError as error:
         raise origins["task.bundle"].refusal(str(error), key="task.bundle") from error
+    try:
+        check_plan_fits(bundle, settings.plan)
+    except ConfigError as error:
+        origin = origins.get(error.key or "") or origins["task.bundle"]
+        raise origin.refusal(error.reason, key=error.key or "plan", suggestion=error.suggestion) from error
     if isinstance(settings, Deployment):
         _check_afforded(settings, bundle.manifest.size, origins)
 
@@ -202,7 +207,7 @@ def _learning_facts(settings: Deployment | FogFile) -> Iterator[tuple[str, str]]
     task, plan, codec, release = settings.task, settings.plan, settings.codec, settings.release
     rounds = f"{task.rounds} rounds" if task.rounds else "without end"
     yield "task", f"{_file(task.bundle) if task.bundle else 'published later'}, {rounds}"
-    changed = [f"{key} {value}" for key, value in leaves(plan) if value is not None]
+    changed = [f"{key} {value}" for key, value in plan.changes().items()]
     yield "plan", ", ".join(changed) or "as the bundle says"
     words = {"kappa": codec.kappa} if codec.use == "lattice" else {}
     yield "codec", ", ".join([codec.use, *(f"{name} {value}" for name, value in {**words, **codec.parameters}.items())])

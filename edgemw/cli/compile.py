@@ -7,15 +7,18 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from edgemw.core.errors import ConfigError, EdgeError
+from edgemw.core.plan import PATTERNS
 
 _EXAMPLES = """needs torch and onnx: pip install "edgemw[author]"
 
 examples:
   edgemw compile examples/har/task.py:task -o har.edge
   edgemw compile my_package.tasks:vibration -o vibration.edge --seed 7
+  edgemw compile task.py:task --personal 'head.*' --frozen 'embed.*'
 """
 
 
@@ -35,6 +38,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="store_true",
         help="do not export the training step: devices will need torch and the task's package, given as PACKAGE.MODULE:NAME",
     )
+    for name, meaning in (
+        ("personal", "trained on every device and never sent"),
+        ("frozen", "neither trained nor sent"),
+        ("rare", "sent from every plan.rare_every-th release only"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            action="append",
+            metavar="PATTERN",
+            help=f"tensors that are {meaning}, such as 'head.*'; may be given more than once, instead of what the task says",
+        )
     parser.add_argument("--json", action="store_true", help="print what was made as JSON")
     parser.set_defaults(run=run)
 
@@ -54,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
             print(f"  {time.monotonic() - started:5.1f}s  {text}", file=sys.stderr, flush=True)
 
     task = load_task(args.task)
+    said = {name: tuple(getattr(args, name) or getattr(task, name)) for name in PATTERNS}
+    task = replace(task, personal=said["personal"], frozen=said["frozen"], rare=said["rare"])
     bundle = compile_task(task, args.seed, python=args.task if args.torch_oracle else None, progress=progress)
     data = bundle.to_bytes()
     output: Path = args.output or Path(f"{task.name}.edge")

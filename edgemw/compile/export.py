@@ -13,6 +13,8 @@ from edgemw.compile.program import Program
 from edgemw.compile.task import Task
 from edgemw.compile.training_graph import training_graph
 from edgemw.core.bundle import Bundle, Manifest
+from edgemw.core.plan import Plan
+from edgemw.core.ranges import ranges_of
 
 Progress = Callable[[str], None]
 
@@ -27,12 +29,13 @@ def compile_task(task: Task, seed: int = 0, *, python: str | None = None, progre
         progress: called with a short line before each stage.
 
     Raises:
-        ConfigError: the task is not well formed.
+        ConfigError: the task is not well formed, or a pattern of its plan matches no tensor.
         ExportError: an operator cannot be exported, or the graphs do not compute what torch computes.
     """
     say = progress or (lambda _: None)
     say("running the module")
     program = task.program(seed)
+    ranges_of(program.layout, Plan(**task.training_defaults()))  # type: ignore[arg-type]  # checked when the task was made
     theta0 = vector_of(program.module, program.layout)
     say("exporting inference")
     infer = inference_graph(program)

@@ -17,7 +17,7 @@ from edgemw.compile.program import Program
 from edgemw.core.bundle import Spec
 from edgemw.core.errors import ConfigError
 from edgemw.core.ids import valid_id
-from edgemw.core.plan import check_plan
+from edgemw.core.plan import PATTERNS, check_plan
 
 Shape = tuple[int, ...]
 TRAINING: Mapping[str, int | float | str] = MappingProxyType({"optimizer": "sgd", "lr": 0.1, "batch_size": 32, "epochs": 1})
@@ -41,6 +41,8 @@ class Task:
         training: defaults of local training, by the names of `Plan`, over {"optimizer": "sgd", "lr": 0.1, "batch_size": 32,
             "epochs": 1}.
         classes: number of classes; left out, the size of the output's first axis for cross_entropy.
+        personal, frozen, rare: names or patterns (`head.*`) of tensors that every device keeps for itself, that stay as they
+            are, or that are sent seldom; an operator may say otherwise.
 
     Raises:
         ConfigError: a value that cannot be meant.
@@ -54,6 +56,9 @@ class Task:
     metrics: tuple[str, ...] | None = None
     training: Mapping[str, int | float | str] = field(default_factory=dict)
     classes: int | None = None
+    personal: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
+    rare: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not valid_id(self.name):
@@ -68,6 +73,11 @@ class Task:
         if self.classes is not None and (not isinstance(self.classes, int) or self.classes < 2):
             raise ConfigError(f"{self.classes!r} is not a number of classes", key="classes")
         check_plan(self.training, "training")
+        for key in PATTERNS:
+            value = getattr(self, key)
+            if isinstance(value, str) or not all(isinstance(pattern, str) and pattern.split() == [pattern] for pattern in value):
+                raise ConfigError('a tuple of names or patterns, such as ("head.*",)', key=key)
+        check_plan(self._patterns(), "training")
 
     def loss_spec(self) -> Loss:
         """The loss function, with the dtype of its target."""
@@ -93,7 +103,10 @@ class Task:
 
     def training_defaults(self) -> dict[str, int | float | str]:
         """The flat table of the manifest."""
-        return {**TRAINING, **self.training}
+        return {**TRAINING, **self.training, **self._patterns()}
+
+    def _patterns(self) -> dict[str, str]:
+        return {key: " ".join(getattr(self, key)) for key in PATTERNS if getattr(self, key)}
 
     def program(self, seed: int = 0) -> Program:
         """The task as functions of theta; `seed` decides the initial weights where `module` is a function.

@@ -11,6 +11,9 @@ The step follows the move alone: what is not said yet is up to step / 2 in every
 would grow with its own leftovers from kappa = sqrt(12) on, and a steady drift would never be said. The second term keeps a
 small move after large ones from saying all leftovers at once; it shrinks with them.
 
+Running statistics do not fit on a step of weights, nor do they come from a gradient: they follow the master as side values,
+rounded towards zero, so that a variance never passes below 0 on its way.
+
 Source: the re-quantised downlink with error feedback is DoubleSqueeze, Tang et al., arXiv:1905.05957, algorithm 1.
 """
 
@@ -18,15 +21,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgemw.compression import side
 from edgemw.compression.lattice import Lattice
 from edgemw.compression.steps import root_mean_square
 from edgemw.core.bundle import Vector
 from edgemw.core.errors import WireError
+from edgemw.core.ranges import Slots, blank, count, cut, put
 
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-def difference(base: Vector, master: Vector, move: Vector, kappa: float) -> bytes:
+def difference(base: Vector, master: Vector, move: Vector, kappa: float, apart: Slots = ()) -> bytes:
     """The payload that leads from `base` towards `master`.
 
     Args:
@@ -34,29 +39,45 @@ def difference(base: Vector, master: Vector, move: Vector, kappa: float) -> byte
         master: float32[P], where they should be.
         move: float32[P], what the server step added to the master before.
         kappa: multiplier of the step; larger is fewer bytes.
+        apart: tensors that the lattice says nothing of.
 
     Raises:
         CodecError: the difference is not finite.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # the codec refuses what comes of it
         wanted = master - base
-    step = max(kappa * root_mean_square(move), root_mean_square(wanted))
+    if apart:
+        move = move.copy()
+        blank(move, apart)
+        blank(wanted, apart)
+    size = base.size - count(apart)
+    step = max(kappa * root_mean_square(move, size), root_mean_square(wanted, size))
     return Lattice().encode(wanted, float(np.float32(min(step, _LARGEST))))
 
 
-def advance(theta: bytes | memoryview, payload: bytes) -> bytes:
+def statistics_difference(base: Vector, master: Vector, statistics: Slots) -> bytes:
+    """The side values that lead from the statistics of `base` towards those of `master`; arguments as of `difference`."""
+    wanted = cut(master, statistics).astype(np.float64) - cut(base, statistics)
+    return side.encode(wanted)
+
+
+def advance(theta: bytes | memoryview, payload: bytes, beside: bytes = b"", statistics: Slots = ()) -> bytes:
     """The theta that a difference leads to.
 
     Args:
         theta: float32[P], little endian.
         payload: of `difference`.
+        beside: of `statistics_difference`.
+        statistics: the tensors that it is about.
 
     Raises:
-        WireError: the payload is malformed, or leads out of float32.
+        WireError: a payload is malformed, or leads out of float32.
     """
     base = np.frombuffer(theta, "<f4")
     with np.errstate(over="ignore"):
         moved = base + Lattice().decode(payload, base.size)
+        added = side.decode(beside, count(statistics))
+        put(moved, statistics, (cut(base, statistics) + added).astype(np.float32))
     if not np.isfinite(moved).all():
         raise WireError("not-finite", "a difference that leads out of float32")
     return moved.astype("<f4", copy=False).tobytes()

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
+from edgemw.compression import side
 from edgemw.compression.codec import Codec, Shifting
 from edgemw.core.encoded import Encoded, Section
 from edgemw.core.errors import CodecError
@@ -19,7 +20,7 @@ def merge(codec: Codec, parts: Sequence[Encoded]) -> Encoded:
 
     Raises:
         CodecError: no parts, another codec or size, or a contribution that is in two of them.
-        WireError: a payload is malformed, or the payloads of one base have different steps.
+        WireError: a payload is malformed, or the payloads of one base have different steps or statistics.
     """
     if not parts:
         raise CodecError("nothing to merge")
@@ -48,7 +49,7 @@ def fold(codec: Shifting, encoded: Encoded, release: int) -> Encoded:
 
     Weight, count and energy are summed as they are: in FedBuff (arXiv:2106.06639, algorithm 1; staleness in section 5) the sum
     of discounted updates is divided by the number of updates, not by the sum of discounts. So a window of late updates moves the
-    model less.
+    model less. Statistics of late updates are left out: their devices count as if they had measured what `release` says.
 
     Raises:
         WireError: a payload is malformed, or the steps are no powers of two or too far apart.
@@ -67,7 +68,8 @@ def gathered(codec: Codec, encoded: Encoded, release: int) -> Encoded:
 def _rebased(codec: Shifting, section: Section, release: int) -> Section:
     behind = max(0, release - section.base)
     halvings = behind.bit_length() // 2  # the least a with 1 + behind <= 2^(2 a + 1)
-    return replace(section, base=release, payload=codec.shifted(section.payload, halvings))
+    measured = section.side if behind == 0 else b""  # a statistic belongs to its release: see decision 0011
+    return replace(section, base=release, payload=codec.shifted(section.payload, halvings), side=measured)
 
 
 def _sum(codec: Codec, size: int, sections: list[Section]) -> Section:
@@ -79,4 +81,5 @@ def _sum(codec: Codec, size: int, sections: list[Section]) -> Section:
         count=sum(section.count for section in sections),
         energy=min(sum(section.energy for section in sections), sys.float_info.max),  # inf would not pass the parent's wire
         payload=codec.merge([section.payload for section in sections], size),
+        side=side.merge([section.side for section in sections], size),
     )

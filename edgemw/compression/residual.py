@@ -2,6 +2,9 @@
 
     p = w delta + e ;  sent = decode(encode(p)) ;  e <- p - sent
 
+What the plan keeps at home is in neither; a tensor that waits for its release is in e alone. Running statistics go beside the
+codec and are not fed back (`side.py`).
+
 sent + e is p exactly wherever |sent| is between |p| / 2 and 2 |p| (Sterbenz), or 0; elsewhere to one rounding of float32.
 
 Source: Seide et al., 1-bit SGD, Interspeech 2014; Karimireddy et al., arXiv:1901.09847, algorithm 2.
@@ -13,12 +16,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgemw.compression import side
 from edgemw.compression.coarse import encode_within
 from edgemw.compression.codec import Codec
 from edgemw.core.bundle import Vector
 from edgemw.core.encoded import Encoded, Section
 from edgemw.core.errors import CodecError
 from edgemw.core.ids import UpdateId
+from edgemw.core.ranges import Ranges, blank, cut
 
 _ENERGY_BITS = 12
 
@@ -41,12 +46,23 @@ class Contribution:
 
 
 def encode_update(
-    codec: Codec, contribution: Contribution, residual: Vector, step: float, limit_bytes: int | None = None
+    codec: Codec,
+    contribution: Contribution,
+    residual: Vector,
+    step: float,
+    limit_bytes: int | None = None,
+    ranges: Ranges | None = None,
 ) -> tuple[Encoded, Vector]:
     """Encode a weighted delta plus the residual; returns the encoding and the new residual (float32[P], zero without feedback).
 
     Args:
-        limit_bytes: the largest payload; None is no limit. A codec that can be made coarser meets it, see `coarse.py`.
+        codec: the release's.
+        contribution: what was trained.
+        residual: float32[P], what is still to be said.
+        step: the release's.
+        limit_bytes: the most that payload and statistics may take; None is no limit. A codec that can be made coarser meets it,
+            see `coarse.py`.
+        ranges: what is not for the codec; None is nothing.
 
     Raises:
         CodecError: the weighted delta is not finite, or is of another size than the residual, or the payload is larger than
@@ -54,21 +70,62 @@ def encode_update(
     """
     if contribution.delta.shape != residual.shape:
         raise CodecError(f"a delta of {contribution.delta.shape} and a residual of {residual.shape}")
-    with np.errstate(over="ignore", invalid="ignore"):  # the codec refuses what comes of it
+    ranges = ranges or Ranges(residual.size)
+    with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is refused
         p = contribution.delta * np.float32(contribution.weight) + residual
-    payload = codec.encode(p, step) if limit_bytes is None else encode_within(codec, p, step, limit_bytes)
-    wide = p.astype(np.float64)
+    if ranges.apart and not np.isfinite(p).all():  # a codec looks at what it is given only
+        raise CodecError("the weighted delta holds NaN or infinite values")
+    blank(p, ranges.apart)
+    waiting = ranges.waiting(contribution.base)
+    said = p.copy() if waiting else p
+    blank(said, waiting)
+    statistics = _statistics(contribution, ranges)
+    payload = codec.encode(said, step) if limit_bytes is None else _within(codec, said, step, limit_bytes, len(statistics))
+    wide = said.astype(np.float64)
     energy = _rounded(float(np.dot(wide, wide)))
-    section = Section(contribution.base, contribution.weight, 1, energy, payload)
+    section = Section(contribution.base, contribution.weight, 1, energy, payload, statistics)
     encoded = Encoded(codec.name, p.size, (section,), frozenset({contribution.id}))
-    return encoded, p - codec.decode(payload, p.size) if codec.feedback else np.zeros_like(p)
+    return encoded, _left(codec, payload, p, said, ranges)
 
 
-def give_back(codec: Codec, encoded: Encoded, residual: Vector) -> Vector:
-    """The residual after a contribution that no release counted has been returned to it."""
+def _left(codec: Codec, payload: bytes, p: Vector, said: Vector, ranges: Ranges) -> Vector:
+    """The new residual: all that was not sent and is for the codec."""
+    if not codec.feedback:
+        return p - said
+    left = p - codec.decode(payload, p.size)
+    blank(left, ranges.apart)  # some codecs say a little where they were given zeros
+    return left
+
+
+def _statistics(contribution: Contribution, ranges: Ranges) -> bytes:
+    """The side values of the weighted statistics; those that stay at home or wait are zero."""
+    if not ranges.statistics:
+        return b""
+    delta = contribution.delta.copy()
+    blank(delta, ranges.local + ranges.waiting(contribution.base))
+    return side.encode(cut(delta, ranges.statistics).astype(np.float64) * contribution.weight)
+
+
+def _within(codec: Codec, said: Vector, step: float, limit_bytes: int, beside_bytes: int) -> bytes:
+    """The payload, in what statistics leave of the limit."""
+    if beside_bytes > limit_bytes:
+        hint = "allow more (uplink.burst, uplink.max_upload), or make statistics personal or frozen"
+        raise CodecError(
+            f"running statistics take {beside_bytes} bytes, more than the {limit_bytes} that may be sent at once: {hint}"
+        )
+    return encode_within(codec, said, step, limit_bytes - beside_bytes)
+
+
+def give_back(codec: Codec, encoded: Encoded, residual: Vector, ranges: Ranges | None = None) -> Vector:
+    """The residual after a contribution that no release counted has been returned to it.
+
+    Its statistics are not: they are measured anew from the next release. Nor is what is apart in `ranges`.
+    """
     total = residual.copy()
     for section in encoded.sections:
-        total += codec.decode(section.payload, encoded.size)
+        said = codec.decode(section.payload, encoded.size)
+        blank(said, ranges.apart if ranges is not None else ())
+        total += said
     return total
 
 

@@ -40,10 +40,10 @@ def own_step(vector: Vector, kappa: float) -> float:
     return nearest_power(kappa * root_mean_square(vector))
 
 
-def root_mean_square(vector: Vector) -> float:
-    """Of float32[P], in float64."""
+def root_mean_square(vector: Vector, size: int | None = None) -> float:
+    """Of float32[P], in float64; over `size` coordinates where all others are zero by definition."""
     wide = vector.astype(np.float64)
-    return math.sqrt(float(np.dot(wide, wide)) / max(1, wide.size))
+    return math.sqrt(float(np.dot(wide, wide)) / max(1, wide.size if size is None else size))
 
 
 def places_between(step: float, finer: float) -> int:

@@ -23,6 +23,7 @@ class Section:
         count: number of device updates in the sum.
         energy: sum of the squared norms of what the devices encoded; it sets the next step.
         payload: the codec's bytes.
+        side: the running statistics beside it, as `compression/side.py` writes them; empty is zero.
     """
 
     base: int
@@ -30,6 +31,12 @@ class Section:
     count: int
     energy: float
     payload: bytes
+    side: bytes = b""
+
+    @property
+    def size_bytes(self) -> int:
+        """What the codec and the statistics take."""
+        return len(self.payload) + len(self.side)
 
 
 @dataclass(frozen=True, slots=True)

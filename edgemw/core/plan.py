@@ -17,8 +17,14 @@ LOWER_IS_BETTER = frozenset({"cross_entropy", "mse", "mae"})
 """Metrics that training makes smaller; every other one grows."""
 
 OPTIMIZERS = ("sgd", "adam")
-LIMITS: Mapping[str, tuple[int, int]] = MappingProxyType({"epochs": (0, 10**6), "steps": (0, 10**9), "batch_size": (1, 10**6)})
+LIMITS: Mapping[str, tuple[int, int]] = MappingProxyType(
+    {"epochs": (0, 10**6), "steps": (0, 10**9), "batch_size": (1, 10**6), "rare_every": (1, 10**6)}
+)
 """The whole numbers of a plan: least and most that a release can say."""
+PATTERNS = ("personal", "frozen", "rare")
+"""What a plan says by patterns over the names of tensors, with spaces between them."""
+
+MAX_PATTERNS = 1000  # characters
 _LARGEST = (1 << 64) - 1  # integer that a message can hold
 
 
@@ -36,6 +42,9 @@ class Plan:
         steps: optimiser steps instead of epochs; 0 means use epochs.
         batch_size: samples per step.
         clip: largest norm of a gradient; 0 is no limit.
+        personal, frozen, rare: patterns of tensors that stay at home, stay as they are, or are sent from every
+            `rare_every`-th release only; see `core/ranges.py`.
+        rare_every: for `rare`.
     """
 
     optimizer: str = "sgd"
@@ -47,6 +56,10 @@ class Plan:
     steps: int = 0
     batch_size: int = 32
     clip: float = 0.0
+    personal: str = ""
+    frozen: str = ""
+    rare: str = ""
+    rare_every: int = 5
 
 
 def check_plan(values: Mapping[str, object], key: str) -> None:
@@ -71,6 +84,9 @@ def _wanted(name: str, value: object) -> str:
     """What a value should be; empty when it is."""
     if name == "optimizer":
         return "" if value in OPTIMIZERS else one_of(OPTIMIZERS)
+    if name in PATTERNS:
+        fits = isinstance(value, str) and len(value) <= MAX_PATTERNS and value.isprintable()
+        return "" if fits else f"patterns with spaces between them, of at most {MAX_PATTERNS} printable characters"
     least, most = LIMITS.get(name, (0, _LARGEST))
     match value:
         case bool():

@@ -98,7 +98,7 @@ class DeviceRole:
     def __init__(self, place: Place, db: Database, parts: Parts) -> None:
         self._place, self._db, self._parts = place, db, parts
         self._tasks: dict[str, _Opened] = {}
-        self._predictors: dict[str, tuple[tuple[int, int], Predict]] = {}
+        self._predictors: dict[str, tuple[_Opened, Vector, Predict]] = {}
         self._serving: set[str] = set()
         self._reported = (0, 0)
         self._receivers = outbox.receivers(db)  # of an earlier life, perhaps under another parent
@@ -202,7 +202,7 @@ class DeviceRole:
         opened, manifest = self._tasks[task], action.release
         if opened.digest != manifest.bundle:
             return Installed(manifest.number)  # the task was replaced while this waited
-        predict = self._predictor(task, manifest, action.theta)
+        predict = self._predictor(task, action.theta)
         reason = self._parts.check(predict, opened.oracle, action.theta, opened.data)
         if reason:
             return Installed(manifest.number, f"release {manifest.number} is not served: {reason}")
@@ -218,7 +218,7 @@ class DeviceRole:
             return Worked(manifest.number, None, self._tally({}), "the task was replaced meanwhile")
         if opened.data is None:
             return Worked(manifest.number, None, self._tally({}), opened.refusal)
-        predict = self._predictor(task, manifest, action.theta)
+        predict = self._predictor(task, action.theta)
         measured = evaluate(predict, opened.oracle.manifest, opened.data.test)
         broken = sorted(name for name, (value, _) in measured.items() if not math.isfinite(value))
         tally = {MEASURED + name: value for name, value in measured.items() if name not in broken}
@@ -238,11 +238,12 @@ class DeviceRole:
         trained = train(opened.oracle, action.theta, data.train, plan, action.seed, self._stop_now.is_set)
         return trained, time.perf_counter() - started
 
-    def _predictor(self, task: str, manifest: ReleaseManifest, theta: Vector) -> Predict:
-        key = manifest.run, manifest.number
-        if self._predictors.get(task, (None,))[0] != key:
-            self._predictors[task] = key, self._tasks[task].oracle.predictor(theta)
-        return self._predictors[task][1]
+    def _predictor(self, task: str, theta: Vector) -> Predict:
+        """The predictor of these values; installing and measuring one release share it."""
+        opened, known = self._tasks[task], self._predictors.get(task)
+        if known is None or known[0] is not opened or not np.array_equal(known[1], theta):
+            known = self._predictors[task] = opened, theta, opened.oracle.predictor(theta)
+        return known[2]
 
     def _tally(self, tally: Tally) -> Tally:
         sent, received = self._parts.traffic()
@@ -264,11 +265,13 @@ def _row(memory: Memory) -> DeviceRow:
     residual = None if memory.residual is None else memory.residual.astype("<f4").tobytes()
     counts = memory.updates_sent, memory.weight_sent, memory.updates_returned, memory.weight_returned
     books = memory.balance.trained, memory.balance.moved, memory.balance.sent, memory.balance.worst
-    return DeviceRow(memory.run, memory.trained_on, memory.measured_on, residual, *counts, *books)
+    personal = {name: values.astype("<f4").tobytes() for name, values in memory.personal.items()}
+    return DeviceRow(memory.run, memory.trained_on, memory.measured_on, residual, *counts, *books, personal)
 
 
 def _memory(row: DeviceRow) -> Memory:
     residual = None if row.residual is None else np.frombuffer(row.residual, "<f4").astype(np.float32)
     counts = row.updates_sent, row.weight_sent, row.updates_returned, row.weight_returned
     books = Balance(row.mass_trained, row.mass_moved, row.mass_sent, row.mass_imbalance)
-    return Memory(row.run, row.trained_on, row.measured_on, residual, *counts, books)
+    personal = {name: np.frombuffer(data, "<f4").astype(np.float32) for name, data in row.personal.items()}
+    return Memory(row.run, row.trained_on, row.measured_on, residual, *counts, books, personal)

@@ -2,7 +2,8 @@
 
 Rules:
     a device trains once from each release, always from the newest it has
-    an update is kept, with the residual that goes with it, before it is first sent
+    an update is kept, with the residual and the personal values that go with it, before it is first sent
+    personal values lie over every release, whoever uses it; a new run begins without any
     it is sent again until acknowledged, and kept until its outcome is known; what was returned goes back to the residual
     a device whose codec keeps no residual (`Codec.feedback`) forgets what was returned: it is one of many unbiased estimates, and
         its release is past
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,10 +26,11 @@ from edgemw.compression.difference import advance
 from edgemw.compression.residual import Contribution, encode_update, give_back
 from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Manifest, Vector
-from edgemw.core.errors import CodecError, WireError
+from edgemw.core.errors import CodecError, ConfigError, WireError
 from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import Place, UpdateId
 from edgemw.core.plan import Tally
+from edgemw.core.ranges import Ranges, ranges_of, statistics_of
 from edgemw.device.balance import Balance
 from edgemw.device.events import (
     Action,
@@ -45,6 +47,7 @@ from edgemw.device.events import (
     Work,
     Worked,
 )
+from edgemw.device.personal import booked, learned, overlaid
 from edgemw.device.uplink import ANSWER_BYTES, Budget, Uplink
 from edgemw.wire.following import Following, Taken, Theta
 from edgemw.wire.messages import Ack, Blob, Frame, Outcome, ReleaseManifest, TaskManifest, Update, encoded_of, pack
@@ -57,6 +60,15 @@ TOKENS = "tokens"
 REFUSED = "refused"
 MEASURED = "test."  # what starts the names of measures
 _SECTION_BYTES = 64  # of a frame with one section, besides the payload
+
+
+@dataclass(frozen=True, slots=True)
+class _Current:
+    """The release in use; `theta` is what the top published."""
+
+    manifest: ReleaseManifest
+    theta: Vector
+    ranges: Ranges
 
 
 class Cycle:
@@ -72,11 +84,11 @@ class Cycle:
         self._seq = 0
         self._bundle: Blob | None = None
         self._opened: tuple[bytes, Manifest] | None = None
-        self._following = Following(advance)
+        self._following = Following(self._moved)
         self._unusable = b"", ""  # digest of a bundle, and why
         self._wanted: ReleaseManifest | None = None
-        self._current: tuple[ReleaseManifest, Vector] | None = None
-        self._work: ReleaseManifest | None = None  # what is being worked on; it says how to encode the result
+        self._current: _Current | None = None
+        self._work: tuple[Work, Ranges] | None = None  # what is being done, and how to encode the result
         self._stopping = self._grace_over = False
         self._state = "waiting"
         self._sent_at: float | None = None
@@ -87,7 +99,7 @@ class Cycle:
     @property
     def release(self) -> int:
         """Number of the release in use, -1 before the first."""
-        return self._current[0].number if self._current else -1
+        return self._current.manifest.number if self._current else -1
 
     @property
     def state(self) -> str:
@@ -186,8 +198,12 @@ class Cycle:
             actions.append(SaveMemory(self._memory, dropped))
         if self._wanted is not None and manifest.number < self._wanted.number:
             return actions
-        if self._current is not None and self._current[0].number == manifest.number:
-            self._wanted, self._current = manifest, (manifest, self._current[1])
+        current = self._current
+        if current is not None and current.manifest.number == manifest.number:
+            self._wanted = manifest
+            if manifest.plan != current.manifest.plan:  # another plan may keep other tensors at home
+                return [*actions, *self._sender.hurry(now), *self._take(manifest, current.theta, now)]
+            self._current = replace(current, manifest=manifest)
             return [*actions, *self._sender.hurry(now), *self._next(now)]  # the fog may have been away
         self._wanted = manifest
         if self._unusable[0] == manifest.bundle:
@@ -255,12 +271,29 @@ class Cycle:
             reason = f"it has {len(data) / 4:g} parameters, the task {self._opened[1].size}"
         elif not np.isfinite(theta).all():
             reason = "it holds NaN or infinite values"
-        if reason:
-            fact = Fact("release_refused", {"release": manifest.number, "reason": reason})
-            return [fact, *self._cannot_take(manifest, reason, now)]
+        return self._refuse(manifest, reason, now) if reason else self._take(manifest, theta, now)
+
+    def _refuse(self, manifest: ReleaseManifest, reason: str, now: float) -> list[Action]:
+        fact = Fact("release_refused", {"release": manifest.number, "reason": reason})
+        return [fact, *self._cannot_take(manifest, reason, now)]
+
+    def _take(self, manifest: ReleaseManifest, theta: Vector, now: float) -> list[Action]:
+        """Use a release: serve it, measure it and train from it, under this device's own values."""
+        assert self._opened is not None
+        try:
+            ranges = ranges_of(self._opened[1].layout, manifest.plan)
+        except ConfigError as error:
+            return self._refuse(manifest, str(error), now)
         self._note("release", "")
-        self._current = (manifest, theta)
-        return [Install(manifest, theta), *self._next(now)]
+        self._current = _Current(manifest, theta, ranges)
+        return [Install(manifest, self._own(self._current)), *self._next(now)]
+
+    def _own(self, current: _Current) -> Vector:
+        return overlaid(current.theta, current.ranges.personal, self._memory.personal)
+
+    def _moved(self, theta: Theta, payload: bytes, beside: bytes) -> bytes:
+        assert self._opened is not None
+        return advance(theta, payload, beside, statistics_of(self._opened[1].layout))
 
     def _on_task(self, event: TaskOpened | TaskRefused, now: float) -> list[Action]:
         if self._bundle is None or event.digest != self._bundle.digest:
@@ -284,7 +317,7 @@ class Cycle:
         """Start the next piece of work, if there is one and nothing stands in its way."""
         if self._work is not None or self._stopping or self._current is None or self._opened is None:
             return []
-        manifest, theta = self._current
+        manifest = self._current.manifest
         if self._opened[0] != manifest.bundle:
             return []
         memory, self._short = self._memory, False
@@ -300,28 +333,36 @@ class Cycle:
         shortage = self._budget.shortage(now) if train else None
         self._short = shortage is not None
         if shortage is None:
-            return self._begin(Work(manifest, theta, train, self._seed(manifest)))
+            return self._begin(self._current, train)
         self._state = "waiting"
         wake = SetTimer(TOKENS, now + shortage.wait_s)
         if memory.measured_on > memory.trained_on or shortage.level_bytes < ANSWER_BYTES:
             return [wake]  # answers to every release would leave no tokens to train with
-        return [wake, *self._begin(Work(manifest, theta, False, self._seed(manifest)))]
+        return [wake, *self._begin(self._current, train=False)]
 
-    def _begin(self, work: Work) -> list[Action]:
-        self._work, self._state = work.release, "working"
+    def _begin(self, current: _Current, train: bool) -> list[Action]:
+        work = Work(current.manifest, self._own(current), train, self._seed(current.manifest))
+        self._work, self._state = (work, current.ranges), "working"
         return [work]
 
     def _on_worked(self, event: Worked, now: float) -> list[Action]:
-        manifest, self._work, self._state = self._work, None, "idle"
-        if manifest is None or manifest.run != self._memory.run:
+        worked, self._work, self._state = self._work, None, "idle"
+        if worked is None or worked[0].release.run != self._memory.run:
             return self._next(now) + self._when_stopped()
         if event.trained is not None or event.reason:
             self._note("training", event.reason)
-        update, memory, actions = self._make_update(event, manifest)
-        actions = [*self._send(update, memory, now), *actions]
+        update, memory, actions = self._make_update(event, *worked)
+        actions = [*self._send(update, memory, now), *actions, *self._overlaid_again(event.number)]
         # what was sent has taken its tokens by the next step: only then is it known what is left for the next training
         look = [SetTimer(TOKENS, now)] if self._budget.limited else self._next(now)
         return [*actions, *look, *self._when_stopped()]
+
+    def _overlaid_again(self, number: int) -> list[Action]:
+        """Serve a release that came while personal values were learned from an earlier one under them."""
+        current = self._current
+        if current is None or current.manifest.number <= number or not current.ranges.personal:
+            return []
+        return [Install(current.manifest, self._own(current))]
 
     def _send(self, update: Update, memory: Memory, now: float) -> list[Action]:
         frame = Frame(self._task, self._place.node, self._place.boot, self._seq, update)
@@ -331,9 +372,8 @@ class Cycle:
         self._budget.sent(frame, now, trained=bool(update.sections))
         return [SaveRound(memory, frame), *self._sender.send(frame, now)]
 
-    def _make_update(self, event: Worked, manifest: ReleaseManifest) -> tuple[Update, Memory, list[Action]]:
-        assert self._opened is not None
-        size = self._opened[1].size
+    def _make_update(self, event: Worked, work: Work, ranges: Ranges) -> tuple[Update, Memory, list[Action]]:
+        manifest, size = work.release, work.theta.size
         memory = replace(self._memory, measured_on=event.number)
         tally = _unsaid(_refused(event), event.number, self._memory)
         empty = Update(memory.run, manifest.codec, size, (), tally, event.number)
@@ -346,22 +386,25 @@ class Cycle:
         memory = replace(memory, trained_on=event.number)
         try:
             codec = codec_named(manifest.codec, **manifest.parameters)
-            encoded, residual = encode_update(codec, contribution, residual, manifest.step, self._limit_bytes(codec, empty))
+            before, limit_bytes = residual, self._limit_bytes(codec, empty)
+            encoded, residual = encode_update(codec, contribution, before, manifest.step, limit_bytes, ranges)
         except (CodecError, WireError) as error:
             self._note("training", str(error))
             return replace(empty, tally=tally | {REFUSED: (1.0, 1.0)}), memory, [Fact("update_refused", {"reason": str(error)})]
         balance = Balance()  # a codec without feedback leaves out what nobody keeps
         if codec.feedback:
-            said = give_back(codec, encoded, np.zeros(size, np.float32))
-            balance = memory.balance.after_training(contribution.weight, contribution.delta, said, residual)
+            said = give_back(codec, encoded, np.zeros(size, np.float32), ranges)
+            delta = booked(contribution, before, ranges)
+            balance = memory.balance.after_training(contribution.weight, delta, said, residual)
         memory = replace(
             memory,
-            residual=residual if codec.feedback else None,
+            residual=residual if codec.feedback or ranges.rare else None,
             balance=balance,
             updates_sent=memory.updates_sent + 1,
             weight_sent=memory.weight_sent + event.trained.weight,
+            personal=learned(work.theta, event.trained.delta, ranges.personal),
         )
-        size_bytes = len(encoded.sections[0].payload)
+        size_bytes = encoded.sections[0].size_bytes
         values: dict[str, int | float | str] = {"release": event.number, "loss": event.trained.loss, "bytes": size_bytes}
         fact = Fact("trained", values | {"codec": manifest.codec})
         return replace(empty, sections=encoded.sections), memory, [fact]
@@ -384,9 +427,9 @@ class Cycle:
             encoded, memory = encoded_of(frame), self._memory
             kept, balance = memory.residual, memory.balance  # None: it encoded without feedback
             if kept is not None:
-                codec = codec_named(message.codec)
-                kept = give_back(codec, encoded, kept)
-                balance = balance.after_return(give_back(codec, encoded, np.zeros_like(kept)), kept)
+                codec, ranges = codec_named(message.codec), self._current.ranges if self._current else None
+                kept = give_back(codec, encoded, kept, ranges)
+                balance = balance.after_return(give_back(codec, encoded, np.zeros_like(kept), ranges), kept)
             self._memory = replace(
                 memory,
                 residual=kept,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from edgemw.core.bundle import Manifest, Vector
@@ -90,6 +91,7 @@ class Memory:
         updates_returned: those of them that no release counted; they are in the residual again, where one is kept.
         weight_returned: sum of their weights.
         balance: the books of what was trained, sent and kept.
+        personal: float32 values of this device's own, by the name of the tensor.
     """
 
     run: int = -1
@@ -101,6 +103,7 @@ class Memory:
     updates_returned: int = 0
     weight_returned: int = 0
     balance: Balance = field(default_factory=Balance)
+    personal: Mapping[str, Vector] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

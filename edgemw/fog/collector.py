@@ -6,10 +6,12 @@ sender can put it back into its residual. The top and the forwarding nodes diffe
 
 from __future__ import annotations
 
+from edgemw.compression import side
 from edgemw.compression.table import codec_named
 from edgemw.core.errors import CodecError, WireError
 from edgemw.core.events import Fact
 from edgemw.core.ids import Place, UpdateId
+from edgemw.core.ranges import Slots, count
 from edgemw.fog.events import Action, FogMemory, SaveOutcomes, SaveUpdate, Settled
 from edgemw.fog.ledger import Ledger
 from edgemw.fog.steps import Steps
@@ -37,12 +39,14 @@ class Collector:
         self._release: ReleaseManifest | None = None
         self._taken_at: float | None = None
         self._steps = Steps()
+        self._statistics = 0  # values beside the codec's
         for frame in memory.open:
             self.window.add(frame, now)
             self._remember_steps(frame)
 
-    def begin(self, manifest: ReleaseManifest, now: float) -> list[Action]:
-        """A release is out in this domain; what waits for another training run is returned."""
+    def begin(self, manifest: ReleaseManifest, now: float, statistics: Slots = ()) -> list[Action]:
+        """A release is out in this domain, of a task with these statistics; what waits for another run is returned."""
+        self._statistics = count(statistics)
         old, self._release = self._release, manifest
         again = old is not None and old.number == manifest.number and manifest.train and not old.train
         self._steps.begin(manifest.run, manifest.number, manifest.step, self._options.max_staleness)
@@ -93,7 +97,7 @@ class Collector:
         self.ledger.open(frame.id)
         self.window.add(frame, now)
         staleness = max((self._release.number - section.base for section in update.sections), default=0)
-        size = sum(len(section.payload) for section in update.sections)
+        size = sum(section.size_bytes for section in update.sections)
         values: dict[str, int | float | str] = {"node": frame.node, "staleness": max(staleness, 0), "codec": update.codec}
         fact = Fact("update_taken", values | {"bytes": size})
         return [SaveUpdate(frame), self._ack(frame.id), fact]
@@ -115,8 +119,8 @@ class Collector:
             return f"{update.codec} where {release.codec} was asked for"
         if update.report_on > release.number:
             return f"measured release {update.report_on}, which is not out yet"
-        count = sum(section.count for section in update.sections)
-        if len(update.tally) > MAX_SUMS or update_weight(update) > MAX_WEIGHT or count > MAX_COUNT:
+        updates = sum(section.count for section in update.sections)
+        if len(update.tally) > MAX_SUMS or update_weight(update) > MAX_WEIGHT or updates > MAX_COUNT:
             return "more than one child may bring"
         return self._sections_refusal(update, release) if update.sections else ""
 
@@ -135,6 +139,7 @@ class Collector:
         try:
             codec = codec_named(release.codec, **release.parameters)
             for section in update.sections:
+                side.check(section.side, self._statistics)
                 refusal = self._steps.refusal(codec, section, update.size)
                 if refusal:
                     return refusal

@@ -17,13 +17,14 @@ from edgemw.core.bundle import read_bundle
 from edgemw.core.errors import BundleError, CodecError, WireError
 from edgemw.core.events import Fact, Finished, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import Place, UpdateId
+from edgemw.core.ranges import Slots, statistics_of
 from edgemw.fog.announcer import Announcer
 from edgemw.fog.collector import Collector
 from edgemw.fog.events import Action, Event, FogMemory, Forwarded, SaveAck, SaveForward, SaveOutcomes, SaveShelf, Settled
 from edgemw.fog.nesting import Nesting, Sent
 from edgemw.fog.trail import Trail
 from edgemw.fog.window import NOT_MERGED, WindowOptions, parts_of, readable, tally_of
-from edgemw.wire.following import Following, Taken
+from edgemw.wire.following import Following, Taken, Theta
 from edgemw.wire.messages import Ack, Blob, Frame, Outcome, Presence, ReleaseManifest, TaskManifest, Update
 from edgemw.wire.sender import RESEND, Kept, Sender
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, Published
@@ -37,7 +38,8 @@ class Forwarder:
     def __init__(self, place: Place, task: str, options: WindowOptions, memory: FogMemory, now: float) -> None:
         self._place, self._task = place, task
         self._collector = Collector(place, task, options, memory, now)
-        self._announcer, self._trail, self._following = Announcer(place, task), Trail(), Following(advance)
+        self._announcer, self._trail, self._following = Announcer(place, task), Trail(), Following(self._moved)
+        self._statistics: Slots = ()
         self._announcer.inherit("release", memory.shelf)
         self._sender = Sender(place, task, tuple(Kept(f.frame, f.receiver, f.acknowledged) for f in memory.forwarded), now)
         self._forwarded = {forwarded.frame.id: forwarded for forwarded in memory.forwarded}
@@ -151,11 +153,12 @@ class Forwarder:
 
     def _on_bundle(self, blob: Blob, data: bytes, now: float) -> list[Action]:
         try:
-            theta0 = read_bundle(data).theta0.astype("<f4").tobytes()
+            bundle = read_bundle(data)
         except BundleError as error:
             self._failed = f"the bundle {blob.name} cannot be taken: {error}"
             return []
-        self._opened = blob.digest
+        theta0 = bundle.theta0.astype("<f4").tobytes()
+        self._opened, self._statistics = blob.digest, statistics_of(bundle.manifest.layout)
         self._trail.start(theta0)
         self._following.know(theta0)
         announced, manifest = self._announcer.task(blob, data), self._release
@@ -184,10 +187,13 @@ class Forwarder:
             case None:
                 return []
 
+    def _moved(self, theta: Theta, payload: bytes, beside: bytes) -> bytes:
+        return advance(theta, payload, beside, self._statistics)
+
     def _announce(self, taken: Taken, now: float) -> list[Action]:
         manifest = taken.manifest
         self._announced, self._failed = manifest.number, ""
-        returned = self._collector.begin(manifest, now)
+        returned = self._collector.begin(manifest, now, self._statistics)
         announced = self._announcer.release(*self._trail.release(manifest, taken.theta))
         shelf = SaveShelf(self._announcer.blobs("release"))
         return [*returned, shelf, *announced, Fact("release", {"release": manifest.number})]

@@ -5,11 +5,12 @@ merged -> mean -> server step -> master ; devices get theta, which follows the m
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from edgemw.compression.difference import advance, difference
+from edgemw.compression.difference import advance, difference, statistics_difference
 from edgemw.compression.lattice import next_step
 from edgemw.compression.merge import merge
 from edgemw.compression.steps import announced
@@ -18,13 +19,16 @@ from edgemw.core.bundle import Bundle, Vector
 from edgemw.core.encoded import Encoded
 from edgemw.core.errors import CodecError
 from edgemw.core.plan import Plan, Tally
+from edgemw.core.ranges import Ranges, Slots, cut, put, ranges_of, statistics_of
 from edgemw.fog.events import Released, Totals
-from edgemw.fog.server import ServerOptions, ServerState, mean_update, server_step
+from edgemw.fog.server import ServerOptions, ServerState, mean_statistics, mean_update, server_step
 from edgemw.fog.trail import Trail
 from edgemw.fog.window import WindowOptions
 from edgemw.wire.chunks import CHUNK_BYTES, blob_of
 from edgemw.wire.fields import MAX_INTEGER
 from edgemw.wire.messages import ReleaseManifest
+
+MAX_PAST = 64  # releases whose statistics are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ def first_release(bundle: Bundle, digest: bytes, run: int, options: TopOptions) 
         codec=options.codec,
         parameters=_parameters(options),
         step=0.0,
-        plan=_plan(bundle, options),
+        plan=plan_of(bundle, options.plan),
         max_staleness=options.window.max_staleness,
     )
 
@@ -80,7 +84,7 @@ def taken_up(released: Released, bundle: Bundle, options: TopOptions) -> Release
         whole=True,
         difference=b"",
         packed=(),
-        plan=_plan(bundle, options),
+        plan=plan_of(bundle, options.plan),
         codec=options.codec,
         parameters=_parameters(options),
         step=announced(codec_named(options.codec, **options.parameters), manifest.step)
@@ -90,30 +94,55 @@ def taken_up(released: Released, bundle: Bundle, options: TopOptions) -> Release
     )
 
 
-def moved(nxt: Released, base: int, parts: list[Encoded], options: TopOptions, trail: Trail) -> Released:
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What the next release needs to know besides the present one.
+
+    Attributes:
+        layout: of the bundle.
+        statistics: running statistics of the last releases by number, the present one among them.
+    """
+
+    layout: Slots = ()
+    statistics: Mapping[int, Vector] = field(default_factory=dict)
+
+    def then(self, released: Released, max_staleness: int) -> Past:
+        """The same with one more release; of earlier ones those stay that updates may come from."""
+        number, slots = released.manifest.number, statistics_of(self.layout)
+        oldest = number - min(max_staleness, MAX_PAST)
+        kept = {one: values for one, values in self.statistics.items() if oldest <= one < number}
+        return Past(self.layout, kept | {number: cut(released.theta, slots)})
+
+
+def moved(nxt: Released, past: Past, parts: list[Encoded], options: TopOptions, trail: Trail) -> Released:
     """The release after the server step.
 
     Args:
         nxt: the release before, with the number of the next.
-        base: number of the release before.
+        past: the releases before.
         parts: the updates of the window, at least one.
         trail: told of a difference that is too large for the manifest.
 
     Raises:
         CodecError: updates do not add, or the release would not be finite.
+        ConfigError: the patterns of the plan do not fit the layout.
         WireError: a payload is malformed.
     """
     codec = codec_named(nxt.manifest.codec, **nxt.manifest.parameters)
     merged = merge(codec, parts)
+    base, ranges, master = nxt.manifest.number - 1, ranges_of(past.layout, nxt.manifest.plan), nxt.master
     mean = mean_update(codec, merged, base, options.server.staleness)
-    state = server_step(ServerState(nxt.master, nxt.first, nxt.second), mean, options.server)
+    state = server_step(ServerState(master, nxt.first, nxt.second), mean, options.server)
+    put(state.theta, ranges.statistics, mean_statistics(merged, past.statistics, base, options.server.staleness))
+    put(state.theta, ranges.local, cut(master, ranges.local))  # whatever a codec or a moment says of it
     if not all(vector is None or np.isfinite(vector).all() for vector in (state.theta, state.first, state.second)):
         raise CodecError(f"release {nxt.manifest.number} would hold NaN or infinite values")
     energy, step = sum(section.energy for section in merged.sections), nxt.manifest.step
     if codec.stepped and energy > 0:
-        step = announced(codec, next_step(options.kappa, energy, merged.count, merged.size))
+        coordinates = sum(section.count * ranges.coded(section.base) for section in merged.sections)
+        step = announced(codec, next_step(options.kappa, energy, 1, max(1, coordinates)))
     nxt = replace(nxt, manifest=replace(nxt.manifest, step=step), first=state.first, second=state.second)
-    return _towards(nxt, state.theta, options, trail)
+    return _towards(nxt, state.theta, options, trail, ranges)
 
 
 def counted(totals: Totals, parts: list[Encoded], tally: Tally) -> Totals:
@@ -137,15 +166,16 @@ def theta_bytes(theta: Vector) -> bytes:
     return theta.astype("<f4").tobytes()
 
 
-def _towards(nxt: Released, master: Vector, options: TopOptions, trail: Trail) -> Released:
+def _towards(nxt: Released, master: Vector, options: TopOptions, trail: Trail, ranges: Ranges) -> Released:
     """The release that leads to `master`; what `nxt` holds of theta and manifest is still the one before."""
     base, manifest, lead = theta_bytes(nxt.theta), nxt.manifest, None
     if options.release_codec == "lattice":
-        payload = difference(nxt.theta, master, master - nxt.master, options.release_kappa)
-        theta = advance(base, payload)
+        payload = difference(nxt.theta, master, master - nxt.master, options.release_kappa, ranges.apart)
+        beside = statistics_difference(nxt.theta, master, ranges.statistics)
+        theta = advance(base, payload, beside, ranges.statistics)
         if theta == base:  # nothing that could be said: whoever has the release before has this one
             return replace(nxt, residual=master - nxt.theta)
-        lead = trail.lead(manifest, payload)
+        lead = trail.lead(manifest, payload, beside)
     if lead is None:
         blob = blob_of(theta_bytes(master), options.chunk_bytes)
         whole = replace(manifest, theta=blob, whole=True, difference=b"", packed=())
@@ -162,5 +192,6 @@ def _parameters(options: TopOptions) -> dict[str, int | float | str]:
     return {"kappa": options.kappa, **options.parameters} if options.codec == "lattice" else options.parameters
 
 
-def _plan(bundle: Bundle, options: TopOptions) -> Plan:
-    return Plan(**(bundle.manifest.training | options.plan))  # type: ignore[arg-type]  # both were checked when they were read
+def plan_of(bundle: Bundle, changes: dict[str, int | float | str]) -> Plan:
+    """How devices train: what the bundle says, with an operator's changes."""
+    return Plan(**(bundle.manifest.training | changes))  # type: ignore[arg-type]  # both were checked when they were read

@@ -6,20 +6,23 @@ average   theta += lr mean                                               FedAvg,
 momentum  m <- beta m + mean ; theta += lr m                             FedAvgM, arXiv:1909.06335, section 4.3
 adam      m <- b1 m + (1 - b1) mean ; v <- b2 v + (1 - b2) mean^2 ;
           theta += lr m / (sqrt(v) + tau), v = tau^2 at the start        FedAdam, arXiv:2003.00295, algorithm 2
+statistics        theta = mean of base + delta, whatever the optimiser: they are no gradients
 s(tau) = 1 / sqrt(1 + tau), or 1                                         FedBuff, arXiv:2106.06639, section 5
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from edgemw.compression import side
 from edgemw.compression.codec import Codec
 from edgemw.compression.merge import gathered
 from edgemw.core.bundle import Vector
-from edgemw.core.encoded import Encoded
+from edgemw.core.encoded import Encoded, Section
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,37 @@ def mean_update(codec: Codec, merged: Encoded, release: int, staleness: str) -> 
     total = np.zeros(merged.size, np.float64)
     weight = 0.0
     for section in merged.sections:
-        discount = 1 / math.sqrt(1 + max(0, release - section.base)) if staleness == "sqrt" else 1.0
+        discount = _discount(section, release, staleness)
         total += discount * codec.decode(section.payload, merged.size)
+        weight += discount * section.weight
+    return (total / weight).astype(np.float32)
+
+
+def mean_statistics(merged: Encoded, past: Mapping[int, Vector], release: int, staleness: str) -> Vector:
+    """The weighted mean of what the devices measured, float32[Q].
+
+    Each delta is added to the release that it was measured against, so that the mean lies between what was measured: were a
+    late one added to a later release, a variance could become negative.
+
+    Args:
+        merged: the window.
+        past: the statistics of releases by number, the present one among them. Devices that trained from one that is not
+            there count as if they had measured what the present one says.
+        release: the present one.
+        staleness: see ServerOptions.
+
+    Raises:
+        WireError: malformed side values.
+    """
+    now = past[release].astype(np.float64)
+    total, weight = np.zeros_like(now), 0.0
+    for section in merged.sections:
+        discount = _discount(section, release, staleness)
+        base = past.get(section.base)
+        moved = section.weight * (now if base is None else base.astype(np.float64))
+        if base is not None:
+            moved += side.decode(section.side, now.size)
+        total += discount * moved
         weight += discount * section.weight
     return (total / weight).astype(np.float32)
 
@@ -74,3 +106,7 @@ def server_step(state: ServerState, mean: Vector, options: ServerOptions) -> Ser
         theta = state.theta + lr * first / (np.sqrt(second) + tau)
         return ServerState(theta.astype(np.float32), first, second)
     return ServerState(state.theta + lr * mean)
+
+
+def _discount(section: Section, release: int, staleness: str) -> float:
+    return 1 / math.sqrt(1 + max(0, release - section.base)) if staleness == "sqrt" else 1.0

@@ -15,10 +15,11 @@ from dataclasses import replace
 
 from edgemw.core.bundle import Bundle, read_bundle
 from edgemw.core.encoded import Encoded
-from edgemw.core.errors import BundleError, EdgeError
+from edgemw.core.errors import BundleError, ConfigError, EdgeError
 from edgemw.core.events import Fact, Finished, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import Place
 from edgemw.core.plan import LOWER_IS_BETTER, Tally
+from edgemw.core.ranges import ranges_of, statistics_of
 from edgemw.fog.announcer import Announcer
 from edgemw.fog.collector import Collector
 from edgemw.fog.events import (
@@ -33,7 +34,7 @@ from edgemw.fog.events import (
     SaveShelf,
     Settled,
 )
-from edgemw.fog.release import TopOptions, counted, first_release, moved, taken_up, theta_view
+from edgemw.fog.release import Past, TopOptions, counted, first_release, moved, taken_up, theta_view
 from edgemw.fog.trail import Trail
 from edgemw.fog.window import MEASURED, NOT_MERGED, parts_of, readable, tally_of
 from edgemw.wire import topics
@@ -54,6 +55,7 @@ class Top:
         self._announcer, self._trail = Announcer(place, task), Trail()
         self._known = set(memory.bundles_known)
         self._fetching, self._metric = b"", ""
+        self._past = Past()
         self._released: Released | None = None
         self._stopping = self._grace_over = self._finished = False
         self._enough = False  # the target is reached
@@ -141,15 +143,27 @@ class Top:
         """Go on from the last release; what is announced is said when the link is up."""
         bundle, blob = read_bundle(data), self._blob(data)
         self._known.add(blob.digest)
-        self._metric = _first_metric(bundle)
+        self._metric, self._past = _first_metric(bundle), Past(bundle.manifest.layout)
         options = self._options
         self._trail.start(theta_view(bundle.theta0))
         reported = released.report.get(self._metric) if released.report is not None else None
         self._enough = self._is_enough(reported) or (released.reached != 0 and released.reached == options.target)
         manifest = self._asking(taken_up(released, bundle, options))
+        refused = self._misfit(manifest)
+        if refused:  # the settings are newer than the bundle: the run goes on as it was
+            manifest = replace(manifest, plan=released.manifest.plan)
         self._finished = released.report is not None and not manifest.train
         self._announcer.task(blob, data)
-        return self._begin(replace(released, manifest=manifest), now)
+        return [*refused, *self._begin(replace(released, manifest=manifest), now)]
+
+    def _misfit(self, manifest: ReleaseManifest) -> list[Action]:
+        """Says so where the patterns of a plan do not fit the task."""
+        try:
+            ranges_of(self._past.layout, manifest.plan)
+        except ConfigError as error:
+            self._reason = f"the plan stays as it was: {error}"
+            return [Fact("task_refused", {"reason": self._reason})]
+        return []
 
     def _last_word(self) -> list[Action]:
         """The report of a run that is finished, for whoever did not hear it."""
@@ -169,9 +183,13 @@ class Top:
         manifest = first_release(bundle, blob.digest, max(self._place.boot, old + 1), self._options)
         if not readable(Frame(self._task, self._place.node, self._place.boot, 0, manifest)):
             return self._refuse_bundle(blob, "no message can carry its plan")
+        try:
+            ranges_of(bundle.manifest.layout, manifest.plan)
+        except ConfigError as error:
+            return self._refuse_bundle(blob, str(error))
         self._known.add(blob.digest)
         self._trail.start(theta_view(bundle.theta0))
-        self._metric = _first_metric(bundle)
+        self._metric, self._past = _first_metric(bundle), Past(bundle.manifest.layout)
         self._reason, self._finished, self._enough = "", False, False
         released = Released(self._asking(manifest), bundle.theta0)
         return [SaveBundle(blob.digest, data, released), *self._announcer.task(blob, data), *self._begin(released, now)]
@@ -191,11 +209,13 @@ class Top:
 
     def _begin(self, released: Released, now: float) -> list[Action]:
         self._released, manifest = released, released.manifest
+        self._past = self._past.then(released, self._options.window.max_staleness)
         self._trail.heard(manifest)
         announced = self._announcer.release(*self._trail.release(manifest, theta_view(released.theta)))
         values: dict[str, int | float | str] = {"release": manifest.number, "step": manifest.step}
         shelf = SaveShelf(self._announcer.blobs("release"))
-        return [*self._collector.begin(manifest, now), shelf, *announced, Fact("release", values)]
+        begun = self._collector.begin(manifest, now, statistics_of(self._past.layout))
+        return [*begun, shelf, *announced, Fact("release", values)]
 
     # -- rounds
 
@@ -251,7 +271,7 @@ class Top:
         reason = ""
         if parts:
             try:
-                nxt = moved(nxt, released.manifest.number, parts, self._options, self._trail)
+                nxt = moved(nxt, self._past, parts, self._options, self._trail)
             except (EdgeError, ArithmeticError) as error:  # whatever children sent, the next window is another attempt
                 reason = f"{NOT_MERGED}: {error}"
                 nxt = replace(nxt, totals=(self._released or released).totals)

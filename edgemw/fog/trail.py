@@ -48,13 +48,13 @@ class Trail:
         """The bundle is known; its theta0 is never put on the broker."""
         self._origin = hashlib.sha256(theta0).digest()
 
-    def lead(self, old: ReleaseManifest, payload: bytes) -> Lead | None:
+    def lead(self, old: ReleaseManifest, payload: bytes, beside: bytes = b"") -> Lead | None:
         """How the release after `old` is reached by a difference; None where the whole is cheaper."""
         chunk_size = old.theta.chunk_size
         before: tuple[Blob, ...] = ()
         if not old.whole:
             before = old.packed or (blob_of(old.difference, chunk_size),)
-        data = pack_difference(Difference(old.theta, before, payload))
+        data = pack_difference(Difference(old.theta, before, payload, beside))
         if 2 * len(data) > old.theta.size:
             return None
         hops = self._hops if before else {}

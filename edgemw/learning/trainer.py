@@ -14,6 +14,7 @@ import numpy.typing as npt
 from edgemw.core.bundle import Manifest, Vector
 from edgemw.core.errors import DataError
 from edgemw.core.plan import Plan, Tally
+from edgemw.core.ranges import blank, cut, put, ranges_of
 from edgemw.learning.dataset import Samples
 from edgemw.learning.metrics import metric_named
 from edgemw.learning.optimiser import Pull, optimiser
@@ -54,6 +55,7 @@ def train(oracle: Oracle, theta: Vector, samples: Samples, plan: Plan, seed: int
 
     Raises:
         DataError: there are no samples, or a loss or gradient is not finite.
+        ConfigError: the patterns of the plan do not fit the task.
     """
     if len(samples) == 0:
         raise DataError("no samples to train on")
@@ -61,7 +63,9 @@ def train(oracle: Oracle, theta: Vector, samples: Samples, plan: Plan, seed: int
     current = theta.copy()
     optimise = optimiser(plan, theta.size)
     pull = Pull(plan, theta)
-    running = _buffer_rows(manifest)
+    running = manifest.buffers
+    frozen = ranges_of(manifest.layout, plan).frozen
+    fixed = cut(theta, frozen)
     rng = np.random.Generator(np.random.Philox(seed))
     total, steps = 0.0, 0
     for rows in batches(len(samples), plan, rng):  # a plan from the network may be long: nothing is made ahead
@@ -70,6 +74,7 @@ def train(oracle: Oracle, theta: Vector, samples: Samples, plan: Plan, seed: int
         batch = samples.take(rows)
         step = oracle.loss_and_grad(current, batch.x, batch.y, int(rng.integers(1 << 31)))
         grad = step.grad
+        blank(grad, frozen)
         norm = float(np.linalg.norm(grad))
         if not (np.isfinite(step.loss) and np.isfinite(norm)):
             raise DataError(f"loss or gradient is not finite after {steps} steps: the learning rate may be too large")
@@ -78,7 +83,8 @@ def train(oracle: Oracle, theta: Vector, samples: Samples, plan: Plan, seed: int
         optimise.step(current, grad)
         pull.step(current)
         if step.buffers is not None:
-            current[running] = step.buffers
+            put(current, running, step.buffers)
+        put(current, frozen, fixed)  # weight decay and statistics move without a gradient
         total, steps = total + step.loss, steps + 1
     return Trained(current - theta, len(samples), total / max(steps, 1), steps)
 
@@ -104,8 +110,3 @@ def evaluate(predict: Predict, manifest: Manifest, samples: Samples) -> Tally:
             value, count = metric_named(name)(outputs, part.y)
             sums[name] = (total + value, weight + count)
     return {name: value for name, value in sums.items() if value[1] > 0}
-
-
-def _buffer_rows(manifest: Manifest) -> Rows:
-    ranges = [np.arange(slot.offset, slot.offset + slot.size) for slot in manifest.buffers]
-    return np.concatenate(ranges) if ranges else np.empty(0, np.int64)

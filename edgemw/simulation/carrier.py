@@ -168,15 +168,15 @@ class Carrier:
 
     def _codec_bytes_of(self, blob: Blob, data: bytes) -> int:
         known = self._codec_bytes.get(blob.digest, 0)
-        return len(unpack_difference(data).payload) if known < 0 else known
+        return unpack_difference(data).size_bytes if known < 0 else known
 
 
 def _codec_bytes(frame: Frame) -> int:
     """The bytes in a message that a codec made."""
     match frame.message:
         case Update(sections=sections):
-            return sum(len(section.payload) for section in sections)
+            return sum(section.size_bytes for section in sections)
         case ReleaseManifest(difference=difference) if difference:
-            return len(unpack_difference(difference).payload)
+            return unpack_difference(difference).size_bytes
         case _:
             return 0

@@ -7,6 +7,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
+from edgemw.core.bundle import Vector
 from edgemw.core.errors import DataError
 from edgemw.core.plan import Tally
 from edgemw.device.events import Work, Worked
@@ -40,7 +43,7 @@ class Learner:
     def __init__(self, oracle: Oracle, shares: Mapping[str, Share], refused: Mapping[str, str] | None = None) -> None:
         """Take what devices have; `refused` says of the others why they cannot train."""
         self._oracle, self._shares, self._refused = oracle, shares, refused or {}
-        self._predictor: tuple[tuple[int, int], Predict] | None = None
+        self._predictor: tuple[Vector, Predict] | None = None
         self.seconds = 0.0
 
     def __call__(self, node: str, work: Work) -> Worked:
@@ -75,8 +78,7 @@ class Learner:
         }
 
     def _predict(self, work: Work) -> Predict:
-        """The predictions of a release, made once for all devices."""
-        key = work.release.run, work.release.number
-        if self._predictor is None or self._predictor[0] != key:
-            self._predictor = key, self._oracle.predictor(work.theta)
+        """The predictions of a release, made once for all devices that have no values of their own."""
+        if self._predictor is None or not np.array_equal(self._predictor[0], work.theta):
+            self._predictor = work.theta, self._oracle.predictor(work.theta)
         return self._predictor[1]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgemw.core.ids import UpdateId
@@ -12,7 +13,11 @@ from edgemw.wire.messages import Frame, pack, unpack
 
 @dataclass(frozen=True, slots=True)
 class DeviceRow:
-    """A device's memory of a task; `residual` is float32[P] little endian, or None for zeros. The last four are its books."""
+    """A device's memory of a task; vectors are float32 little endian.
+
+    `residual` is [P], or None for zeros; `personal` the device's own values by the name of the tensor.
+    The four masses are its books.
+    """
 
     run: int
     trained_on: int
@@ -26,6 +31,7 @@ class DeviceRow:
     mass_moved: float = 0.0
     mass_sent: float = 0.0
     mass_imbalance: float = 0.0
+    personal: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +75,15 @@ def receivers(db: Database) -> list[str]:
 
 
 def put_device_row(db: Database, task: str, row: DeviceRow) -> None:
-    """Keep a device's memory of a task."""
+    """Keep a device's memory of a task; call it inside a transaction."""
     db.execute(
         "INSERT OR REPLACE INTO device_task VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         task, row.run, row.trained_on, row.measured_on, row.residual, row.updates_sent, row.weight_sent,
         row.updates_returned, row.weight_returned, row.mass_trained, row.mass_moved, row.mass_sent, row.mass_imbalance,
     )  # fmt: skip
+    db.execute("DELETE FROM personal WHERE task = ?", task)
+    for name, data in row.personal.items():
+        db.execute("INSERT INTO personal VALUES (?, ?, ?)", task, name, data)
 
 
 def device_row(db: Database, task: str) -> DeviceRow | None:
@@ -83,7 +92,8 @@ def device_row(db: Database, task: str) -> DeviceRow | None:
     columns = f"{counts}, mass_trained, mass_moved, mass_sent, mass_imbalance"
     sql = f"SELECT {columns} FROM device_task WHERE task = ?"  # noqa: S608  (the columns stand above)
     rows: list[Any] = db.execute(sql, task)
-    return DeviceRow(*rows[0]) if rows else None
+    own: list[Any] = db.execute("SELECT name, data FROM personal WHERE task = ? ORDER BY name", task)
+    return replace(DeviceRow(*rows[0]), personal=dict(own)) if rows else None
 
 
 def known_tasks(db: Database) -> list[str]:

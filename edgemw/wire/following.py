@@ -21,7 +21,7 @@ MAX_HOPS = 256  # differences between a whole theta and a release
 MAX_ASKED = 16
 
 Theta = bytes | memoryview
-Advance = Callable[[Theta, bytes], bytes]
+Advance = Callable[[Theta, bytes, bytes], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Taken:
 
 
 class Following:
-    """Follows the releases of one task; `advance(theta, payload)` applies a difference."""
+    """Follows the releases of one task; `advance(theta, payload, side)` applies a difference."""
 
     def __init__(self, advance: Advance) -> None:
         self._advance = advance
@@ -105,7 +105,7 @@ class Following:
         """Take a difference; of those that lead nowhere the newest stay, twice as many bytes as a path may have."""
         self._hops[digest] = unpack_difference(data)
         limit_bytes = 2 * theta_bytes
-        while len(self._hops) > 2 * MAX_HOPS or sum(len(hop.payload) for hop in self._hops.values()) > limit_bytes:
+        while len(self._hops) > 2 * MAX_HOPS or sum(hop.size_bytes for hop in self._hops.values()) > limit_bytes:
             del self._hops[next(iter(self._hops))]
 
     def _path(self, manifest: ReleaseManifest) -> tuple[list[Difference], Blob | None]:
@@ -120,7 +120,7 @@ class Following:
             if hop is None:
                 return path, before[0] if before else theta
             path.append(hop)
-            held_bytes += len(hop.payload)
+            held_bytes += hop.size_bytes
             if hop.base.size != manifest.theta.size or len(path) > MAX_HOPS or held_bytes > manifest.theta.size:
                 self._hops.clear()
                 raise WireError("difference", "differences that cost more than the whole, or fit no theta")
@@ -144,7 +144,7 @@ class Following:
         used = {id(hop) for hop in path}
         try:
             for hop in reversed(path):
-                theta = self._advance(theta, hop.payload)
+                theta = self._advance(theta, hop.payload, hop.side)
             if hashlib.sha256(theta).digest() != target.digest:
                 raise WireError("digest", "its differences lead to another theta")
         finally:  # those of releases that came meanwhile stay

@@ -18,7 +18,7 @@ import msgpack
 from edgemw.core.encoded import Encoded, Section
 from edgemw.core.errors import WireError
 from edgemw.core.ids import UpdateId
-from edgemw.core.plan import Plan, Tally
+from edgemw.core.plan import MAX_PATTERNS, Plan, Tally
 from edgemw.wire.decode import decode
 from edgemw.wire.fields import (
     AMOUNT,
@@ -152,11 +152,18 @@ class Difference:
         base: theta before; on the broker as a whole (or theta0 of the bundle) where `before` is empty.
         before: the difference that made `base`, packed, as a blob; none or one.
         payload: the lattice payload of theta - base.
+        side: the same of its running statistics, as side values; empty is nothing.
     """
 
     base: Blob
     before: tuple[Blob, ...]
     payload: bytes
+    side: bytes = b""
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes, besides its references."""
+        return len(self.payload) + len(self.side)
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,6 +363,7 @@ _SECTION = Record(
         "count": integer(1, 1 << 31),
         "energy": AMOUNT,
         "payload": binary(MAX_FRAME_BYTES),
+        "side": binary(MAX_FRAME_BYTES),
     },
 )
 _PLAN = Record(
@@ -370,11 +378,20 @@ _PLAN = Record(
         "steps": integer(0, 10**9),
         "batch_size": integer(1, 10**6),
         "clip": AMOUNT,
+        "personal": text(MAX_PATTERNS),
+        "frozen": text(MAX_PATTERNS),
+        "rare": text(MAX_PATTERNS),
+        "rare_every": integer(1, 10**6),
     },
 )
 _DIFFERENCE = Record(
     Difference,
-    {"base": _BLOB.field(), "before": array(_BLOB.field(), 1), "payload": binary(MAX_FRAME_BYTES)},
+    {
+        "base": _BLOB.field(),
+        "before": array(_BLOB.field(), 1),
+        "payload": binary(MAX_FRAME_BYTES),
+        "side": binary(MAX_FRAME_BYTES),
+    },
 )
 _RELEASE = Record(
     ReleaseManifest,

@@ -84,8 +84,9 @@ Learn = Callable[[str, int, Vector], Trained]
 class World:
     """Nodes by name, a queue of publications, retained messages and blobs."""
 
-    def __init__(self, learn: Learn, *, size: int = 64) -> None:
-        self.bundle = toy_bundle(size)
+    def __init__(self, learn: Learn, *, size: int = 64, bundle: Bundle | None = None) -> None:
+        self.bundle = bundle or toy_bundle(size)
+        self.served: dict[str, Vector] = {}
         self.now = 0.0
         self.learn = learn
         self.machines: dict[str, Any] = {}
@@ -234,7 +235,8 @@ class World:
                 self.finished.add(name)
             case OpenTask(blob=blob):
                 self.give(name, TaskOpened(blob.digest, self.bundle.manifest, self.bundle.theta0))
-            case Install(release=release):
+            case Install(release=release, theta=theta):
+                self.served[name] = theta
                 self.give(name, Installed(release.number))
             case Work():
                 if name in self.holding:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgemw.cli.main import main
 from edgemw.compile.export import compile_task
 from edgemw.compile.load import load_task
 from edgemw.compile.task import Task
@@ -82,6 +83,9 @@ def bundle() -> Bundle:
         ({"training": {"epochs": 10**7}}, "training.epochs: expected a whole number from 0 to 1000000"),
         ({"training": {"optimizer": "adm"}}, 'training.optimizer: expected "sgd" or "adam"'),
         ({"classes": 1}, "classes"),
+        ({"personal": "head.*"}, "personal: a tuple of names or patterns"),
+        ({"frozen": ("a b",)}, "frozen: a tuple of names or patterns"),
+        ({"rare": ("x" * 1001,)}, "training.rare: expected patterns"),
     ],
 )
 def test_a_task_that_cannot_be_meant_is_refused(change: dict[str, Any], words: str) -> None:
@@ -106,6 +110,33 @@ def test_a_task_that_cannot_be_meant_is_refused(change: dict[str, Any], words: s
 def test_a_module_that_does_not_fit_is_refused(change: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         Task(**(BASE | change)).program()
+
+
+def test_a_bundle_says_which_tensors_stay_at_home() -> None:
+    bundle = compile_task(Task(**BASE, personal=("bias",), training={"rare_every": 3}))
+    assert bundle.manifest.training["personal"] == "bias"
+    assert bundle.manifest.training["rare_every"] == 3
+    assert read_bundle(bundle.to_bytes()).manifest == bundle.manifest
+
+
+def test_a_pattern_that_matches_nothing_is_refused_when_compiled() -> None:
+    with pytest.raises(ConfigError, match=r"plan.personal: 'bais' matches no tensor of the task \(did you mean 'bias'"):
+        compile_task(Task(**BASE, personal=("bais",)))
+
+
+def test_the_command_line_replaces_what_the_task_says(tmp_path: Path) -> None:
+    source = tmp_path / "tasks.py"
+    source.write_text(
+        "from torch import nn\nfrom edgemw.compile.task import Task\n"
+        "task = Task('t', lambda: nn.Linear(4, 3), 'cross_entropy', (4,), personal=('weight',), frozen=('bias',))\n"
+    )
+    out = tmp_path / "t.edge"
+    assert main(["compile", f"{source}:task", "-o", str(out), "--personal", "b*", "--frozen", "weight"]) == 3
+    assert main(["compile", f"{source}:task", "-o", str(out), "--personal", "b*", "--frozen", "none"]) == 3
+    assert not out.exists()
+    source.write_text(source.read_text().replace(", frozen=('bias',)", ""))
+    assert main(["compile", f"{source}:task", "-o", str(out), "--personal", "b*"]) == 0
+    assert read_bundle(out.read_bytes()).manifest.training["personal"] == "b*"
 
 
 def test_an_operator_that_cannot_be_exported_is_named_with_its_module() -> None:

@@ -135,6 +135,25 @@ def test_check_refuses_a_codec_that_a_device_cannot_afford(tmp_path: Path, capsy
     assert edgemw("check", str(path), *words, "--set", "codec.use=lattice") == 0
 
 
+def test_check_refuses_patterns_that_do_not_fit_the_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "edgemw.toml"
+    path.write_text(EXAMPLE.read_text() + '\n[plan]\npersonal = ["4.*"]\nfrozen = ["0.wieght"]\n')
+    (tmp_path / "digits.edge").write_bytes(EXAMPLE.with_name("digits.edge").read_bytes())
+    assert edgemw("check", str(path)) == 3
+    line = len(path.read_text().splitlines())
+    said = capsys.readouterr().err
+    assert f"{path}:{line}: plan.frozen: '0.wieght' matches no tensor of the task (did you mean '0.weight'?)" in said
+    path.write_text(path.read_text().replace("wieght", "weight"))
+    assert edgemw("check", str(path)) == 0
+    assert "personal 4.*, frozen 0.weight" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", ['["a b"]', '[""]', '"head.*"', f'["{"x" * 1001}"]'])
+def test_check_refuses_what_is_no_pattern(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert edgemw("check", str(EXAMPLE), "--set", f"plan.personal={value}") == 3
+    assert "plan.personal" in capsys.readouterr().err
+
+
 def test_check_warns_where_fog_nodes_would_have_to_decode(capsys: pytest.CaptureFixture[str]) -> None:
     for use, warned in (("qsgd", True), ("topk", False), ("lattice", False)):
         assert edgemw("check", str(EXAMPLE), "--set", f"codec.use={use}") == 0

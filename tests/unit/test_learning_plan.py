@@ -15,12 +15,12 @@ from edgemw.app.settings import FogFile
 from edgemw.core.config.loader import load
 from edgemw.core.config.schema import schema_keys
 from edgemw.core.errors import ConfigError, WireError
-from edgemw.core.plan import LIMITS, OPTIMIZERS, Plan, check_plan
+from edgemw.core.plan import LIMITS, MAX_PATTERNS, OPTIMIZERS, PATTERNS, Plan, check_plan
 from edgemw.learning.optimiser import OPTIMISERS
 from edgemw.wire.messages import KINDS, PARTS, Blob, Frame, ReleaseManifest, pack, unpack
 
 RELEASE = ReleaseManifest(1, 2, bytes(32), Blob(bytes(32), 4, 1024), True, "lattice", {}, 0.5, Plan(), 4)
-NUMBERS = sorted(Plan.__dataclass_fields__.keys() - {"optimizer"})
+NUMBERS = sorted(Plan.__dataclass_fields__.keys() - {"optimizer", *PATTERNS})
 EDGES = st.sampled_from([edge + by for edge in (0, 1, 1 << 64, *(most for _, most in LIMITS.values())) for by in (-1, 0, 1)])
 VALUES = EDGES | st.integers(-(2**70), 2**70) | st.floats() | st.booleans() | st.text(max_size=3) | st.none()
 
@@ -46,6 +46,18 @@ def travels(release: ReleaseManifest) -> bool:
 @given(st.sampled_from(NUMBERS), VALUES)
 def test_a_number_is_accepted_exactly_where_a_release_can_say_it(name: str, value: Any) -> None:
     assert accepted(**{name: value}) == travels(replace(RELEASE, plan=replace(Plan(), **{name: value})))
+
+
+@given(st.sampled_from(PATTERNS), st.text(max_size=5) | st.sampled_from(["x" * MAX_PATTERNS, "x" * (MAX_PATTERNS + 1)]))
+def test_patterns_are_accepted_exactly_where_a_release_says_them_unchanged(name: str, value: str) -> None:
+    plans = {"personal": Plan(personal=value), "frozen": Plan(frozen=value), "rare": Plan(rare=value)}
+    release = replace(RELEASE, plan=plans[name])
+    assert accepted(**{name: value}) == (unpack(pack(Frame("t", "top", 1, 0, release))).message == release)
+
+
+@pytest.mark.parametrize("value", [["head.*"], 1, None])
+def test_patterns_are_text(value: object) -> None:
+    assert not accepted(personal=value)
 
 
 @pytest.mark.parametrize("value", ["sgdd", "", "SGD", 1, None, ["sgd"]])

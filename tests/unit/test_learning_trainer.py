@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgemw.app.wiring import open_oracle
 from edgemw.core.bundle import Manifest, Slot, Spec, Vector, read_bundle
-from edgemw.core.errors import DataError
+from edgemw.core.errors import ConfigError, DataError
 from edgemw.core.plan import Plan, Tally, add_tallies
 from edgemw.learning.dataset import Samples
 from edgemw.learning.oracle import Array, Predict, Step
@@ -202,6 +202,37 @@ def test_running_statistics_are_written_and_travel_in_the_delta() -> None:
     after = theta + trained.delta
     np.testing.assert_allclose(after[:2], samples.x[:, :2].mean(axis=0), atol=1e-5)
     assert after[5] == 4
+
+
+class Split(Linear):
+    """The same with its weights in two tensors."""
+
+    @property
+    def manifest(self) -> Manifest:
+        mean, w, last = super().manifest.layout
+        parts = Slot("w.first", (1,), w.offset), Slot("w.rest", (FEATURES - 1,), w.offset + 1)
+        return replace(super().manifest, layout=(mean, *parts, last))
+
+
+@pytest.mark.parametrize("frozen", ["w.first", "mean", "w.rest last"])
+def test_frozen_tensors_keep_their_values_whatever_moves_them(frozen: str) -> None:
+    oracle, theta = Split(statistics=True), np.arange(1, 7, dtype=np.float32)
+    plan = Plan("adam", lr=0.1, weight_decay=0.1, prox_mu=1.0, epochs=3, batch_size=10, frozen=frozen)
+    trained = train(oracle, theta, line(), plan, 0, never)
+    for slot in oracle.manifest.layout:
+        delta = trained.delta[slot.offset : slot.offset + slot.size]
+        assert delta.any() != (slot.name in frozen.split())
+
+
+def test_frozen_tensors_do_not_count_in_the_norm_that_is_clipped() -> None:
+    plan = Plan(lr=1.0, steps=1, batch_size=50, clip=1e-3, frozen="w.first")
+    trained = train(Split(statistics=True), np.ones(6, np.float32), line(), plan, 0, never)
+    assert np.linalg.norm(trained.delta[3:5]) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_pattern_that_matches_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'v' matches no tensor"):
+        run(Plan(frozen="v"))
 
 
 def test_the_proximal_pull_keeps_theta_near_the_release() -> None:

@@ -83,13 +83,17 @@ def test_acknowledging_what_is_not_there_changes_nothing(db: Database) -> None:
     assert outbox.kept_updates(db, "toy") == []
 
 
-@pytest.mark.parametrize("row", [ROW, replace(ROW, residual=None), DeviceRow(-1, -1, -1, None, 0, 0, 0, 0)])
+@pytest.mark.parametrize(
+    "row", [ROW, replace(ROW, residual=None, personal={"head.w": b"abcd"}), DeviceRow(-1, -1, -1, None, 0, 0, 0, 0)]
+)
 def test_a_devices_memory_comes_back(db: Database, row: DeviceRow) -> None:
     assert outbox.device_row(db, "toy") is None
-    outbox.put_device_row(db, "toy", replace(ROW, run=1))
+    outbox.put_device_row(db, "toy", replace(ROW, run=1, personal={"head.w": b"old.", "head.b": b"1234"}))
+    outbox.put_device_row(db, "other", replace(ROW, personal={"head.w": b"else"}))
     outbox.put_device_row(db, "toy", row)
     assert outbox.device_row(db, "toy") == row
-    assert outbox.device_row(db, "other") is None
+    assert outbox.device_row(db, "other") == replace(ROW, personal={"head.w": b"else"})
+    assert outbox.device_row(db, "third") is None
 
 
 def test_tasks_are_known_by_anything_that_is_kept_about_them(db: Database) -> None:

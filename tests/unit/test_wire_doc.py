@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgemw.compression import side
 from edgemw.compression.codec import Codec
 from edgemw.compression.table import codec_named
 from edgemw.wire import decode, messages
@@ -102,3 +103,11 @@ def test_the_payloads_of_the_baselines_are_what_they_write(
     vector = np.array(values, np.float32)
     assert codec_named(codec, **parameters).encode(vector, 0.0) == payload
     assert codec_named(codec).decode(payload, vector.size).tolist() == values
+
+
+def test_the_side_values_are_what_is_written() -> None:
+    first, second = (bytes.fromhex(example(phrase).replace(" ", "")) for phrase in ("Example, the values -1.5", "and added to"))
+    values = np.array([-1.5, 2, -2])
+    assert side.encode(values) == first
+    assert side.decode(first, 3).tolist() == values.tolist()
+    assert side.merge([first, side.encode(np.array([1 / 3, 0.001, 0]))], 3) == second

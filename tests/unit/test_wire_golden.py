@@ -52,7 +52,7 @@ RELEASE = ReleaseManifest(
     codec="lattice",
     parameters={"coder": "range"},
     step=0.015625,
-    plan=Plan("sgd", 0.05, 0.9, 0.0, 0.0, 2, 0, 32, 1.0),
+    plan=Plan("sgd", 0.05, 0.9, 0.0, 0.0, 2, 0, 32, 1.0, "head.* *.norm.*", "embed.weight", "out.*", 7),
     max_staleness=4,
 )
 MESSAGES: tuple[Message, ...] = (
@@ -63,7 +63,7 @@ MESSAGES: tuple[Message, ...] = (
         size=66_058,
         sections=(
             Section(11, 240, 3, 0.125, bytes.fromhex("0000803c0300000049a0")),
-            Section(12, 1 << 40, 1, 2.5, b""),
+            Section(12, 1 << 40, 1, 2.5, b"", bytes.fromhex("0300000000000100be004000c0")),
         ),
         tally={"test.accuracy": (57.0, 60.0), "uplink": (1800.0, 1.0)},
         report_on=12,

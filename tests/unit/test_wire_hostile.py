@@ -254,7 +254,7 @@ def test_a_message_of_a_mebibyte_takes_little_memory(name: str) -> None:
 
 def _update(**places: Any) -> list[Any]:
     names = ["run", "codec", "size", "sections", "tally", "report_on"]
-    defaults: dict[str, Any] = dict(zip(names, [1, "lattice", 10, [[0, 1, 1, 0.5, b"x"]], {}, -1], strict=True))
+    defaults: dict[str, Any] = dict(zip(names, [1, "lattice", 10, [[0, 1, 1, 0.5, b"x", b""]], {}, -1], strict=True))
     return [1, 2, "task", "node", 1, 2, list((defaults | places).values())]
 
 
