@@ -83,12 +83,25 @@ class Codec(Protocol):
 
 
 @runtime_checkable
-class Ringed(Protocol):
-    """What a codec has besides whose payloads must share more than the step to be added, such as their places."""
+class Ringed(Codec, Protocol):
+    """A codec whose payloads must share more than the step to be added, such as their places."""
 
     def ring(self, payload: bytes) -> bytes:
         """What that is, of a payload that `check` accepted; payloads that differ in it raise WireError when they are merged."""
         ...
+
+    def own_ring(self) -> bytes:
+        """What that is, of the payloads that this codec encodes."""
+        ...
+
+    def at(self, release: int) -> Ringed:
+        """The codec that encodes what is trained from a release."""
+        ...
+
+
+def codec_at(codec: Codec, release: int) -> Codec:
+    """The codec that encodes what is trained from a release; for most codecs it is the same for all."""
+    return codec.at(release) if isinstance(codec, Ringed) else codec
 
 
 def ring_of(codec: Codec, payload: bytes) -> bytes:

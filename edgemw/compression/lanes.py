@@ -72,7 +72,7 @@ class Lanes:
         blocks: how many encodings it takes until every coordinate had its turn; 1 sends all of them every time.
         members: how many encodings add without wrapping, at most 2^(bits-1) - 1.
         seed: of the blocks.
-        block: which one an encoding carries, from 0 to blocks - 1.
+        block: which one an encoding of release 0 carries, from 0 to blocks - 1; in a run the releases take turns (`at`).
     """
 
     name = "lanes"
@@ -126,6 +126,15 @@ class Lanes:
     def ring(self, payload: bytes) -> bytes:
         """The header behind the step: which coordinates the lanes stand for, their width, and how many may add."""
         return payload[_STEP_BYTES : _HEADER.size]
+
+    def own_ring(self) -> bytes:
+        """See `codec.Ringed`."""
+        return self._head(0.0).pack()[_STEP_BYTES:]
+
+    def at(self, release: int) -> Lanes:
+        """The codec of a release: each carries the block after that of the release before."""
+        block = (self._block + release) % self._blocks
+        return Lanes(self._bits, self._blocks, self._members, self._seed, block)
 
     def bound(self, vector: Vector, step: float) -> Bound:
         """Half a step within the block and the range; what exceeds them stays out."""

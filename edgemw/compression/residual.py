@@ -18,7 +18,7 @@ import numpy as np
 
 from edgemw.compression import side
 from edgemw.compression.coarse import encode_within
-from edgemw.compression.codec import Codec
+from edgemw.compression.codec import Codec, codec_at
 from edgemw.core.bundle import Vector
 from edgemw.core.encoded import Encoded, Section
 from edgemw.core.errors import CodecError
@@ -79,6 +79,7 @@ def encode_update(
     waiting = ranges.waiting(contribution.base)
     said = p.copy() if waiting else p
     blank(said, waiting)
+    codec = codec_at(codec, contribution.base)
     statistics = _statistics(contribution, ranges)
     payload = codec.encode(said, step) if limit_bytes is None else _within(codec, said, step, limit_bytes, len(statistics))
     wide = said.astype(np.float64)

@@ -7,7 +7,7 @@ taken for the same release before.
 
 from __future__ import annotations
 
-from edgemw.compression.codec import Codec, Shifting, ring_of
+from edgemw.compression.codec import Codec, Ringed, Shifting
 from edgemw.compression.steps import MOST_PLACES, is_power
 from edgemw.core.encoded import Section
 
@@ -15,19 +15,18 @@ _FARTHEST = 2.0**MOST_PLACES
 
 
 class Steps:
-    """The steps and rings of the releases of one run that are still trained from."""
+    """The steps of the releases of one run that are still trained from."""
 
     def __init__(self) -> None:
         self._run = -1
         self._announced: dict[int, float] = {}
         self._taken: dict[int, tuple[float, float]] = {}  # the finest and the coarsest power of two, by release
-        self._rings: dict[int, bytes] = {}  # of the first update that was trained from each
 
     def begin(self, run: int, number: int, step: float, max_staleness: int) -> None:
         """A release announces a step; releases that are too old are forgotten."""
         self._enter(run)
         self._announced[number] = step
-        for known in (self._announced, self._taken, self._rings):
+        for known in (self._announced, self._taken):
             for old in [base for base in known if number - base > max_staleness]:
                 del known[old]
 
@@ -38,7 +37,6 @@ class Steps:
         if codec.stepped:
             self._know(codec, section.base, step)
             self._note(section.base, step)
-        self._rings.setdefault(section.base, ring_of(codec, section.payload))
 
     def refusal(self, codec: Codec, section: Section, size: int) -> str:
         """Why a section cannot be added to others of its release; empty where it can, and it counts as taken then.
@@ -50,8 +48,7 @@ class Steps:
         reason = self._step_refusal(codec, base, step) if codec.stepped else ""
         if reason:
             return reason
-        ring = ring_of(codec, section.payload)
-        if self._rings.setdefault(base, ring) != ring:
+        if isinstance(codec, Ringed) and codec.ring(section.payload) != codec.at(base).own_ring():
             return f"other parameters of {codec.name} than was asked for in release {base}"
         self._note(base, step)
         return ""
@@ -70,7 +67,6 @@ class Steps:
             self._run = run
             self._announced.clear()
             self._taken.clear()
-            self._rings.clear()
 
     def _know(self, codec: Codec, base: int, step: float) -> float:
         """What the release announced, as far as one of its updates tells: a power of two may be the device's own."""

@@ -19,8 +19,9 @@ def section(codec: Codec, base: int, step: float) -> Section:
     return Section(base, 1, 1, 0.0, codec.encode(np.zeros(SIZE, np.float32), step))
 
 
-def refusal(steps: Steps, base: int, step: float, codec: Codec = FREE) -> str:
-    return steps.refusal(codec, section(codec, base, step), SIZE)
+def refusal(steps: Steps, base: int, step: float, codec: Codec = FREE, of: Codec | None = None) -> str:
+    """What a node that asked for `codec` says to a section that was made by `of`."""
+    return steps.refusal(codec, section(of or codec, base, step), SIZE)
 
 
 def announcing(*steps: float, run: int = 1, max_staleness: int = 4) -> Steps:
@@ -100,9 +101,12 @@ def test_payloads_that_do_not_shift_are_on_the_announced_step_and_share_a_ring()
     steps = announcing(0.5)
     assert not refusal(steps, 0, 0.5, lanes)
     assert not refusal(steps, 0, 0.5, lanes)
-    assert refusal(steps, 0, 0.5, Lanes(seed=3)) == "other parameters of lanes than was asked for in release 0"
+    assert refusal(steps, 0, 0.5, lanes, Lanes(seed=3)) == "other parameters of lanes than was asked for in release 0"
+    assert refusal(announcing(0.5, 0.5), 1, 0.5, lanes)
+    assert not refusal(announcing(0.5, 0.5), 1, 0.5, lanes, Lanes(block=1))
+    assert refusal(steps, 0, 0.5, lanes, Lanes(block=1)) == "other parameters of lanes than was asked for in release 0"
     steps = Steps()
     steps.remember(lanes, 1, section(lanes, 0, 0.5), SIZE)
     assert not refusal(steps, 0, 0.5, lanes)
     assert refusal(steps, 0, 0.25, lanes) == "step 0.25 where release 0 announced 0.5"
-    assert refusal(steps, 0, 0.5, Lanes(seed=3))
+    assert refusal(steps, 0, 0.5, lanes, Lanes(seed=3))

@@ -513,3 +513,30 @@ def test_a_release_that_cannot_be_taken_is_answered_so_that_nobody_waits() -> No
     world.run(30)
     assert world.machines["top"].state == "finished"
     assert "cannot be taken" in world.machines["device-1"].reason(world.now)
+
+
+# -- lanes
+
+
+def test_with_lanes_every_release_asks_for_the_next_block_and_all_mass_arrives() -> None:
+    learner = Learner()
+    world = tree(learner, children=2, rounds=9, codec="lanes", parameters={"blocks": 3, "members": 4, "bits": 16})
+    seen: list[frozenset[int]] = []
+
+    def watch(target: str, frame: Frame) -> bool:
+        if target == "fog-0" and isinstance(frame.message, Update) and frame.message.sections:
+            decoded = codec_named("lanes").decode(frame.message.sections[0].payload, 64)
+            seen.append(frozenset(np.flatnonzero(decoded).tolist()))
+        return False
+
+    world.loses = watch
+    world.run(600)
+    assert world.machines["top"].state == "finished"
+    assert counted(world) == sent(world) == (36, learner.weight)
+    said = [places for places in seen if places]
+    assert len(set().union(*said)) > 50
+    assert max(map(len, said)) <= 22
+    released = world.disks["top"].released
+    assert released is not None
+    moved = released.master.astype(np.float64) * learner.weight / 9
+    np.testing.assert_allclose(moved + carried(world), learner.total, atol=1e-3)
