@@ -268,20 +268,29 @@ class Codec:
         help="lattice: integers, exactly mergeable; lanes: integers of a fixed width, for masks; dense: floats; topk, qsgd, "
         "signsgd, powersgd: for comparison; or the name of an installed codec",
     )
-    kappa: float = option(4.0, help="lattice step in root mean squares of an update", above=0, max=64)
+    kappa: float = option(
+        12.0, help="lattice step in root mean squares of what training moves; larger is fewer bytes", above=0, max=64
+    )
     parameters: dict[str, int | float | str] = option(
         {}, help="parameters of the codec by name", example='{ k = 0.01 }, { coder = "golomb" }, { steps = "dyadic" }'
+    )
+    budget_round: Size | None = option(
+        None, help="bytes that a device may send in a round, on average: kappa follows it", min=1, example='"1.5kB"'
+    )
+    budget_run: Size | None = option(
+        None, help="bytes that a device may send in the whole run: kappa follows it", min=1, example='"60kB"'
     )
 
     def __post_init__(self) -> None:
         from edgemw.compression.table import codec_named  # numpy is loaded by who has a codec
 
         try:
-            codec_named(self.use, **self.parameters)
+            stepped = codec_named(self.use, **self.parameters).stepped
         except WireError as error:
             raise ConfigError(error.detail, key="use") from error
         except CodecError as error:
             raise ConfigError(str(error), key="parameters" if self.parameters else "use") from error
+        _check_budgets(self.budget_round, self.budget_run, "" if stepped else f"{self.use} has no step that could follow it")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,6 +301,24 @@ class Release:
         "lattice", help="lattice: the difference to the release before, in integers; dense: all of it, as float32"
     )
     kappa: float = option(2.0, help="lattice step in root mean squares of what the server step moves", above=0, max=64)
+    budget_round: Size | None = option(
+        None, help="bytes of a release for a device, on average: the step follows it", min=1, example='"2kB"'
+    )
+    budget_run: Size | None = option(
+        None, help="bytes of all releases of a run for a device: the step follows it", min=1, example='"80kB"'
+    )
+
+    def __post_init__(self) -> None:
+        _check_budgets(self.budget_round, self.budget_run, "" if self.use == "lattice" else f"{self.use} is always as large")
+
+
+def _check_budgets(budget_round: Size | None, budget_run: Size | None, unfit: str) -> None:
+    """Refuse two budgets, and one that nothing can follow; `unfit` says why."""
+    given = [name for name, value in (("budget_round", budget_round), ("budget_run", budget_run)) if value is not None]
+    if len(given) == 2:
+        raise ConfigError("is given beside budget_round: one of them is enough", key="budget_run")
+    if given and unfit:
+        raise ConfigError(unfit, key=given[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -120,6 +120,7 @@ class FogFile:
 
     def __post_init__(self) -> None:
         _refuse_embedded(self.broker)
+        _refuse_endless_budget(self.task, self.codec, self.release)
         if self.is_top:
             check_staleness(self.codec, self.server)
             return
@@ -131,6 +132,13 @@ class FogFile:
     def is_top(self) -> bool:
         """Whether this fog has no parent, and so makes the releases."""
         return not self.node.parent
+
+
+def _refuse_endless_budget(task: Task, codec: Codec, release: Release) -> None:
+    """A budget of a whole run needs its end."""
+    for name, spending in (("codec", codec), ("release", release)):
+        if spending.budget_run is not None and not task.rounds:
+            raise ConfigError("needs task.rounds: a run without end has no total", key=f"{name}.budget_run")
 
 
 def _refuse_embedded(broker: Broker) -> None:
@@ -161,6 +169,7 @@ class Deployment:
 
     def __post_init__(self) -> None:
         check_staleness(self.codec, self.server)
+        _refuse_endless_budget(self.task, self.codec, self.release)
         check_tree(self.tiers)
         for name, tier in self.tiers.items():
             self._check_sections(name, tier)

@@ -25,7 +25,10 @@ QUIET_S = 2.0
 SETTLE_S = 20.0
 _RECENT = 10  # rounds that say how long one usually takes
 _UNHEARD = ("silent", "lost", "stopped")
-_FACTS = ("measured", "uplink_bytes", "downlink_bytes", "updates_counted", "weight_counted", "children", "uplink", "downlink")
+_FACTS = (
+    *("measured", "uplink_bytes", "downlink_bytes", "updates_counted", "weight_counted", "children", "uplink", "downlink"),
+    *("kappa", "spent_bytes", "release_spent_bytes"),
+)
 
 
 @dataclass(frozen=True, slots=True)

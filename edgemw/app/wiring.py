@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edgemw.app.samples import load_samples
 from edgemw.app.secrets import reveal
-from edgemw.app.settings import Broker, DeviceFile, FogFile, Limits, Plan
+from edgemw.app.settings import Broker, Codec, DeviceFile, FogFile, Limits, Plan, Release, Task
 from edgemw.core.bundle import Bundle, Manifest, Vector, read_bundle
 from edgemw.core.errors import BundleError, ConfigError, EdgeError
 from edgemw.core.ids import Place
@@ -22,6 +22,7 @@ from edgemw.core.ranges import ranges_of
 from edgemw.device.agent import DeviceRole, Parts
 from edgemw.device.uplink import Uplink
 from edgemw.fog.agent import FogRole
+from edgemw.fog.rate import Budget
 from edgemw.fog.release import TopOptions, plan_of
 from edgemw.fog.server import ServerOptions
 from edgemw.fog.window import WindowOptions
@@ -172,8 +173,14 @@ def fog_options(settings: FogFile) -> WindowOptions | TopOptions:
         kappa=settings.codec.kappa,
         release_codec=settings.release.use,
         release_kappa=settings.release.kappa,
+        budget=_budget(settings.codec, settings.task),
+        release_budget=_budget(settings.release, settings.task),
         chunk_bytes=settings.limits.max_message_bytes,
     )
+
+
+def _budget(spending: Codec | Release, task: Task) -> Budget:
+    return Budget(spending.budget_round or 0, spending.budget_run or 0, task.rounds)
 
 
 def open_oracle(bundle: Bundle, threads: int) -> Oracle:

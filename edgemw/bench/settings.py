@@ -53,10 +53,10 @@ DEFAULTS = (
         parse_setting,
         (
             "dense:dtype=float16",
-            "lattice:kappa=2",
-            "lattice:kappa=3",
             "lattice:kappa=4",
-            "lattice:kappa=5",
+            "lattice:kappa=8",
+            "lattice:kappa=12",
+            "lattice:kappa=24",
             "topk:k=0.01",
             "topk:k=0.05",
             "qsgd",

@@ -31,9 +31,11 @@ from edgemw.app.settings import (
 )
 from edgemw.app.tiers import fan_in
 from edgemw.app.wiring import check_plan_fits, load_bundle
+from edgemw.cli.budgets import budget_text, budget_warnings
 from edgemw.compression.coarse import can_coarsen
 from edgemw.compression.codec import Codec
 from edgemw.compression.table import codec_named
+from edgemw.core.bundle import Manifest
 from edgemw.core.config.loader import leaves
 from edgemw.core.config.tree import Origin
 from edgemw.core.config.units import duration_text, size_text
@@ -111,23 +113,24 @@ def check(path: Path, kind: Kind | None, overrides: list[str], env: Mapping[str,
     kind = kind or kind_of(read_text(path), str(path))
     loaded = load_file(SCHEMAS[kind], path, env=env, overrides=overrides)
     settings = loaded.value
-    if not isinstance(settings, DeviceFile):
-        _check_bundle(settings, loaded.origins)
     warnings = (*_warnings(settings), *secret_warnings(settings, env))
+    if not isinstance(settings, DeviceFile):
+        manifest = _check_bundle(settings, loaded.origins)
+        warnings = (*warnings, *(budget_warnings(settings, manifest) if manifest is not None else ()))
     if isinstance(settings, Deployment):
         return Report(kind, settings.name, tuple(_deployment_facts(settings)), warnings)
     facts = _fog_facts(settings) if isinstance(settings, FogFile) else _device_facts(settings)
     return Report(kind, settings.node.id, tuple(facts), warnings)
 
 
-def _check_bundle(settings: Deployment | FogFile, origins: Mapping[str, Origin]) -> None:
-    """Refuse a bundle that is there and cannot be used, or whose updates a tier does not take.
+def _check_bundle(settings: Deployment | FogFile, origins: Mapping[str, Origin]) -> Manifest | None:
+    """Refuse a bundle that is there and cannot be used, or whose updates a tier does not take; gives its manifest.
 
     One that is not there yet is for a warning.
     """
     path = settings.task.bundle
     if path is None or not path.is_file():
-        return
+        return None
     try:
         _, bundle = load_bundle(path)
     except BundleError as error:
@@ -139,6 +142,7 @@ def _check_bundle(settings: Deployment | FogFile, origins: Mapping[str, Origin])
         raise origin.refusal(error.reason, key=error.key or "plan", suggestion=error.suggestion) from error
     if isinstance(settings, Deployment):
         _check_afforded(settings, bundle.manifest.size, origins)
+    return bundle.manifest
 
 
 def _check_afforded(settings: Deployment, size: int, origins: Mapping[str, Origin]) -> None:
@@ -209,9 +213,12 @@ def _learning_facts(settings: Deployment | FogFile) -> Iterator[tuple[str, str]]
     yield "task", f"{_file(task.bundle) if task.bundle else 'published later'}, {rounds}"
     changed = [f"{key} {value}" for key, value in plan.changes().items()]
     yield "plan", ", ".join(changed) or "as the bundle says"
-    words = {"kappa": codec.kappa} if codec.use == "lattice" else {}
+    budget = budget_text(codec)
+    words: dict[str, float | str] = {"budget": budget} if budget else {"kappa": codec.kappa} if codec.use == "lattice" else {}
     yield "codec", ", ".join([codec.use, *(f"{name} {value}" for name, value in {**words, **codec.parameters}.items())])
-    yield "release", f"lattice, kappa {release.kappa:g}" if release.use == "lattice" else "dense, float32"
+    spending = budget_text(release)
+    step = f"budget {spending}" if spending else f"kappa {release.kappa:g}"
+    yield "release", f"lattice, {step}" if release.use == "lattice" else "dense, float32"
 
 
 def _fog_facts(settings: FogFile) -> Iterator[tuple[str, str]]:

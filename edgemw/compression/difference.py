@@ -23,12 +23,13 @@ import numpy as np
 
 from edgemw.compression import side
 from edgemw.compression.lattice import Lattice
+from edgemw.compression.step_rule import as_step
 from edgemw.compression.steps import root_mean_square
 from edgemw.core.bundle import Vector
 from edgemw.core.errors import WireError
 from edgemw.core.ranges import Slots, blank, count, cut, put
 
-_LARGEST = float(np.finfo(np.float32).max)
+_SIXTEENTHS = 256  # of an octave: 2^15 root mean squares are more than any of 2^30 coordinates can be off
 
 
 def difference(base: Vector, master: Vector, move: Vector, kappa: float, apart: Slots = ()) -> bytes:
@@ -44,15 +45,40 @@ def difference(base: Vector, master: Vector, move: Vector, kappa: float, apart: 
     Raises:
         CodecError: the difference is not finite.
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # the codec refuses what comes of it
-        wanted = master - base
+    wanted = _wanted(base, master, apart)
     if apart:
         move = move.copy()
         blank(move, apart)
-        blank(wanted, apart)
     size = base.size - count(apart)
-    step = max(kappa * root_mean_square(move, size), root_mean_square(wanted, size))
-    return Lattice().encode(wanted, float(np.float32(min(step, _LARGEST))))
+    return Lattice().encode(wanted, as_step(max(kappa * root_mean_square(move, size), root_mean_square(wanted, size))))
+
+
+def difference_within(base: Vector, master: Vector, limit_bytes: float, apart: Slots = ()) -> bytes:
+    """The finest payload that leads from `base` towards `master` in at most so many bytes; one that says nothing where none is.
+
+    Steps go by sixteenths of an octave, from half the root mean square of what is wanted. That says
+    nearly everything; a larger limit is not used up.
+
+    Args:
+        base: as in `difference`.
+        master: as in `difference`.
+        limit_bytes: may be negative.
+        apart: as in `difference`.
+
+    Raises:
+        CodecError: the difference is not finite.
+    """
+    wanted, codec = _wanted(base, master, apart), Lattice()
+    scale = root_mean_square(wanted, base.size - count(apart))
+    finest, coarsest, found = 0, _SIXTEENTHS, b""
+    while finest < coarsest:
+        middle = (finest + coarsest) // 2
+        payload = codec.encode(wanted, as_step(0.5 * scale * 2 ** (middle / 16)))
+        if len(payload) <= limit_bytes:
+            coarsest, found = middle, payload
+        else:
+            finest = middle + 1
+    return found or codec.encode(wanted, 0.0)
 
 
 def statistics_difference(base: Vector, master: Vector, statistics: Slots) -> bytes:
@@ -81,3 +107,10 @@ def advance(theta: bytes | memoryview, payload: bytes, beside: bytes = b"", stat
     if not np.isfinite(moved).all():
         raise WireError("not-finite", "a difference that leads out of float32")
     return moved.astype("<f4", copy=False).tobytes()
+
+
+def _wanted(base: Vector, master: Vector, apart: Slots) -> Vector:
+    with np.errstate(over="ignore", invalid="ignore"):  # the codec refuses what comes of it
+        wanted: Vector = master - base
+    blank(wanted, apart)
+    return wanted

@@ -190,21 +190,6 @@ class Lattice:
         return self._pack(ranged, places[kept], moved[kept], size), kept.size
 
 
-def next_step(kappa: float, energy: float, count: int, size: int) -> float:
-    """The step for the next release: kappa times the root mean square of what a device has to send.
-
-    It is a finite float32 whatever energy peers claim: a step that is too large sends nothing for one release, and the
-    energies of that release correct it.
-
-    Args:
-        kappa: multiplier; 4 sends about 0.1 bit per parameter.
-        energy: sum of the devices' squared norms in the last window.
-        count: number of devices in that sum, at least 1.
-        size: P.
-    """
-    return float(np.float32(min(kappa * math.sqrt(energy / (count * size)), LARGEST)))
-
-
 @dataclass(frozen=True, slots=True)
 class _Opened:
     """The header of a payload, and the bytes of its symbols."""

@@ -72,17 +72,19 @@ def encode_update(
         raise CodecError(f"a delta of {contribution.delta.shape} and a residual of {residual.shape}")
     ranges = ranges or Ranges(residual.size)
     with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is refused
-        p = contribution.delta * np.float32(contribution.weight) + residual
+        moved = contribution.delta * np.float32(contribution.weight)
+        p = moved + residual
     if ranges.apart and not np.isfinite(p).all():  # a codec looks at what it is given only
         raise CodecError("the weighted delta holds NaN or infinite values")
     blank(p, ranges.apart)
     waiting = ranges.waiting(contribution.base)
     said = p.copy() if waiting else p
     blank(said, waiting)
+    blank(moved, ranges.apart + waiting)
     codec = codec_at(codec, contribution.base)
     statistics = _statistics(contribution, ranges)
     payload = codec.encode(said, step) if limit_bytes is None else _within(codec, said, step, limit_bytes, len(statistics))
-    wide = said.astype(np.float64)
+    wide = moved.astype(np.float64)
     energy = _rounded(float(np.dot(wide, wide)))
     section = Section(contribution.base, contribution.weight, 1, energy, payload, statistics)
     encoded = Encoded(codec.name, p.size, (section,), frozenset({contribution.id}))

@@ -21,7 +21,7 @@ class Section:
         base: number of that release.
         weight: number of training examples behind the sum.
         count: number of device updates in the sum.
-        energy: sum of the squared norms of what the devices encoded; it sets the next step.
+        energy: sum of the squared norms of the devices' weighted deltas, without residuals; it sets the next step.
         payload: the codec's bytes.
         side: the running statistics beside it, as `compression/side.py` writes them; empty is zero.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import msgpack
@@ -30,6 +31,7 @@ from edgemw.fog.events import (
     Totals,
 )
 from edgemw.fog.forwarder import Forwarder
+from edgemw.fog.rate import Rate
 from edgemw.fog.release import TopOptions
 from edgemw.fog.top import Top
 from edgemw.fog.window import WindowOptions
@@ -159,6 +161,7 @@ class FogRole:
             manifest, _bytes(released.theta) or b"", _bytes(released.first), _bytes(released.second), _bytes(released.residual),
             totals.updates, totals.weight, totals.uplink_bytes, totals.downlink_bytes,
             json.dumps(released.report) if released.report is not None else None, released.reached,
+            json.dumps(asdict(released.rate)),
         )  # fmt: skip
 
     def _memory(self, task: str) -> FogMemory:
@@ -197,7 +200,12 @@ def _released(row: ReleaseRow | None) -> Released | None:
     totals = Totals(row.updates, row.weight, row.uplink_bytes, row.downlink_bytes)
     report = None if row.report is None else json.loads(row.report)
     moments = _vector(row.first), _vector(row.second)
-    return Released(manifest, theta, *moments, totals, report, _vector(row.residual), row.reached)
+    return Released(manifest, theta, *moments, totals, report, _vector(row.residual), row.reached, _rate(row.rate))
+
+
+def _rate(text: str) -> Rate:
+    values = json.loads(text)
+    return Rate(**{**values, "moves": tuple(values["moves"])})
 
 
 def _bytes(vector: Vector | None) -> bytes | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from edgemw.core.bundle import Vector
 from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import UpdateId
+from edgemw.fog.rate import Rate
 from edgemw.wire.messages import Blob, Frame, ReleaseManifest
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, PublishBlob, Published, Retire, Send, Upload
 
@@ -42,6 +43,7 @@ class Released:
         totals: what has been counted so far.
         report: the facts of the last report, once the run is finished; None before.
         reached: the target that the run has reached; 0 is none.
+        rate: what was spent, and how the step is chosen.
     """
 
     manifest: ReleaseManifest
@@ -52,6 +54,7 @@ class Released:
     report: dict[str, int | float | str] | None = None
     residual: Vector | None = field(default=None, repr=False)
     reached: float = 0.0
+    rate: Rate = field(default_factory=Rate)
 
     @property
     def master(self) -> Vector:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from edgemw.compression.difference import advance, difference, statistics_difference
-from edgemw.compression.lattice import next_step
+from edgemw.compression.codec import Codec
+from edgemw.compression.difference import advance, difference, difference_within, statistics_difference
 from edgemw.compression.merge import merge
+from edgemw.compression.step_rule import as_step, mean_move, next_step
 from edgemw.compression.steps import announced
 from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Bundle, Vector
@@ -21,7 +22,9 @@ from edgemw.core.errors import CodecError
 from edgemw.core.plan import Plan, Tally
 from edgemw.core.ranges import Ranges, Slots, cut, put, ranges_of, statistics_of
 from edgemw.fog.events import Released, Totals
+from edgemw.fog.rate import Budget, first_kappa, next_kappa
 from edgemw.fog.server import ServerOptions, ServerState, mean_statistics, mean_update, server_step
+from edgemw.fog.spending import announced_bytes, empty_update_bytes
 from edgemw.fog.trail import Trail
 from edgemw.fog.window import WindowOptions
 from edgemw.wire.chunks import CHUNK_BYTES, blob_of
@@ -43,6 +46,7 @@ class TopOptions:
         target: stop once the first metric is as good as this; 0 is off.
         codec, parameters, kappa: how updates are encoded.
         release_codec, release_kappa: how releases are encoded: "lattice", or "dense" for theta as a whole every time.
+        budget, release_budget: bytes of one device for its updates, and for releases; where one is given it decides on the step.
         chunk_bytes: bundles and releases are cut into pieces of this size.
     """
 
@@ -53,9 +57,11 @@ class TopOptions:
     target: float = 0.0
     codec: str = "lattice"
     parameters: dict[str, int | float | str] = field(default_factory=dict)
-    kappa: float = 4.0
+    kappa: float = 12.0
     release_codec: str = "lattice"
     release_kappa: float = 2.0
+    budget: Budget = field(default_factory=Budget)
+    release_budget: Budget = field(default_factory=Budget)
     chunk_bytes: int = CHUNK_BYTES
 
 
@@ -68,7 +74,7 @@ def first_release(bundle: Bundle, digest: bytes, run: int, options: TopOptions) 
         theta=blob_of(theta_bytes(bundle.theta0), options.chunk_bytes),
         train=True,
         codec=options.codec,
-        parameters=_parameters(options),
+        parameters=_parameters(bundle, options),
         step=0.0,
         plan=plan_of(bundle, options.plan),
         max_staleness=options.window.max_staleness,
@@ -86,7 +92,7 @@ def taken_up(released: Released, bundle: Bundle, options: TopOptions) -> Release
         packed=(),
         plan=plan_of(bundle, options.plan),
         codec=options.codec,
-        parameters=_parameters(options),
+        parameters=_parameters(bundle, options),
         step=announced(codec_named(options.codec, **options.parameters), manifest.step)
         if options.codec == manifest.codec
         else 0.0,
@@ -114,13 +120,14 @@ class Past:
         return Past(self.layout, kept | {number: cut(released.theta, slots)})
 
 
-def moved(nxt: Released, past: Past, parts: list[Encoded], options: TopOptions, trail: Trail) -> Released:
+def moved(nxt: Released, past: Past, parts: list[Encoded], empty_bytes: float, options: TopOptions, trail: Trail) -> Released:
     """The release after the server step.
 
     Args:
         nxt: the release before, with the number of the next.
         past: the releases before.
         parts: the updates of the window, at least one.
+        empty_bytes: of an update without symbols.
         trail: told of a difference that is too large for the manifest.
 
     Raises:
@@ -137,11 +144,11 @@ def moved(nxt: Released, past: Past, parts: list[Encoded], options: TopOptions, 
     put(state.theta, ranges.local, cut(master, ranges.local))  # whatever a codec or a moment says of it
     if not all(vector is None or np.isfinite(vector).all() for vector in (state.theta, state.first, state.second)):
         raise CodecError(f"release {nxt.manifest.number} would hold NaN or infinite values")
-    energy, step = sum(section.energy for section in merged.sections), nxt.manifest.step
-    if codec.stepped and energy > 0:
+    if codec.stepped:
         coordinates = sum(section.count * ranges.coded(section.base) for section in merged.sections)
-        step = announced(codec, next_step(options.kappa, energy, 1, max(1, coordinates)))
-    nxt = replace(nxt, manifest=replace(nxt.manifest, step=step), first=state.first, second=state.second)
+        move = mean_move(sum(section.energy for section in merged.sections), coordinates)
+        nxt = _stepped(nxt, codec, move, empty_bytes, options)
+    nxt = replace(nxt, first=state.first, second=state.second)
     return _towards(nxt, state.theta, options, trail, ranges)
 
 
@@ -166,12 +173,31 @@ def theta_bytes(theta: Vector) -> bytes:
     return theta.astype("<f4").tobytes()
 
 
+def _stepped(nxt: Released, codec: Codec, move: float, empty_bytes: float, options: TopOptions) -> Released:
+    """The next release with its step, from the root mean square of what devices moved; nobody's move leaves it as it is."""
+    if move <= 0:
+        return nxt
+    rate, budget, size = nxt.rate.and_move(move), options.budget, nxt.theta.size
+    if not budget.given:
+        step = next_step(options.kappa, move, rate.step)
+    elif rate.step > 0:
+        step = next_kappa(rate, budget, empty_bytes, nxt.manifest.number) * move
+    else:
+        step = first_kappa(budget, empty_bytes, size) * move
+    manifest = replace(nxt.manifest, step=announced(codec, as_step(step)))
+    return replace(nxt, manifest=manifest, rate=replace(rate, step=step))
+
+
 def _towards(nxt: Released, master: Vector, options: TopOptions, trail: Trail, ranges: Ranges) -> Released:
     """The release that leads to `master`; what `nxt` holds of theta and manifest is still the one before."""
     base, manifest, lead = theta_bytes(nxt.theta), nxt.manifest, None
     if options.release_codec == "lattice":
-        payload = difference(nxt.theta, master, master - nxt.master, options.release_kappa, ranges.apart)
         beside = statistics_difference(nxt.theta, master, ranges.statistics)
+        if options.release_budget.given:
+            limit_bytes = _limit_bytes(nxt, options.release_budget, trail, beside)
+            payload = difference_within(nxt.theta, master, limit_bytes, ranges.apart)
+        else:
+            payload = difference(nxt.theta, master, master - nxt.master, options.release_kappa, ranges.apart)
         theta = advance(base, payload, beside, ranges.statistics)
         if theta == base:  # nothing that could be said: whoever has the release before has this one
             return replace(nxt, residual=master - nxt.theta)
@@ -187,9 +213,23 @@ def _towards(nxt: Released, master: Vector, options: TopOptions, trail: Trail, r
     return replace(nxt, manifest=manifest, theta=vector, residual=master - vector)
 
 
-def _parameters(options: TopOptions) -> dict[str, int | float | str]:
+def _parameters(bundle: Bundle, options: TopOptions) -> dict[str, int | float | str]:
     """What devices make the codec with; kappa is for the releases that announce no step, among them the first."""
-    return {"kappa": options.kappa, **options.parameters} if options.codec == "lattice" else options.parameters
+    if options.codec != "lattice":
+        return options.parameters
+    kappa, manifest = options.kappa, bundle.manifest
+    if options.budget.given:
+        codec = codec_named(options.codec, **options.parameters)
+        empty_bytes = empty_update_bytes(manifest.name, manifest.metrics, codec, manifest.size)
+        kappa = first_kappa(options.budget, empty_bytes, manifest.size)
+    return {"kappa": kappa, **options.parameters}
+
+
+def _limit_bytes(nxt: Released, budget: Budget, trail: Trail, beside: bytes) -> float:
+    """What the budget of releases leaves for the payload of this one."""
+    blank = trail.lead(nxt.manifest, b"", beside)
+    around = announced_bytes(blank.into(nxt.manifest)) if blank is not None else 0
+    return budget.next_bytes(nxt.rate.got_bytes, nxt.manifest.number - 1) - around
 
 
 def plan_of(bundle: Bundle, changes: dict[str, int | float | str]) -> Plan:

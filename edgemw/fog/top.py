@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Bundle, read_bundle
 from edgemw.core.encoded import Encoded
 from edgemw.core.errors import BundleError, ConfigError, EdgeError
@@ -34,7 +35,9 @@ from edgemw.fog.events import (
     SaveShelf,
     Settled,
 )
+from edgemw.fog.rate import Seen, reported
 from edgemw.fog.release import Past, TopOptions, counted, first_release, moved, taken_up, theta_view
+from edgemw.fog.spending import announced_bytes, seen_of, shortage, spending_facts
 from edgemw.fog.trail import Trail
 from edgemw.fog.window import MEASURED, NOT_MERGED, parts_of, readable, tally_of
 from edgemw.wire import topics
@@ -59,7 +62,7 @@ class Top:
         self._released: Released | None = None
         self._stopping = self._grace_over = self._finished = False
         self._enough = False  # the target is reached
-        self._reason = ""
+        self._reason = self._poor = ""
         self._resumed: list[Action] = []  # of the beginning, for whoever hears the first event
         if memory.bundle is not None and memory.released is not None:
             self._announcer.inherit("release", memory.shelf)
@@ -77,7 +80,7 @@ class Top:
     def reason(self, now: float) -> str:
         """Why something is not right; empty when all is."""
         waiting = "" if self._finished else self._collector.window.waiting_for(now)
-        return "; ".join(filter(None, (waiting, self._reason)))
+        return "; ".join(filter(None, (waiting, self._reason, self._poor)))
 
     def facts(self, now: float) -> dict[str, int | float | str]:
         """Numbers for `status`."""
@@ -91,6 +94,7 @@ class Top:
                 "updates_counted": totals.updates,
                 "weight_counted": totals.weight,
             }
+            facts |= spending_facts(self._released.rate)
         return facts
 
     def handle(self, event: Event, now: float) -> list[Action]:
@@ -154,7 +158,8 @@ class Top:
             manifest = replace(manifest, plan=released.manifest.plan)
         self._finished = released.report is not None and not manifest.train
         self._announcer.task(blob, data)
-        return [*refused, *self._begin(replace(released, manifest=manifest), now)]
+        rate = released.rate if manifest.step > 0 else replace(released.rate, step=0.0)  # another codec starts afresh
+        return [*refused, *self._begin(replace(released, manifest=manifest, rate=rate), now)]
 
     def _misfit(self, manifest: ReleaseManifest) -> list[Action]:
         """Says so where the patterns of a plan do not fit the task."""
@@ -239,12 +244,15 @@ class Top:
             return [closed, *self._after_the_end(frames, manifest.number)]
         tally, report_on = tally_of(frames)
         parts = parts_of(frames)
-        released = replace(released, totals=counted(released.totals, parts, tally))
+        seen = seen_of(frames, tally, codec_named(manifest.codec), self._place)
+        released = replace(released, totals=counted(released.totals, parts, tally), rate=reported(released.rate, seen))
+        if seen.empty_bytes:
+            self._poor = shortage(self._options.budget, seen)
         facts = self._facts(released, tally, report_on)
         if not manifest.train and not parts:
             return [closed, *self._measured(replace(released, report=facts), frames, late)]
         self._enough = self._enough or self._reached(tally)
-        nxt, reason = self._next_release(released, parts)
+        nxt, reason = self._next_release(released, parts, seen)
         self._reason = reason
         report: list[Action] = [self._say(RoundReport(manifest.number, False, facts, late[:64])), Fact("round", facts)]
         settled = Settled(not reason, nxt.manifest.number, reason)
@@ -266,17 +274,18 @@ class Top:
         outcomes = tuple((frame.id, settled) for frame in frames)
         return [SaveRelease(released, outcomes), *self._collector.settle(outcomes), *report]
 
-    def _next_release(self, released: Released, parts: list[Encoded]) -> tuple[Released, str]:
+    def _next_release(self, released: Released, parts: list[Encoded], seen: Seen) -> tuple[Released, str]:
         nxt = replace(released, manifest=replace(released.manifest, number=released.manifest.number + 1), report=None)
         reason = ""
         if parts:
             try:
-                nxt = moved(nxt, self._past, parts, self._options, self._trail)
+                nxt = moved(nxt, self._past, parts, seen.empty_bytes, self._options, self._trail)
             except (EdgeError, ArithmeticError) as error:  # whatever children sent, the next window is another attempt
                 reason = f"{NOT_MERGED}: {error}"
                 nxt = replace(nxt, totals=(self._released or released).totals)
         reached = self._options.target if self._enough else 0.0
-        return replace(nxt, manifest=self._asking(nxt.manifest), reached=reached), reason
+        rate = replace(nxt.rate, got_bytes=nxt.rate.got_bytes + announced_bytes(nxt.manifest))
+        return replace(nxt, manifest=self._asking(nxt.manifest), reached=reached, rate=rate), reason
 
     def _reached(self, tally: Tally) -> bool:
         value, weight = tally.get(MEASURED + self._metric) or tally.get(self._metric, (0.0, 0.0))
@@ -301,7 +310,7 @@ class Top:
             "weight_counted": totals.weight,
             "children": self._collector.window.present,
         }
-        return facts
+        return facts | spending_facts(released.rate)
 
     def _say(self, report: RoundReport) -> Send:
         place = self._place

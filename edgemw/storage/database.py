@@ -14,7 +14,7 @@ from typing import Any
 
 from edgemw.core.errors import StorageError
 
-VERSION = 5
+VERSION = 6
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL);
@@ -35,7 +35,7 @@ CREATE TABLE settled (
 CREATE TABLE bundle (task TEXT, digest BLOB, data BLOB, PRIMARY KEY (task, digest));
 CREATE TABLE release (
     task TEXT PRIMARY KEY, manifest BLOB, theta BLOB, first BLOB, second BLOB, residual BLOB,
-    updates INTEGER, weight INTEGER, uplink_bytes INTEGER, downlink_bytes INTEGER, report TEXT, reached REAL);
+    updates INTEGER, weight INTEGER, uplink_bytes INTEGER, downlink_bytes INTEGER, report TEXT, reached REAL, rate TEXT);
 CREATE TABLE remainder (task TEXT PRIMARY KEY, run INTEGER NOT NULL, payload BLOB NOT NULL);
 CREATE TABLE shelf (task TEXT PRIMARY KEY, data BLOB);
 """

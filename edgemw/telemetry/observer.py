@@ -29,7 +29,13 @@ _FLEET = (
     ("updates_counted", "edgemw_fleet_updates", "Device updates inside the releases of this training run."),
     ("weight_counted", "edgemw_fleet_examples", "Training examples behind the releases of this training run."),
 )
-_NOT_MEASURES = frozenset((*(name for name, _, _ in _FLEET), "measured", "children", "release", "uplink", "downlink", "refused"))
+_NOT_MEASURES = frozenset(
+    (
+        *(name for name, _, _ in _FLEET),
+        *("measured", "children", "release", "uplink", "downlink", "refused"),
+        *("kappa", "spent_bytes", "release_spent_bytes"),
+    )
+)
 
 
 class _Unexpected(Exception):
@@ -150,6 +156,12 @@ class Observer:
         self._missing = self._counter("edgemw_fog_missing_children", "Children that a closed window was without.", "task")
         self._releases = self._counter("edgemw_releases", "Releases made or brought down here.", "task")
         self._step = self._gauge("edgemw_release_step", "Lattice step that the current release asks for.", "task")
+        self._kappa = self._gauge(
+            "edgemw_release_kappa", "Lattice step over the root mean square of what training moved.", "task"
+        )
+        self._spent = self._gauge(
+            "edgemw_budget_spent_bytes", "Bytes of one device that count against a budget.", "task", "direction"
+        )
         self._rounds = self._counter("edgemw_rounds", "Rounds that the top has finished.", "task")
         self._measured = self._gauge("edgemw_round_measure", "What devices measured, over the fleet.", "task", "measure")
         self._measured_on = self._gauge("edgemw_round_measured_release", "Release that the measures are of.", "task")
@@ -208,6 +220,11 @@ class Observer:
                 self._pulled.total(metric, about, task, numbers[name])
         if "measured" in numbers:
             self._measured_on.labels(*self._labels, task).set(numbers["measured"])
+        if "kappa" in numbers:
+            self._kappa.labels(*self._labels, task).set(numbers["kappa"])
+        for name, direction in (("spent_bytes", "up"), ("release_spent_bytes", "down")):
+            if name in numbers:
+                self._spent.labels(*self._labels, task, direction).set(numbers[name])
         for name in sorted(numbers.keys() - _NOT_MEASURES):
             measure = self._measure(name)
             if measure != OTHER:

@@ -41,7 +41,7 @@ def test_check_says_what_would_run(capsys: pytest.CaptureFixture[str]) -> None:
         "8 devices",
         "digits, dirichlet alpha 0.3",
         "60 rounds",
-        "lattice, kappa 4",
+        "lattice, kappa 12",
     ):
         assert words in printed
 

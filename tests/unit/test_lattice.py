@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from edgemw.compression.lattice import Lattice, next_step
+from edgemw.compression.lattice import Lattice
 from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Vector
 from edgemw.core.errors import CodecError, WireError
@@ -90,18 +90,6 @@ def test_headers_that_no_encoder_writes(header: bytes, reason: str) -> None:
         with pytest.raises(WireError) as refused:
             read(header, 3)
         assert refused.value.reason == reason
-
-
-def test_next_step_is_kappa_times_the_root_mean_square() -> None:
-    assert next_step(4.0, energy=2 * 100 * 0.25, count=2, size=100) == 2.0
-
-
-@pytest.mark.parametrize("energy", [0.0, 1e-320, 1e77, 1.7e308])
-def test_next_step_is_always_one_that_can_be_encoded(energy: float) -> None:
-    step = next_step(4.0, energy, count=1, size=10)
-    assert 0 <= step <= LARGEST
-    assert step == float(np.float32(step))
-    assert Lattice().check(Lattice().encode(vector(1.0, -2.0), step), 2) == step
 
 
 def test_merging_cancels_to_nothing() -> None:

@@ -41,7 +41,7 @@ def test_an_update_carries_its_identity_base_weight_and_energy() -> None:
     encoded, _ = encode_update(Lattice(), contribution(np.array([1, -2], np.float32), 5), np.array([1, 0], np.float32), 1.0)
     (section,) = encoded.sections
     assert (encoded.codec, encoded.size, encoded.contributions) == ("lattice", 2, frozenset({UpdateId("device", 1, 0)}))
-    assert (section.base, section.weight, section.count, section.energy) == (3, 5, 1, 6**2 + 10**2)
+    assert (section.base, section.weight, section.count, section.energy) == (3, 5, 1, 5**2 + 10**2)  # without the residual
     assert decoded(Lattice(), encoded).tolist() == [6, -10]
 
 

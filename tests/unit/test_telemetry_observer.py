@@ -68,6 +68,7 @@ def fog() -> Observer:
     it.observe("digits", Fact("update_refused", {"node": "device-2", "reason": "another training run", "weight": 10}))
     it.observe("digits", Fact("window_closed", {"updates": 4, "late": 2, "release": 4}))
     totals: Facts = {"uplink_bytes": 5000, "downlink_bytes": 70_000, "updates_counted": 8, "weight_counted": 320, "children": 2}
+    totals |= {"kappa": 12.5, "spent_bytes": 640, "release_spent_bytes": 1280}
     it.observe("digits", Fact("round", {**totals, "accuracy": 0.875, "train_loss": 0.5, "uplink": 40.0, "measured": 4}))
     it.observe("digits", Fact("release", {"release": 5, "step": 0.0625}))
     machine: Facts = {"release": 5, "children": 2, "window": 1, "awaited": 1, "updates_counted": 8}
