@@ -15,9 +15,9 @@ from edgemw.core.config.words import nearest
 from edgemw.core.errors import ConfigError, LinkError, WireError
 from edgemw.transport.link import Down, Link, Received, Up
 from edgemw.transport.mqtt import MqttLink
-from edgemw.wire import topics
+from edgemw.wire import publication, topics
 from edgemw.wire.chunks import CHUNK_BYTES, blob_of, cut
-from edgemw.wire.messages import Frame, Presence, ReleaseManifest, RoundReport, Status, StatusRequest, TaskManifest, pack, unpack
+from edgemw.wire.messages import Frame, Presence, ReleaseManifest, RoundReport, Status, StatusRequest, TaskManifest
 from edgemw.wire.topics import Topic
 
 SETTLE_S = 0.4
@@ -81,7 +81,8 @@ class Console:
                     self.connected = False
                 case Received(topic=text, payload=payload) if payload:
                     try:
-                        self._take(topics.parse(text), unpack(payload))
+                        topic = topics.parse(text)
+                        self._take(topic, publication.read(topic, payload))
                     except WireError:
                         continue  # somebody else's message: the nodes count those, a console only looks
             self._changed.set()
@@ -110,7 +111,7 @@ class Console:
         for domain in sorted({domain for domain, _, _ in self._presence.values()}):
             topic = topics.build(self._net, domain, "ask", node=self._name)
             try:
-                await self._link.publish(topic, pack(Frame("", self._name, 0, 0, StatusRequest())))
+                await self._link.publish(topic, publication.write(topic, Frame("", self._name, 0, 0, StatusRequest())))
             except LinkError:
                 break  # nobody can answer then, and that is what the caller is told
         online = {node for node, state in self.presence.items() if state == "online"}
@@ -184,13 +185,15 @@ class Console:
         blob = blob_of(data, CHUNK_BYTES)
         for index in range(blob.chunks):
             topic = topics.build(self._net, domain, "blob", digest=blob.name, index=str(index))
-            await self._link.publish(topic, pack(Frame("", self._name, 0, 0, cut(data, blob, index))), retain=True)
+            frame = Frame("", self._name, 0, 0, cut(data, blob, index))
+            await self._link.publish(topic, publication.write(topic, frame), retain=True)
         topic = topics.build(self._net, domain, "task", task=task)
-        await self._link.publish(topic, pack(Frame(task, self._name, 0, 0, TaskManifest(blob))), retain=True)
+        frame = Frame(task, self._name, 0, 0, TaskManifest(blob))
+        await self._link.publish(topic, publication.write(topic, frame), retain=True)
 
         def taken() -> bool:
             manifest = self._releases.get((domain, task))
-            return manifest is not None and manifest.bundle == blob.digest
+            return manifest is not None and manifest.bundle == blob.label
 
         await self._until(taken, timeout_s)
         return self._releases.get((domain, task)) if taken() else None

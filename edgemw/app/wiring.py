@@ -18,12 +18,13 @@ from edgemw.app.settings import Broker, Codec, DeviceFile, FogFile, Limits, Plan
 from edgemw.core.bundle import Bundle, Manifest, Vector, read_bundle
 from edgemw.core.errors import BundleError, ConfigError, EdgeError
 from edgemw.core.ids import Place
+from edgemw.core.plan import plan_of
 from edgemw.core.ranges import ranges_of
 from edgemw.device.agent import DeviceRole, Parts
 from edgemw.device.uplink import Uplink
 from edgemw.fog.agent import FogRole
 from edgemw.fog.rate import Budget
-from edgemw.fog.release import TopOptions, plan_of
+from edgemw.fog.release import TopOptions
 from edgemw.fog.server import ServerOptions
 from edgemw.fog.window import WindowOptions
 from edgemw.learning.dataset import Dataset
@@ -222,7 +223,7 @@ def load_bundle(path: Path) -> tuple[bytes, Bundle]:
 
 def check_plan_fits(bundle: Bundle, plan: Plan) -> None:
     """Refuse patterns of a plan that do not fit the task. Raises ConfigError with their key."""
-    ranges_of(bundle.manifest.layout, plan_of(bundle, plan.changes()))
+    ranges_of(bundle.manifest.layout, plan_of(bundle.manifest.training | plan.changes()))
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ _EXAMPLES = """needs torch and onnx: pip install "edgemw[author]"
 
 examples:
   edgemw compile examples/har/task.py:task -o har.edge
-  edgemw compile my_package.tasks:vibration -o vibration.edge --seed 7
+  edgemw compile my_package.tasks:vibration -o vibration.edge --seed 7 --initial seeded
   edgemw compile task.py:task --personal 'head.*' --frozen 'embed.*'
 """
 
@@ -33,6 +33,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("task", metavar="FILE.py:NAME", help="where the edgemw.Task is: a file or a module, and the name in it")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.edge", help="bundle to write (default: NAME-OF-TASK.edge)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the initial weights (default: 0)")
+    parser.add_argument(
+        "--initial",
+        choices=("stored", "seeded"),
+        default="stored",
+        help="stored: the weights that torch made (or the author loaded) travel in the bundle; seeded: weights of the same "
+        "distribution are drawn from --seed by every reader, and the bundle carries the seed (default: stored)",
+    )
     parser.add_argument(
         "--torch-oracle",
         action="store_true",
@@ -70,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
     task = load_task(args.task)
     said = {name: tuple(getattr(args, name) or getattr(task, name)) for name in PATTERNS}
     task = replace(task, personal=said["personal"], frozen=said["frozen"], rare=said["rare"])
-    bundle = compile_task(task, args.seed, python=args.task if args.torch_oracle else None, progress=progress)
+    python = args.task if args.torch_oracle else None
+    bundle = compile_task(task, args.seed, python=python, seeded=args.initial == "seeded", progress=progress)
     data = bundle.to_bytes()
     output: Path = args.output or Path(f"{task.name}.edge")
     try:
@@ -83,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
         "task": manifest.name,
         "parameters": manifest.size,
         "bytes": len(data),
+        "initial": args.initial,
         "input": [*manifest.input.shape],
         "output": [*manifest.output.shape],
         "metrics": [*manifest.metrics],

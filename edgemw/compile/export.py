@@ -10,22 +10,28 @@ from edgemw.compile.inference_graph import inference_graph
 from edgemw.compile.layout import vector_of
 from edgemw.compile.losses import bce_with_logits
 from edgemw.compile.program import Program
+from edgemw.compile.recipe import recipe_of
 from edgemw.compile.task import Task
 from edgemw.compile.training_graph import training_graph
-from edgemw.core.bundle import Bundle, Manifest
+from edgemw.core.bundle import Bundle, Manifest, Vector
+from edgemw.core.initial import Recipe
 from edgemw.core.plan import Plan
 from edgemw.core.ranges import ranges_of
 
 Progress = Callable[[str], None]
 
 
-def compile_task(task: Task, seed: int = 0, *, python: str | None = None, progress: Progress | None = None) -> Bundle:
+def compile_task(
+    task: Task, seed: int = 0, *, python: str | None = None, seeded: bool = False, progress: Progress | None = None
+) -> Bundle:
     """Export a task's two graphs and prove them against torch; takes seconds to a minute.
 
     Args:
         seed: decides the initial weights where `task.module` is a function.
         python: "package.module:attribute" of the task, for a module that cannot be exported for training: the bundle then
             has no training graph, and devices that have torch and that package train it with the torch oracle.
+        seeded: draw the first values anew from the seed, in a way that every reader of the bundle repeats, and store the seed
+            in their place (see `recipe.py`).
         progress: called with a short line before each stage.
 
     Raises:
@@ -36,13 +42,25 @@ def compile_task(task: Task, seed: int = 0, *, python: str | None = None, progre
     say("running the module")
     program = task.program(seed)
     ranges_of(program.layout, Plan(**task.training_defaults()))  # type: ignore[arg-type]  # checked when the task was made
-    theta0 = vector_of(program.module, program.layout)
+    theta0, recipe = _initial(program, seed if seeded else None, say)
     say("exporting inference")
     infer = inference_graph(program)
     say("checking inference against torch")
     check_inference(program, infer)
     train = None if python else _training(program, say)
-    return Bundle(_manifest(task, program, python), infer, train, theta0)
+    return Bundle(_manifest(task, program, python), infer, train, theta0, recipe)
+
+
+def _initial(program: Program, seed: int | None, say: Progress) -> tuple[Vector, Recipe | None]:
+    """Theta0, and the recipe that makes it, where one is wanted and makes any of it."""
+    theta0, layout = vector_of(program.module, program.layout), program.layout
+    if seed is None:
+        return theta0, None
+    recipe = recipe_of(program.module, layout, seed)
+    sizes, kept = [slot.size for slot in layout], [s.name for s, draw in zip(layout, recipe.draws, strict=True) if draw is None]
+    if kept:
+        say(f"stored as they are: {', '.join(kept)}")
+    return (theta0, None) if len(kept) == len(layout) else (recipe.make(sizes, recipe.stored(sizes, theta0)), recipe)
 
 
 def _training(program: Program, say: Progress) -> bytes:

@@ -5,10 +5,11 @@ Parts, in this order, stored with their sha256 in the manifest:
     manifest.json   this file's `Manifest`
     infer.onnx      x[B, *input] -> y[B, *output]; weightless, see below
     train.onnx      (theta[P], x[B, *input], y[B, *target] [, seed]) -> (loss, grad[P] [, buffers[Q]])
-    theta0          float32[P], little endian
+    theta0          float32[P], little endian; with a recipe, only the tensors that are not drawn, and none where all are
 
 `infer.onnx` holds no weights: each parameter is external data in the virtual file `WEIGHTS_FILE` at 4 x its offset in theta.
 `buffers` are the new values of the coordinates that are not trained by gradient (running statistics), in layout order.
+With a recipe (`manifest.json` has "initial", see `initial.py`) readers draw theta0 from a seed and check its sha256.
 A bundle without `train.onnx` (`manifest.python` set) is trained by the torch oracle, on devices that have torch and that module.
 """
 
@@ -21,7 +22,7 @@ import math
 import struct
 import zipfile
 import zlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ import numpy.typing as npt
 
 from edgemw.core.errors import BundleError, ConfigError
 from edgemw.core.ids import valid_id
+from edgemw.core.initial import Recipe, read_recipe
 from edgemw.core.plan import check_plan
 
 FORMAT = 1
@@ -103,19 +105,43 @@ class Bundle:
     infer: bytes
     train: bytes | None
     theta0: Vector
+    recipe: Recipe | None = None
 
     def to_bytes(self) -> bytes:
-        """The `.edge` file; equal bundles give equal bytes."""
-        parts = {"infer.onnx": self.infer, "theta0": self.theta0.astype("<f4").tobytes()}
+        """The `.edge` file; equal bundles give equal bytes.
+
+        Raises:
+            BundleError: the recipe does not make theta0.
+        """
+        theta0, document = self._initial()
+        parts = {"infer.onnx": self.infer} | ({"theta0": theta0} if theta0 else {})
         if self.train is not None:
             parts["train.onnx"] = self.train
-        document = asdict(self.manifest) | {"parts": {k: hashlib.sha256(v).hexdigest() for k, v in sorted(parts.items())}}
+        document |= asdict(self.manifest) | {"parts": {k: hashlib.sha256(v).hexdigest() for k, v in sorted(parts.items())}}
         text = json.dumps(document, indent=1, sort_keys=True).encode()
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, data in [("manifest.json", text), *((n, parts[n]) for n in _PARTS if n in parts)]:
                 archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
         return buffer.getvalue()
+
+    def reseeded(self, seed: int) -> Bundle:
+        """The same task with the first values that its recipe makes of another seed. Raises BundleError without a recipe."""
+        if self.recipe is None:
+            raise BundleError("the bundle carries its first values: compile it with --initial seeded")
+        recipe, sizes = replace(self.recipe, seed=seed), [slot.size for slot in self.manifest.layout]
+        return replace(self, recipe=recipe, theta0=recipe.make(sizes, self.recipe.stored(sizes, self.theta0)))
+
+    def _initial(self) -> tuple[bytes, dict[str, Any]]:
+        """What the part theta0 holds, and what the manifest says of the rest."""
+        if self.recipe is None:
+            return self.theta0.astype("<f4").tobytes(), {}
+        sizes = [slot.size for slot in self.manifest.layout]
+        stored = self.recipe.stored(sizes, self.theta0)
+        digest = _theta_digest(self.theta0)
+        if _theta_digest(self.recipe.make(sizes, stored)) != digest:
+            raise BundleError("theta0 is not what its recipe makes: leave the recipe out")
+        return stored.astype("<f4").tobytes(), {"initial": self.recipe.document() | {"sha256": digest}}
 
 
 def read_bundle(data: bytes) -> Bundle:
@@ -142,16 +168,36 @@ def read_bundle(data: bytes) -> Bundle:
     except _DAMAGE as error:
         raise BundleError(f"not a task bundle: {error}") from error
     manifest = _manifest(document)
-    if "infer.onnx" not in parts or "theta0" not in parts:
-        raise BundleError("the bundle lacks infer.onnx or theta0")
+    if "infer.onnx" not in parts:
+        raise BundleError("the bundle lacks infer.onnx")
     if "train.onnx" not in parts and manifest.python is None:
         raise BundleError("the bundle has no train.onnx and names no Python task")
-    if len(parts["theta0"]) != 4 * manifest.size:
-        raise BundleError(f"theta0 has {len(parts['theta0'])} bytes, the layout needs {4 * manifest.size}")
-    theta0 = np.frombuffer(parts["theta0"], "<f4").astype(np.float32)
+    recipe, theta0 = _theta0(document.get("initial"), manifest, parts.get("theta0", b""))
     if not np.isfinite(theta0).all():
         raise BundleError("theta0 holds NaN or infinite values")
-    return Bundle(manifest, parts["infer.onnx"], parts.get("train.onnx"), theta0)
+    return Bundle(manifest, parts["infer.onnx"], parts.get("train.onnx"), theta0, recipe)
+
+
+def _theta0(initial: Any, manifest: Manifest, part: bytes) -> tuple[Recipe | None, Vector]:
+    """The recipe, if there is one, and the vector."""
+    sizes = [slot.size for slot in manifest.layout]
+    recipe = None if initial is None else read_recipe(initial, len(sizes))
+    missing = sizes if recipe is None else [size for size, draw in zip(sizes, recipe.draws, strict=True) if draw is None]
+    if len(part) != 4 * sum(missing):
+        raise BundleError(f"theta0 has {len(part)} bytes, the layout needs {4 * sum(missing)}")
+    if 4 * manifest.size > MAX_PART_BYTES:
+        raise BundleError(f"theta0 has {4 * manifest.size} bytes, at most {MAX_PART_BYTES} are accepted")
+    stored = np.frombuffer(part, "<f4").astype(np.float32)
+    if recipe is None:
+        return None, stored
+    theta0 = recipe.make(sizes, stored)
+    if _theta_digest(theta0) != initial.get("sha256"):
+        raise BundleError("theta0 does not match its sha256: the bundle is damaged or was altered")
+    return recipe, theta0
+
+
+def _theta_digest(theta: Vector) -> str:
+    return hashlib.sha256(theta.astype("<f4", copy=False).tobytes()).hexdigest()
 
 
 def _part(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:

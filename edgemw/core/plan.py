@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -25,6 +26,7 @@ PATTERNS = ("personal", "frozen", "rare")
 """What a plan says by patterns over the names of tensors, with spaces between them."""
 
 MAX_PATTERNS = 1000  # characters
+_SINGLE, _LARGEST_SINGLE = struct.Struct("<f"), 3.4e38
 _LARGEST = (1 << 64) - 1  # integer that a message can hold
 
 
@@ -99,6 +101,23 @@ def _wanted(name: str, value: object) -> str:
             fits = False
     whole = f"a whole number from {least} to {most}"
     return "" if fits else whole if name in LIMITS else "a finite number that is not negative"
+
+
+def plan_of(values: Mapping[str, int | float | str]) -> Plan:
+    """The plan of values that `check_plan` accepts; what they leave out is as in `Plan`."""
+    return Plan(**values)  # type: ignore[arg-type]  # the types of values are checked, by name, where they are read
+
+
+def as_carried(tally: Tally) -> Tally:
+    """The sums as they travel: whole numbers exactly, others as float 32, which is finer than any measure."""
+    return {name: (_carried(value), _carried(weight)) for name, (value, weight) in tally.items()}
+
+
+def _carried(value: float) -> float:
+    if float(value).is_integer() or not math.isfinite(value) or abs(value) > _LARGEST_SINGLE:
+        return value
+    narrowed: float = _SINGLE.unpack(_SINGLE.pack(value))[0]
+    return narrowed
 
 
 def add_tallies(tallies: list[Tally]) -> Tally:

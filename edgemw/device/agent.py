@@ -19,7 +19,7 @@ from edgemw.core.bundle import Bundle, Manifest, Vector, read_bundle
 from edgemw.core.errors import DataError, EdgeError
 from edgemw.core.events import Fact
 from edgemw.core.ids import Place
-from edgemw.core.plan import Plan, Tally
+from edgemw.core.plan import Plan, Tally, plan_of
 from edgemw.device.balance import Balance
 from edgemw.device.cycle import MEASURED, Cycle
 from edgemw.device.events import (
@@ -83,7 +83,7 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    digest: bytes
+    label: bytes
     bundle: Bundle
     oracle: Oracle
     data: Dataset | None
@@ -193,14 +193,14 @@ class DeviceRole:
         except DataError as error:
             reason = f"data refused: {error}"
             log.error("%s", reason, extra={"facts": {"task": task}})
-        self._tasks[task] = _Opened(action.blob.digest, bundle, oracle, data, reason)
+        self._tasks[task] = _Opened(action.blob.label, bundle, oracle, data, reason)
         samples = len(data.train) if data is not None else 0
         log.info("task opened", extra={"facts": {"task": task, "parameters": bundle.manifest.size, "samples": samples}})
         return TaskOpened(action.blob.digest, bundle.manifest, bundle.theta0, reason)
 
     def _install(self, task: str, action: Install) -> Installed:
         opened, manifest = self._tasks[task], action.release
-        if opened.digest != manifest.bundle:
+        if opened.label != manifest.bundle:
             return Installed(manifest.number)  # the task was replaced while this waited
         predict = self._predictor(task, action.theta)
         reason = self._parts.check(predict, opened.oracle, action.theta, opened.data)
@@ -214,7 +214,7 @@ class DeviceRole:
 
     def _do_work(self, task: str, action: Work) -> Worked:
         opened, manifest = self._tasks[task], action.release
-        if opened.digest != manifest.bundle:
+        if opened.label != manifest.bundle:
             return Worked(manifest.number, None, self._tally({}), "the task was replaced meanwhile")
         if opened.data is None:
             return Worked(manifest.number, None, self._tally({}), opened.refusal)
@@ -233,7 +233,7 @@ class DeviceRole:
         return Worked(manifest.number, trained, self._tally(tally), reason)
 
     def _train(self, opened: _Opened, data: Dataset, action: Work) -> tuple[Trained, float]:
-        plan = _within(action.release.plan, self._parts.max_batch)
+        plan = _within(action.release.plan or plan_of(opened.bundle.manifest.training), self._parts.max_batch)
         started = time.perf_counter()
         trained = train(opened.oracle, action.theta, data.train, plan, action.seed, self._stop_now.is_set)
         return trained, time.perf_counter() - started

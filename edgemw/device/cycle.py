@@ -29,7 +29,7 @@ from edgemw.core.bundle import Manifest, Vector
 from edgemw.core.errors import CodecError, ConfigError, WireError
 from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import Place, UpdateId
-from edgemw.core.plan import Tally
+from edgemw.core.plan import Tally, as_carried, plan_of
 from edgemw.core.ranges import Ranges, ranges_of, statistics_of
 from edgemw.device.balance import Balance
 from edgemw.device.events import (
@@ -85,7 +85,7 @@ class Cycle:
         self._bundle: Blob | None = None
         self._opened: tuple[bytes, Manifest] | None = None
         self._following = Following(self._moved)
-        self._unusable = b"", ""  # digest of a bundle, and why
+        self._unusable = b"", ""  # label of a bundle, and why
         self._wanted: ReleaseManifest | None = None
         self._current: _Current | None = None
         self._work: tuple[Work, Ranges] | None = None  # what is being done, and how to encode the result
@@ -169,14 +169,21 @@ class Cycle:
                 return self._on_task_manifest(blob)
             case ReleaseManifest() as manifest:
                 return self._on_release_manifest(manifest, now)
-            case Ack(boot=boot, seq=seq):
-                update = UpdateId(self._place.node, boot, seq)
-                self._budget.arrived(update, now)
-                if self._sender.acknowledge(update, now):
-                    return [SaveAck(update), *self._next(now), *self._when_stopped()]
+            case Ack() as ack:
+                return self._answered(self._on_ack(ack, now), now)
             case Outcome() as outcome:
-                return self._on_outcome(outcome, now)
+                return self._answered(self._on_outcome(outcome, now), now)
         return []
+
+    def _answered(self, actions: list[Action], now: float) -> list[Action]:
+        """An answer that changes something may let the device go on, or leave."""
+        return [*actions, *self._next(now), *self._when_stopped()] if actions else []
+
+    def _on_ack(self, ack: Ack, now: float) -> list[Action]:
+        update = UpdateId(self._place.node, ack.boot, ack.seq)
+        self._budget.arrived(update, now)
+        noted: list[Action] = [SaveAck(update)] if self._sender.acknowledge(update, now) else []
+        return [*noted, *(action for outcome in ack.outcomes for action in self._on_outcome(outcome, now))]
 
     def _on_task_manifest(self, blob: Blob) -> list[Action]:
         if self._bundle is not None and self._bundle.digest == blob.digest:
@@ -248,7 +255,7 @@ class Cycle:
     def _on_fetch_failed(self, blob: Blob, reason: str, now: float) -> list[Action]:
         if self._bundle is not None and blob.digest == self._bundle.digest:
             self._note("task", f"the bundle cannot be taken: {reason}")
-            return self._without_bundle(blob.digest, reason, now)
+            return self._without_bundle(blob.label, reason, now)
         if self._wanted is None or not self._following.waits_for(blob):
             return []
         return self._cannot_take(self._wanted, reason, now)
@@ -281,7 +288,8 @@ class Cycle:
         """Use a release: serve it, measure it and train from it, under this device's own values."""
         assert self._opened is not None
         try:
-            ranges = ranges_of(self._opened[1].layout, manifest.plan)
+            opened = self._opened[1]
+            ranges = ranges_of(opened.layout, manifest.plan or plan_of(opened.training))
         except ConfigError as error:
             return self._refuse(manifest, str(error), now)
         self._note("release", "")
@@ -301,17 +309,18 @@ class Cycle:
         self._note("task", event.reason)
         if isinstance(event, TaskRefused):
             self._state = "waiting"
-            return [Fact("task_refused", {"reason": event.reason}), *self._without_bundle(event.digest, event.reason, now)]
-        self._opened, self._unusable = (event.digest, event.manifest), (b"", "")
+            return [Fact("task_refused", {"reason": event.reason}), *self._without_bundle(self._bundle.label, event.reason, now)]
+        label = self._bundle.label
+        self._opened, self._unusable = (label, event.manifest), (b"", "")
         self._following.know(event.theta0.astype("<f4", copy=False).data.cast("B"))
         manifest = self._wanted
-        return self._follow(lambda: self._following.want(manifest), now) if manifest and manifest.bundle == event.digest else []
+        return self._follow(lambda: self._following.want(manifest), now) if manifest and manifest.bundle == label else []
 
-    def _without_bundle(self, digest: bytes, reason: str, now: float) -> list[Action]:
+    def _without_bundle(self, label: bytes, reason: str, now: float) -> list[Action]:
         """The bundle cannot be used: neither can the releases that belong to it."""
-        self._unusable = digest, reason
+        self._unusable = label, reason
         manifest = self._wanted
-        return self._cannot_take(manifest, reason, now) if manifest and manifest.bundle == digest else []
+        return self._cannot_take(manifest, reason, now) if manifest and manifest.bundle == label else []
 
     def _next(self, now: float) -> list[Action]:
         """Start the next piece of work, if there is one and nothing stands in its way."""
@@ -365,7 +374,8 @@ class Cycle:
         return [Install(current.manifest, self._own(current))]
 
     def _send(self, update: Update, memory: Memory, now: float) -> list[Action]:
-        frame = Frame(self._task, self._place.node, self._place.boot, self._seq, update)
+        carried = replace(update, tally=as_carried(update.tally))
+        frame = Frame(self._task, self._place.node, self._place.boot, self._seq, carried)
         self._seq += 1
         self._sent_at = now
         self._memory = memory
@@ -442,7 +452,7 @@ class Cycle:
             self._note("outcome", "")
         fact = Fact("settled", {"counted": int(outcome.counted), "reason": outcome.reason})
         save = SaveMemory(self._memory, (update,), durable=not outcome.counted)
-        return [save, fact, *self._next(now), *self._when_stopped()]
+        return [save, fact]
 
     def _when_stopped(self) -> list[Action]:
         done = self._work is None and (self._sender.waiting == 0 or self._grace_over)

@@ -9,17 +9,19 @@ from __future__ import annotations
 from edgemw.compression import side
 from edgemw.compression.table import codec_named
 from edgemw.core.errors import CodecError, WireError
-from edgemw.core.events import Fact
+from edgemw.core.events import Fact, SetTimer
 from edgemw.core.ids import Place, UpdateId
 from edgemw.core.ranges import Slots, count
 from edgemw.fog.events import Action, FogMemory, SaveOutcomes, SaveUpdate, Settled
 from edgemw.fog.ledger import Ledger
 from edgemw.fog.steps import Steps
+from edgemw.fog.telling import Telling, outcome_of
 from edgemw.fog.window import Window, WindowOptions
 from edgemw.wire import topics
 from edgemw.wire.messages import Ack, Frame, Outcome, Presence, ReleaseManifest, Update
 from edgemw.wire.traffic import Send
 
+OUTCOMES = "outcomes"
 OTHER_RUN = "another training run"
 OTHER_RUN_OR_CODEC = "another training run or codec"
 MAX_OPEN = 8  # updates of one child in the window, where it need not hold more; a device has at most 4 on their way
@@ -36,6 +38,7 @@ class Collector:
         inside = [member for forwarded in memory.forwarded for member in forwarded.members]
         self.ledger = Ledger([*inside, *(frame.id for frame in memory.open)], memory.settled)
         self.window = Window(options)
+        self._telling = Telling()
         self._release: ReleaseManifest | None = None
         self._taken_at: float | None = None
         self._steps = Steps()
@@ -67,7 +70,7 @@ class Collector:
         """Return updates to their senders."""
         number = self._release.number if self._release else -1
         outcomes = tuple((update, Settled(False, number, reason)) for update in updates)
-        return [SaveOutcomes(outcomes), *self.settle(outcomes)] if outcomes else []
+        return [SaveOutcomes(outcomes), *self.settle(outcomes, 0.0)] if outcomes else []
 
     def age(self, now: float) -> dict[str, int | float | str]:
         """Seconds since the last update was taken, as a fact for `status`."""
@@ -106,11 +109,23 @@ class Collector:
         fact = Fact("update_refused", {"node": frame.node, "reason": reason, "weight": update_weight(update)})
         return [self._outcome(frame.id, Settled(False, release.number, reason)), fact]
 
-    def settle(self, outcomes: tuple[tuple[UpdateId, Settled], ...]) -> list[Action]:
-        """Tell children what became of their updates."""
-        for update, outcome in outcomes:
-            self.ledger.settle(update, outcome)
-        return [self._outcome(update, outcome) for update, outcome in outcomes]
+    def settle(self, outcomes: tuple[tuple[UpdateId, Settled], ...], now: float) -> list[Action]:
+        """Tell children what became of their updates; while more updates are asked for, what was counted is said with an Ack."""
+        more = self._release is not None and self._release.train
+        actions: list[Action] = []
+        for update, settled in outcomes:
+            self.ledger.settle(update, settled)
+            if settled.counted and more:
+                self._telling.hold(update, settled, now)
+            else:
+                actions.append(self._outcome(update, settled))
+        return actions
+
+    def tell(self, now: float) -> list[Action]:
+        """Say the outcomes that have waited long enough; infinity is for all of them."""
+        said: list[Action] = [self._reply(child, outcome) for child, outcome in self._telling.overdue(now)]
+        due = self._telling.due
+        return said if due is None else [*said, SetTimer(OUTCOMES, due)]
 
     def _refusal(self, update: Update, release: ReleaseManifest) -> str:
         if update.run != release.run:
@@ -157,14 +172,14 @@ class Collector:
                 self._steps.remember(codec, update.run, section, update.size)
 
     def _ack(self, update: UpdateId) -> Send:
-        return self._reply(update, Ack(update.boot, update.seq))
+        return self._reply(update.node, Ack(update.boot, update.seq, self._telling.with_ack(update.node)))
 
-    def _outcome(self, update: UpdateId, outcome: Settled) -> Send:
-        return self._reply(update, Outcome(update.boot, update.seq, outcome.counted, outcome.release, outcome.reason))
+    def _outcome(self, update: UpdateId, settled: Settled) -> Send:
+        return self._reply(update.node, outcome_of(update, settled))
 
-    def _reply(self, update: UpdateId, message: Ack | Outcome) -> Send:
+    def _reply(self, child: str, message: Ack | Outcome) -> Send:
         place = self._place
-        topic = topics.build(place.net, place.node, "reply", node=update.node, task=self._task)
+        topic = topics.build(place.net, place.node, "reply", node=child, task=self._task)
         return Send(topic, Frame(self._task, place.node, place.boot, 0, message))
 
 

@@ -46,7 +46,7 @@ class Forwarder:
         self._nesting = Nesting(options.budget_bytes, memory.remainder)
         self._seq = 0
         self._bundle: Blob | None = None
-        self._opened = b""  # digest of the bundle that is here
+        self._opened = b""  # label of the bundle that is here
         self._release: ReleaseManifest | None = None
         self._announced = -1
         self._heard_from = -1  # life of the parent that announced it
@@ -78,7 +78,7 @@ class Forwarder:
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Take one event; returns what the shell has to do, in order."""
-        return [*self._take(event, now), *self._advance(now)]
+        return [*self._take(event, now), *self._advance(now), *self._collector.tell(now)]
 
     def _take(self, event: Event, now: float) -> list[Action]:
         match event:
@@ -95,7 +95,7 @@ class Forwarder:
             case Timer(name=name) if name == RESEND:
                 return [*self._sender.resend(now)]
             case Stop():
-                return [Finished()]
+                return [*self._collector.tell(math.inf), Finished()]
             case _:
                 return []
 
@@ -121,12 +121,16 @@ class Forwarder:
                 self._release, self._heard_from = manifest, frame.boot
                 self._trail.heard(manifest)
                 return self._follow(lambda: self._following.want(manifest), now)
-            case Ack(boot=boot, seq=seq):
-                update = UpdateId(self._place.node, boot, seq)
-                return [SaveAck(update)] if self._sender.acknowledge(update, now) else []
+            case Ack() as ack:
+                return self._on_ack(ack, now)
             case Outcome() as outcome:
-                return self._on_outcome(outcome)
+                return self._on_outcome(outcome, now)
         return []
+
+    def _on_ack(self, ack: Ack, now: float) -> list[Action]:
+        update = UpdateId(self._place.node, ack.boot, ack.seq)
+        noted: list[Action] = [SaveAck(update)] if self._sender.acknowledge(update, now) else []
+        return [*noted, *(action for outcome in ack.outcomes for action in self._on_outcome(outcome, now))]
 
     def _newer(self, manifest: ReleaseManifest, boot: int) -> bool:
         """Whether a manifest replaces the present one; the same number comes again when the parent begins another life."""
@@ -158,7 +162,7 @@ class Forwarder:
             self._failed = f"the bundle {blob.name} cannot be taken: {error}"
             return []
         theta0 = bundle.theta0.astype("<f4").tobytes()
-        self._opened, self._statistics = blob.digest, statistics_of(bundle.manifest.layout)
+        self._opened, self._statistics = blob.label, statistics_of(bundle.manifest.layout)
         self._trail.start(theta0)
         self._following.know(theta0)
         announced, manifest = self._announcer.task(blob, data), self._release
@@ -198,7 +202,7 @@ class Forwarder:
         shelf = SaveShelf(self._announcer.blobs("release"))
         return [*returned, shelf, *announced, Fact("release", {"release": manifest.number})]
 
-    def _on_outcome(self, outcome: Outcome) -> list[Action]:
+    def _on_outcome(self, outcome: Outcome, now: float) -> list[Action]:
         update = UpdateId(self._place.node, outcome.boot, outcome.seq)
         forwarded = self._forwarded.pop(update, None)
         if self._sender.settle(update) is None or forwarded is None:
@@ -208,7 +212,7 @@ class Forwarder:
             self._nesting.returned(forwarded.frame.message, forwarded.brought)
         settled = Settled(outcome.counted, outcome.release, outcome.reason)
         outcomes = tuple((member, settled) for member in forwarded.members)
-        return [SaveOutcomes(outcomes, update, self._nesting.remainder), *self._collector.settle(outcomes)]
+        return [SaveOutcomes(outcomes, update, self._nesting.remainder), *self._collector.settle(outcomes, now)]
 
     def _advance(self, now: float) -> list[Action]:
         window, release = self._collector.window, self._collector.release

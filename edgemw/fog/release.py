@@ -19,7 +19,7 @@ from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Bundle, Vector
 from edgemw.core.encoded import Encoded
 from edgemw.core.errors import CodecError
-from edgemw.core.plan import Plan, Tally
+from edgemw.core.plan import Plan, Tally, plan_of
 from edgemw.core.ranges import Ranges, Slots, cut, put, ranges_of, statistics_of
 from edgemw.fog.events import Released, Totals
 from edgemw.fog.rate import Budget, first_kappa, next_kappa
@@ -65,18 +65,18 @@ class TopOptions:
     chunk_bytes: int = CHUNK_BYTES
 
 
-def first_release(bundle: Bundle, digest: bytes, run: int, options: TopOptions) -> ReleaseManifest:
+def first_release(bundle: Bundle, label: bytes, run: int, options: TopOptions) -> ReleaseManifest:
     """The manifest of a bundle's release 0."""
     return ReleaseManifest(
         run=run,
         number=0,
-        bundle=digest,
+        bundle=label,
         theta=blob_of(theta_bytes(bundle.theta0), options.chunk_bytes),
         train=True,
         codec=options.codec,
         parameters=_parameters(bundle, options),
         step=0.0,
-        plan=plan_of(bundle, options.plan),
+        plan=_plan(bundle, options),
         max_staleness=options.window.max_staleness,
     )
 
@@ -90,7 +90,7 @@ def taken_up(released: Released, bundle: Bundle, options: TopOptions) -> Release
         whole=True,
         difference=b"",
         packed=(),
-        plan=plan_of(bundle, options.plan),
+        plan=_plan(bundle, options),
         codec=options.codec,
         parameters=_parameters(bundle, options),
         step=announced(codec_named(options.codec, **options.parameters), manifest.step)
@@ -106,18 +106,29 @@ class Past:
 
     Attributes:
         layout: of the bundle.
+        own_plan: what the bundle says of training.
         statistics: running statistics of the last releases by number, the present one among them.
     """
 
     layout: Slots = ()
+    own_plan: Plan = field(default_factory=Plan)
     statistics: Mapping[int, Vector] = field(default_factory=dict)
+
+    def ranges(self, plan: Plan | None) -> Ranges:
+        """What a release's plan keeps from the codec. Raises ConfigError where its patterns do not fit the layout."""
+        return ranges_of(self.layout, plan or self.own_plan)
 
     def then(self, released: Released, max_staleness: int) -> Past:
         """The same with one more release; of earlier ones those stay that updates may come from."""
         number, slots = released.manifest.number, statistics_of(self.layout)
         oldest = number - min(max_staleness, MAX_PAST)
         kept = {one: values for one, values in self.statistics.items() if oldest <= one < number}
-        return Past(self.layout, kept | {number: cut(released.theta, slots)})
+        return replace(self, statistics=kept | {number: cut(released.theta, slots)})
+
+
+def past_of(bundle: Bundle) -> Past:
+    """Before the first release."""
+    return Past(bundle.manifest.layout, plan_of(bundle.manifest.training))
 
 
 def moved(nxt: Released, past: Past, parts: list[Encoded], empty_bytes: float, options: TopOptions, trail: Trail) -> Released:
@@ -137,7 +148,7 @@ def moved(nxt: Released, past: Past, parts: list[Encoded], empty_bytes: float, o
     """
     codec = codec_named(nxt.manifest.codec, **nxt.manifest.parameters)
     merged = merge(codec, parts)
-    base, ranges, master = nxt.manifest.number - 1, ranges_of(past.layout, nxt.manifest.plan), nxt.master
+    base, ranges, master = nxt.manifest.number - 1, past.ranges(nxt.manifest.plan), nxt.master
     mean = mean_update(codec, merged, base, options.server.staleness)
     state = server_step(ServerState(master, nxt.first, nxt.second), mean, options.server)
     put(state.theta, ranges.statistics, mean_statistics(merged, past.statistics, base, options.server.staleness))
@@ -232,6 +243,7 @@ def _limit_bytes(nxt: Released, budget: Budget, trail: Trail, beside: bytes) -> 
     return budget.next_bytes(nxt.rate.got_bytes, nxt.manifest.number - 1) - around
 
 
-def plan_of(bundle: Bundle, changes: dict[str, int | float | str]) -> Plan:
-    """How devices train: what the bundle says, with an operator's changes."""
-    return Plan(**(bundle.manifest.training | changes))  # type: ignore[arg-type]  # both were checked when they were read
+def _plan(bundle: Bundle, options: TopOptions) -> Plan | None:
+    """The plan where it is not the bundle's own, which every device has."""
+    plan, own = plan_of(bundle.manifest.training | options.plan), plan_of(bundle.manifest.training)
+    return None if plan == own else plan

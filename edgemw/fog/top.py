@@ -20,7 +20,7 @@ from edgemw.core.errors import BundleError, ConfigError, EdgeError
 from edgemw.core.events import Fact, Finished, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import Place
 from edgemw.core.plan import LOWER_IS_BETTER, Tally
-from edgemw.core.ranges import ranges_of, statistics_of
+from edgemw.core.ranges import statistics_of
 from edgemw.fog.announcer import Announcer
 from edgemw.fog.collector import Collector
 from edgemw.fog.events import (
@@ -36,7 +36,7 @@ from edgemw.fog.events import (
     Settled,
 )
 from edgemw.fog.rate import Seen, reported
-from edgemw.fog.release import Past, TopOptions, counted, first_release, moved, taken_up, theta_view
+from edgemw.fog.release import Past, TopOptions, counted, first_release, moved, past_of, taken_up, theta_view
 from edgemw.fog.spending import announced_bytes, seen_of, shortage, spending_facts
 from edgemw.fog.trail import Trail
 from edgemw.fog.window import MEASURED, NOT_MERGED, parts_of, readable, tally_of
@@ -135,7 +135,7 @@ class Top:
                 return self._collector.on_update(frame, update, now)
             case TaskManifest(blob=blob) if frame.node != self._place.node:
                 current = self._released.manifest.bundle if self._released else b""
-                if blob.digest == current:
+                if blob.label == current:
                     return self._announcer.again()  # a proposal of what is there already: say so in our own name
                 self._fetching = blob.digest
                 return [Fetch(self._place.node, blob)]
@@ -147,7 +147,7 @@ class Top:
         """Go on from the last release; what is announced is said when the link is up."""
         bundle, blob = read_bundle(data), self._blob(data)
         self._known.add(blob.digest)
-        self._metric, self._past = _first_metric(bundle), Past(bundle.manifest.layout)
+        self._metric, self._past = _first_metric(bundle), past_of(bundle)
         options = self._options
         self._trail.start(theta_view(bundle.theta0))
         reported = released.report.get(self._metric) if released.report is not None else None
@@ -164,7 +164,7 @@ class Top:
     def _misfit(self, manifest: ReleaseManifest) -> list[Action]:
         """Says so where the patterns of a plan do not fit the task."""
         try:
-            ranges_of(self._past.layout, manifest.plan)
+            self._past.ranges(manifest.plan)
         except ConfigError as error:
             self._reason = f"the plan stays as it was: {error}"
             return [Fact("task_refused", {"reason": self._reason})]
@@ -185,16 +185,16 @@ class Top:
         if bundle.manifest.name != self._task:
             return self._refuse_bundle(blob, f"it is for task {bundle.manifest.name!r}, not {self._task!r}")
         old = self._released.manifest.run if self._released else -1
-        manifest = first_release(bundle, blob.digest, max(self._place.boot, old + 1), self._options)
+        manifest = first_release(bundle, blob.label, max(self._place.boot, old + 1), self._options)
         if not readable(Frame(self._task, self._place.node, self._place.boot, 0, manifest)):
             return self._refuse_bundle(blob, "no message can carry its plan")
         try:
-            ranges_of(bundle.manifest.layout, manifest.plan)
+            past_of(bundle).ranges(manifest.plan)
         except ConfigError as error:
             return self._refuse_bundle(blob, str(error))
         self._known.add(blob.digest)
         self._trail.start(theta_view(bundle.theta0))
-        self._metric, self._past = _first_metric(bundle), Past(bundle.manifest.layout)
+        self._metric, self._past = _first_metric(bundle), past_of(bundle)
         self._reason, self._finished, self._enough = "", False, False
         released = Released(self._asking(manifest), bundle.theta0)
         return [SaveBundle(blob.digest, data, released), *self._announcer.task(blob, data), *self._begin(released, now)]
@@ -231,6 +231,7 @@ class Top:
             actions = self._close(self._released, now)
         elif now < window.deadline < math.inf:
             actions = [SetTimer(WINDOW, window.deadline)]
+        actions = [*self._collector.tell(math.inf if self._stopping else now), *actions]
         alone = not (len(window) or window.present)
         if self._stopping and (self._finished or self._grace_over or self._released is None or alone):
             actions.append(Finished())
@@ -241,7 +242,7 @@ class Top:
         frames = self._collector.window.close(now)
         closed = Fact("window_closed", {"updates": len(frames), "late": len(late), "release": manifest.number})
         if self._finished:
-            return [closed, *self._after_the_end(frames, manifest.number)]
+            return [closed, *self._after_the_end(frames, manifest.number, now)]
         tally, report_on = tally_of(frames)
         parts = parts_of(frames)
         seen = seen_of(frames, tally, codec_named(manifest.codec), self._place)
@@ -250,29 +251,29 @@ class Top:
             self._poor = shortage(self._options.budget, seen)
         facts = self._facts(released, tally, report_on)
         if not manifest.train and not parts:
-            return [closed, *self._measured(replace(released, report=facts), frames, late)]
+            return [closed, *self._measured(replace(released, report=facts), frames, late, now)]
         self._enough = self._enough or self._reached(tally)
         nxt, reason = self._next_release(released, parts, seen)
         self._reason = reason
         report: list[Action] = [self._say(RoundReport(manifest.number, False, facts, late[:64])), Fact("round", facts)]
         settled = Settled(not reason, nxt.manifest.number, reason)
         outcomes = tuple((frame.id, settled) for frame in frames)
-        return [SaveRelease(nxt, outcomes), closed, *self._begin(nxt, now), *self._collector.settle(outcomes), *report]
+        return [SaveRelease(nxt, outcomes), closed, *self._begin(nxt, now), *self._collector.settle(outcomes, now), *report]
 
-    def _after_the_end(self, frames: list[Frame], number: int) -> list[Action]:
+    def _after_the_end(self, frames: list[Frame], number: int, now: float) -> list[Action]:
         """Give back what was trained for a run that is finished."""
         late = {frame.id for frame in frames if isinstance(frame.message, Update) and frame.message.sections}
         ends = {True: Settled(False, number, "the run is finished"), False: Settled(True, number, "")}
         outcomes = tuple((frame.id, ends[frame.id in late]) for frame in frames)
-        return [SaveOutcomes(outcomes), *self._collector.settle(outcomes)] if outcomes else []
+        return [SaveOutcomes(outcomes), *self._collector.settle(outcomes, now)] if outcomes else []
 
-    def _measured(self, released: Released, frames: list[Frame], late: tuple[str, ...]) -> list[Action]:
+    def _measured(self, released: Released, frames: list[Frame], late: tuple[str, ...], now: float) -> list[Action]:
         self._released, self._finished = released, True
         facts = released.report or {}
         report: list[Action] = [self._say(RoundReport(released.manifest.number, True, facts, late[:64])), Fact("round", facts)]
         settled = Settled(True, released.manifest.number, "")
         outcomes = tuple((frame.id, settled) for frame in frames)
-        return [SaveRelease(released, outcomes), *self._collector.settle(outcomes), *report]
+        return [SaveRelease(released, outcomes), *self._collector.settle(outcomes, now), *report]
 
     def _next_release(self, released: Released, parts: list[Encoded], seen: Seen) -> tuple[Released, str]:
         nxt = replace(released, manifest=replace(released.manifest, number=released.manifest.number + 1), report=None)

@@ -33,7 +33,7 @@ class Lead:
         """The manifest that says so."""
         if self.inline:
             return replace(manifest, whole=self.whole, difference=self.data, packed=())
-        return replace(manifest, whole=self.whole, difference=b"", packed=(self.blob,))
+        return replace(manifest, whole=self.whole, difference=b"", packed=(self.blob.brief,))
 
 
 class Trail:
@@ -42,7 +42,7 @@ class Trail:
     def __init__(self) -> None:
         self._origin = b""
         self._whole: Shelf = {}
-        self._hops: Shelf = {}
+        self._hops: Shelf = {}  # by label
 
     def start(self, theta0: Theta) -> None:
         """The bundle is known; its theta0 is never put on the broker."""
@@ -53,8 +53,8 @@ class Trail:
         chunk_size = old.theta.chunk_size
         before: tuple[Blob, ...] = ()
         if not old.whole:
-            before = old.packed or (blob_of(old.difference, chunk_size),)
-        data = pack_difference(Difference(old.theta, before, payload, beside))
+            before = old.packed or (blob_of(old.difference, chunk_size).brief,)
+        data = pack_difference(Difference(old.theta.label, before, payload, beside))
         if 2 * len(data) > old.theta.size:
             return None
         hops = self._hops if before else {}
@@ -72,7 +72,7 @@ class Trail:
 
     def put(self, blob: Blob, data: bytes) -> None:
         """Keep something on the way to a release: made here, or fetched from the parent."""
-        self._hops[blob.digest] = blob, data
+        self._hops[blob.label] = blob_of(data, blob.chunk_size), data
         while len(self._hops) > MAX_HOPS + 1:
             del self._hops[next(iter(self._hops))]
 
@@ -84,8 +84,8 @@ class Trail:
         if manifest.whole:
             known = manifest.theta.digest == self._origin
             self._whole = {} if known else {manifest.theta.digest: (manifest.theta, bytes(theta))}
-            if not all(blob.digest in self._hops for blob in manifest.packed):
+            if not all(blob.label in self._hops for blob in manifest.packed):
                 manifest = replace(manifest, packed=())
-        own = hashlib.sha256(manifest.difference).digest()
-        ahead = {digest: hop for digest, hop in self._hops.items() if digest == own}
-        return manifest, self._whole | {digest: hop for digest, hop in self._hops.items() if digest != own}, ahead
+        own, shelf = hashlib.sha256(manifest.difference).digest(), {hop[0].digest: hop for hop in self._hops.values()}
+        ahead = {digest: hop for digest, hop in shelf.items() if digest == own}
+        return manifest, self._whole | {digest: hop for digest, hop in shelf.items() if digest != own}, ahead

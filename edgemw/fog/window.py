@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from edgemw.core.encoded import Encoded
 from edgemw.core.errors import WireError
 from edgemw.core.ids import UpdateId
-from edgemw.core.plan import Tally, add_tallies
+from edgemw.core.plan import Tally, add_tallies, as_carried
 from edgemw.wire.messages import Frame, Presence, Update, encoded_of, pack, unpack
 
 PATIENCE = 3  # deadlines in a row that a child may miss before it is not waited for any more
@@ -234,7 +234,7 @@ def tally_of(frames: list[Frame]) -> tuple[Tally, int]:
 def _bounded(tally: Tally, common: Counter[str]) -> Tally:
     """What fits on the wire, whatever children brought: the names that most of them have, and sums that stay numbers."""
     names = sorted(sorted(tally, key=lambda name: (-common[name], name))[:MAX_NAMES])
-    return {name: (_clamp(tally[name][0]), _clamp(tally[name][1])) for name in names}
+    return as_carried({name: (_clamp(tally[name][0]), _clamp(tally[name][1])) for name in names})
 
 
 def _clamp(value: float) -> float:

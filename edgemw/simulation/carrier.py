@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from edgemw.simulation.packets import PUBACK_BYTES, added_bytes
 from edgemw.simulation.traffic import Meter, Traffic
 from edgemw.simulation.tree import Tree
-from edgemw.wire import topics
+from edgemw.wire import publication, topics
 from edgemw.wire.chunks import bitmap, blob_of, cut
 from edgemw.wire.messages import (
     MAX_INLINE_BYTES,
@@ -58,7 +58,7 @@ class Carrier:
         self._down = {node: Meter() for node in tree.parents}
         self._shelf: dict[tuple[str, bytes], _Shelved] = {}
         self._parsed: dict[str, Topic] = {}  # a tree has few topics, and parsing one costs more than looking it up
-        self._codec_bytes: dict[bytes, int] = {}  # of blobs that stand for a release
+        self._codec_bytes: dict[bytes, int] = {}  # of blobs that stand for a release, by label
 
     def traffic(self) -> dict[str, Traffic]:
         """What has crossed every link so far, by the node at its lower end."""
@@ -70,8 +70,8 @@ class Carrier:
 
     def send(self, node: str, send: Send) -> Frame:
         """Publish a message; gives it as its readers get it."""
-        data = pack(send.frame)
-        frame = unpack(data)
+        data = publication.write(send.topic, send.frame)
+        frame = publication.read(self._topic(send.topic), data)
         if isinstance(frame.message, ReleaseManifest):
             self._know(frame.message)
         self._publish(node, send.topic, len(data), _codec_bytes(frame))
@@ -83,7 +83,7 @@ class Carrier:
         frame, topic = upload.frame, upload.topic
         data = pack(frame)
         if len(data) <= min(MAX_INLINE_BYTES, self._chunk_bytes):
-            self._publish(node, topic, len(data), _codec_bytes(frame))
+            self._publish(node, topic, len(publication.write(topic, frame)), _codec_bytes(frame))
         else:
             self._offer(node, topic, frame, data)
         self._deliver(node, topic, unpack(data))
@@ -93,19 +93,19 @@ class Carrier:
         blob, data, domain = publish.blob, publish.data, publish.domain
         frame_bytes = mqtt_bytes = 0
         for index in range(blob.chunks):
-            size = len(pack(Frame("", node, 1, 0, cut(data, blob, index))))
             topic = topics.build(NET, domain, "blob", digest=blob.name, index=str(index))
+            size = len(publication.write(topic, Frame("", node, 1, 0, cut(data, blob, index))))
             frame_bytes, mqtt_bytes = frame_bytes + size, mqtt_bytes + added_bytes(topic, size)
-        self._shelf[domain, blob.digest] = _Shelved(data, frame_bytes, mqtt_bytes, blob.chunks)
+        self._shelf[domain, blob.label] = _Shelved(data, frame_bytes, mqtt_bytes, blob.chunks)
         self._give(node, Published(domain, blob))
 
     def retire(self, retire: Retire) -> None:
         """Take a blob from the broker."""
-        self._shelf.pop((retire.domain, retire.blob.digest), None)
+        self._shelf.pop((retire.domain, retire.blob.label), None)
 
     def fetch(self, node: str, fetch: Fetch) -> None:
         """Bring a blob to a node; nothing comes of one that is not there."""
-        found = self._shelf.get((fetch.domain, fetch.blob.digest))
+        found = self._shelf.get((fetch.domain, fetch.blob.label))
         if found is None:
             return
         self._down[node].publication(found.frame_bytes, found.mqtt_bytes, self._codec_bytes_of(fetch.blob, found.data))
@@ -151,23 +151,23 @@ class Carrier:
 
     def _offer(self, node: str, topic: str, frame: Frame, data: bytes) -> None:
         blob, parent = blob_of(data, self._chunk_bytes), self._tree.parents[node]
-        self._publish(node, topic, len(pack(replace(frame, message=Offer(blob)))))
+        self._publish(node, topic, len(publication.write(topic, replace(frame, message=Offer(blob)))))
         grant = Grant(blob.digest, bitmap([*range(blob.chunks)], blob.chunks))
         reply = topics.build(NET, parent, "reply", node=node, task=frame.task)
-        self._publish(parent, reply, len(pack(replace(frame, node=parent, message=grant))))
+        self._publish(parent, reply, len(publication.write(reply, replace(frame, node=parent, message=grant))))
         chunks = topics.build(NET, parent, "chunk", fog=parent, node=node, transfer=blob.name)
         for index in range(blob.chunks):
-            size = len(pack(replace(frame, seq=0, message=cut(data, blob, index))))
+            size = len(publication.write(chunks, replace(frame, seq=0, message=cut(data, blob, index))))
             self._publish(node, chunks, size, _codec_bytes(frame) if index == 0 else 0)
 
     def _know(self, manifest: ReleaseManifest) -> None:
         """Remember which blobs stand for a release; the bundle, which brings theta0, is none."""
-        self._codec_bytes[manifest.theta.digest] = manifest.theta.size
+        self._codec_bytes[manifest.theta.label] = manifest.theta.size
         for blob in manifest.packed:
-            self._codec_bytes.setdefault(blob.digest, -1)
+            self._codec_bytes.setdefault(blob.label, -1)
 
     def _codec_bytes_of(self, blob: Blob, data: bytes) -> int:
-        known = self._codec_bytes.get(blob.digest, 0)
+        known = self._codec_bytes.get(blob.label, 0)
         return unpack_difference(data).size_bytes if known < 0 else known
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgemw.core.bundle import Vector
 from edgemw.core.errors import DataError
-from edgemw.core.plan import Tally
+from edgemw.core.plan import Tally, plan_of
 from edgemw.device.events import Work, Worked
 from edgemw.learning.dataset import Samples
 from edgemw.learning.oracle import Oracle, Predict
@@ -64,7 +64,8 @@ class Learner:
         if not work.train:
             return Worked(number, None, tally, broken)
         try:
-            trained = train(self._oracle, work.theta, share.train, work.release.plan, work.seed, lambda: False)
+            plan = work.release.plan or plan_of(self._oracle.manifest.training)
+            trained = train(self._oracle, work.theta, share.train, plan, work.seed, lambda: False)
         except DataError as error:
             return Worked(number, None, tally, str(error))
         return Worked(number, trained, tally | {"train_loss": (trained.loss * trained.weight, trained.weight)}, broken)

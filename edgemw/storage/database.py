@@ -14,7 +14,7 @@ from typing import Any
 
 from edgemw.core.errors import StorageError
 
-VERSION = 6
+VERSION = 7
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL);

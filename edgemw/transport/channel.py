@@ -27,13 +27,12 @@ from edgemw.transport.gate import Gate
 from edgemw.transport.link import Link
 from edgemw.transport.publishing import Publishing
 from edgemw.transport.uploading import Uploading
-from edgemw.wire import topics
+from edgemw.wire import publication, topics
 from edgemw.wire.answers import Answers
 from edgemw.wire.chunks import bitmap
 from edgemw.wire.fetching import MAX_KNOWN, Fetching
 from edgemw.wire.incoming import Incoming
 from edgemw.wire.messages import (
-    MAX_MESSAGE_BYTES,
     Blob,
     Chunk,
     Frame,
@@ -41,7 +40,6 @@ from edgemw.wire.messages import (
     Offer,
     Outcome,
     Update,
-    pack,
     unpack,
 )
 from edgemw.wire.topics import Topic
@@ -130,10 +128,7 @@ class Channel:
         try:
             topic = topics.parse(text)
             self.received[topic.channel] += len(payload)
-            frame = unpack(payload, MAX_MESSAGE_BYTES)
-            _check_kind(topic, frame)
-            _check_sender(topic, frame)
-            self._dispatch(topic, frame, len(payload))
+            self._dispatch(topic, publication.read(topic, payload), len(payload))
         except WireError as error:
             self.refused[error.reason] += 1
 
@@ -187,8 +182,7 @@ class Channel:
         if complete is not None:
             topic, data = complete
             frame = unpack(data, self._limits.update_bytes)
-            _check_kind(topic, frame)
-            _check_sender(topic, frame)
+            publication.check(topic, frame)
             if not isinstance(frame.message, Update):
                 raise WireError("kind", "an offer inside an update")
             self._emit(Arrived(topic, frame))
@@ -235,7 +229,7 @@ class Channel:
         match transfer:
             case Send(topic=topic, frame=frame, retain=retain):
                 self._answers.remember(transfer)
-                await self._publish(topic, pack(frame), retain=retain)
+                await self._publish(topic, publication.write(topic, frame), retain=retain)
             case Upload(topic=topic, frame=frame):
                 await self._uploading.upload(topic, frame)
             case Fetch(domain=domain, blob=blob):
@@ -288,16 +282,3 @@ class Channel:
 
     def _blob_filter(self, domain: str, blob: Blob) -> str:
         return topics.build(self._place.net, domain, "blob", digest=blob.name, index="+")
-
-
-def _check_kind(topic: Topic, frame: Frame) -> None:
-    if type(frame.message).__name__ not in topics.carried(topic.channel):
-        raise WireError("kind", f"{type(frame.message).__name__} on {topic.channel}")
-    if "task" in topic.values and topic["task"] != frame.task:
-        raise WireError("task", "the frame is about another task than its topic")
-
-
-def _check_sender(topic: Topic, frame: Frame) -> None:
-    writer = topics.writer(topic)
-    if writer is not None and writer != frame.node:
-        raise WireError("sender", f"{frame.node} on a topic of {writer}")

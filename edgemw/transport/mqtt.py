@@ -29,6 +29,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edgemw.core.errors import LinkError
 from edgemw.transport import refusal
+from edgemw.transport.aliases import TopicAliases
 from edgemw.transport.answers import Answers
 from edgemw.transport.backoff import Backoff
 from edgemw.transport.causes import cause_logger
@@ -50,6 +51,7 @@ __all__ = ["MqttLink", "MqttSettings", "TlsSettings"]
 FILTERS_PER_SUBSCRIBE = 8  # the smallest limit among the brokers we know (AWS IoT Core)
 MAX_RECEIVE_MAXIMUM = 20
 GOODBYE_S = 1.0
+ALIAS_BYTES = 3  # of the property
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +134,7 @@ class _PahoConnection:
         self._rivals = rivals
         self._where = str(settings.address)
         self._limits = Limits(protocol=level)
+        self._aliases = TopicAliases()
         self._outgoing = Outgoing(Window(max_bytes=settings.window_bytes, max_messages=settings.window_messages))
         self._answers = Answers()
         self._accepted: asyncio.Future[Limits] = self._loop.create_future()
@@ -197,12 +200,16 @@ class _PahoConnection:
         properties = _publish_properties(self._level, expiry_s)
         size_bytes = publish_packet_bytes(topic, len(payload), qos=qos, properties_bytes=_packed_bytes(properties))
         check_publication(self._limits, size_bytes, qos=qos, retain=retain, where=self._where)
+        often = not retain and size_bytes + ALIAS_BYTES <= self._limits.max_packet_bytes  # what is retained is seldom said twice
 
-        def hand_over() -> int:
-            info = self._client.publish(topic, payload, qos=qos, retain=retain, properties=properties)
+        def hand_over() -> int:  # in the order of sending: the broker learns a number before it is used
+            written, number = self._aliases.use(topic) if often else (topic, 0)
+            if properties is not None and number:
+                properties.TopicAlias = number
+            info = self._client.publish(written, payload, qos=qos, retain=retain, properties=properties)
             if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 raise BrokerUnreachable(f"not sent ({info.rc.name})", where=self._where, hint="publish again")
-            self._meter.sent(size_bytes)
+            self._meter.sent(publish_packet_bytes(written, len(payload), qos=qos, properties_bytes=_packed_bytes(properties)))
             return info.mid
 
         await self._outgoing.send(size_bytes, qos=qos, hand_over=hand_over)
@@ -296,6 +303,7 @@ class _PahoConnection:
             return
         self._driver.pause_reading()  # nothing is delivered before `start`
         if not reason.is_failure:
+            self._aliases = TopicAliases(getattr(properties, "TopicAliasMaximum", 0))
             self._accepted.set_result(_limits(self._level, properties))
         elif reason.value == refusal.UNSUPPORTED_PROTOCOL and self._settings.protocol == "auto":
             self._reject(_LevelRefused(str(reason), where=self._where, hint="another level may do"))

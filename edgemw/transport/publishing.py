@@ -16,9 +16,9 @@ from typing import Any
 
 from edgemw.core.errors import LinkError
 from edgemw.core.ids import Place
-from edgemw.wire import topics
+from edgemw.wire import publication, topics
 from edgemw.wire.chunks import cut
-from edgemw.wire.messages import Blob, Frame, pack
+from edgemw.wire.messages import Blob, Frame
 from edgemw.wire.traffic import PublishBlob, Retire
 
 CHUNKS_AT_ONCE = 8
@@ -89,7 +89,8 @@ class Publishing:
             if self._under_way.get(blob.digest) is not scope:
                 return
             frame = Frame("", place.node, place.boot, 0, cut(transfer.data, blob, index))
-            yield self._topic(transfer.domain, blob, index), pack(frame)
+            topic = self._topic(transfer.domain, blob, index)
+            yield topic, publication.write(topic, frame)
 
     async def _clear(self, retire: Retire) -> None:
         digest = retire.blob.digest

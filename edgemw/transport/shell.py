@@ -18,9 +18,9 @@ from edgemw.transport.channel import Channel, ChannelLimits
 from edgemw.transport.filters import matches
 from edgemw.transport.gate import Gate
 from edgemw.transport.link import Down, Link, Received, Up, Will
-from edgemw.wire import topics
+from edgemw.wire import publication, topics
 from edgemw.wire.bucket import Bucket
-from edgemw.wire.messages import Frame, Presence, ReleaseManifest, Status, StatusRequest, TaskManifest, pack
+from edgemw.wire.messages import Frame, Presence, ReleaseManifest, Status, StatusRequest, TaskManifest
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, PublishBlob, Published, Retire, Send, Upload
 
 REFRESH_S = 10.0
@@ -87,7 +87,7 @@ class Doors:
 def last_will(role: str, place: Place) -> Will:
     """What the broker says of a node that has gone silent."""
     lost = _presence("lost", role, place)
-    return Will(lost.topic, pack(lost.frame))
+    return Will(lost.topic, publication.write(lost.topic, lost.frame))
 
 
 class Shell:

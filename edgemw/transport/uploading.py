@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from edgemw.core.errors import WireError
 from edgemw.core.ids import Place, UpdateId
 from edgemw.transport.publishing import Publication, Publish, publish_all
-from edgemw.wire import topics
+from edgemw.wire import publication, topics
 from edgemw.wire.chunks import blob_of, cut, indexes
 from edgemw.wire.messages import MAX_INLINE_BYTES, Blob, Frame, Grant, Offer, pack
 from edgemw.wire.topics import Topic
@@ -58,7 +58,7 @@ class Uploading:
     async def _upload(self, topic: str, frame: Frame) -> None:
         data = pack(frame)
         if len(data) <= min(MAX_INLINE_BYTES, self._chunk_bytes):
-            await self._publish(topic, data)
+            await self._publish(topic, publication.write(topic, frame))
             return
         blob = blob_of(data, self._chunk_bytes)
         known = self._offered.pop(blob.digest, None)
@@ -67,7 +67,7 @@ class Uploading:
         offered = known or Offered(frame, blob, topics.parse(topic).domain)
         self._offered[blob.digest] = offered
         if not offered.sending:
-            await self._publish(topic, pack(replace(frame, message=Offer(blob))))
+            await self._publish(topic, publication.write(topic, replace(frame, message=Offer(blob))))
 
     def granted(self, topic: Topic, grant: Grant) -> Offered | None:
         """What has to be sent now; None where it is being sent: the next offer asks what is missing still.
@@ -95,4 +95,4 @@ class Uploading:
         data = pack(offered.frame)
         topic = topics.build(place.net, offered.domain, "chunk", fog=offered.domain, node=place.node, transfer=blob.name)
         for index in indexes(grant.missing, blob.chunks):
-            yield topic, pack(Frame(task, place.node, place.boot, 0, cut(data, blob, index)))
+            yield topic, publication.write(topic, Frame(task, place.node, place.boot, 0, cut(data, blob, index)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edgemw.wire import topics
 from edgemw.wire.messages import Ack, Frame, Outcome
 from edgemw.wire.traffic import Send
@@ -22,6 +24,8 @@ class Answers:
         message = send.frame.message
         if not isinstance(message, Ack | Outcome):
             return
+        for outcome in message.outcomes if isinstance(message, Ack) else ():
+            self.remember(replace(send, frame=replace(send.frame, message=outcome)))
         key = send.frame.task, topics.parse(send.topic)["node"], message.boot, message.seq
         before = self._sent.pop(key, None)
         if before is not None and isinstance(message, Ack):

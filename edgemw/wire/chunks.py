@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from edgemw.core.errors import WireError
+from edgemw.wire.fields import LABEL_BYTES
 from edgemw.wire.messages import Blob, Chunk
 
 CHUNK_BYTES = 120_000
@@ -65,7 +66,7 @@ class Assembler:
         """
         blob = self.blob
         expected = min(blob.chunk_size, blob.size - chunk.index * blob.chunk_size)
-        if chunk.digest != blob.digest or not 0 <= chunk.index < blob.chunks or len(chunk.data) != expected:
+        if chunk.digest[:LABEL_BYTES] != blob.label or not 0 <= chunk.index < blob.chunks or len(chunk.data) != expected:
             raise WireError("chunk", f"not chunk {chunk.index} of {blob.name}")
         if chunk.index in self._parts:
             self.duplicates += 1
@@ -75,7 +76,7 @@ class Assembler:
         if len(self._parts) < blob.chunks:
             return None
         data = b"".join(self._parts[index] for index in range(blob.chunks))
-        if hashlib.sha256(data).digest() != blob.digest:
+        if not hashlib.sha256(data).digest().startswith(blob.digest):
             self.forget()
             raise WireError("digest", f"{blob.name} arrived altered")
         return data

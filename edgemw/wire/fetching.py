@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgemw.wire.chunks import Assembler
+from edgemw.wire.fields import LABEL_BYTES
 from edgemw.wire.messages import Blob, Chunk
 
 MAX_ACTIVE = 8
@@ -53,7 +54,7 @@ class Fetching:
 
     def want(self, domain: str, blob: Blob) -> list[Blob]:
         """Put a blob at the front; returns what is given up because there are too many, from the end."""
-        entry = self._find(blob.digest)
+        entry = self._find(blob.label)
         if entry is not None:
             self._entries.remove(entry)
         if entry is None or entry.source != (domain, blob):
@@ -69,7 +70,7 @@ class Fetching:
         Raises:
             WireError: the chunk does not belong to its blob, or the whole does not match the digest.
         """
-        entry = self._find(chunk.digest)
+        entry = self._find(chunk.digest[:LABEL_BYTES])
         if entry is None:
             return None  # complete already: the rest of the retained chunks still come in
         before = entry.assembler.held_bytes
@@ -89,8 +90,8 @@ class Fetching:
             entry.moved = False
         return [entry.source for entry in self._entries[:MAX_ACTIVE] if entry in still]
 
-    def _find(self, digest: bytes) -> _Entry | None:
-        return next((entry for entry in self._entries if entry.assembler.blob.digest == digest), None)
+    def _find(self, label: bytes) -> _Entry | None:
+        return next((entry for entry in self._entries if entry.assembler.blob.label == label), None)
 
     def _stay_within_limit(self, growing: _Entry) -> None:
         for entry in reversed(self._entries):

@@ -17,8 +17,16 @@ from edgemw.core.ids import valid_id
 from edgemw.wire.topics import EVERYBODY
 
 MAX_INTEGER = (1 << 63) - 1
+SHA256_BYTES = 32
+LABEL_BYTES = 16  # of a sha256, where it only tells things apart
 MAX_FACTS = 256
 MAX_SUMS = 64
+_LARGEST_WHOLE = 1 << 32  # written as an integer; above, a float may be shorter
+
+SUM_NAMES = (
+    "uplink", "downlink", "train_loss", "train_s", "refused", "test.accuracy", "test.cross_entropy", "test.mse", "test.mae",
+)  # fmt: skip
+CODEC_NAMES = ("lattice", "dense", "topk", "qsgd", "signsgd", "powersgd")
 
 
 def _same(value: Any) -> Any:
@@ -97,6 +105,16 @@ def integer(low: int = 0, high: int = MAX_INTEGER) -> Field:
     return Field(about, {"type": "integer", "minimum": low, "maximum": high}, read)
 
 
+def optional(item: Field) -> Field:
+    """A value, or nil for None."""
+    return Field(
+        f"{item.about} or nil",
+        {"anyOf": [item.schema, {"type": "null"}]},
+        lambda value: None if value is None else item.read(value),
+        lambda value: None if value is None else item.write(value),
+    )
+
+
 def binary(most: int) -> Field:
     """At most that many bytes."""
 
@@ -143,6 +161,12 @@ def _read_real(value: Any) -> float:
     return float(value)
 
 
+def _write_real(value: float) -> int | float:
+    """A whole number in the at most 5 bytes of an integer."""
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < _LARGEST_WHOLE
+    return int(value) if whole else value
+
+
 def _read_amount(value: Any) -> float:
     amount = _read_real(value)
     if amount < 0:
@@ -157,8 +181,14 @@ def _read_flag(value: Any) -> bool:
 
 
 def _read_digest(value: Any) -> bytes:
-    if not isinstance(value, bytes) or len(value) != 32:
-        raise WireError("value", "expected a sha256")
+    if not isinstance(value, bytes) or len(value) not in (LABEL_BYTES, SHA256_BYTES):
+        raise WireError("value", "expected a sha256 or a label")
+    return value
+
+
+def _read_label(value: Any) -> bytes:
+    if not isinstance(value, bytes) or len(value) != LABEL_BYTES:
+        raise WireError("value", f"expected the first {LABEL_BYTES} bytes of a sha256")
     return value
 
 
@@ -176,10 +206,13 @@ def _read_task(value: Any) -> str:
 
 _ID_PATTERN = "^[a-z0-9-]{1,40}$"
 
-REAL = Field("finite number", {"type": "number"}, _read_real)
-AMOUNT = Field("finite number >= 0", {"type": "number", "minimum": 0}, _read_amount)
+REAL = Field("finite number", {"type": "number"}, _read_real, _write_real)
+AMOUNT = Field("finite number >= 0", {"type": "number", "minimum": 0}, _read_amount, _write_real)
 FLAG = Field("true or false", {"type": "boolean"}, _read_flag)
-DIGEST = Field("sha256", {"type": "string", "description": "32 bytes", "minLength": 32, "maxLength": 32}, _read_digest)
+DIGEST = Field(
+    "sha256 or label", {"type": "string", "description": "32 or 16 bytes", "minLength": 16, "maxLength": 32}, _read_digest
+)
+LABEL = Field("label", {"type": "string", "description": "16 bytes", "minLength": 16, "maxLength": 16}, _read_label)
 WORD = text(80)
 NATURAL = integer()
 NODE = Field("node", {"type": "string", "pattern": _ID_PATTERN, "not": {"const": EVERYBODY}}, _read_node)
@@ -211,20 +244,41 @@ def _write_facts(facts: dict[str, int | float | str]) -> dict[str, int | float |
     return {name: _FACT_TEXT.write(fact) if isinstance(fact, str) else fact for name, fact in kept.items()}
 
 
+def known(names: tuple[str, ...]) -> Field:
+    """A word; one of `names` is written as its place in them."""
+    numbers = {name: number for number, name in enumerate(names)}
+
+    def read(value: Any) -> str:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
+            return names[value]
+        return str(WORD.read(value))
+
+    schema = {"type": ["integer", "string"], "maximum": len(names) - 1, "minimum": 0, "maxLength": 80}
+    return Field("name", schema, read, lambda name: numbers[name] if name in numbers else WORD.write(name))
+
+
+SUM_NAME = known(SUM_NAMES)
+CODEC = known(CODEC_NAMES)
+
+
 def _read_tally(value: Any) -> dict[str, tuple[float, float]]:
-    if not isinstance(value, dict) or len(value) > MAX_SUMS:
-        raise WireError("value", f"expected a map of at most {MAX_SUMS}")
-    return {WORD.read(name): _read_pair(pair) for name, pair in value.items()}
+    if not isinstance(value, tuple) or len(value) > MAX_SUMS:
+        raise WireError("value", f"expected an array of at most {MAX_SUMS}")
+    tally = dict(map(_read_sum, value))
+    if len(tally) != len(value):
+        raise WireError("value", "a sum that stands twice")
+    return tally
 
 
-def _read_pair(value: Any) -> tuple[float, float]:
-    if not isinstance(value, tuple) or len(value) < 2:
-        raise WireError("value", "expected a sum and its weight")
-    return _read_real(value[0]), _read_real(value[1])
+def _read_sum(value: Any) -> tuple[str, tuple[float, float]]:
+    if not isinstance(value, tuple) or len(value) < 3:
+        raise WireError("value", "expected a name, a sum and its weight")
+    return SUM_NAME.read(value[0]), (_read_real(value[1]), _read_real(value[2]))
 
 
-def _write_tally(tally: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-    return {name: pair for name, pair in tally.items() if math.isfinite(pair[0]) and math.isfinite(pair[1])}
+def _write_tally(tally: dict[str, tuple[float, float]]) -> list[list[Any]]:
+    kept = [(name, *pair) for name, pair in tally.items() if math.isfinite(pair[0]) and math.isfinite(pair[1])]
+    return [[SUM_NAME.write(name), _write_real(value), _write_real(weight)] for name, value, weight in kept]
 
 
 FACTS = Field(
@@ -234,11 +288,11 @@ FACTS = Field(
     _write_facts,
 )
 TALLY = Field(
-    f"map of 0 to {MAX_SUMS}: word to [sum, weight], finite numbers",
+    f"array of 0 to {MAX_SUMS}: [name, sum, weight], finite numbers",
     {
-        "type": "object",
-        "maxProperties": MAX_SUMS,
-        "additionalProperties": {"type": "array", "items": [{"type": "number"}, {"type": "number"}], "minItems": 2},
+        "type": "array",
+        "maxItems": MAX_SUMS,
+        "items": {"type": "array", "items": [SUM_NAME.schema, {"type": "number"}, {"type": "number"}], "minItems": 3},
     },
     _read_tally,
     _write_tally,

@@ -4,17 +4,19 @@
     known is older             | walk back:           difference <- its `before` <- ... until the base is known or whole
     otherwise                  | theta as a whole
 
-Vectors and differences are named by their sha256, so nothing here depends on numbers or runs, and what is put together is
-the release bit for bit or is refused. What was asked for is of use whenever it comes, also when newer releases are out.
+Vectors and differences are named by their labels, the first half of their sha256, so nothing here depends on numbers or runs.
+What is put together has the sha256 of the release, bit for bit, or is refused. What was asked for is of use whenever it
+comes, also when newer releases are out.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgemw.core.errors import WireError
+from edgemw.wire.fields import LABEL_BYTES
 from edgemw.wire.messages import Blob, Difference, ReleaseManifest, unpack_difference
 
 MAX_HOPS = 256  # differences between a whole theta and a release
@@ -40,13 +42,13 @@ class Following:
         self._origin: dict[bytes, Theta] = {}  # theta0
         self._newest: dict[bytes, Theta] = {}
         self._fetched: dict[bytes, Theta] = {}  # the last whole theta, until it has been used
-        self._hops: dict[bytes, Difference] = {}  # by the digest of their bytes
+        self._hops: dict[bytes, Difference] = {}  # by the label of their bytes
         self._wanted: ReleaseManifest | None = None
-        self._asked: dict[bytes, bool] = {}  # blobs by digest: whether they are a theta
+        self._asked: dict[bytes, bool] = {}  # blobs by label: whether they are a theta
 
     def know(self, theta0: Theta) -> None:
         """The bundle is here: its theta0 need not travel."""
-        self._origin = {hashlib.sha256(theta0).digest(): theta0}
+        self._origin = {_label(theta0): theta0}
 
     def forget(self) -> None:
         """Nothing is wanted any more."""
@@ -64,7 +66,7 @@ class Following:
             WireError: a difference is malformed or leads to another theta. What was known stays.
         """
         if manifest.difference:
-            self._keep(hashlib.sha256(manifest.difference).digest(), manifest.difference, manifest.theta.size)
+            self._keep(_label(manifest.difference), manifest.difference, manifest.theta.size)
         busy = self._wanted is not None and self._wanted.run == manifest.run and bool(self._asked)
         if busy and not manifest.whole and self._path(manifest)[1] is not None:
             return None
@@ -77,18 +79,18 @@ class Following:
         Raises:
             WireError: as `want`.
         """
-        is_theta = self._asked.pop(blob.digest, None)
+        is_theta = self._asked.pop(blob.label, None)
         if is_theta is None or self._wanted is None:
             return None
         if is_theta:
-            self._fetched = {blob.digest: data}
+            self._fetched = {blob.label: data}
         else:
-            self._keep(blob.digest, data, self._wanted.theta.size)
+            self._keep(blob.label, data, self._wanted.theta.size)
         return self._proceed(self._wanted)
 
     def waits_for(self, blob: Blob) -> bool:
         """Whether this blob was asked for and has not come."""
-        return blob.digest in self._asked
+        return blob.label in self._asked
 
     def _proceed(self, manifest: ReleaseManifest) -> Blob | Taken:
         path, missing = self._path(manifest)
@@ -98,12 +100,12 @@ class Following:
         if manifest.whole and (path or not manifest.packed):
             return self._ask(manifest.theta, is_theta=True)
         if whole is not None:
-            return self._ask(path[whole].base, is_theta=True)
+            return self._ask(replace(manifest.theta, digest=path[whole].base), is_theta=True)
         return self._ask(missing, is_theta=False)
 
-    def _keep(self, digest: bytes, data: bytes, theta_bytes: int) -> None:
+    def _keep(self, label: bytes, data: bytes, theta_bytes: int) -> None:
         """Take a difference; of those that lead nowhere the newest stay, twice as many bytes as a path may have."""
-        self._hops[digest] = unpack_difference(data)
+        self._hops[label] = unpack_difference(data)
         limit_bytes = 2 * theta_bytes
         while len(self._hops) > 2 * MAX_HOPS or sum(hop.size_bytes for hop in self._hops.values()) > limit_bytes:
             del self._hops[next(iter(self._hops))]
@@ -112,34 +114,34 @@ class Following:
         """The differences from the release back to what is known, and the blob that is missing for the next step, if any."""
         path: list[Difference] = []
         theta, held_bytes = manifest.theta, 0
-        own = hashlib.sha256(manifest.difference).digest() if manifest.difference else None
+        own = _label(manifest.difference) if manifest.difference else None
         before = manifest.packed
-        while self._known(theta) is None:
-            digest = own if own is not None and not path else (before[0].digest if before else None)
-            hop = self._hops.get(digest) if digest is not None else None
+        while self._known(theta.label) is None:
+            label = own if own is not None and not path else (before[0].label if before else None)
+            hop = self._hops.get(label) if label is not None else None
             if hop is None:
                 return path, before[0] if before else theta
             path.append(hop)
             held_bytes += hop.size_bytes
-            if hop.base.size != manifest.theta.size or len(path) > MAX_HOPS or held_bytes > manifest.theta.size:
+            if len(path) > MAX_HOPS or held_bytes > manifest.theta.size:
                 self._hops.clear()
-                raise WireError("difference", "differences that cost more than the whole, or fit no theta")
-            theta, before = hop.base, hop.before
+                raise WireError("difference", "differences that cost more than the whole")
+            theta, before = replace(theta, digest=hop.base), hop.before
         return path, None
 
-    def _known(self, theta: Blob) -> Theta | None:
+    def _known(self, label: bytes) -> Theta | None:
         places = (self._newest, self._fetched, self._origin)
-        return next((place[theta.digest] for place in places if theta.digest in place), None)
+        return next((place[label] for place in places if label in place), None)
 
     def _ask(self, blob: Blob, *, is_theta: bool) -> Blob:
-        self._asked.pop(blob.digest, None)
-        self._asked[blob.digest] = is_theta
+        self._asked.pop(blob.label, None)
+        self._asked[blob.label] = is_theta
         while len(self._asked) > MAX_ASKED:
             del self._asked[next(iter(self._asked))]
         return blob
 
     def _put_together(self, target: Blob, path: list[Difference]) -> Theta:
-        theta = self._known(path[-1].base if path else target)
+        theta = self._known(path[-1].base if path else target.label)
         assert theta is not None
         used = {id(hop) for hop in path}
         try:
@@ -149,7 +151,11 @@ class Following:
                 raise WireError("digest", "its differences lead to another theta")
         finally:  # those of releases that came meanwhile stay
             self._hops = {digest: hop for digest, hop in self._hops.items() if id(hop) not in used}
-        self._newest, self._fetched = {target.digest: theta}, {}
+        self._newest, self._fetched = {target.label: theta}, {}
         self._wanted = None
         self._asked.clear()
         return theta
+
+
+def _label(data: Theta) -> bytes:
+    return hashlib.sha256(data).digest()[:LABEL_BYTES]

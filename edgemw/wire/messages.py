@@ -9,25 +9,28 @@ add places at the end of any array: readers ignore what they do not know there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
-
-import msgpack
 
 from edgemw.core.encoded import Encoded, Section
 from edgemw.core.errors import WireError
 from edgemw.core.ids import UpdateId
 from edgemw.core.plan import MAX_PATTERNS, Plan, Tally
 from edgemw.wire.decode import decode
+from edgemw.wire.encode import encode
 from edgemw.wire.fields import (
     AMOUNT,
+    CODEC,
     DIGEST,
     FACTS,
     FLAG,
+    LABEL,
+    LABEL_BYTES,
     NATURAL,
     NODE,
     PARENT,
+    SHA256_BYTES,
     TALLY,
     TASK,
     WORD,
@@ -35,6 +38,7 @@ from edgemw.wire.fields import (
     array,
     binary,
     integer,
+    optional,
     text,
 )
 
@@ -48,11 +52,15 @@ MAX_CHUNKS = 1 << 16
 MAX_MESSAGE_BYTES = MAX_CHUNK_BYTES + 4096  # of one publication
 MAX_SECTIONS = 256
 MAX_LATE = 256
+MAX_OUTCOMES = 16  # with one Ack
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A reference to bytes on the broker, by their content."""
+    """A reference to bytes on the broker, by their content.
+
+    `digest` is their sha256, or the first 16 bytes of it (the label), which is enough where another sha256 decides.
+    """
 
     digest: bytes
     size: int
@@ -66,7 +74,17 @@ class Blob:
     @property
     def name(self) -> str:
         """The topic level that names it."""
-        return self.digest[:16].hex()
+        return self.label.hex()
+
+    @property
+    def label(self) -> bytes:
+        """What tells it apart from others: the first 16 bytes of the sha256."""
+        return self.digest[:LABEL_BYTES]
+
+    @property
+    def brief(self) -> Blob:
+        """The same bytes by their label alone."""
+        return replace(self, digest=self.label)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +137,6 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Ack:
-    """The receiver's application has the update on disk."""
-
-    boot: int
-    seq: int
-
-
-@dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of an update: counted in `release`, or returned to its sender with a reason."""
 
@@ -135,6 +145,15 @@ class Outcome:
     counted: bool
     release: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """The receiver's application has the update on disk; `outcomes` are of earlier updates of the same sender."""
+
+    boot: int
+    seq: int
+    outcomes: tuple[Outcome, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +168,14 @@ class Difference:
     """What turns the theta of one release into that of the next.
 
     Attributes:
-        base: theta before; on the broker as a whole (or theta0 of the bundle) where `before` is empty.
+        base: label of the theta before; on the broker as a whole (or theta0 of the bundle) where `before` is empty, in chunks
+            of the same size as the release's theta.
         before: the difference that made `base`, packed, as a blob; none or one.
         payload: the lattice payload of theta - base.
         side: the same of its running statistics, as side values; empty is nothing.
     """
 
-    base: Blob
+    base: bytes
     before: tuple[Blob, ...]
     payload: bytes
     side: bytes = b""
@@ -173,13 +193,13 @@ class ReleaseManifest:
     Attributes:
         run: identity of the training run; a new one starts at release 0 and has nothing to do with the old.
         number: 0 is the bundle's theta0.
-        bundle: digest of the bundle that it belongs to.
+        bundle: label of the bundle that it belongs to.
         theta: the vector, float32[P] little endian; whichever way it comes, it has this digest.
         train: False asks only for an evaluation: training is over, or paused.
         codec: how updates against this release are encoded.
         parameters: of that codec, by name; what it is made with to encode.
         step: the lattice step, 0 for none.
-        plan: how to train.
+        plan: how to train; None is as the bundle says.
         max_staleness: how many releases later an update against this one is still counted.
         whole: theta can be had in one piece: as a blob, or for release 0 from the bundle.
         difference: a packed Difference that leads to theta, where it is small enough to stand here; else empty.
@@ -194,7 +214,7 @@ class ReleaseManifest:
     codec: str
     parameters: dict[str, int | float | str]
     step: float
-    plan: Plan
+    plan: Plan | None
     max_staleness: int
     whole: bool = True
     difference: bytes = b""
@@ -278,11 +298,14 @@ def pack(frame: Frame) -> bytes:
     """
     kind = KIND_OF[type(frame.message)]
     body = kind.body.write(frame.message)
-    return bytes(msgpack.packb([VERSION, kind.number, frame.task, frame.node, frame.boot, frame.seq, body]))
+    return encode([VERSION, kind.number, frame.task, frame.node, frame.boot, frame.seq, body])
 
 
-def unpack(data: bytes, limit_bytes: int = MAX_FRAME_BYTES) -> Frame:
+def unpack(data: bytes, limit_bytes: int = MAX_FRAME_BYTES, said: tuple[str, str] = ("", "")) -> Frame:
     """Parse a frame.
+
+    Args:
+        said: the task and the node of a frame that leaves them empty.
 
     Raises:
         WireError: larger than `limit_bytes`, not MessagePack within the limits of `decode`, another version, an unknown kind,
@@ -298,13 +321,14 @@ def unpack(data: bytes, limit_bytes: int = MAX_FRAME_BYTES) -> Frame:
         raise WireError("version", f"this edgemw speaks schema version {VERSION}")
     if not _is_number(number) or number not in _KIND_NUMBERED:
         raise WireError("kind", "not a kind that this edgemw knows")
-    sender = TASK.read(task), NODE.read(node), NATURAL.read(boot), NATURAL.read(seq)
+    names = TASK.read(task) or said[0], NODE.read(said[1] if node == "" else node)
+    sender = *names, NATURAL.read(boot), NATURAL.read(seq)
     return Frame(*sender, _KIND_NUMBERED[number].body.read(body))
 
 
 def pack_difference(difference: Difference) -> bytes:
     """The bytes of a difference, in a manifest or as a blob: one MessagePack array."""
-    return bytes(msgpack.packb(_DIFFERENCE.write(difference)))
+    return encode(_DIFFERENCE.write(difference))
 
 
 def unpack_difference(data: bytes) -> Difference:
@@ -343,7 +367,13 @@ def _check_sections(sections: tuple[Section, ...]) -> None:
         raise WireError("value", "the bases of sections are not increasing")
 
 
+def _check_whole(blob: Blob) -> None:
+    if len(blob.digest) != SHA256_BYTES:
+        raise WireError("value", "a label where a whole sha256 decides")
+
+
 def _check_release(manifest: ReleaseManifest) -> None:
+    _check_whole(manifest.theta)
     if manifest.difference and manifest.packed:
         raise WireError("value", "a release that two differences lead to")
     if not (manifest.whole or manifest.difference or manifest.packed):
@@ -387,7 +417,7 @@ _PLAN = Record(
 _DIFFERENCE = Record(
     Difference,
     {
-        "base": _BLOB.field(),
+        "base": LABEL,
         "before": array(_BLOB.field(), 1),
         "payload": binary(MAX_FRAME_BYTES),
         "side": binary(MAX_FRAME_BYTES),
@@ -398,13 +428,13 @@ _RELEASE = Record(
     {
         "run": NATURAL,
         "number": NATURAL,
-        "bundle": DIGEST,
+        "bundle": LABEL,
         "theta": _BLOB.field(),
         "train": FLAG,
-        "codec": WORD,
+        "codec": CODEC,
         "parameters": FACTS,
         "step": AMOUNT,
-        "plan": _PLAN.field(),
+        "plan": optional(_PLAN.field()),
         "max_staleness": integer(0, 1 << 20),
         "whole": FLAG,
         "difference": binary(MAX_INLINE_BYTES),
@@ -416,7 +446,7 @@ _UPDATE = Record(
     Update,
     {
         "run": NATURAL,
-        "codec": WORD,
+        "codec": CODEC,
         "size": integer(1, 1 << 31),
         "sections": array(_SECTION.field(), MAX_SECTIONS, _check_sections),
         "tally": TALLY,
@@ -436,9 +466,9 @@ KINDS = (
     Kind(3, Record(Offer, {"blob": _BLOB.field()})),
     Kind(4, Record(Grant, {"digest": DIGEST, "missing": binary(MAX_CHUNKS // 8)})),
     Kind(5, Record(Chunk, {"digest": DIGEST, "index": integer(0, MAX_CHUNKS - 1), "data": binary(MAX_CHUNK_BYTES)})),
-    Kind(6, Record(Ack, {"boot": NATURAL, "seq": NATURAL})),
+    Kind(6, Record(Ack, {"boot": NATURAL, "seq": NATURAL, "outcomes": array(_OUTCOME.field(), MAX_OUTCOMES)})),
     Kind(7, _OUTCOME),
-    Kind(8, Record(TaskManifest, {"blob": _BLOB.field()})),
+    Kind(8, Record(TaskManifest, {"blob": _BLOB.field()}, lambda manifest: _check_whole(manifest.blob))),
     Kind(9, _RELEASE),
     Kind(10, Record(StatusRequest, {})),
     Kind(11, _STATUS),

@@ -426,7 +426,8 @@ def test_traffic_counts_exact_packets(stage: Stage) -> None:
             properties = 1 if stage.kind in ("memory", "mosquitto-5") else 0
             large = 1 + 2 + 2 + len(topic) + 2 + properties + 1000
             small = 1 + 1 + 2 + len(topic) + properties + 10
-            assert (sender.traffic.sent_bytes, sender.traffic.sent_messages) == (large + small, 2)
+            aliased = 3 + 3 - len(topic) if stage.kind == "mosquitto-5" else 0  # said once, a number of 3 bytes in both
+            assert (sender.traffic.sent_bytes, sender.traffic.sent_messages) == (large + small + aliased, 2)
             assert reader.traffic.received_messages == 2
             # amqtt delivers QoS 0 at the QoS of the subscription, with a packet id
             assert reader.traffic.received_bytes == large + small + (2 if stage.kind == "amqtt" else 0)

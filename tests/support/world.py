@@ -148,6 +148,10 @@ class World:
             make = Top if isinstance(options, TopOptions) else Forwarder
             self.machines[name] = make(place, TASK, options, memory, self.now)
         self._presence(name, "online")
+        self.reconnect(name)
+
+    def reconnect(self, name: str) -> None:
+        """The link is up: the broker says again what is retained."""
         self.give(name, LinkUp())
         for topic, frame in list(self.retained.items()):
             if self._hears(name, topic):
@@ -206,7 +210,7 @@ class World:
         if self.refuses(name, action.blob):
             self.give(name, FetchFailed(action.blob, "it is too large"))
             return
-        found = self.blobs.get((action.domain, action.blob.digest))
+        found = self.blobs.get((action.domain, action.blob.label))
         if found is not None:
             self.give(name, Fetched(action.blob, found))
 
@@ -219,10 +223,10 @@ class World:
             case Upload(topic=topic, frame=frame):
                 self._publish(topic, frame, retain=False)
             case PublishBlob(domain=domain, blob=blob, data=data):
-                self.blobs[domain, blob.digest] = data
+                self.blobs[domain, blob.label] = data
                 self.give(name, Published(domain, blob))
             case Retire(domain=domain, blob=blob):
-                self.blobs.pop((domain, blob.digest), None)
+                self.blobs.pop((domain, blob.label), None)
             case Fetch() if name in self.fetching:
                 self.fetching[name].append(action)
             case Fetch():

@@ -1,5 +1,6 @@
 """The `.edge` file: what is written can be read, and what was not written so is refused with a reason."""
 
+import hashlib
 import io
 import json
 import zipfile
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 import edgemw.core.bundle
 from edgemw.core.bundle import MAX_MANIFEST_BYTES, Bundle, Manifest, Slot, Spec, read_bundle
 from edgemw.core.errors import BundleError
+from edgemw.core.initial import Draw, Recipe
 
 LAYOUT = (Slot("weight", (2, 3), 0), Slot("scale", (), 6), Slot("mean", (3,), 7, trainable=False))
 MANIFEST = Manifest(
@@ -59,6 +61,44 @@ def test_equal_bundles_give_equal_bytes() -> None:
     assert replace(BUNDLE, infer=b"other").to_bytes() != DATA
 
 
+SEEDED = replace(BUNDLE, recipe=Recipe(5, (Draw("uniform", 0.5), None, Draw("constant", 1.0)))).reseeded(6)
+
+
+def test_a_bundle_with_a_recipe_comes_back_and_carries_only_what_is_not_drawn() -> None:
+    data = SEEDED.to_bytes()
+    read = read_bundle(data)
+    assert (read.recipe, read.to_bytes()) == (SEEDED.recipe, data)
+    np.testing.assert_array_equal(read.theta0, SEEDED.theta0)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert archive.read("theta0") == SEEDED.theta0[6:7].tobytes()
+    drawn = replace(SEEDED, recipe=Recipe(5, (Draw("uniform", 0.5), Draw("constant", 0.0), Draw("constant", 1.0)))).reseeded(5)
+    with zipfile.ZipFile(io.BytesIO(drawn.to_bytes())) as archive:
+        assert "theta0" not in archive.namelist()
+    np.testing.assert_array_equal(read_bundle(drawn.to_bytes()).theta0, drawn.theta0)
+
+
+def test_a_recipe_that_makes_something_else_is_refused_by_the_writer_and_by_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BundleError, match="not what its recipe makes"):
+        replace(SEEDED, theta0=BUNDLE.theta0).to_bytes()
+    with pytest.raises(BundleError, match="--initial seeded"):
+        BUNDLE.reseeded(1)
+    with zipfile.ZipFile(io.BytesIO(SEEDED.to_bytes())) as archive:
+        initial = json.loads(archive.read("manifest.json"))["initial"]
+    part = {"theta0": SEEDED.theta0[6:7].tobytes()}
+    digest = hashlib.sha256(part["theta0"]).hexdigest()
+
+    def edit(**changes: object) -> Edit:
+        return lambda document: document.update(initial=initial | changes) or document["parts"].update(theta0=digest)
+
+    read_bundle(rewritten(edit(), part))
+    for changes, words in (({"seed": 7}, "sha256"), ({"sha256": None}, "sha256"), ({"draws": [None] * 3}, "needs 40")):
+        with pytest.raises(BundleError, match=words):
+            read_bundle(rewritten(edit(**changes), part))
+    monkeypatch.setattr(edgemw.core.bundle, "MAX_PART_BYTES", 39)
+    with pytest.raises(BundleError, match="at most 39"):  # a few bytes must not ask for any amount of memory
+        read_bundle(rewritten(edit(), part | {"infer.onnx": b"infer"}))
+
+
 @pytest.mark.parametrize("length", range(0, len(DATA), 7))
 def test_a_truncated_file_is_refused(length: int) -> None:
     with pytest.raises(BundleError):
@@ -72,7 +112,9 @@ def test_a_truncated_file_is_refused(length: int) -> None:
         (lambda d: d.pop("format"), "format None"),
         (lambda d: d.pop("parts"), "does not list the parts"),
         (lambda d: d["parts"].update(other="00"), "does not list the parts"),
-        (lambda d: d["parts"].pop("theta0"), "lacks infer.onnx or theta0"),
+        (lambda d: d["parts"].pop("theta0"), "theta0 has 0 bytes, the layout needs 40"),
+        (lambda d: d["parts"].pop("infer.onnx"), "lacks infer.onnx"),
+        (lambda d: d.update(initial={"seed": 1}), "recipe of theta0 is incomplete"),
         (lambda d: d["parts"].pop("train.onnx"), "names no Python task"),
         (lambda d: d["parts"].update({"infer.onnx": "00"}), "damaged or was altered"),
         (lambda d: d.pop("layout"), "incomplete"),

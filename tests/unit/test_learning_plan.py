@@ -19,7 +19,7 @@ from edgemw.core.plan import LIMITS, MAX_PATTERNS, OPTIMIZERS, PATTERNS, Plan, c
 from edgemw.learning.optimiser import OPTIMISERS
 from edgemw.wire.messages import KINDS, PARTS, Blob, Frame, ReleaseManifest, pack, unpack
 
-RELEASE = ReleaseManifest(1, 2, bytes(32), Blob(bytes(32), 4, 1024), True, "lattice", {}, 0.5, Plan(), 4)
+RELEASE = ReleaseManifest(1, 2, bytes(16), Blob(bytes(32), 4, 1024), True, "lattice", {}, 0.5, Plan(), 4)
 NUMBERS = sorted(Plan.__dataclass_fields__.keys() - {"optimizer", *PATTERNS})
 EDGES = st.sampled_from([edge + by for edge in (0, 1, 1 << 64, *(most for _, most in LIMITS.values())) for by in (-1, 0, 1)])
 VALUES = EDGES | st.integers(-(2**70), 2**70) | st.floats() | st.booleans() | st.text(max_size=3) | st.none()

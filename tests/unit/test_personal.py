@@ -281,7 +281,9 @@ def test_a_restarted_top_whose_settings_do_not_fit_goes_on_as_before() -> None:
     assert "'tail' matches no tensor" in world.machines["top"].reason(world.now)
     world.run(100)
     assert world.machines["top"].state == "finished"
-    assert released(world).manifest.plan.personal == "head.*"
+    plan = released(world).manifest.plan
+    assert plan is not None
+    assert plan.personal == "head.*"
     assert not cut(released(world).theta, (HEAD,)).any()
 
 

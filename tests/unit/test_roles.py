@@ -434,14 +434,14 @@ def test_a_proposed_bundle_that_was_there_before_is_a_new_run_and_nobody_obeys_t
     assert before is not None
     world.bundle = toy_bundle()
     blob = blob_of(old)
-    world.blobs["top", blob.digest] = old
+    world.blobs["top", blob.label] = old
     topic = topics.build("net", "top", "task", task="toy")
     world._publish(topic, Frame("toy", "console-1", 0, 0, TaskManifest(blob)), retain=True)
     world.run(300)
     after = world.disks["top"].released
     assert after is not None
     assert after.manifest.run > before.manifest.run
-    assert after.manifest.bundle == blob.digest
+    assert after.manifest.bundle == blob.label
     assert world.machines["top"].state == "finished"
     assert world.retained[topic].node == "top"
 

@@ -299,7 +299,7 @@ def test_a_proposal_that_is_heard_twice_makes_one_run() -> None:
     proposal = Arrived(topics.parse(topic), Frame(TASK, "console-1", 0, 0, TaskManifest(blob)))
     before = world.disks["top"].released
     assert before is not None
-    world.blobs["top", blob.digest] = data
+    world.blobs["top", blob.label] = data
     world.give("top", proposal)
     world.give("top", proposal)
     world.settle()
@@ -451,7 +451,7 @@ def test_a_theta_of_an_old_run_that_comes_late_is_not_trained_from_in_the_new_on
     world.fetch("device-1", world.fetching["device-1"].pop(0))  # its bundle; the theta is slow
     world.settle()
     late = world.fetching["device-1"].pop()
-    data = world.blobs["top", late.blob.digest]
+    data = world.blobs["top", late.blob.label]
     world.bundle = toy_bundle(value=0.5)
     world.give("top", BundleGiven(world.bundle.to_bytes()))
     world.settle()

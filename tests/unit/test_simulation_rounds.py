@@ -25,9 +25,9 @@ from edgemw.simulation.traffic import Flow
 from edgemw.simulation.tree import Tree
 from edgemw.transport.traffic import publish_packet_bytes
 from edgemw.transport.uploading import Uploading
-from edgemw.wire import topics
+from edgemw.wire import publication, topics
 from edgemw.wire.chunks import bitmap
-from edgemw.wire.messages import Frame, Grant, Offer, ReleaseManifest, Update, pack, unpack
+from edgemw.wire.messages import Frame, Grant, Offer, ReleaseManifest, Update
 from edgemw.wire.traffic import Upload
 from tests.support.world import World, toy_bundle
 
@@ -188,7 +188,7 @@ def test_a_publication_is_acknowledged_on_its_way_back() -> None:
     frame = Frame("toy", "device-0", 1, 0, Update(1, "lattice", SIZE, (), {}, 0))
     topic = topics.build(NET, "top", "update", node="device-0", task="toy")
     carrier.upload("device-0", Upload(topic, frame))
-    size = len(pack(frame))
+    size = len(publication.write(topic, frame))
     traffic = carrier.traffic()["device-0"]
     assert traffic.up == Flow(size, added_bytes(topic, size), 0, 0, 1)
     assert traffic.down == Flow(0, PUBACK_BYTES, 0, 0, 0)
@@ -208,14 +208,14 @@ def test_a_large_update_costs_what_the_channel_sends_for_it() -> None:
     async def upload() -> int:
         uploading = Uploading(place, chunk_bytes, publish)
         await uploading.upload(topic, frame)
-        offer = unpack(sent[0][1]).message
+        offer = publication.read(topics.parse(sent[0][0]), sent[0][1]).message
         assert isinstance(offer, Offer)
         grant = Grant(offer.blob.digest, bitmap([*range(offer.blob.chunks)], offer.blob.chunks))
         reply = topics.build(NET, place.parent, "reply", node=place.node, task="toy")
         offered = uploading.granted(topics.parse(reply), grant)
         assert offered is not None
         await uploading.send(offered, grant)
-        granted = len(pack(Frame("toy", place.parent, 1, 7, grant)))
+        granted = len(publication.write(reply, Frame("toy", place.parent, 1, 7, grant)))
         return publish_packet_bytes(reply, granted, qos=1, properties_bytes=0)
 
     grant_bytes = asyncio.run(upload())

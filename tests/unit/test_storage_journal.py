@@ -38,7 +38,7 @@ def seqs(rows: list[KeptUpdate]) -> list[tuple[int, int]]:
 
 def manifest(number: int) -> Frame:
     blob = Blob(b"t" * 32, 256, 2048)
-    return Frame("toy", "top", 9, 0, ReleaseManifest(3, number, b"b" * 32, blob, True, "lattice", {}, 0.5, Plan(), 4))
+    return Frame("toy", "top", 9, 0, ReleaseManifest(3, number, b"b" * 16, blob, True, "lattice", {}, 0.5, Plan(), 4))
 
 
 # -- outbox

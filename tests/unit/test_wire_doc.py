@@ -66,7 +66,7 @@ def test_the_table_of_limits() -> None:
 def test_the_worked_example_is_a_frame() -> None:
     lines = re.findall(r"^ +((?:[0-9a-f]{2} )*[0-9a-f]{2})  ", example("A worked example"), re.MULTILINE)
     data = bytes.fromhex(" ".join(lines))
-    assert len(data) == 29
+    assert len(data) == 30
     assert data == pack(Frame("digits", "fog-7", 1790000000, 0, Ack(1790000123, 41)))
 
 

@@ -46,7 +46,7 @@ BLOB = Blob(SHA, 240_001, 120_000)
 RELEASE = ReleaseManifest(
     run=5,
     number=13,
-    bundle=SHA[::-1],
+    bundle=SHA[::-1][:16],
     theta=BLOB,
     train=True,
     codec="lattice",
@@ -73,6 +73,7 @@ MESSAGES: tuple[Message, ...] = (
     Grant(SHA, b"\x05"),
     Chunk(SHA, 2, b"\x00\xff"),
     Ack(1_790_000_000, 41),
+    Ack(1_790_000_000, 43, (Outcome(1_790_000_000, 42, True, 13, ""),)),
     Outcome(1_790_000_000, 41, True, 13, ""),
     Outcome(1_790_000_000, 42, False, 13, "stale: trained from release 2, now 13"),
     TaskManifest(BLOB),
@@ -83,8 +84,9 @@ MESSAGES: tuple[Message, ...] = (
     replace(
         RELEASE,
         number=14,
+        plan=None,
         whole=False,
-        difference=pack_difference(Difference(BLOB, (BLOB,), bytes.fromhex("0000803c0300000049a0"))),
+        difference=pack_difference(Difference(BLOB.label, (BLOB.brief,), bytes.fromhex("0000803c0300000049a0"))),
     ),
 )
 FRAMES = [Frame("" if isinstance(m, Presence) else "spoken-digits", "fog-7", 1_790_000_000, n, m) for n, m in enumerate(MESSAGES)]

@@ -18,7 +18,7 @@ from edgemw.wire.messages import KINDS, Ack, Blob, Chunk, Frame, Grant, Offer, U
 from tests.unit.test_wire_kinds import STRATEGIES, frames, patient
 
 REASONS = {"size", "msgpack", "envelope", "version", "kind", "value"}
-ACK = [1, 6, "task", "node", 1, 2, [3, 4]]
+ACK = [1, 6, "task", "node", 1, 2, [3, 4, []]]
 SHA = bytes(32)
 
 
@@ -143,7 +143,7 @@ def test_a_name_that_no_task_may_have(task: Any) -> None:
 def test_integers_out_of_range(number: Any) -> None:
     for place in (4, 5):
         assert refusal_of(*ACK[:place], number, *ACK[place + 1 :]) == "value"
-    assert refusal_of(*ACK[:6], [number, 4]) == "value"
+    assert refusal_of(*ACK[:6], [number, 4, []]) == "value"
 
 
 def test_a_frame_above_the_limit_is_not_even_parsed() -> None:
@@ -254,7 +254,7 @@ def test_a_message_of_a_mebibyte_takes_little_memory(name: str) -> None:
 
 def _update(**places: Any) -> list[Any]:
     names = ["run", "codec", "size", "sections", "tally", "report_on"]
-    defaults: dict[str, Any] = dict(zip(names, [1, "lattice", 10, [[0, 1, 1, 0.5, b"x", b""]], {}, -1], strict=True))
+    defaults: dict[str, Any] = dict(zip(names, [1, "lattice", 10, [[0, 1, 1, 0.5, b"x", b""]], [], -1], strict=True))
     return [1, 2, "task", "node", 1, 2, list((defaults | places).values())]
 
 
@@ -283,16 +283,20 @@ def test_the_update_that_the_others_differ_from_is_accepted() -> None:
         {"sections": [[1, 1, 1, 0.5, b""], [0, 1, 1, 0.5, b""]]},  # not in order
         {"sections": [[1, 1, 1, 0.5, b""], [1, 1, 1, 0.5, b""]]},  # twice
         {"sections": [[n, 1, 1, 0.5, b""] for n in range(257)]},
-        {"tally": []},
-        {"tally": {"loss": 1.0}},
-        {"tally": {"loss": [1.0]}},
-        {"tally": {"loss": {"0": 1.0, "1": 2.0}}},
-        {"tally": {"loss": "ab"}},
-        {"tally": {"loss": [float("nan"), 1.0]}},
-        {"tally": {"loss": [1.0, float("-inf")]}},
-        {"tally": {"loss": [True, 1.0]}},
-        {"tally": {"line\n": [1.0, 1.0]}},
-        {"tally": {str(n): [1.0, 1.0] for n in range(65)}},
+        {"tally": {}},
+        {"tally": ["loss"]},
+        {"tally": [["loss", 1.0]]},
+        {"tally": [{"0": "loss", "1": 1.0, "2": 1.0}]},
+        {"tally": ["abc"]},
+        {"tally": [["loss", float("nan"), 1.0]]},
+        {"tally": [["loss", 1.0, float("-inf")]]},
+        {"tally": [["loss", True, 1.0]]},
+        {"tally": [["line\n", 1.0, 1.0]]},
+        {"tally": [[-1, 1.0, 1.0]]},
+        {"tally": [[9, 1.0, 1.0]]},
+        {"tally": [[True, 1.0, 1.0]]},
+        {"tally": [["uplink", 1.0, 1.0], [0, 1.0, 1.0]]},
+        {"tally": [[str(n), 1.0, 1.0] for n in range(65)]},
     ],
     ids=str,
 )

@@ -52,7 +52,8 @@ reals = st.floats(allow_nan=False, allow_infinity=False)
 amounts = st.floats(min_value=0, allow_nan=False, allow_infinity=False)
 printable = st.characters(categories=("L", "N", "P", "S"), include_characters=" ").filter(str.isprintable)
 words = st.text(printable, max_size=80)
-digests = st.binary(min_size=32, max_size=32)
+digests = st.binary(min_size=32, max_size=32) | st.binary(min_size=16, max_size=16)
+labels = st.binary(min_size=16, max_size=16)
 blobs = st.builds(Blob, digests, st.integers(1, 1 << 26), st.integers(1 << 10, 1 << 20)).filter(
     lambda blob: blob.chunks <= 1 << 16
 )
@@ -77,8 +78,9 @@ def updates(draw: st.DrawFn) -> Update:
     )
 
 
+whole_blobs = blobs.filter(lambda blob: len(blob.digest) == 32)
 differences = st.builds(
-    Difference, blobs, st.one_of(st.just(()), st.tuples(blobs)), st.binary(max_size=200)
+    Difference, labels, st.one_of(st.just(()), st.tuples(blobs)), st.binary(max_size=200)
 )  # fmt: skip
 ways = st.one_of(  # whole, difference, packed
     st.just((True, b"", ())),
@@ -89,23 +91,22 @@ releases = st.builds(
     lambda manifest, way: dataclasses.replace(manifest, whole=way[0], difference=way[1], packed=way[2]),
     st.builds(
         ReleaseManifest,
-        naturals, naturals, digests, blobs, st.booleans(), words, facts, amounts, plans, st.integers(0, 1 << 20),
+        naturals, naturals, labels, whole_blobs, st.booleans(), words, facts, amounts, st.none() | plans, st.integers(0, 1 << 20),
     ),
     ways,
 )  # fmt: skip
 
 
+outcomes = st.builds(Outcome, naturals, naturals, st.booleans(), st.integers(-1, MAX_INTEGER), st.text(printable, max_size=200))
 STRATEGIES: dict[type[Any], st.SearchStrategy[Any]] = {
     Presence: st.builds(Presence, words, words, parents),
     Update: updates(),
     Offer: st.builds(Offer, blobs),
     Grant: st.builds(Grant, digests, st.binary(max_size=1 << 8)),
     Chunk: st.builds(Chunk, digests, st.integers(0, (1 << 16) - 1), st.binary(max_size=1 << 8)),
-    Ack: st.builds(Ack, naturals, naturals),
-    Outcome: st.builds(
-        Outcome, naturals, naturals, st.booleans(), st.integers(-1, MAX_INTEGER), st.text(printable, max_size=200)
-    ),
-    TaskManifest: st.builds(TaskManifest, blobs),
+    Ack: st.builds(Ack, naturals, naturals, st.lists(outcomes, max_size=3).map(tuple)),
+    Outcome: outcomes,
+    TaskManifest: st.builds(TaskManifest, whole_blobs),
     ReleaseManifest: releases,
     StatusRequest: st.just(StatusRequest()),
     Status: st.builds(Status, words, parents, words, st.text(printable, max_size=500), facts),
@@ -143,6 +144,8 @@ def test_readers_ignore_places_that_a_later_version_added(frame: Frame) -> None:
     envelope = body_of(pack(frame))
     if isinstance(frame.message, RoundReport):  # `late` is a list of names, not a record
         envelope[6] = [*envelope[6], "later"]
+    elif isinstance(frame.message, Ack):  # `outcomes` is a list of records
+        envelope[6] = [*envelope[6][:2], [longer(outcome) for outcome in envelope[6][2]], "later"]
     elif isinstance(frame.message, ReleaseManifest):  # `packed` is a list of records
         packed = [longer(blob) for blob in envelope[6][12]]
         envelope[6] = [*(longer(place) for place in envelope[6][:12]), packed, "later"]
@@ -180,7 +183,7 @@ def test_a_difference_goes_to_bytes_and_back(difference: Difference) -> None:
 )
 def test_a_release_has_at_most_one_difference_and_at_least_one_way(change: dict[str, Any], about: str) -> None:
     blob = Blob(bytes(32), 400, 1024)
-    manifest = ReleaseManifest(1, 2, bytes(32), blob, True, "lattice", {}, 0.5, Plan(), 4)
+    manifest = ReleaseManifest(1, 2, bytes(16), blob, True, "lattice", {}, 0.5, Plan(), 4)
     assert unpack(pack(Frame("t", "fog", 1, 0, manifest))).message == manifest
     with pytest.raises(WireError, match=about):
         unpack(pack(Frame("t", "fog", 1, 0, dataclasses.replace(manifest, **change))))
