@@ -172,7 +172,7 @@ class Net:
 
     async def release(self, number: int, *, train: bool = True, step: float = 1.0, codec: str = "lattice") -> None:
         theta = toy_bundle(self.conditions.size).theta0.tobytes()
-        bundle = blob_of(self.bundle).digest
+        bundle = blob_of(self.bundle).label
         manifest = ReleaseManifest(0, number, bundle, blob_of(theta), train, codec, {}, step, Plan(), 4)
         await self.channel.carry(Send(topics.build(NET, "fog", "release", task=TASK), self._frame(manifest), retain=True))
 
