@@ -21,7 +21,7 @@ Stochastic rounding is for devices that cannot keep a residual: |q| = floor(|p| 
 than a step and unbiased up to 127 steps; what exceeds them is lost. It costs several times the bits of nearest rounding.
 
 Payloads on different steps add where these are powers of two (`steps.py`): the sum is on the finest, and integers of the others
-move up, modulo 2^32 as all sums.
+move up, modulo 2^32 as all sums. They are at most 24 places apart; one without symbols adds from any coarser step.
 
 Related: IntSGD (arXiv:2102.08374) and THC (arXiv:2302.08545) share a scale; error feedback with a hard threshold: Sahu et
 al., NeurIPS 2021.
@@ -41,7 +41,7 @@ from edgemw.compression.codec import Bound, Merging, known_name
 from edgemw.compression.coders import Coders, fastest
 from edgemw.compression.golomb_numpy import Bytes, Positions, Symbols
 from edgemw.compression.rounding import LARGEST, Rounding, most_steps, nearest, stochastic
-from edgemw.compression.steps import MOST_PLACES, finest, own_step, places_between
+from edgemw.compression.steps import MOST_PLACES, finest, is_power, own_step, places_between
 from edgemw.core.bundle import Vector
 from edgemw.core.errors import CodecError, WireError
 
@@ -112,7 +112,9 @@ class Lattice:
         parts = [opened for opened in map(_opened, payloads) if opened.step > 0]
         if not parts:
             return _NOTHING
-        step, ranged = finest([part.step for part in parts]), any(part.ranged for part in parts)
+        ranged = any(part.ranged for part in parts)
+        parts = _adding(parts)
+        step = finest([part.step for part in parts])
         rewritten = [self._rewritten(part, step, ranged, size) for part in parts]
         count, packed = self.coders.one(ranged=ranged).merge(rewritten, size)
         return _written(step, ranged, count, packed)
@@ -198,6 +200,12 @@ class _Opened:
     ranged: bool
     count: int
     data: Bytes
+
+
+def _adding(parts: list[_Opened]) -> list[_Opened]:
+    """The parts without those that hold nothing on a coarser power of two, however far away it is."""
+    least = min(part.step for part in parts)
+    return [part for part in parts if part.count or part.step == least or not (is_power(part.step) and is_power(least))]
 
 
 def _written(step: float, ranged: bool, count: int, packed: bytes) -> bytes:

@@ -112,6 +112,24 @@ def test_which_steps_add(steps: tuple[float, float], adds: bool) -> None:
                 codec.merge(pair, 3)
 
 
+@pytest.mark.parametrize("coder", ["range", "golomb"])
+def test_a_payload_without_symbols_adds_from_any_coarser_step(coder: str) -> None:
+    """A release whose step is far too large, because somebody claimed too much energy, brings zeros only."""
+    codec = Lattice(coder)
+    said, nothing = Lattice("golomb").encode(drawn(1), 0.5), codec.encode(drawn(2), 2.0**127)
+    assert (
+        codec.merge([said, nothing], SIZE) == codec.merge([nothing, said], SIZE) == codec.merge([said, _empty(coder, 0.5)], SIZE)
+    )
+    with pytest.raises(WireError, match="places apart"):
+        codec.merge([said, codec.encode(np.full(SIZE, 2.0**127, np.float32), 2.0**127)], SIZE)
+    with pytest.raises(WireError, match="places apart"):
+        codec.merge([said, _empty(coder, 2.0**-30)], SIZE)
+
+
+def _empty(coder: str, step: float) -> bytes:
+    return Lattice(coder).encode(np.zeros(SIZE, np.float32), step)
+
+
 def test_a_malformed_payload_on_another_step_is_refused() -> None:
     codec = Lattice()
     with pytest.raises(WireError, match="state"):
