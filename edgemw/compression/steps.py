@@ -15,7 +15,8 @@ from edgemw.core.bundle import Vector
 from edgemw.core.errors import WireError
 
 MOST_PLACES = 24  # between steps that add: 127 << 24 still is a symbol
-_LEAST_EXPONENT, _MOST_EXPONENT = -100, 127  # of steps that are chosen: room below for weighing less, and float32 above
+LEAST_STEP = 2.0**-100  # that is chosen: there is room below for weighing less
+_LEAST_EXPONENT, _MOST_EXPONENT = -100, 127
 
 
 def is_power(step: float) -> bool:

@@ -1,17 +1,19 @@
 """What updates must share to be added: the step that the release they were trained from announced, and the codec's ring.
 
 Where a release announced no step (0), or its parameters ask for dyadic steps, a codec whose payloads shift takes powers of two
-that differ. They must not be so far apart that their sum would lose bits: within 2^24 of what was announced, and of what was
-taken for the same release before.
+that differ. They must not be so far apart that their sum would wrap: the integers of all others move up to the finest step,
+and 4096 devices of 127 steps each have 12 places left for that. So no step is finer than the announced one by more than 2^12,
+and where none was announced all that are taken are within 2^12 of each other. A fog node with a budget sends on a coarser step,
+but no more for it: there it may be 2^24.
 """
 
 from __future__ import annotations
 
 from edgemw.compression.codec import Codec, Ringed, Shifting
-from edgemw.compression.steps import MOST_PLACES, is_power
+from edgemw.compression.steps import LEAST_STEP, MOST_PLACES, is_power
 from edgemw.core.encoded import Section
 
-_FARTHEST = 2.0**MOST_PLACES
+_COARSER, _FINER = 2.0**MOST_PLACES, 2.0**12
 
 
 class Steps:
@@ -54,11 +56,14 @@ class Steps:
         return ""
 
     def _step_refusal(self, codec: Codec, base: int, step: float) -> str:
+        if isinstance(codec, Shifting) and codec.dyadic and step and not is_power(step):
+            return f"step {step} where powers of two were asked for"
         announced = self._know(codec, base, step)
         if step != announced and not _fits(codec, step, announced):
             return f"step {step} where release {base} announced {announced}"
         finest, coarsest = self._taken.get(base, (step, step))
-        if is_power(step) and max(step, coarsest) > _FARTHEST * min(step, finest):
+        apart = _COARSER if announced else _FINER
+        if is_power(step) and max(step, coarsest) > apart * min(step, finest):
             return f"step {step} where others of release {base} took {finest} to {coarsest}"
         return ""
 
@@ -84,5 +89,5 @@ def _fits(codec: Codec, step: float, announced: float) -> bool:
     if not isinstance(codec, Shifting) or not (codec.dyadic or announced == 0):
         return False
     if step == 0 or announced == 0:
-        return step == 0 or is_power(step)
-    return is_power(step) and announced <= _FARTHEST * step and step <= _FARTHEST * announced
+        return step == 0 or (is_power(step) and step * _FINER >= LEAST_STEP)
+    return is_power(step) and announced <= _FINER * step and step <= _COARSER * announced
