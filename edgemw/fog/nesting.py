@@ -1,7 +1,8 @@
 """A forwarding node with a budget: what goes up is on a coarser lattice, what that leaves out waits for the next window.
 
 The remainder is kept on disk in the transaction that closes the window. When a forwarded window is returned, its members get
-theirs back, so this node takes back only what was sent beyond that: all is as if the window had never been made.
+theirs back, so this node takes back only what was sent beyond that: all is as if the window had never been made. Without a
+budget the next window takes along all that an earlier life kept.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from edgemw.compression.lattice import Lattice
-from edgemw.compression.nested import nest, taken_back
+from edgemw.compression.nested import Nested, nest, taken_back
 from edgemw.compression.table import codec_named
 from edgemw.core.errors import WireError
 from edgemw.fog.events import Remainder
 from edgemw.wire.messages import ReleaseManifest, Update
+
+_NEEDS = "window.budget needs codec lattice with steps = 'dyadic', which this run does not use"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +48,26 @@ class Nesting:
         if self._remainder is not None and self._remainder.run != update.run:
             self._remainder = None
         codec = codec_named(release.codec, **release.parameters)
-        if not self._budget_bytes or not update.sections:
+        kept = self._remainder.payload if self._remainder is not None else b""
+        if not update.sections or not (self._budget_bytes or kept):
             return Sent(update)
         if not isinstance(codec, Lattice) or not codec.dyadic:
-            self.reason = "window.budget needs codec lattice with steps = 'dyadic', which this run does not use"
+            self.reason = _NEEDS if self._budget_bytes else f"what earlier windows left waits: {_NEEDS}"
             return Sent(update)
         (section,) = update.sections  # dyadic windows are folded
-        kept = self._remainder.payload if self._remainder is not None else b""
         try:
-            nested = nest(codec, section.payload, kept, update.size, self._budget_bytes)
+            nested = self._nested(codec, section.payload, kept, update.size)
         except WireError as error:
             self.reason = f"a window went up as it was, beside its remainder: {error}"
             return Sent(update)
         self.reason = ""
         self._remainder = Remainder(update.run, nested.kept)
         return Sent(replace(update, sections=(replace(section, payload=nested.sent),)), section.payload)
+
+    def _nested(self, lattice: Lattice, payload: bytes, kept: bytes, size: int) -> Nested:
+        if self._budget_bytes:
+            return nest(lattice, payload, kept, size, self._budget_bytes)
+        return Nested(lattice.merge([payload, kept], size), b"")  # what a budget of an earlier life left
 
     def returned(self, update: Update, brought: bytes) -> None:
         """A window that was sent is not counted; what its members brought has been given back to them."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -39,7 +41,7 @@ def remainders(world: World) -> Vector:
     total = np.zeros(64, np.float32)
     for fog in FOGS:
         remainder = world.disks[fog].remainder
-        if remainder is not None:
+        if remainder is not None and remainder.payload:
             total += Lattice().decode(remainder.payload, 64)
     return total
 
@@ -124,3 +126,30 @@ def test_a_budget_without_dyadic_steps_is_said_and_not_kept() -> None:
     assert "window.budget needs codec lattice" in world.machines["fog-0"].reason(world.now)
     assert world.machines["top"].state == "finished"
     assert counted(world) == sent(world)
+
+
+def test_what_a_budget_left_goes_up_when_a_restart_takes_the_budget_away() -> None:
+    learner = Learner()
+    world = nested(learner)
+    world.run(300)
+    assert remainders(world).any()
+    for node in (*FOGS, "top"):
+        world.kill(node)
+    for fog in FOGS:
+        world.options[fog] = replace(world.options[fog], budget_bytes=0)
+    world.options["top"] = replace(world.options["top"], rounds=8)
+    for node in ("top", *FOGS):
+        world.start(node)
+    world.run(300)
+    assert world.machines["top"].state == "finished"
+    assert not remainders(world).any()
+    assert conserved(world, learner)
+    for fog in FOGS:  # what went up is not found once more
+        world.kill(fog)
+        world.start(fog)
+    world.options["top"] = replace(world.options["top"], rounds=9)
+    world.kill("top")
+    world.start("top")
+    world.run(300)
+    assert not remainders(world).any()
+    assert conserved(world, learner)
