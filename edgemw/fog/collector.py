@@ -24,6 +24,7 @@ from edgemw.wire.traffic import Send
 OUTCOMES = "outcomes"
 OTHER_RUN = "another training run"
 OTHER_RUN_OR_CODEC = "another training run or codec"
+OTHER_PARAMETERS = "other parameters of the codec"
 MAX_OPEN = 8  # updates of one child in the window, where it need not hold more; a device has at most 4 on their way
 MAX_COUNT = 1 << 24  # device updates of one child
 MAX_WEIGHT = 1 << 48  # of one child, so that the sum over all children is still a number on the wire
@@ -54,7 +55,18 @@ class Collector:
         again = old is not None and old.number == manifest.number and manifest.train and not old.train
         self._steps.begin(manifest.run, manifest.number, manifest.step, self._options.max_staleness)
         self.window.begin(manifest.number, now, again=again)
-        return self.give_back(tuple(self.window.drop(manifest.run, manifest.codec, now)), OTHER_RUN_OR_CODEC)
+        returned = self.give_back(tuple(self.window.drop(manifest.run, manifest.codec, now)), OTHER_RUN_OR_CODEC)
+        if old is None or old.parameters != manifest.parameters:
+            misfits = tuple(frame for frame in self.window.frames if self._is_misfit(frame, manifest))
+            self.window.give_up(misfits, now)
+            returned += self.give_back(tuple(frame.id for frame in misfits), OTHER_PARAMETERS)
+        return returned
+
+    def _is_misfit(self, frame: Frame, release: ReleaseManifest) -> bool:
+        """Whether an update that was taken for other parameters does not add to those that come."""
+        update = frame.message
+        assert isinstance(update, Update)
+        return self._malformed(update, release) != ""
 
     def on_presence(self, frame: Frame, message: Presence) -> None:
         """A child came or went."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edgemw.core.encoded import Encoded
@@ -186,6 +187,18 @@ class Window:
                 self.returned(frame, now)
         self._look()
         return [frame.id for frame in foreign]
+
+    @property
+    def frames(self) -> tuple[Frame, ...]:
+        """The updates in the window."""
+        return tuple(self._frames.values())
+
+    def give_up(self, frames: Iterable[Frame], now: float) -> None:
+        """Forget some of the updates, which are to be returned."""
+        for frame in frames:
+            del self._frames[frame.id]
+            self.returned(frame, now)
+        self._look()
 
     def close(self, now: float) -> list[Frame]:
         """Empty the window and give its updates."""

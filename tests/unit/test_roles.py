@@ -375,6 +375,27 @@ def test_steps_that_become_dyadic_with_a_restart_are_powers_of_two_at_once() -> 
     assert not [fact for _, fact in world.facts if fact.name == "update_refused"]
 
 
+def test_parameters_that_change_with_a_restart_cost_the_updates_of_before_and_no_others() -> None:
+    world = tree(Learner(), children=2)
+    world.holding["device-2"] = []
+    world.run(1)
+    world.finish("device-2")  # so that release 1 announces a step
+    world.run(1)
+    assert world.machines["fog-0"].facts(world.now)["window"] == 1
+    for node in ("top", "fog-0", "device-2"):
+        world.kill(node)
+    del world.holding["device-2"]
+    world.options["top"] = replace(world.options["top"], parameters={"steps": "dyadic"})
+    world.start("top")
+    world.start("fog-0")
+    world.run(1)
+    world.start("device-2")
+    world.run(300)
+    assert world.machines["top"].state == "finished"
+    assert counted(world) == sent(world)
+    assert [world.disks[device].memory.updates_returned for device in ("device-0", "device-2")] == [1, 0]
+
+
 # -- what a hostile, careless or unlucky neighbour can do
 
 
