@@ -290,6 +290,8 @@ class Codec:
             raise ConfigError(error.detail, key="use") from error
         except CodecError as error:
             raise ConfigError(str(error), key="parameters" if self.parameters else "use") from error
+        if self.use == "lattice" and "kappa" in self.parameters:  # there it is for releases without a step alone
+            raise ConfigError("kappa is a key of its own, codec.kappa: give it there", key="parameters")
         _check_budgets(self.budget_round, self.budget_run, "" if stepped else f"{self.use} has no step that could follow it")
 
 
@@ -334,6 +336,20 @@ class Server:
     beta2: float = option(0.99, help="second moment of adam", min=0, below=1)
     tau: float = option(0.001, help="floor of adam's denominator", above=0)
     staleness: Literal["sqrt", "none"] = option("sqrt", help="weight of a late update: 1/sqrt(1 + releases behind), or 1")
+
+
+def check_members(codec: Codec, devices: int) -> None:
+    """Refuse lanes that the sum over so many devices could wrap: it would be another sum, and nothing would tell."""
+    from edgemw.compression.fixedwidth import MOST_BITS  # numpy is loaded by who has a codec
+    from edgemw.compression.lanes import Lanes
+    from edgemw.compression.table import codec_named
+
+    lanes = codec_named(codec.use, **codec.parameters)
+    if isinstance(lanes, Lanes) and devices > lanes.members:
+        bits = max(lanes.bits, devices.bit_length() + 1)
+        hint = f"give members = {devices} with bits = {bits}" if bits <= MOST_BITS else "use codec lattice"
+        reason = f"lanes of {lanes.members} members would wrap in sums over {devices} devices: {hint}"
+        raise ConfigError(reason, key="codec.parameters")
 
 
 def check_staleness(codec: Codec, server: Server) -> None:

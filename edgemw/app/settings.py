@@ -30,6 +30,7 @@ from edgemw.app.sections import (
     Training,
     Uplink,
     Window,
+    check_members,
     check_staleness,
 )
 from edgemw.app.tiers import Tier, check_reachable, check_tree
@@ -171,6 +172,7 @@ class Deployment:
         check_staleness(self.codec, self.server)
         _refuse_endless_budget(self.task, self.codec, self.release)
         check_tree(self.tiers)
+        check_members(self.codec, sum(tier.count for tier in self.tiers.values() if tier.role == "device"))
         for name, tier in self.tiers.items():
             self._check_sections(name, tier)
             if tier.role == "fog":

@@ -148,9 +148,9 @@ def _check_bundle(settings: Deployment | FogFile, origins: Mapping[str, Origin])
 def _check_afforded(settings: Deployment, size: int, origins: Mapping[str, Origin]) -> None:
     """Refuse a codec whose updates are larger than what a tier takes or makes."""
     codec = _codec_of(settings)
-    if codec.stepped:
-        return  # its size follows from the step that the top announces
-    update_bytes = len(codec.encode(np.linspace(-1, 1, size, dtype=np.float32), 0.0))
+    # where the top announces a step the size follows from that: it is known of the zero vector, the least there is
+    vector = np.zeros(size, np.float32) if codec.stepped else np.linspace(-1, 1, size, dtype=np.float32)
+    update_bytes = len(codec.encode(vector, 0.0))
     for name, tier in settings.tiers.items():
         limits = {"limits.max_update_bytes": tier.limits.max_update_bytes}
         if tier.uplink.rate and tier.role == "device":

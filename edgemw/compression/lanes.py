@@ -83,9 +83,22 @@ class Lanes:
     def __init__(self, bits: int = 8, blocks: int = 10, members: int = 16, seed: int = 0, block: int = 0) -> None:
         self._bits = whole_number("bits", bits, _LEAST_BITS, MOST_BITS)
         self._blocks = whole_number("blocks", blocks, 1, _MOST_BLOCKS)
-        self._members = whole_number("members", members, 1, _most_members(bits))
+        self._members = whole_number("members", members, 1, _most_members(MOST_BITS))
+        if members > _most_members(bits):
+            most = _most_members(bits)
+            raise CodecError(f"members = {members}: lanes of {bits} bits add {most} at most; give more bits or fewer members")
         self._seed = whole_number("seed", seed, 0, _MOST_SEED)
         self._block = whole_number("block", block, 0, blocks - 1)
+
+    @property
+    def bits(self) -> int:
+        """Of a lane."""
+        return self._bits
+
+    @property
+    def members(self) -> int:
+        """How many encodings add without wrapping."""
+        return self._members
 
     def encode(self, vector: Vector, step: float) -> bytes:
         """Write the block; what exceeds the range, or float32, is left to the residual."""

@@ -107,6 +107,8 @@ def test_check_warns_about_what_is_allowed_but_odd(tmp_path: Path, capsys: pytes
         (["codec.use=topk", "codec.parameters={k = 2.0}"], "2.0"),
         (["codec.parameters={golomb = 1}"], "codec 'lattice'"),
         (["codec.parameters={steps = 'cubic'}"], "steps = 'cubic' is none of free, dyadic"),
+        (["codec.parameters={kappa = 3}"], "codec.parameters: kappa is a key of its own, codec.kappa"),
+        (["codec.use=lanes", "codec.parameters={bits = 3}"], "members = 16: lanes of 3 bits add 3 at most"),
     ],
 )
 def test_check_refuses_a_codec_or_parameter_that_does_not_exist(
@@ -249,3 +251,35 @@ def test_check_refuses_a_burst_that_an_update_never_fits_into(tmp_path: Path, ca
 def test_check_warns_of_a_cap_that_the_codec_cannot_keep(capsys: pytest.CaptureFixture[str]) -> None:
     assert edgemw("check", str(EXAMPLE), "--set", "codec.use=topk", "--set", "uplink.max_upload=1s") == 0
     assert "uplink.max_upload: not used, since topk cannot be made coarser" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("devices", "parameters", "hint"),
+    [
+        (17, "{}", "members would wrap in sums over 17 devices: give members = 17 with bits = 8"),
+        (128, "{ members = 127 }", "give members = 128 with bits = 9"),
+        (40_000, "{ bits = 16, members = 32767 }", "use codec lattice"),
+    ],
+)
+def test_check_refuses_lanes_that_the_sum_of_all_devices_could_wrap(
+    devices: int, parameters: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lanes = [EXAMPLE.as_posix(), "--set", "codec.use=lanes", "--set", f"codec.parameters={parameters}"]
+    lanes += ["--set", "limits.max_children=100000", "--set", f"tiers.device.count={devices}"]
+    assert edgemw("check", *lanes) == 3
+    said = capsys.readouterr().err
+    assert "codec.parameters: lanes of" in said
+    assert hint in said
+
+
+def test_the_lanes_that_check_asks_for_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    lanes = ["--set", "codec.use=lanes", "--set", "codec.parameters={ members = 128, bits = 9 }"]
+    assert edgemw("check", str(EXAMPLE), *lanes, "--set", "tiers.device.count=128") == 0
+    assert "lanes, members 128, bits 9" in capsys.readouterr().out
+
+
+def test_check_refuses_lanes_that_never_fit_a_burst(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--set", "codec.use=lanes", "--set", "uplink.rate=2kB", "--set"]
+    assert edgemw("check", str(EXAMPLE), *words, "uplink.burst=5kB") == 3
+    assert "takes 5098 bytes in lanes, more than the 5000 of tiers.device.uplink.burst" in capsys.readouterr().err
+    assert edgemw("check", str(EXAMPLE), *words, "uplink.burst=6kB") == 0
