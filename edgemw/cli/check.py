@@ -32,7 +32,7 @@ from edgemw.app.settings import (
 from edgemw.app.tiers import fan_in
 from edgemw.app.wiring import check_plan_fits, load_bundle
 from edgemw.cli.budgets import budget_text, budget_warnings
-from edgemw.compression.coarse import can_coarsen
+from edgemw.cli.oddities import plan_oddities, unused, unused_burst, unused_in_tiers
 from edgemw.compression.codec import Codec
 from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Manifest
@@ -116,7 +116,8 @@ def check(path: Path, kind: Kind | None, overrides: list[str], env: Mapping[str,
     warnings = (*_warnings(settings), *secret_warnings(settings, env))
     if not isinstance(settings, DeviceFile):
         manifest = _check_bundle(settings, loaded.origins)
-        warnings = (*warnings, *(budget_warnings(settings, manifest) if manifest is not None else ()))
+        if manifest is not None:
+            warnings = (*warnings, *budget_warnings(settings, manifest), *plan_oddities(settings, manifest))
     if isinstance(settings, Deployment):
         return Report(kind, settings.name, tuple(_deployment_facts(settings)), warnings)
     facts = _fog_facts(settings) if isinstance(settings, FogFile) else _device_facts(settings)
@@ -199,7 +200,8 @@ def _tier(settings: Deployment, name: str, tier: Tier) -> str:
 
 
 def _window(window: Window) -> str:
-    return f"closes at {window.k} or after {duration_text(window.deadline)} with {window.quorum}"
+    budget = f", sends at most {size_text(window.budget)} up" if window.budget else ""
+    return f"closes at {window.k} or after {duration_text(window.deadline)} with {window.quorum}{budget}"
 
 
 def _uplink(uplink: Uplink) -> str:
@@ -214,7 +216,9 @@ def _learning_facts(settings: Deployment | FogFile) -> Iterator[tuple[str, str]]
     changed = [f"{key} {value}" for key, value in plan.changes().items()]
     yield "plan", ", ".join(changed) or "as the bundle says"
     budget = budget_text(codec)
-    words: dict[str, float | str] = {"budget": budget} if budget else {"kappa": codec.kappa} if codec.use == "lattice" else {}
+    words: dict[str, float | str] = (
+        {"budget": budget} if budget else {"kappa": f"{codec.kappa:g}"} if codec.use == "lattice" else {}
+    )
     yield "codec", ", ".join([codec.use, *(f"{name} {value}" for name, value in {**words, **codec.parameters}.items())])
     spending = budget_text(release)
     step = f"budget {spending}" if spending else f"kappa {release.kappa:g}"
@@ -262,15 +266,15 @@ def _warnings(settings: Settings) -> Iterator[str]:
                 yield from _window_warnings(f"tiers.{name}", tier.window, fan_in(settings.tiers, name)[1])
             if tier.broker != settings.broker:
                 yield from _broker_warnings(tier.broker, f"tiers.{name}.")
-            if tier.uplink.max_upload and tier.role == "device" and not can_coarsen(_codec_of(settings)):
-                yield f"tiers.{name}.uplink.max_upload: not used, since {settings.codec.use} cannot be made coarser"
-    if not isinstance(settings, DeviceFile):
+        yield from unused_in_tiers(settings)
+    if isinstance(settings, DeviceFile):
+        yield from unused_burst(settings)
+    else:
+        yield from unused(settings)
         yield from _learning_warnings(settings)
 
 
 def _learning_warnings(settings: Deployment | FogFile) -> Iterator[str]:
-    if settings.plan.steps and settings.plan.epochs:
-        yield "plan.epochs: not used, since plan.steps is given"
     tree = isinstance(settings, FogFile) or any(tier.role == "fog" and tier.parent for tier in settings.tiers.values())
     if tree and _codec_of(settings).merging == "decodes":
         yield (

@@ -24,6 +24,8 @@ from edgemw.core.plan import Plan
 
 Slots = tuple[Slot, ...]
 
+_NAMED = 8  # names in a message
+
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
@@ -109,6 +111,13 @@ def _place(slot: Slot) -> slice:
 def _matched(layout: Slots, name: str, patterns: list[str]) -> Slots:
     for pattern in patterns:
         if not any(fnmatchcase(slot.name, pattern) for slot in layout):
-            near = nearest(pattern, [slot.name for slot in layout])
-            raise ConfigError(f"{pattern[:80]!r} matches no tensor of the task", key=f"plan.{name}", suggestion=near)
+            names = [slot.name for slot in layout]
+            near = nearest(pattern, names)
+            reason = f"{pattern[:80]!r} matches no tensor of the task" + ("" if near else f": it has {_listed(names)}")
+            raise ConfigError(reason, key=f"plan.{name}", suggestion=near)
     return tuple(slot for slot in layout if any(fnmatchcase(slot.name, pattern) for pattern in patterns))
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(name[:80] for name in names[:_NAMED]) + more

@@ -145,6 +145,8 @@ def test_check_refuses_patterns_that_do_not_fit_the_bundle(tmp_path: Path, capsy
     line = len(path.read_text().splitlines())
     said = capsys.readouterr().err
     assert f"{path}:{line}: plan.frozen: '0.wieght' matches no tensor of the task (did you mean '0.weight'?)" in said
+    assert edgemw("check", str(path), "--set", "plan.frozen=['9.*']") == 3
+    assert "'9.*' matches no tensor of the task: it has 0.weight, 0.bias, 2.weight," in capsys.readouterr().err
     path.write_text(path.read_text().replace("wieght", "weight"))
     assert edgemw("check", str(path)) == 0
     assert "personal 4.*, frozen 0.weight" in capsys.readouterr().out
@@ -283,3 +285,41 @@ def test_check_refuses_lanes_that_never_fit_a_burst(capsys: pytest.CaptureFixtur
     assert edgemw("check", str(EXAMPLE), *words, "uplink.burst=5kB") == 3
     assert "takes 5098 bytes in lanes, more than the 5000 of tiers.device.uplink.burst" in capsys.readouterr().err
     assert edgemw("check", str(EXAMPLE), *words, "uplink.burst=6kB") == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["plan.rare_every=3"], "plan.rare_every: not used, since plan.rare names no tensor"),
+        (["plan.rare_every=3", "plan.rare=['0.*']"], ""),
+        (["codec.use=topk", "codec.kappa=3"], "codec.kappa: not used, since topk has no step"),
+        (["codec.use=topk"], ""),
+        (["codec.use=lanes", "codec.kappa=3"], ""),
+        (["release.use=dense", "release.kappa=3"], "release.kappa: not used, since release.use is dense"),
+        (["uplink.burst=4kB"], "tiers.device.uplink.burst: not used, since there is no tiers.device.uplink.rate"),
+        (["uplink.burst=4kB", "uplink.rate=1kB"], ""),
+        (["tiers.top.window.budget=1kB"], "tiers.top.window.budget: not used, since the top sends nothing up"),
+        (["window.budget=1kB", "codec.parameters={steps = 'dyadic'}"], ""),
+        (["plan.personal=['4.*']"], "plan.personal: data.partition dirichlet deals out test samples at random"),
+    ],
+)
+def test_check_warns_of_what_changes_nothing(settings: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert edgemw("check", str(EXAMPLE), *(word for setting in settings for word in ("--set", setting))) == 0
+    said = capsys.readouterr().err
+    assert words in said
+    assert bool(said) == bool(words)
+
+
+def test_check_warns_of_what_changes_nothing_in_node_files(capsys: pytest.CaptureFixture[str]) -> None:
+    assert edgemw("check", str(EXAMPLE.with_name("device.toml")), "--set", "uplink.burst=4kB") == 0
+    assert "uplink.burst: not used, since there is no uplink.rate" in capsys.readouterr().err
+    assert edgemw("check", str(EXAMPLE.with_name("fog.toml")), "--set", "window.budget=4kB") == 0
+    assert "window.budget: not used, since the top sends nothing up" in capsys.readouterr().err
+
+
+def test_check_shows_the_budget_of_a_tier(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--set", "codec.parameters={steps = 'dyadic'}", "--set", "tiers.fog.window.budget=600B"]
+    assert edgemw("check", str(EXAMPLE), *words) == 0
+    printed = capsys.readouterr().out
+    assert "with 2, sends at most 600B up" in printed
+    assert "lattice, kappa 12, steps dyadic" in printed

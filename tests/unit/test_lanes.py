@@ -183,7 +183,7 @@ def test_payloads_that_differ_in_more_than_their_lanes_do_not_add(other: dict[st
     ],
 )
 def test_parameters_that_are_refused(parameters: dict[str, int]) -> None:
-    with pytest.raises(CodecError, match="is not a whole number from|give more bits or fewer members"):
+    with pytest.raises(CodecError, match=r"is not a whole number from|give more bits or fewer members"):
         Lanes(**parameters)
 
 

@@ -1,0 +1,60 @@
+"""What `edgemw check` says about settings that are given and change nothing, or show something else than they seem to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from edgemw.app.sections import Codec, Release
+from edgemw.app.settings import Deployment, DeviceFile, FogFile, Tier, Uplink
+from edgemw.compression.coarse import can_coarsen
+from edgemw.compression.table import codec_named
+from edgemw.core.bundle import Manifest
+
+
+def unused(settings: Deployment | FogFile) -> Iterator[str]:
+    """Keys about learning that others leave without effect."""
+    plan, codec, release = settings.plan, settings.codec, settings.release
+    if plan.steps and plan.epochs:
+        yield "plan.epochs: not used, since plan.steps is given"
+    if codec.kappa != Codec().kappa and not codec_named(codec.use, **codec.parameters).stepped:
+        yield f"codec.kappa: not used, since {codec.use} has no step"
+    if release.kappa != Release().kappa and release.use == "dense":
+        yield "release.kappa: not used, since release.use is dense"
+    if isinstance(settings, FogFile) and settings.is_top and settings.window.budget:
+        yield _budget_of_the_top("")
+
+
+def plan_oddities(settings: Deployment | FogFile, manifest: Manifest) -> Iterator[str]:
+    """What the patterns of the plan, or else of the bundle, make odd."""
+    said = manifest.training | settings.plan.changes()
+    if settings.plan.rare_every and not said.get("rare"):
+        yield "plan.rare_every: not used, since plan.rare names no tensor"
+    data = settings.data if isinstance(settings, Deployment) else None
+    if said.get("personal") and data is not None and data.partition != "natural":
+        yield (
+            f"plan.personal: data.partition {data.partition} deals out test samples at random, so a device's own tensors are "
+            "measured on others' samples too: natural keeps each client's together"
+        )
+
+
+def unused_in_tiers(settings: Deployment) -> Iterator[str]:
+    """The same of tiers."""
+    if settings.tiers[settings.top].window.budget and not settings.window.budget:
+        yield _budget_of_the_top(f"tiers.{settings.top}.")
+    coarser = can_coarsen(codec_named(settings.codec.use, **settings.codec.parameters))
+    for name, tier in settings.tiers.items():
+        if tier.role != "device":
+            continue
+        if tier.uplink.max_upload and not coarser:
+            yield f"tiers.{name}.uplink.max_upload: not used, since {settings.codec.use} cannot be made coarser"
+        yield from unused_burst(tier, f"tiers.{name}.")
+
+
+def unused_burst(settings: Tier | DeviceFile, prefix: str = "") -> Iterator[str]:
+    """A burst without a rate."""
+    if settings.uplink.burst != Uplink().burst and not settings.uplink.rate:
+        yield f"{prefix}uplink.burst: not used, since there is no {prefix}uplink.rate"
+
+
+def _budget_of_the_top(prefix: str) -> str:
+    return f"{prefix}window.budget: not used, since the top sends nothing up"
