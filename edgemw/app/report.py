@@ -78,9 +78,15 @@ class Report:
     rounds: list[Round] = field(default_factory=list)
 
     def add(self, done: Round) -> None:
-        """Take the report on a release; one on the same release, before the run was stopped and went on, gives way to it."""
+        """Take the report on a release.
+
+        One on the same release, before the run was stopped and went on, gives way to it; but what only that one knows stays:
+        devices measure a release once.
+        """
         while self.rounds and self.rounds[-1].release >= done.release:
-            self.rounds.pop()
+            earlier = self.rounds.pop()
+            if earlier.release == done.release:
+                done = replace(done, metrics=earlier.metrics | done.metrics)
         self.rounds.append(done)
         self.wall_s = done.wall_s
         self.accounts = replace(self.accounts, updates_counted=done.updates_counted, weight_counted=done.weight_counted)

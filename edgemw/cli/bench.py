@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ _LIVE_S, _EVERY_S = 0.25, 5.0
 _EPILOG = """Whole training runs in this process, with the code that devices and fog nodes run, and every byte counted: messages,
 what MQTT adds to them, and the task itself. All settings get the same samples, seeds and rounds.
 
-A setting is NAME[:KEY=VALUE]..., such as lattice:kappa=4, topk:k=0.01, dense:dtype=float16 or dense:release=dense. kappa,
+A setting is NAME[:KEY=VALUE]..., such as lattice:kappa=8, topk:k=0.01, dense:dtype=float16 or dense:release=dense. kappa,
 release (lattice or dense) and release_kappa are codec.kappa, release.use and release.kappa of a deployment file; other keys are
 parameters of the codec. dense:release=dense, floats both ways, always runs: it is what the others are measured by.
 
@@ -34,7 +35,7 @@ exit code: 0 done; 1 nothing was learned, or nothing is within the budget; 2 wro
 examples:
   edgemw bench codec --task examples/quickstart/digits.edge --data digits
   edgemw bench codec --task my.edge --data my.npz --devices 30 --fogs 5 --rounds 40 --seeds 5 --out bench
-  edgemw bench codec --task my.edge --data my.npz --codecs lattice:kappa=3,lattice:kappa=4,topk:k=0.02 --budget 200kB
+  edgemw bench codec --task my.edge --data my.npz --codecs lattice:kappa=8,lattice:kappa=12,topk:k=0.02 --budget 200kB
   edgemw bench codec --config edgemw.toml --data my.npz --set plan.lr=0.05
 """
 
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.config is not None and (args.devices is not None or args.fogs is not None):
         args.usage_error("with --config the tree is the file's: change it with --set tiers.NAME.count=N")
-    settings = tuple(map(parse_setting, args.codecs.split(","))) if args.codecs else DEFAULTS
+    settings = tuple(map(parse_setting, args.codecs.split(","))) if args.codecs is not None else DEFAULTS
     budget_bytes = _budget(args.budget)
     request = Request(
         settings=settings,
@@ -103,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     )
     experiment = prepare(request, os.environ)
     _make(args.out)
-    screen = _Screen(as_json=args.json)
+    screen = _Screen(experiment.options, as_json=args.json)
     found = compare(experiment, request.seeds, screen.progress, screen.note)
     manifest, tree = experiment.bundle.manifest, experiment.tree
     comparison = Comparison(
@@ -147,25 +148,26 @@ def _budget(text: str | None) -> int:
 
 def _count(text: str) -> int:
     """A number of 1 or more."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("1 or more")
-    return number
+    return _at_least(1, text)
 
 
 def _count_or_none(text: str) -> int:
     """A number of 0 or more."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError("0 or more")
-    return number
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {least} or more")
+    return int(text)
 
 
 class _Screen:
     """Progress: a line for each run that is over, and now and then how far the present one is; JSON lines on standard error."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, settings: Iterable[str], *, as_json: bool) -> None:
         self.notes: list[str] = []
+        self.width = max(map(len, settings))
         self._as_json = as_json
         self._live = sys.stdout.isatty() and not as_json
         self._told_s = time.monotonic()
@@ -178,7 +180,7 @@ class _Screen:
     def progress(self, at: Progress) -> None:
         """A round, or a run, is over."""
         facts: dict[str, object] = {"run": at.run, "runs": at.runs, "setting": at.setting, "seed": at.seed, "release": at.release}
-        text = f"{at.run:>4} of {at.runs}  seed {at.seed}  {at.setting:<22}"
+        text = f"{at.run:>4} of {at.runs}  seed {at.seed}  {at.setting:<{self.width}}  "
         if at.done is not None:
             wall_s = at.done.wall_s
             self._say(f"{text}{at.value:.4f} after {at.rounds} rounds, {wall_s:.1f} s", facts | {"wall_s": round(wall_s, 3)})

@@ -52,7 +52,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Run the deployment and print its report."""
     settings = load_deployment(args.file, args.data, os.environ, args.overrides)
-    listener = _json_listener() if args.json else _Screen().listener()
+    listener = _json_listener() if args.json else Screen().listener()
     prepared = prepare(settings, args.out or Path("run") / f"{settings.name}-{time.strftime('%Y%m%d-%H%M%S')}")
     out, report = prepared.out, prepared.report
     if prepared.longer:
@@ -88,14 +88,15 @@ def _json_listener() -> Listener:
     return Listener(lambda text: tell("event", text), round_, lambda text: tell("waiting", text))
 
 
-class _Screen:
+class Screen:
     """Progress for people: a line per round, and on a terminal a line below that comes and goes."""
 
     def __init__(self) -> None:
         self._live = sys.stdout.isatty()
-        self._head = False
+        self._columns: list[str] | None = None  # metrics in the head that was printed
 
     def listener(self) -> Listener:
+        """Who is to be told of a run that is to be shown."""
         return Listener(self._line, self._round, self._waiting)
 
     def _line(self, text: str) -> None:
@@ -104,16 +105,14 @@ class _Screen:
 
     def _round(self, r: Round) -> None:
         self._clear()
-        names = [name for name in r.metrics if name not in ("train_loss", "train_s", "refused")]
-        if not self._head:
-            self._head = True
-            print(
-                f"{'round':>6}{'time':>9}{'train loss':>12}"
-                + "".join(f"{name:>15}" for name in names)
-                + f"{'up':>11}{'down':>11}  late"
-            )
+        known = self._columns or []
+        new = [name for name in r.metrics if name not in ("train_loss", "train_s", "refused", *known)]
+        if new or self._columns is None:  # a round that nobody measures, after a restart, has fewer metrics than others
+            self._columns = known = [*known, *new]
+            measures = "".join(f"{name:>15}" for name in known)
+            print(f"{'round':>6}{'time':>9}{'train loss':>12}{measures}{'up':>11}{'down':>11}  late")
         loss = f"{r.metrics['train_loss']:.4f}" if "train_loss" in r.metrics else "-"
-        values = "".join(f"{r.metrics[name]:>15.4f}" for name in names)
+        values = "".join(f"{r.metrics[name]:>15.4f}" if name in r.metrics else f"{'-':>15}" for name in known)
         late = ", ".join(r.late) or "-"
         traffic = f"{amount(r.uplink_bytes):>11}{amount(r.downlink_bytes):>11}"
         print(f"{r.release:>6}{r.wall_s:>8.1f}s{loss:>12}{values}{traffic}  {late}", flush=True)

@@ -49,7 +49,8 @@ def test_a_budget_that_nothing_keeps_ends_with_1(tmp_path: Path, capsys: pytest.
         (["--budget", "much"], "--budget: not a size: 'much'"),
         (["--budget", "0"], "--budget: nothing can be sent within 0 bytes"),
         (["--codecs", "topk:k=2"], "--codecs: 'topk:k=2'"),
-        (["--codecs", ""], "--data"),
+        (["--codecs", "lattice,,topk"], "no codec ''; known: lattice, "),
+        (["--codecs", ""], "no codec ''; known: lattice, "),
         (["--task", "none.edge"], "none.edge: there is no such file: make it with `edgemw compile`"),
     ],
 )
@@ -57,8 +58,7 @@ def test_what_is_refused_ends_with_3(
     flags: list[str], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    given = SHORT[:4] if flags == ["--codecs", ""] else SHORT
-    assert main([*given, *flags]) == 3
+    assert main([*SHORT, *flags]) == 3
     assert reason in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
@@ -69,6 +69,24 @@ def test_wrong_usage_ends_with_2(flags: list[str], capsys: pytest.CaptureFixture
         main(["bench", "codec", *flags] if flags else ["bench"])
     assert ended.value.code == 2
     assert "usage: edgemw bench" in capsys.readouterr().err
+
+
+def test_samples_have_to_be_given(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(SHORT[:4]) == 3
+    assert "--data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flags", "least"), [(["--devices", "x"], 1), (["--rounds", "0"], 1), (["--fogs", "-1"], 0)])
+def test_a_wrong_number_is_named_in_words(flags: list[str], least: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bench", "codec", *flags])
+    assert f"argument {flags[0]}: {flags[1]!r} is not a whole number of {least} or more" in capsys.readouterr().err
+
+
+def test_progress_stays_readable_beside_long_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SHORT, "--codecs", "lattice:rounding=stochastic:kappa=8", "--out", str(tmp_path)]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if " seed 0  " in line]
+    assert [line.split()[5] for line in lines] == ["dense:release=dense", "lattice:rounding=stochastic:kappa=8"]
 
 
 def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:

@@ -107,3 +107,11 @@ def test_accounts_are_settled_when_all_that_was_sent_is_counted_or_returned(acco
 def test_a_run_without_a_measurement_has_no_picture(tmp_path: Path) -> None:
     assert Report("net", "accuracy", 2).draw(tmp_path) is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_release_that_is_reported_again_without_its_measure_keeps_it() -> None:
+    resumed = report()
+    measured = ROUNDS[3].metrics["accuracy"]
+    resumed.add(replace(ROUNDS[3], metrics={"train_loss": 0.5}))
+    assert resumed.rounds[-1].metrics == ROUNDS[3].metrics | {"train_loss": 0.5}
+    assert resumed.summary()["accuracy"] == measured
