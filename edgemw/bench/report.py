@@ -40,15 +40,17 @@ class Comparison:
 
     @property
     def choice(self) -> Choice | None:
-        """The recommendation; None where nothing stays within the budget."""
+        """The recommendation; None where nothing stays within the budget, or nothing was learned."""
+        if not self.learned:
+            return None
         if self.budget_bytes:
             return affordable(self.outcomes, self.metric, self.budget_bytes)
         return cheapest(self.outcomes, self.metric)
 
     @property
     def learned(self) -> bool:
-        """Whether the chosen metric could be measured at all."""
-        return any(not math.isnan(outcome.validation().mean) for outcome in self.outcomes)
+        """Whether anybody trained, and the chosen metric could be measured at all."""
+        return any(outcome.sample is not None and not math.isnan(outcome.validation().mean) for outcome in self.outcomes)
 
     def document(self) -> dict[str, Any]:
         """Everything, for scripts; what could not be measured is null."""
@@ -120,6 +122,9 @@ class Comparison:
         yield f"* nothing else is both cheaper and better on validation samples; {over}"
         if not all(outcome.conserved for outcome in self.outcomes):
             yield "not every update that was sent was counted: see conserved in codecs.json"
+        if not self.learned:
+            yield "nothing was learned, so none of these can be recommended"
+            return
         choice = self.choice
         if choice is None:
             needs = amount(min(outcome.path()[0].device_bytes for outcome in self.outcomes))

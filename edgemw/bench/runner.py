@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from edgemw.bench.experiment import VALIDATION, Experiment
@@ -12,6 +12,8 @@ from edgemw.bench.sampling import Sampler
 from edgemw.fog.release import TopOptions
 from edgemw.simulation.learner import Learner
 from edgemw.simulation.rounds import Round, Watch, run_rounds
+
+_MOST_REASONS = 2  # told of a run; devices of one task mostly say the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +65,17 @@ def compare(
             number += 1
             at = Progress(setting, seed, number, runs, 0, experiment.rounds, 0.0)
             learner = Learner(experiment.oracle, shares, refused)
-            trials[setting].append(_trial(experiment, options, learner, at, listen))
+            trial, reasons = _trial(experiment, options, learner, at, listen)
+            trials[setting].append(trial)
+            for node, reason in [*reasons.items()][: _MOST_REASONS if seed == 0 else 0]:
+                note(f"{setting}: {node}: {reason}")
     return tuple(Outcome(setting, tuple(made)) for setting, made in trials.items())
 
 
 def _trial(
     experiment: Experiment, options: TopOptions, learner: Learner, at: Progress, listen: Callable[[Progress], None]
-) -> Trial:
+) -> tuple[Trial, Mapping[str, str]]:
+    """The run, and what devices say was not right at its end, beside what was known before."""
     tree, metric = experiment.tree, experiment.metric
     sampler = Sampler(tree, experiment.rounds)
 
@@ -83,4 +89,4 @@ def _trial(
     trial = trial_of(run, tree, metric, experiment.bundle.manifest.size, at.seed)
     trial = replace(trial, sample=sampler.sample(), wall_s=wall_s, training_s=learner.seconds)
     listen(replace(at, release=experiment.rounds, value=trial.path[-1].validation, done=trial))
-    return trial
+    return trial, {node: reason for node, reason in run.reasons.items() if node not in learner.refused}

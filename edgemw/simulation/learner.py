@@ -38,18 +38,19 @@ class Learner:
 
     Attributes:
         seconds: spent training and measuring so far.
+        refused: why devices without samples cannot train.
     """
 
     def __init__(self, oracle: Oracle, shares: Mapping[str, Share], refused: Mapping[str, str] | None = None) -> None:
         """Take what devices have; `refused` says of the others why they cannot train."""
-        self._oracle, self._shares, self._refused = oracle, shares, refused or {}
+        self._oracle, self._shares, self.refused = oracle, shares, refused or {}
         self._predictor: tuple[Vector, Predict] | None = None
         self.seconds = 0.0
 
     def __call__(self, node: str, work: Work) -> Worked:
         """Measure the release and, if asked to, train from it."""
         if node not in self._shares:
-            return Worked(work.release.number, None, {}, self._refused.get(node, "this device has no samples"))
+            return Worked(work.release.number, None, {}, self.refused.get(node, "this device has no samples"))
         started = time.perf_counter()
         worked = self._do(self._shares[node], work)
         self.seconds += time.perf_counter() - started

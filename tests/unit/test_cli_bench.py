@@ -71,6 +71,16 @@ def test_wrong_usage_ends_with_2(flags: list[str], capsys: pytest.CaptureFixture
     assert "usage: edgemw bench" in capsys.readouterr().err
 
 
+def test_where_nobody_could_train_nothing_is_recommended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SHORT, "--codecs", "lattice", "--set", "plan.lr=1e30", "--out", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "nothing was learned, so none of these can be recommended" in out
+    assert "take " not in out
+    assert "lattice: device-0: loss or gradient is not finite" in out
+    document = json.loads((tmp_path / "codecs.json").read_text())
+    assert document["recommendation"] is None
+
+
 def test_samples_have_to_be_given(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(SHORT[:4]) == 3
     assert "--data" in capsys.readouterr().err
