@@ -34,7 +34,7 @@ from edgemw.simulation.learner import Learner
 from edgemw.simulation.rounds import Run, run_rounds
 
 BUNDLE = Path(__file__).parents[1] / "examples" / "quickstart" / "digits.edge"
-LATTICE = "lattice:kappa=4"
+LATTICE = "lattice"
 BUDGETS = (400, 600, 800, 1200, 2000, 3500, 6500)
 LAST = 5
 
