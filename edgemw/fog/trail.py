@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 from edgemw.fog.announcer import Shelf
 from edgemw.wire.chunks import blob_of
+from edgemw.wire.fields import LABEL_BYTES
 from edgemw.wire.following import MAX_HOPS, Theta
-from edgemw.wire.messages import MAX_INLINE_BYTES, Blob, Difference, ReleaseManifest, pack_difference
+from edgemw.wire.messages import MAX_INLINE_BYTES, Blob, Difference, ReleaseManifest, pack_difference, unpack_difference
 
 MANIFEST_BYTES = 1024  # everything in a manifest besides its difference, at most
 HOPS = 64  # each costs a late joiner one more question
@@ -79,8 +80,11 @@ class Trail:
     def release(self, manifest: ReleaseManifest, theta: Theta) -> tuple[ReleaseManifest, Shelf, Shelf]:
         """The present release: its manifest for this domain, what has to be on the broker for it, what for the next besides.
 
-        The manifest loses a difference that is not here, where the whole is.
+        The manifest loses a difference that is not here, where the whole is; and becomes whole where what its difference needs
+        is not here: a node that did not hear of a whole release knows its theta, but its children could not get it.
         """
+        if not manifest.whole and not self._is_reached(manifest):
+            manifest = replace(manifest, whole=True)
         if manifest.whole:
             known = manifest.theta.digest == self._origin
             self._whole = {} if known else {manifest.theta.digest: (manifest.theta, bytes(theta))}
@@ -89,3 +93,14 @@ class Trail:
         own, shelf = hashlib.sha256(manifest.difference).digest(), {hop[0].digest: hop for hop in self._hops.values()}
         ahead = {digest: hop for digest, hop in shelf.items() if digest == own}
         return manifest, self._whole | {digest: hop for digest, hop in shelf.items() if digest != own}, ahead
+
+    def _is_reached(self, manifest: ReleaseManifest) -> bool:
+        """Whether what the last step to a release needs is here; what that needs was looked at when it came."""
+        packed = [self._hops[blob.label][1] for blob in manifest.packed if blob.label in self._hops]
+        if not (manifest.difference or packed):
+            return False
+        last = unpack_difference(manifest.difference or packed[0])
+        if last.before:
+            return all(blob.label in self._hops for blob in last.before)
+        known = {label[:LABEL_BYTES] for label in (self._origin, *self._whole)}
+        return last.base in known or last.base in self._hops

@@ -242,6 +242,27 @@ def test_a_blob_that_nobody_waits_for_changes_nothing() -> None:
     assert following.on_blob(Blob(b"z" * 32, 4, CHUNK), b"data") is None
 
 
+def test_a_fog_that_did_not_hear_of_a_whole_release_lets_its_children_have_it() -> None:
+    """A top that begins another life says its release again, as a whole; the next difference begins there."""
+    maker, fog = Maker(), Trail()
+    fog.start(maker.theta[0])
+    fog.release(maker.manifests[0], maker.theta[0])
+    maker.release()
+    fog.heard(maker.manifests[1])
+    fog.release(maker.manifests[1], maker.theta[1])
+    again = replace(maker.manifests[1], whole=True, difference=b"", packed=())
+    maker._out(again, maker.theta[1])
+    maker.release()
+    last = maker.manifests[-1]
+    assert not last.whole
+    fog.heard(last)
+    manifest, needed, ahead = fog.release(last, maker.theta[-1])
+    assert not set(needed) & set(ahead)
+    found = reader(maker).want(manifest)
+    assert isinstance(found, Blob)
+    assert any(blob.label == found.label for blob, _ in needed.values())
+
+
 def test_error_feedback_loses_nothing() -> None:
     maker = Maker()
     for _ in range(5):
