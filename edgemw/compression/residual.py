@@ -2,6 +2,7 @@
 
     p = w delta + e ;  sent = decode(encode(p)) ;  e <- p - sent
 
+A returned update is added to e, and its weight to that of the next update: the mean stays sum(w delta) / sum(w).
 What the plan keeps at home is in neither; a tensor that waits for its release is in e alone. Running statistics go beside the
 codec and are not fed back (`side.py`).
 
@@ -37,12 +38,19 @@ class Contribution:
         base: the release it started from.
         weight: training examples.
         delta: float32[P], theta after training minus theta of the release.
+        owed: training examples of updates that were returned: what they said is in the residual again, and goes with this one.
     """
 
     id: UpdateId
     base: int
     weight: int
     delta: Vector
+    owed: int = 0
+
+    @property
+    def said_weight(self) -> int:
+        """The training examples that the update stands for."""
+        return self.weight + self.owed
 
 
 def encode_update(
@@ -86,7 +94,7 @@ def encode_update(
     payload = codec.encode(said, step) if limit_bytes is None else _within(codec, said, step, limit_bytes, len(statistics))
     wide = moved.astype(np.float64)
     energy = _rounded(float(np.dot(wide, wide)))
-    section = Section(contribution.base, contribution.weight, 1, energy, payload, statistics)
+    section = Section(contribution.base, contribution.said_weight, 1, energy, payload, statistics)
     encoded = Encoded(codec.name, p.size, (section,), frozenset({contribution.id}))
     return encoded, _left(codec, payload, p, said, ranges)
 
@@ -101,12 +109,12 @@ def _left(codec: Codec, payload: bytes, p: Vector, said: Vector, ranges: Ranges)
 
 
 def _statistics(contribution: Contribution, ranges: Ranges) -> bytes:
-    """The side values of the weighted statistics; those that stay at home or wait are zero."""
+    """The side values of the statistics, for all that the update stands for; those that stay at home or wait are zero."""
     if not ranges.statistics:
         return b""
     delta = contribution.delta.copy()
     blank(delta, ranges.local + ranges.waiting(contribution.base))
-    return side.encode(cut(delta, ranges.statistics).astype(np.float64) * contribution.weight)
+    return side.encode(cut(delta, ranges.statistics).astype(np.float64) * contribution.said_weight)
 
 
 def _within(codec: Codec, said: Vector, step: float, limit_bytes: int, beside_bytes: int) -> bytes:

@@ -266,12 +266,12 @@ def _row(memory: Memory) -> DeviceRow:
     counts = memory.updates_sent, memory.weight_sent, memory.updates_returned, memory.weight_returned
     books = memory.balance.trained, memory.balance.moved, memory.balance.sent, memory.balance.worst
     personal = {name: values.astype("<f4").tobytes() for name, values in memory.personal.items()}
-    return DeviceRow(memory.run, memory.trained_on, memory.measured_on, residual, *counts, *books, personal)
+    return DeviceRow(memory.run, memory.trained_on, memory.measured_on, residual, *counts, *books, memory.weight_owed, personal)
 
 
 def _memory(row: DeviceRow) -> Memory:
     residual = None if row.residual is None else np.frombuffer(row.residual, "<f4").astype(np.float32)
-    counts = row.updates_sent, row.weight_sent, row.updates_returned, row.weight_returned
+    counts = row.updates_sent, row.weight_sent, row.updates_returned, row.weight_returned, row.weight_owed
     books = Balance(row.mass_trained, row.mass_moved, row.mass_sent, row.mass_imbalance)
     personal = {name: np.frombuffer(data, "<f4").astype(np.float32) for name, data in row.personal.items()}
     return Memory(row.run, row.trained_on, row.measured_on, residual, *counts, books, personal)

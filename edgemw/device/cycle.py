@@ -4,7 +4,8 @@ Rules:
     a device trains once from each release, always from the newest it has
     an update is kept, with the residual and the personal values that go with it, before it is first sent
     personal values lie over every release, whoever uses it; a new run begins without any
-    it is sent again until acknowledged, and kept until its outcome is known; what was returned goes back to the residual
+    it is sent again until acknowledged, and kept until its outcome is known; what was returned goes back to the residual, and
+        its weight to that of the next update
     a device whose codec keeps no residual (`Codec.feedback`) forgets what was returned: it is one of many unbiased estimates, and
         its release is past
     while more than ALLOWANCE updates wait for an acknowledgement it does not train: residuals would only grow stale
@@ -392,7 +393,7 @@ class Cycle:
             return empty, replace(memory, trained_on=event.number if event.reason else memory.trained_on), refusal
         residual = memory.residual if memory.residual is not None else np.zeros(size, np.float32)
         update_id = UpdateId(self._place.node, self._place.boot, self._seq)
-        contribution = Contribution(update_id, event.number, event.trained.weight, event.trained.delta)
+        contribution = Contribution(update_id, event.number, event.trained.weight, event.trained.delta, memory.weight_owed)
         memory = replace(memory, trained_on=event.number)
         try:
             codec = codec_named(manifest.codec, **manifest.parameters)
@@ -411,7 +412,8 @@ class Cycle:
             residual=residual if codec.feedback or ranges.rare else None,
             balance=balance,
             updates_sent=memory.updates_sent + 1,
-            weight_sent=memory.weight_sent + event.trained.weight,
+            weight_sent=memory.weight_sent + encoded.weight,
+            weight_owed=0,
             personal=learned(work.theta, event.trained.delta, ranges.personal),
         )
         size_bytes = encoded.sections[0].size_bytes
@@ -446,6 +448,7 @@ class Cycle:
                 balance=balance,
                 updates_returned=memory.updates_returned + 1,
                 weight_returned=memory.weight_returned + encoded.weight,
+                weight_owed=memory.weight_owed + (0 if kept is None else encoded.weight),
             )
             self._note("outcome", f"update {update} was returned: {outcome.reason}")
         elif outcome.counted:

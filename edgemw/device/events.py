@@ -90,6 +90,7 @@ class Memory:
         weight_sent: sum of their weights.
         updates_returned: those of them that no release counted; they are in the residual again, where one is kept.
         weight_returned: sum of their weights.
+        weight_owed: the part of it that goes with the next update, as what they said does.
         balance: the books of what was trained, sent and kept.
         personal: float32 values of this device's own, by the name of the tensor.
     """
@@ -102,6 +103,7 @@ class Memory:
     weight_sent: int = 0
     updates_returned: int = 0
     weight_returned: int = 0
+    weight_owed: int = 0
     balance: Balance = field(default_factory=Balance)
     personal: Mapping[str, Vector] = field(default_factory=dict, repr=False)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from edgemw.core.errors import StorageError
 
-VERSION = 7
+VERSION = 8
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL);
@@ -25,7 +25,7 @@ CREATE TABLE outbox (
 CREATE TABLE device_task (
     task TEXT PRIMARY KEY, run INTEGER, trained_on INTEGER, measured_on INTEGER, residual BLOB,
     updates_sent INTEGER, weight_sent INTEGER, updates_returned INTEGER, weight_returned INTEGER,
-    mass_trained REAL, mass_moved REAL, mass_sent REAL, mass_imbalance REAL);
+    mass_trained REAL, mass_moved REAL, mass_sent REAL, mass_imbalance REAL, weight_owed INTEGER);
 CREATE TABLE personal (task TEXT, name TEXT, data BLOB NOT NULL, PRIMARY KEY (task, name));
 CREATE TABLE window (
     task TEXT, node TEXT, boot INTEGER, seq INTEGER, frame BLOB NOT NULL, PRIMARY KEY (task, node, boot, seq));

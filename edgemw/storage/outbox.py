@@ -16,7 +16,7 @@ class DeviceRow:
     """A device's memory of a task; vectors are float32 little endian.
 
     `residual` is [P], or None for zeros; `personal` the device's own values by the name of the tensor.
-    The four masses are its books.
+    The four masses are its books, `weight_owed` is what its next update is to count for beside its own.
     """
 
     run: int
@@ -31,6 +31,7 @@ class DeviceRow:
     mass_moved: float = 0.0
     mass_sent: float = 0.0
     mass_imbalance: float = 0.0
+    weight_owed: int = 0
     personal: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -77,9 +78,10 @@ def receivers(db: Database) -> list[str]:
 def put_device_row(db: Database, task: str, row: DeviceRow) -> None:
     """Keep a device's memory of a task; call it inside a transaction."""
     db.execute(
-        "INSERT OR REPLACE INTO device_task VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO device_task VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         task, row.run, row.trained_on, row.measured_on, row.residual, row.updates_sent, row.weight_sent,
         row.updates_returned, row.weight_returned, row.mass_trained, row.mass_moved, row.mass_sent, row.mass_imbalance,
+        row.weight_owed,
     )  # fmt: skip
     db.execute("DELETE FROM personal WHERE task = ?", task)
     for name, data in row.personal.items():
@@ -89,7 +91,7 @@ def put_device_row(db: Database, task: str, row: DeviceRow) -> None:
 def device_row(db: Database, task: str) -> DeviceRow | None:
     """A device's memory of a task, if it has one."""
     counts = "run, trained_on, measured_on, residual, updates_sent, weight_sent, updates_returned, weight_returned"
-    columns = f"{counts}, mass_trained, mass_moved, mass_sent, mass_imbalance"
+    columns = f"{counts}, mass_trained, mass_moved, mass_sent, mass_imbalance, weight_owed"
     sql = f"SELECT {columns} FROM device_task WHERE task = ?"  # noqa: S608  (the columns stand above)
     rows: list[Any] = db.execute(sql, task)
     own: list[Any] = db.execute("SELECT name, data FROM personal WHERE task = ? ORDER BY name", task)

@@ -43,7 +43,8 @@ class Books(World):
         self.random, self.codec, self.churn = random.Random(seed), codec, churn
         self.trained, self.counted = np.zeros(SIZE), np.zeros(SIZE)
         self.sent, self.settled = Symbols(), Symbols()
-        self.learnt: dict[tuple[str, int], Wide] = {}
+        self.learnt: dict[tuple[str, int], tuple[int, Wide]] = {}
+        self.weight_trained = self.weight_counted = 0
         self.in_releases: set[UpdateId] = set()
         self.spoilt: dict[UpdateId, bool] = {}
         super().__init__(self.teach, size=SIZE)
@@ -60,7 +61,7 @@ class Books(World):
         rng = np.random.default_rng([int(node[-1]), release, self.random.getrandbits(30)])
         delta = rng.standard_t(3, SIZE).astype(np.float32)
         weight = 1 + int(node[-1])
-        self.learnt[node, release] = weight * delta.astype(np.float64)
+        self.learnt[node, release] = weight, weight * delta.astype(np.float64)
         return Trained(delta, weight, 1.0, 5)
 
     def _publish(self, topic: str, frame: Frame, *, retain: bool) -> None:
@@ -77,7 +78,9 @@ class Books(World):
         match action:
             case SaveRound(frame=Frame(message=Update(sections=(section, *_))) as frame):
                 # a training that a kill cut off before it was saved has never been
-                self.trained += self.learnt[name, section.base]
+                weight, mass = self.learnt[name, section.base]
+                self.trained += mass
+                self.weight_trained += weight
                 self.sent.add(frame)
                 if name in self.uplinks:
                     assert len(pack(frame)) <= BURST
@@ -89,6 +92,7 @@ class Books(World):
                 for update, settled in outcomes:
                     if settled.counted and update in disk.window:
                         self.counted += said(disk.window[update])
+                        self.weight_counted += weight_of(disk.window[update])
                         self.settled.add(disk.window[update])
                         self.in_releases.add(update)
         super()._save(name, disk, action)
@@ -128,6 +132,10 @@ class Books(World):
             residual = self.disks[device].memory.residual
             total += 0.0 if residual is None else residual
         return total
+
+    def weight_owed(self) -> int:
+        """The weight of what was returned to devices and has not been sent again."""
+        return sum(self.disks[device].memory.weight_owed for device in DEVICES)
 
     def some_events(self) -> None:
         for _ in range(self.random.randint(1, 40)):
@@ -190,6 +198,13 @@ def said(frame: Frame) -> Wide:
     return total
 
 
+def weight_of(frame: Frame) -> int:
+    """The examples that an update stands for."""
+    message = frame.message
+    assert isinstance(message, Update)
+    return sum(section.weight for section in message.sections)
+
+
 @pytest.mark.parametrize("churn", [0.0, 0.5])
 @pytest.mark.parametrize("codec", ["lattice", "dense", "topk", "qsgd", "signsgd"])
 @pytest.mark.parametrize("seed", range(2))
@@ -219,10 +234,11 @@ def test_mass_is_conserved_over_the_tree_at_every_moment(seed: int, codec: str, 
 
 
 def balanced(world: Books) -> None:
-    """What was trained is in releases, on its way or in residuals: to the rounding of float32, and symbols to the last one."""
+    """What was trained is in releases, on its way or in residuals: to the rounding of float32, symbols and weights exactly."""
     way = world.on_its_way()
     found = world.counted + world.residuals() + np.sum([np.zeros(SIZE), *map(said, way)], 0)
     np.testing.assert_allclose(found, world.trained, rtol=0, atol=1e-5 * max(1.0, np.abs(world.trained).max()))
+    assert world.weight_counted + sum(map(weight_of, way)) + world.weight_owed() == world.weight_trained
     if world.codec == "lattice":
         assert world.settled.plus(way) == world.sent
 
@@ -230,14 +246,14 @@ def balanced(world: Books) -> None:
 class Quadratics(Books):
     """Every device has a minimum of its own, one of them far from the others; the fleet is to find the mean of all."""
 
-    def __init__(self, churn: dict[str, float]) -> None:
-        self.churns = churn
+    def __init__(self, churn: dict[str, float], rate: float = RATE) -> None:
+        self.churns, self.rate = churn, rate
         self.thetas: list[Vector] = []
         super().__init__(0, "lattice", rounds=60)
 
     def teach(self, node: str, release: int, theta: Vector) -> Trained:
-        delta = (RATE * (self.minimum(node) - theta)).astype(np.float32)
-        self.learnt[node, release] = 10 * delta.astype(np.float64)
+        delta = (self.rate * (self.minimum(node) - theta)).astype(np.float32)
+        self.learnt[node, release] = 10, 10 * delta.astype(np.float64)
         return Trained(delta, 10, 1.0, 5)
 
     def _spoils(self, update: UpdateId) -> bool:
@@ -258,12 +274,32 @@ class Quadratics(Books):
         goal = np.mean([self.minimum(node) for node in DEVICES], axis=0)
         return float(np.linalg.norm(np.mean(self.thetas[-30:], axis=0) - goal) / np.linalg.norm(goal))
 
+    def spread(self) -> float:
+        """The root mean square of the same for each of the last releases."""
+        goal = np.mean([self.minimum(node) for node in DEVICES], axis=0)
+        squares = [float(np.sum((theta - goal) ** 2)) for theta in self.thetas[-30:]]
+        return float(np.sqrt(np.mean(squares)) / np.linalg.norm(goal))
 
-@pytest.mark.parametrize("churn", [{}, dict.fromkeys(DEVICES, 0.5), {"device-4": 0.75}], ids=["none", "half", "one"])
-def test_training_reaches_the_same_where_updates_are_given_back(churn: dict[str, float]) -> None:
-    """Were what is given back lost, the fleet would miss its optimum by what the device with the most returns knows."""
+
+HALF = dict.fromkeys(DEVICES, 0.5)
+
+
+@pytest.mark.parametrize(("churn", "most"), [({}, 0.1), (HALF, 0.1), ({"device-4": 0.75}, 0.25)], ids=["none", "half", "one"])
+def test_training_reaches_the_same_where_updates_are_given_back(churn: dict[str, float], most: float) -> None:
+    """Were what is given back lost, the fleet would miss its optimum by what the device with the most returns knows.
+
+    A part of that is missed all the same: what one device says at once for many rounds is averaged with one round of the others.
+    """
     world = Quadratics(churn)
     world.run(3000)
     assert world.machines["top"].state == "finished"
-    assert world.distance() < 0.1
+    assert world.distance() < most
     balanced(world)
+
+
+def test_where_updates_are_given_back_steps_are_no_larger() -> None:
+    """Were the weight of what is given back forgotten, a release would go as far as all the rounds that it makes up for."""
+    world = Quadratics(HALF, rate=0.5)
+    world.run(3000)
+    assert world.machines["top"].state == "finished"
+    assert world.spread() < 1.0

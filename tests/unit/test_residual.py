@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import hypothesis
 import numpy as np
@@ -43,6 +44,14 @@ def test_an_update_carries_its_identity_base_weight_and_energy() -> None:
     assert (encoded.codec, encoded.size, encoded.contributions) == ("lattice", 2, frozenset({UpdateId("device", 1, 0)}))
     assert (section.base, section.weight, section.count, section.energy) == (3, 5, 1, 5**2 + 10**2)  # without the residual
     assert decoded(Lattice(), encoded).tolist() == [6, -10]
+
+
+def test_an_update_also_stands_for_the_weight_of_what_was_returned_and_is_in_the_residual() -> None:
+    owing = replace(contribution(np.array([1, -2], np.float32), 5), owed=10)
+    encoded, _ = encode_update(Lattice(), owing, np.array([20, 0], np.float32), 1.0)
+    assert encoded.weight == 15
+    assert decoded(Lattice(), encoded).tolist() == [25, -10]
+    assert encoded.sections[0].energy == 5**2 + 10**2
 
 
 @hypothesis.given(delta=deltas(120), step=st.sampled_from([0.0, 0.3, 1.0, 7.0]))

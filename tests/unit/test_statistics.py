@@ -186,6 +186,12 @@ def test_rare_statistics_wait_and_are_not_added_up() -> None:
     assert side.decode(two.sections[0].side, 2 * PIXELS).tolist() == [10.0] * 2 * PIXELS
 
 
+def test_statistics_stand_for_all_the_weight_of_their_update() -> None:
+    owing = replace(contribution(np.ones(SIZE, np.float32)), owed=30)
+    encoded, _ = encode_update(Lattice(), owing, np.zeros(SIZE, np.float32), 0.5, ranges=ranges_of(LAYOUT, Plan()))
+    assert side.decode(encoded.sections[0].side, 2 * PIXELS).tolist() == [40.0] * 2 * PIXELS
+
+
 def contribution(delta: Vector, base: int = 1, seq: int = 0) -> Contribution:
     return Contribution(UpdateId("device", 1, seq), base, 10, delta)
 

@@ -17,7 +17,7 @@ from edgemw.storage.journal import KEPT_OUTCOMES, OutcomeRow, ReleaseRow
 from edgemw.storage.outbox import DeviceRow, KeptUpdate
 from edgemw.wire.messages import Blob, Frame, ReleaseManifest, Update
 
-ROW = DeviceRow(3, 5, 4, b"\0\1" * 8, 10, 1000, 2, 200, -1.5, 80.25, -1.25, 1e-7)
+ROW = DeviceRow(3, 5, 4, b"\0\1" * 8, 10, 1000, 2, 200, -1.5, 80.25, -1.25, 1e-7, 150)
 
 
 @pytest.fixture
