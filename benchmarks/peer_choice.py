@@ -1,6 +1,6 @@
 """Which kappa `peer_flower.py` runs with, chosen without the test samples. Prints JSON, one line for each pair.
 
-    python benchmarks/peer_choice.py [--kappas 3,4,5,6,8] [--seeds 100-104] [--target 0.9]
+    python benchmarks/peer_choice.py [--kappas 12,16,20,24] [--release-kappas 12,20,30] [--seeds 100-104] [--target 0.9]
 
 The peer's task and schedule in one process: the quickstart's bundle, eight devices, everybody in every round, SGD 0.1, batches of
 32, one epoch; the encodings, the merge, the server step and the differences are the functions that nodes run. A fifth of the
@@ -44,7 +44,7 @@ from edgemw.serving.session import TrainingSession, open_inference
 from edgemw.wire.messages import unpack_difference
 
 BUNDLE = Path(__file__).resolve().parents[1] / "examples" / "quickstart" / "digits.edge"
-DEVICES, ALPHA, MIN_SIZE, MAX_ROUNDS, FIXED_BYTES = 8, 0.3, 8, 60, 320
+DEVICES, ALPHA, MIN_SIZE, MAX_ROUNDS, FIXED_BYTES = 8, 0.3, 8, 60, 380
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +115,8 @@ def options_of(kappa: float, release_kappa: float, server: ServerOptions) -> Top
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--kappas", type=numbers, default=[3.0, 4.0, 5.0, 6.0, 8.0], help="candidates for both directions")
-    parser.add_argument("--release-kappas", type=numbers, help="candidates for releases, where they differ")
+    parser.add_argument("--kappas", type=numbers, default=[12.0, 16.0, 20.0, 24.0], help="candidates for updates")
+    parser.add_argument("--release-kappas", type=numbers, default=[12.0, 20.0, 30.0], help="candidates for releases")
     parser.add_argument("--seeds", type=span, default=range(100, 105))
     parser.add_argument("--target", type=float, default=0.9)
     parser.add_argument("--server-lr", type=float, default=1.0)
@@ -124,7 +124,7 @@ def main() -> None:
     arguments = parser.parse_args()
     optimizer = "momentum" if arguments.server_momentum else "average"
     server = ServerOptions(optimizer, arguments.server_lr, arguments.server_momentum)
-    for kappa, release_kappa in product(arguments.kappas, arguments.release_kappas or arguments.kappas):
+    for kappa, release_kappa in product(arguments.kappas, arguments.release_kappas):
         options = options_of(kappa, release_kappa, server)
         runs = [reached(setting_of(seed, options), arguments.target) for seed in arguments.seeds]
         good = [run for run in runs if run is not None]
