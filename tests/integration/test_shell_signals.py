@@ -9,7 +9,9 @@ import pytest
 
 from edgemw.transport.broker import Broker
 from edgemw.transport.mqtt import MqttLink, MqttSettings
-from edgemw.wire.messages import Presence, unpack
+from edgemw.wire import topics
+from edgemw.wire.messages import Presence
+from edgemw.wire.publication import read
 from tests.contract.test_link_kinds import next_received, run
 from tests.system.fleet import Fleet, fact
 
@@ -20,7 +22,8 @@ async def presence_becomes(url: str, topic: str, state: str) -> None:
         await link.subscribe(topic)
         events = link.events()
         while True:
-            message = unpack((await next_received(events)).payload).message
+            received = await next_received(events)
+            message = read(topics.parse(received.topic), received.payload).message
             assert isinstance(message, Presence)
             if message.state == state:
                 return
