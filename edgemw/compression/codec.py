@@ -86,6 +86,11 @@ class Codec(Protocol):
 class Ringed(Codec, Protocol):
     """A codec whose payloads must share more than the step to be added, such as their places."""
 
+    @property
+    def members(self) -> int:
+        """How many encodings add without wrapping."""
+        ...
+
     def ring(self, payload: bytes) -> bytes:
         """What that is, of a payload that `check` accepted; payloads that differ in it raise WireError when they are merged."""
         ...

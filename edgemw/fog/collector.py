@@ -7,6 +7,7 @@ sender can put it back into its residual. The top and the forwarding nodes diffe
 from __future__ import annotations
 
 from edgemw.compression import side
+from edgemw.compression.codec import Ringed
 from edgemw.compression.table import codec_named
 from edgemw.core.errors import CodecError, WireError
 from edgemw.core.events import Fact, SetTimer
@@ -170,6 +171,8 @@ class Collector:
                 refusal = self._steps.refusal(codec, section, update.size)
                 if refusal:
                     return refusal
+                if isinstance(codec, Ringed) and self.window.counted(section.base) + section.count > codec.members:
+                    return f"{codec.name} of members = {codec.members} would wrap: give more"
         except (CodecError, WireError) as error:  # of the payload, or a codec that is not installed properly
             return f"malformed: {error}"[:80]
         return ""

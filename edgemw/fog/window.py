@@ -151,6 +151,12 @@ class Window:
         """How many updates of a child are in the window."""
         return sum(update.node == child for update in self._frames)
 
+    def counted(self, base: int) -> int:
+        """How many device updates that were trained from a release are in the window."""
+        return sum(
+            section.count for part in parts_of([*self._frames.values()]) for section in part.sections if section.base == base
+        )
+
     def _start(self, now: float) -> None:
         if self._deadline == math.inf:
             self._deadline = now + self._options.deadline_s

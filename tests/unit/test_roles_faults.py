@@ -183,6 +183,21 @@ def test_a_step_that_was_taken_before_a_restart_is_the_step_after_it() -> None:
     assert world.machines["top"].state == "finished"
 
 
+def test_a_window_takes_no_more_updates_than_lanes_add() -> None:
+    world = World(Learner())
+    options = TopOptions(WindowOptions(deadline_s=20.0, children=3), ServerOptions(), {}, rounds=3, codec="lanes")
+    world.top("top", replace(options, parameters={"bits": 8, "blocks": 1, "members": 2}))
+    for name in ("device-0", "device-1", "device-2"):
+        world.device(name, "top")
+    world.run(600)
+    assert world.machines["top"].state == "finished"
+    reasons = {outcome.reason for outcome in world.disks["top"].settled.values() if not outcome.counted}
+    assert reasons == {"lanes of members = 2 would wrap: give more"}
+    released = world.disks["top"].released
+    assert released is not None
+    assert released.totals.updates == 6
+
+
 @pytest.mark.parametrize("restart", [False, True])
 def test_an_update_that_does_not_add_to_the_others_is_refused(restart: bool) -> None:
     world = World(Learner())
