@@ -18,6 +18,7 @@ from edgemw.core.plan import Tally
 from edgemw.fog.rate import Budget, Rate, Seen
 from edgemw.wire import topics
 from edgemw.wire.messages import Frame, ReleaseManifest, Update, pack
+from edgemw.wire.publication import write
 
 _PACKET_BYTES = 13  # of a PUBLISH besides topic and payload: header, lengths, identifier, MQTT 5 with an expiry
 
@@ -87,4 +88,4 @@ def _emptied(update: Update) -> Update:
 
 def _packet_bytes(place: Place, frame: Frame, update: Update) -> int:
     topic = topics.build(place.net, place.node, "update", node=frame.node, task=frame.task)
-    return _PACKET_BYTES + len(topic) + len(pack(replace(frame, message=update)))
+    return _PACKET_BYTES + len(topic) + len(write(topic, replace(frame, message=update)))
