@@ -78,8 +78,7 @@ class Storm(World):
         for device in DEVICES:
             current = self.machines[device]._current
             if current is not None:
-                manifest, theta = current
-                assert self.saved[manifest.run, manifest.number] == theta.tobytes()
+                assert self.saved[current.manifest.run, current.manifest.number] == current.theta.tobytes()
 
 
 @pytest.mark.parametrize("chunk_bytes", [120_000, 2048])

@@ -64,7 +64,7 @@ def test_the_newest_are_kept_and_the_bundle_is_there_once(tmp_path: Path, bundle
 
 def test_a_new_bundle_replaces_the_old_one_when_no_release_needs_it(tmp_path: Path, bundle: Bundle) -> None:
     store = filled(tmp_path, bundle, 2, keep=2)
-    other = replace(bundle, theta0=bundle.theta0 + 1)
+    other = replace(bundle, theta0=bundle.theta0 + 1, recipe=None)
     for number in range(2):
         store.save("digits", other, 8, number, theta_of(other, number))
         assert len(list((tmp_path / "digits" / "bundles").iterdir())) == 2 - number
@@ -174,7 +174,7 @@ def test_a_crash_at_any_step_leaves_a_whole_release(
         if steps == step:
             raise _PowerCut
 
-    other = replace(bundle, theta0=bundle.theta0 + 1)
+    other = replace(bundle, theta0=bundle.theta0 + 1, recipe=None)
     with monkeypatch.context() as patched:
         patched.setattr("edgemw.serving.store.os.fsync", fsync)
         try:

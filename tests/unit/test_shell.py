@@ -17,7 +17,8 @@ from edgemw.transport.memory import MemoryBroker, MemoryLink
 from edgemw.transport.shell import Doors, Shell, last_will
 from edgemw.wire import topics
 from edgemw.wire.fetching import MAX_KNOWN
-from edgemw.wire.messages import Ack, Blob, Frame, Presence, pack, unpack
+from edgemw.wire.messages import Ack, Blob, Frame, Presence, pack
+from edgemw.wire.publication import read
 from edgemw.wire.traffic import Arrived, Fetch, FetchFailed
 from tests.contract.test_link_kinds import run
 
@@ -96,7 +97,7 @@ class Node:
         payload = self.broker.retained(PRESENCE)
         if payload is None:
             return ""
-        message = unpack(payload).message
+        message = read(topics.parse(PRESENCE), payload).message
         assert isinstance(message, Presence)
         return message.state
 
@@ -233,7 +234,7 @@ def test_what_is_malformed_or_forged_ends_nothing(payload: bytes) -> None:
 
 def test_blobs_that_never_come_are_given_up_and_whoever_asked_is_told() -> None:
     more = 20
-    blobs = [Blob(number.to_bytes(32, "big"), 5000, 1024) for number in range(MAX_KNOWN + more)]
+    blobs = [Blob(number.to_bytes(32, "little"), 5000, 1024) for number in range(MAX_KNOWN + more)]
 
     def ask(event: Any) -> list[Any]:
         return [Fetch("fog", blob) for blob in blobs] if isinstance(event, Arrived) else []
