@@ -15,7 +15,7 @@ from edgemw.compile.task import Task
 from edgemw.compile.training_graph import training_graph
 from edgemw.core.bundle import Bundle, Manifest, Vector
 from edgemw.core.initial import Recipe
-from edgemw.core.plan import Plan
+from edgemw.core.plan import plan_of
 from edgemw.core.ranges import ranges_of
 
 Progress = Callable[[str], None]
@@ -41,7 +41,7 @@ def compile_task(
     say = progress or (lambda _: None)
     say("running the module")
     program = task.program(seed)
-    ranges_of(program.layout, Plan(**task.training_defaults()))  # type: ignore[arg-type]  # checked when the task was made
+    ranges_of(program.layout, plan_of(task.training_defaults()))
     theta0, recipe = _initial(program, seed if seeded else None, say)
     say("exporting inference")
     infer = inference_graph(program)

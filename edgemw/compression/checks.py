@@ -19,12 +19,11 @@ import numpy as np
 
 from edgemw.compression.codec import Bound, Codec, Merging, Shifting, ring_of
 from edgemw.compression.merge import fold, merge
-from edgemw.core.bundle import Vector
+from edgemw.core.bundle import LARGEST, Vector
 from edgemw.core.encoded import Encoded, Section
 from edgemw.core.errors import CodecError, WireError
 from edgemw.core.ids import UpdateId
 
-_LARGEST = float(np.finfo(np.float32).max)
 _SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
 _ROUNDING = 2.0**-23  # twice the relative error of one float32 operation: what a merged value may be off, of the magnitudes added
 _FEEDBACK = 1 + 2.0**-8  # float16 where the codec has it
@@ -57,7 +56,7 @@ def sample_vectors(rng: np.random.Generator, size: int) -> tuple[Vector, ...]:
     """Vectors that codecs meet: dense, sparse, zero, tiny, and at the end of float32."""
     dense = rng.laplace(0, 1, size)
     sparse = np.where(rng.random(size) < 0.05, 20 * dense, 0)
-    largest = np.where(rng.random(size) < 0.5, _LARGEST, -_LARGEST)
+    largest = np.where(rng.random(size) < 0.5, LARGEST, -LARGEST)
     vectors = (dense, sparse, np.zeros(size), dense * 1e-30, sparse * 1e-44, largest, dense * 1e36)
     return tuple(vector.astype(np.float32) for vector in vectors)
 
@@ -138,7 +137,7 @@ def check_growth(case: Case) -> None:
 def check_adds(case: Case) -> None:
     """A merge is addition of what the payloads decode to, within the stated error; sums beyond float32 end at its largest."""
     decoded = [case.codec.decode(payload, case.size).astype(np.float64) for payload in case.payloads]
-    expected = np.clip(np.sum(decoded, axis=0), -_LARGEST, _LARGEST)
+    expected = np.clip(np.sum(decoded, axis=0), -LARGEST, LARGEST)
     merged = case.codec.decode(case.codec.merge(case.payloads, case.size), case.size)
     error = np.abs(merged.astype(np.float64) - expected)
     allowed = _ROUNDING * _magnitudes(case) + _SMALLEST
@@ -353,7 +352,7 @@ def _same_sum(case: Case, one: bytes, other: bytes) -> None:
 def _same_values(case: Case, one: bytes, other: bytes) -> None:
     magnitudes = _magnitudes(case)
     difference = case.codec.decode(one, case.size).astype(np.float64) - case.codec.decode(other, case.size)
-    wrong = (np.abs(difference) > 2 * _ROUNDING * magnitudes + _SMALLEST) & (magnitudes <= _LARGEST)
+    wrong = (np.abs(difference) > 2 * _ROUNDING * magnitudes + _SMALLEST) & (magnitudes <= LARGEST)
     _require(not wrong.any(), f"sums differ by {np.abs(difference).max()}")
 
 

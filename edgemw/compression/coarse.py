@@ -18,11 +18,10 @@ import numpy as np
 
 from edgemw.compression.codec import Codec
 from edgemw.compression.lattice import Lattice
-from edgemw.core.bundle import Vector
+from edgemw.core.bundle import LARGEST, Vector
 from edgemw.core.errors import CodecError
 
 _SHIFTS = range(1, 32)
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 def can_coarsen(codec: Codec) -> bool:
@@ -59,6 +58,6 @@ def encode_within(codec: Codec, vector: Vector, step: float, limit_bytes: int) -
 
 def _coarse(codec: Codec, vector: Vector, step: float, shift: int) -> bytes:
     coarse_step = math.ldexp(float(np.float32(step)), shift)
-    if coarse_step > _LARGEST:  # as good as nothing survives
+    if coarse_step > LARGEST:  # as good as nothing survives
         return codec.encode(np.zeros_like(vector), step)
     return codec.encode(codec.decode(codec.encode(vector, coarse_step), vector.size), step)

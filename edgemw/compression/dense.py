@@ -31,13 +31,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemw.compression.codec import Bound, Codec, Merging
-from edgemw.core.bundle import Vector
+from edgemw.core.bundle import LARGEST, Vector
 from edgemw.core.errors import CodecError, WireError
 
 _HEADER = struct.Struct("<Bf")
 _DTYPES: dict[int, np.dtype[np.floating]] = {4: np.dtype("<f4"), 2: np.dtype("<f2")}
 _WIDTHS = {"float32": 4, "float16": 2}
-_LARGEST = float(np.finfo(np.float32).max)
 _LARGEST_EXPONENT = 127
 
 
@@ -69,7 +68,7 @@ class Dense:
         values, scale = _read(payload, size)
         if scale == 1.0:
             return values.astype(np.float32)
-        return np.clip(values.astype(np.float64) * scale, -_LARGEST, _LARGEST).astype(np.float32)
+        return np.clip(values.astype(np.float64) * scale, -LARGEST, LARGEST).astype(np.float32)
 
     def merge(self, payloads: Sequence[bytes], size: int) -> bytes:
         """Add values; the sum is float32 whatever the parts are."""
@@ -106,7 +105,7 @@ def decoded_sum(codec: Codec, payloads: Sequence[bytes], size: int) -> bytes:
     total = np.zeros(size, np.float64)
     for payload in payloads:
         total += codec.decode(payload, size)
-    return _write(total.clip(-_LARGEST, _LARGEST), 4, 1.0)
+    return _write(total.clip(-LARGEST, LARGEST), 4, 1.0)
 
 
 def is_sum(payload: bytes) -> bool:

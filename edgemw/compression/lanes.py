@@ -52,7 +52,7 @@ from edgemw.compression.codec import Bound, Merging, whole_number
 from edgemw.compression.fixedwidth import MOST_BITS, Words, check_packed, pack, unpack
 from edgemw.compression.ring import add
 from edgemw.compression.support import support, support_size
-from edgemw.core.bundle import Vector
+from edgemw.core.bundle import LARGEST, Vector
 from edgemw.core.errors import CodecError, WireError
 
 _HEADER = struct.Struct("<fIHHHH")
@@ -60,7 +60,6 @@ _STEP_BYTES = 4
 _LEAST_BITS = 2
 _MOST_SEED = (1 << 32) - 1
 _MOST_BLOCKS = (1 << 16) - 1
-_LARGEST = float(np.finfo(np.float32).max)
 _ROUNDING = 2.0**-23
 
 
@@ -102,7 +101,7 @@ class Lanes:
 
     def encode(self, vector: Vector, step: float) -> bytes:
         """Write the block; what exceeds the range, or float32, is left to the residual."""
-        if not 0 <= step <= _LARGEST:
+        if not 0 <= step <= LARGEST:
             raise CodecError(f"step {step}")
         if not np.isfinite(np.abs(vector).max(initial=0)):
             raise CodecError("the vector holds NaN or infinite values")
@@ -119,7 +118,7 @@ class Lanes:
         """The vector step * q, float32[size]; a product beyond float32 becomes its largest value."""
         head = _Head.of(payload, size)
         vector = np.zeros(size, np.float32)
-        vector[head.places_in(size)] = np.clip(_signed(head.lanes(payload, size), head.bits) * head.step, -_LARGEST, _LARGEST)
+        vector[head.places_in(size)] = np.clip(_signed(head.lanes(payload, size), head.bits) * head.step, -LARGEST, LARGEST)
         return vector
 
     def merge(self, payloads: Sequence[bytes], size: int) -> bytes:
@@ -205,7 +204,7 @@ class _Head:
         if len(payload) < _HEADER.size:
             raise WireError("truncated", f"a lanes payload has a header of {_HEADER.size} bytes")
         head = cls(*_HEADER.unpack_from(payload))
-        if not 0 <= head.step <= _LARGEST or math.copysign(1, head.step) < 0:
+        if not 0 <= head.step <= LARGEST or math.copysign(1, head.step) < 0:
             raise WireError("step", f"step {head.step}")
         if not _LEAST_BITS <= head.bits <= MOST_BITS or not 1 <= head.members <= _most_members(head.bits):
             raise WireError("lanes", f"{head.members} members on {head.bits} bits")
@@ -222,7 +221,7 @@ class _Head:
     def reach(self) -> int:
         """The largest magnitude of a symbol; decoding it stays finite."""
         most = ((1 << (self.bits - 1)) - 1) // self.members
-        return min(most, math.floor(_LARGEST / self.step)) if self.step else 0
+        return min(most, math.floor(LARGEST / self.step)) if self.step else 0
 
     def lanes_in(self, size: int) -> int:
         """How many lanes there are."""

@@ -40,9 +40,9 @@ import numpy as np
 from edgemw.compression.codec import Bound, Merging, known_name
 from edgemw.compression.coders import Coders, fastest
 from edgemw.compression.golomb_numpy import Bytes, Positions, Symbols
-from edgemw.compression.rounding import LARGEST, Rounding, most_steps, nearest, stochastic
+from edgemw.compression.rounding import Rounding, most_steps, nearest, stochastic
 from edgemw.compression.steps import MOST_PLACES, finest, is_power, own_step, places_between
-from edgemw.core.bundle import Vector
+from edgemw.core.bundle import LARGEST, Vector
 from edgemw.core.errors import CodecError, WireError
 
 _HEADER = struct.Struct("<fI")

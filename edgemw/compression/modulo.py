@@ -51,7 +51,7 @@ import numpy.typing as npt
 from edgemw.compression.codec import whole_number
 from edgemw.compression.fixedwidth import MOST_BITS, check_packed, pack, unpack
 from edgemw.compression.uniform import words
-from edgemw.core.bundle import Vector
+from edgemw.core.bundle import LARGEST, Vector
 from edgemw.core.errors import CodecError, WireError
 
 LEAST_BITS = 3  # with M = 4 the rounding alone is as large as theta: the estimate of theta would never fall
@@ -61,7 +61,6 @@ LARGEST_STEP = 2.0**110  # times 2^16 it is a float32
 _HEADER = struct.Struct("<IfffB")
 _KEY = struct.Struct("<14sI")
 _MOST_STEPS = 2.0**40  # of a coordinate: a double keeps 12 bits of its fraction
-_LARGEST = float(np.finfo(np.float32).max)
 
 _Integers = npt.NDArray[np.int64]
 _Fractions = npt.NDArray[np.float64]
@@ -171,13 +170,13 @@ def quantised(vector: Vector, step: float, round_number: int) -> Vector:
     """A vector as its readers have it: x^ = step (z + 1/2 - u), within step / 2 of float32[P]. Raises CodecError as `encode`."""
     _, fractions, _ = _on_lattice(vector, step, round_number)
     middle = vector.astype(np.float64) + step * (0.5 - fractions)  # z = x / step + u - fraction
-    return middle.clip(-_LARGEST, _LARGEST).astype(np.float32)
+    return middle.clip(-LARGEST, LARGEST).astype(np.float32)
 
 
 def estimated(heard: Heard, own: Vector) -> Vector:
     """The peer's model, x^_i, as float32[P]; one's own, x^_j, in blocks that wrapped."""
     sum_of_both = quantised(own, heard.step, heard.round_number).astype(np.float64) + heard.difference
-    return sum_of_both.clip(-_LARGEST, _LARGEST).astype(np.float32)
+    return sum_of_both.clip(-LARGEST, LARGEST).astype(np.float32)
 
 
 def mix(own: Vector, heard: Sequence[Heard]) -> Vector:
@@ -186,11 +185,11 @@ def mix(own: Vector, heard: Sequence[Heard]) -> Vector:
     for peer in heard:
         total += peer.difference
     mixed = own + total / (1 + len(heard))
-    return mixed.clip(-_LARGEST, _LARGEST).astype(np.float32)
+    return mixed.clip(-LARGEST, LARGEST).astype(np.float32)
 
 
 def _is_magnitude(value: float) -> bool:
-    return 0 <= value <= _LARGEST and math.copysign(1, value) > 0
+    return 0 <= value <= LARGEST and math.copysign(1, value) > 0
 
 
 def _on_lattice(vector: Vector, step: float, round_number: int) -> tuple[_Integers, _Fractions, npt.NDArray[np.uint32]]:

@@ -45,7 +45,7 @@ import numpy.typing as npt
 from edgemw.compression.codec import Bound, Merging, whole_number
 from edgemw.compression.dense import Dense, decoded_sum, is_sum
 from edgemw.compression.uniform import uniform
-from edgemw.core.bundle import Vector
+from edgemw.core.bundle import LARGEST, Vector
 from edgemw.core.errors import CodecError, WireError
 
 _HEADER = struct.Struct("<BHIh")
@@ -53,7 +53,6 @@ _OWN_FORM = 1
 _MOST_RANK = 64  # bounds the work that a payload can ask for
 _MOST_COLUMNS = (1 << 31) - 1
 _MOST_EXPONENT = 512  # products of float16 and this stay in float64
-_LARGEST = float(np.finfo(np.float32).max)
 _DEPENDENT = 2.0**-30  # of a column, below which the rest of it is rounding
 _NOTHING = 2.0**-100  # of the largest value, below which nothing was found
 
@@ -105,7 +104,7 @@ class PowerSgd:
             return Dense().decode(payload, size)
         left, right, exponent = _read(payload, size)
         product = np.ldexp(left @ right.T, exponent).ravel()[:size]
-        return product.clip(-_LARGEST, _LARGEST).astype(np.float32)
+        return product.clip(-LARGEST, LARGEST).astype(np.float32)
 
     def merge(self, payloads: Sequence[bytes], size: int) -> bytes:
         """Decode and add; the sum is a dense payload."""

@@ -42,14 +42,13 @@ from edgemw.compression.dense import Dense, decoded_sum, is_sum
 from edgemw.compression.golomb import fastest
 from edgemw.compression.golomb_numpy import Positions, Symbols
 from edgemw.compression.uniform import uniform
-from edgemw.core.bundle import Vector
+from edgemw.core.bundle import LARGEST, Vector
 from edgemw.core.errors import CodecError, WireError
 
 _HEADER = struct.Struct("<BdII")
 _OWN_FORM = 1
 _MOST_LEVELS = 1 << 24
-_LARGEST = float(np.finfo(np.float32).max)
-_LARGEST_NORM = _LARGEST * 2.0**16  # of 2^31 values, with room for rounding
+_LARGEST_NORM = LARGEST * 2.0**16  # of 2^31 values, with room for rounding
 _ROUNDING = 2.0**-23
 
 
@@ -88,7 +87,7 @@ class Qsgd:
             return Dense().decode(payload, size)
         scale, places, symbols = self._read(payload, size)
         vector = np.zeros(size, np.float32)
-        vector[places] = np.clip(symbols * scale, -_LARGEST, _LARGEST)
+        vector[places] = np.clip(symbols * scale, -LARGEST, LARGEST)
         return vector
 
     def merge(self, payloads: Sequence[bytes], size: int) -> bytes:

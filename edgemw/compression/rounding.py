@@ -13,9 +13,8 @@ import numpy.typing as npt
 
 from edgemw.compression.golomb_numpy import Positions, Symbols
 from edgemw.compression.uniform import uniform
-from edgemw.core.bundle import Vector
+from edgemw.core.bundle import LARGEST, Vector
 
-LARGEST = float(np.finfo(np.float32).max)
 _MOST_STEPS = 127
 
 Rounding = Callable[[Vector, float], tuple[Positions, Symbols]]

@@ -34,12 +34,11 @@ import numpy.typing as npt
 
 from edgemw.compression.codec import Bound, Merging
 from edgemw.compression.dense import Dense, decoded_sum, is_sum
-from edgemw.core.bundle import Vector
+from edgemw.core.bundle import LARGEST, Vector
 from edgemw.core.errors import CodecError, WireError
 
 _HEADER = struct.Struct("<Bf")
 _OWN_FORM = 1
-_LARGEST = float(np.finfo(np.float32).max)
 _ROUNDING = 2.0**-23
 
 
@@ -85,7 +84,7 @@ class SignSgd:
 def _mean(vector: Vector) -> float:
     """The mean magnitude as float32."""
     mean = float(np.abs(vector.astype(np.float64)).sum()) / max(1, vector.size)
-    return float(np.float32(min(mean, _LARGEST)))
+    return float(np.float32(min(mean, LARGEST)))
 
 
 def _read(payload: bytes, size: int) -> tuple[float, npt.NDArray[np.bool_]]:

@@ -17,8 +17,9 @@ import math
 
 import numpy as np
 
+from edgemw.core.bundle import LARGEST
+
 SPREAD = 4.0
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 def mean_move(energy: float, coordinates: int) -> float:
@@ -45,4 +46,4 @@ def next_step(kappa: float, move: float, step: float) -> float:
 
 def as_step(step: float) -> float:
     """The nearest step that a codec takes."""
-    return float(np.float32(min(step, _LARGEST)))
+    return float(np.float32(min(step, LARGEST)))

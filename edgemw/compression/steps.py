@@ -15,8 +15,8 @@ from edgemw.core.bundle import Vector
 from edgemw.core.errors import WireError
 
 MOST_PLACES = 24  # between steps that add: 127 << 24 still is a symbol
-LEAST_STEP = 2.0**-100  # that is chosen: there is room below for weighing less
-_LEAST_EXPONENT, _MOST_EXPONENT = -100, 127
+_LEAST_EXPONENT, _MOST_EXPONENT = -100, 127  # of steps that are chosen: there is room below for weighing less
+LEAST_STEP = 2.0**_LEAST_EXPONENT
 
 
 def is_power(step: float) -> bool:

@@ -38,11 +38,10 @@ from edgemw.compression.codec import Bound, Merging
 from edgemw.compression.dense import Dense
 from edgemw.compression.golomb import fastest
 from edgemw.compression.golomb_numpy import Positions
-from edgemw.core.bundle import Vector
+from edgemw.core.bundle import LARGEST, Vector
 from edgemw.core.errors import CodecError, WireError
 
 _COUNT = struct.Struct("<I")
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 class TopK:
@@ -85,7 +84,7 @@ class TopK:
         parts = [self._read(payload, size) for payload in payloads]
         places, members = np.unique(np.concatenate([part[0] for part in parts]), return_inverse=True)
         values = np.concatenate([part[1] for part in parts]).astype(np.float64)
-        total = np.bincount(members, values, places.size).clip(-_LARGEST, _LARGEST).astype(np.float32)
+        total = np.bincount(members, values, places.size).clip(-LARGEST, LARGEST).astype(np.float32)
         kept = np.flatnonzero(total)
         return self._write(places[kept], total[kept], "float32", size)
 

@@ -44,6 +44,8 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, Valu
 """What zipfile and json raise on bytes that are no bundle; RuntimeError covers encryption and nesting too deep for json."""
 
 Vector = npt.NDArray[np.float32]
+LARGEST = float(np.finfo(np.float32).max)
+"""The largest value in a vector."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -439,9 +439,10 @@ class Cycle:
             encoded, memory = encoded_of(frame), self._memory
             kept, balance = memory.residual, memory.balance  # None: it encoded without feedback
             if kept is not None:
-                codec, ranges = codec_named(message.codec), self._current.ranges if self._current else None
-                kept = give_back(codec, encoded, kept, ranges)
-                balance = balance.after_return(give_back(codec, encoded, np.zeros_like(kept), ranges), kept)
+                ranges = self._current.ranges if self._current else None
+                said = give_back(codec_named(message.codec), encoded, np.zeros_like(kept), ranges)
+                kept = kept + said
+                balance = balance.after_return(said, kept)
             self._memory = replace(
                 memory,
                 residual=kept,

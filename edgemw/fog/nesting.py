@@ -47,10 +47,10 @@ class Nesting:
         """Keep the budget, if there is one and the window brought anything."""
         if self._remainder is not None and self._remainder.run != update.run:
             self._remainder = None
-        codec = codec_named(release.codec, **release.parameters)
         kept = self._remainder.payload if self._remainder is not None else b""
         if not update.sections or not (self._budget_bytes or kept):
             return Sent(update)
+        codec = codec_named(release.codec, **release.parameters)
         if not isinstance(codec, Lattice) or not codec.dyadic:
             self.reason = _NEEDS if self._budget_bytes else f"what earlier windows left waits: {_NEEDS}"
             return Sent(update)

@@ -32,8 +32,7 @@ def seen_of(frames: Sequence[Frame], tally: Tally, codec: Codec, place: Place) -
         codec: of the release.
         place: of the node whose children sent them.
     """
-    total, reports = tally.get("uplink", (0.0, 0.0))
-    sent = max(0.0, total) / reports if reports > 0 else None
+    sent = sent_of(tally)
     updates = [(frame, frame.message) for frame in frames if isinstance(frame.message, Update) and frame.message.sections]
     count = sum(section.count for _, update in updates for section in update.sections)
     if not (count and codec.stepped):
@@ -43,6 +42,12 @@ def seen_of(frames: Sequence[Frame], tally: Tally, codec: Codec, place: Place) -
     payload = sum(max(0, len(section.payload) - blank) for section in sections)
     empty = sum(_packet_bytes(place, frame, _emptied(update)) for frame, update in updates) / len(updates) + blank
     return Seen(sent, payload / count, empty)
+
+
+def sent_of(tally: Tally) -> float | None:
+    """What one device has sent since its last report; None where nobody said."""
+    total, reports = tally.get("uplink", (0.0, 0.0))
+    return max(0.0, total) / reports if reports > 0 else None
 
 
 def empty_update_bytes(task: str, metrics: Sequence[str], codec: Codec, size: int) -> float:

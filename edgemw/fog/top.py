@@ -37,7 +37,7 @@ from edgemw.fog.events import (
 )
 from edgemw.fog.rate import Seen, reported
 from edgemw.fog.release import Past, TopOptions, counted, first_release, moved, past_of, taken_up, theta_view
-from edgemw.fog.spending import announced_bytes, seen_of, shortage, spending_facts
+from edgemw.fog.spending import announced_bytes, seen_of, sent_of, shortage, spending_facts
 from edgemw.fog.trail import Trail
 from edgemw.fog.window import MEASURED, NOT_MERGED, parts_of, readable, tally_of
 from edgemw.wire import topics
@@ -188,13 +188,14 @@ class Top:
         manifest = first_release(bundle, blob.label, max(self._place.boot, old + 1), self._options)
         if not readable(Frame(self._task, self._place.node, self._place.boot, 0, manifest)):
             return self._refuse_bundle(blob, "no message can carry its plan")
+        past = past_of(bundle)
         try:
-            past_of(bundle).ranges(manifest.plan)
+            past.ranges(manifest.plan)
         except ConfigError as error:
             return self._refuse_bundle(blob, str(error))
         self._known.add(blob.digest)
         self._trail.start(theta_view(bundle.theta0))
-        self._metric, self._past = _first_metric(bundle), past_of(bundle)
+        self._metric, self._past = _first_metric(bundle), past
         self._reason, self._finished, self._enough = "", False, False
         released = Released(self._asking(manifest), bundle.theta0)
         return [SaveBundle(blob.digest, data, released), *self._announcer.task(blob, data), *self._begin(released, now)]
@@ -245,7 +246,7 @@ class Top:
             return [closed, *self._after_the_end(frames, manifest.number, now)]
         tally, report_on = tally_of(frames)
         parts = parts_of(frames)
-        seen = seen_of(frames, tally, codec_named(manifest.codec), self._place)
+        seen = self._seen(frames, tally, manifest.codec)
         released = replace(released, totals=counted(released.totals, parts, tally), rate=reported(released.rate, seen))
         if seen.empty_bytes:
             self._poor = shortage(self._options.budget, seen)
@@ -259,6 +260,12 @@ class Top:
         settled = Settled(not reason, nxt.manifest.number, reason)
         outcomes = tuple((frame.id, settled) for frame in frames)
         return [SaveRelease(nxt, outcomes), closed, *self._begin(nxt, now), *self._collector.settle(outcomes, now), *report]
+
+    def _seen(self, frames: list[Frame], tally: Tally, codec: str) -> Seen:
+        """What a window cost; only a budget asks for more than what devices report."""
+        if not self._options.budget.given:
+            return Seen(sent_of(tally))
+        return seen_of(frames, tally, codec_named(codec), self._place)
 
     def _after_the_end(self, frames: list[Frame], number: int, now: float) -> list[Action]:
         """Give back what was trained for a run that is finished."""

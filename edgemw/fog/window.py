@@ -153,9 +153,8 @@ class Window:
 
     def counted(self, base: int) -> int:
         """How many device updates that were trained from a release are in the window."""
-        return sum(
-            section.count for part in parts_of([*self._frames.values()]) for section in part.sections if section.base == base
-        )
+        updates = [frame.message for frame in self._frames.values() if isinstance(frame.message, Update)]
+        return sum(section.count for update in updates for section in update.sections if section.base == base)
 
     def _start(self, now: float) -> None:
         if self._deadline == math.inf:
