@@ -10,7 +10,8 @@
 
 Every run is a whole federated training with the state machines of production (`edgemw.simulation`), every frame packed and
 counted. A fifth of every device's training samples is held out for validation; what is chosen is chosen by those. The test split
-is only reported. The default is `lattice` with nothing set; the reference is float32 both ways. Bits are those of codec payloads
+is only reported. The default is `lattice` with nothing set; the reference is float32 both ways. Ctrl-C ends a task with the seeds
+that every setting has run with. Bits are those of codec payloads
 per parameter: up from a device, up from a fog node, down to a device; `device_bytes` is everything with frames and MQTT.
 """
 
@@ -169,7 +170,7 @@ STUDIES = {
         '[plan]\noptimizer = "adam"\nlr = 0.003\nepochs = 1\n[server]\noptimizer = "momentum"\nlr = 0.6\nmomentum = 0.8\n',
     ),
     "fsdd": Study(
-        "fsdd/fsdd.npz", fsdd, lambda: _mlp_task("fsdd", (49, 32), 40, nn.Identity(), lr=0.05, epochs=4), 30, 6, 100, ""
+        "fsdd/fsdd.npz", fsdd, lambda: _mlp_task("fsdd", (49, 32), 40, nn.Identity(), lr=0.05, epochs=4), 30, 6, 150, ""
     ),
     "writers": Study(
         "mnist_writers/mnist_writers.npz",
@@ -211,7 +212,8 @@ def main() -> None:
         comparison, checksum = study(name, options)
         report[name] = {"sha256": checksum, **comparison.document()}
         if options.text:
-            print(f"\n{name}: {comparison.parameters} parameters, {comparison.rounds} rounds, {options.seeds} seeds")
+            runs = len(comparison.outcomes[0].trials)
+            print(f"\n{name}: {comparison.parameters} parameters, {comparison.rounds} rounds, {runs} seeds")
             print(comparison.screen([]), flush=True)
         if options.out is not None:
             folder = options.out / name

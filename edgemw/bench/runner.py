@@ -43,6 +43,8 @@ def compare(
 ) -> tuple[Outcome, ...]:
     """Run all settings, each with the same seeds and samples; the reference comes first.
 
+    An interrupt (Ctrl-C) ends it with the seeds that every setting has run with; where there is none yet it passes on.
+
     Args:
         experiment: what to run.
         seeds: runs of each setting, with seeds from 0.
@@ -54,22 +56,39 @@ def compare(
         EdgeError: a run stands still.
     """
     trials: dict[str, list[Trial]] = {setting: [] for setting in experiment.options}
-    runs, number = seeds * len(trials), 0
-    for seed in range(seeds):  # seed by seed, so that a comparison that is cut short has seen every setting
-        shares, refused, how = experiment.shares(seed)
-        if seed == 0:
-            note(how)
-            for device, reason in refused.items():
-                note(f"{device} will not train: {reason}")
-        for setting, options in experiment.options.items():
-            number += 1
-            at = Progress(setting, seed, number, runs, 0, experiment.rounds, 0.0)
-            learner = Learner(experiment.oracle, shares, refused)
-            trial, reasons = _trial(experiment, options, learner, at, listen)
-            trials[setting].append(trial)
-            for node, reason in [*reasons.items()][: _MOST_REASONS if seed == 0 else 0]:
-                note(f"{setting}: {node}: {reason}")
+    try:
+        for seed in range(seeds):  # seed by seed, so that a comparison that is cut short has seen every setting
+            _run_seed(experiment, seed, seeds, trials, listen, note)
+    except KeyboardInterrupt:
+        whole = min(map(len, trials.values()))
+        if whole == 0:
+            raise
+        note(f"interrupted: {whole} of {seeds} seeds are whole")
+        trials = {setting: made[:whole] for setting, made in trials.items()}
     return tuple(Outcome(setting, tuple(made)) for setting, made in trials.items())
+
+
+def _run_seed(
+    experiment: Experiment,
+    seed: int,
+    seeds: int,
+    trials: dict[str, list[Trial]],
+    listen: Callable[[Progress], None],
+    note: Callable[[str], None],
+) -> None:
+    """Add a run of every setting to `trials`."""
+    shares, refused, how = experiment.shares(seed)
+    if seed == 0:
+        note(how)
+        for device, reason in refused.items():
+            note(f"{device} will not train: {reason}")
+    for number, (setting, options) in enumerate(experiment.options.items(), 1 + seed * len(trials)):
+        at = Progress(setting, seed, number, seeds * len(trials), 0, experiment.rounds, 0.0)
+        learner = Learner(experiment.oracle, shares, refused)
+        trial, reasons = _trial(experiment, options, learner, at, listen)
+        trials[setting].append(trial)
+        for node, reason in [*reasons.items()][: _MOST_REASONS if seed == 0 else 0]:
+            note(f"{setting}: {node}: {reason}")
 
 
 def _trial(

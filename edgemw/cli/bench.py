@@ -30,7 +30,7 @@ The recommendation is the cheapest setting within 0.5 point of that on validatio
 samples, held out), or with --budget the best one that moves no more. Test samples are reported and decide nothing.
 
 exit code: 0 done; 1 nothing was learned, or nothing is within the budget; 2 wrong usage; 3 a file, a setting or data was refused;
-130 stopped by Ctrl-C
+130 stopped by Ctrl-C before one seed was whole; later, the whole seeds are reported
 
 examples:
   edgemw bench codec --task examples/quickstart/digits.edge --data digits

@@ -171,6 +171,24 @@ def test_runs_are_compared_on_the_same_samples_and_reproduced() -> None:
     assert lattice.up_bytes + lattice.down_bytes == pytest.approx(found[1].device_bytes, rel=0.01)
 
 
+@pytest.mark.parametrize("runs", [1, 3])
+def test_an_interrupt_leaves_the_seeds_that_are_whole(runs: int) -> None:
+    experiment, done, notes = prepare(request("lattice:kappa=2"), {}), list[Progress](), list[str]()
+
+    def listen(at: Progress) -> None:
+        done.extend([at] if at.done else [])
+        if len(done) == runs:
+            raise KeyboardInterrupt
+
+    if runs == 1:
+        with pytest.raises(KeyboardInterrupt):
+            compare(experiment, 3, listen, notes.append)
+        return
+    found = compare(experiment, 3, listen, notes.append)
+    assert [[trial.seed for trial in each.trials] for each in found] == [[0], [0]]
+    assert notes[-1] == "interrupted: 1 of 3 seeds are whole"
+
+
 # ------------------------------------------------------------------------------------------------------------------ bounds
 
 
