@@ -166,8 +166,8 @@ STUDIES = {
         lambda: load_task(f"{ROOT / 'examples' / 'har' / 'task.py'}:task"),
         30,
         5,
-        60,
-        '[plan]\noptimizer = "adam"\nlr = 0.003\nepochs = 1\n[server]\noptimizer = "momentum"\nlr = 0.6\nmomentum = 0.8\n',
+        100,
+        '[plan]\nlr = 0.05\nmomentum = 0.9\nepochs = 1\n[server]\noptimizer = "momentum"\nlr = 0.6\nmomentum = 0.8\n',
     ),
     "fsdd": Study(
         "fsdd/fsdd.npz", fsdd, lambda: _mlp_task("fsdd", (49, 32), 40, nn.Identity(), lr=0.05, epochs=4), 30, 6, 150, ""
@@ -178,7 +178,7 @@ STUDIES = {
         lambda: _mlp_task("writers", (28, 28), 100, Scaled(35.0, 1 / 80), lr=0.05, epochs=3),
         100,
         10,
-        60,
+        40,
         "",
     ),
     "deep": Study(
