@@ -21,7 +21,7 @@ from edgemw.core.events import Fact
 from edgemw.core.ids import Place
 from edgemw.core.plan import Plan, Tally, plan_of
 from edgemw.device.balance import Balance
-from edgemw.device.cycle import MEASURED, Cycle
+from edgemw.device.cycle import Cycle
 from edgemw.device.events import (
     Install,
     Installed,
@@ -35,6 +35,7 @@ from edgemw.device.events import (
     Work,
     Worked,
 )
+from edgemw.device.update import MEASURED
 from edgemw.device.uplink import Uplink
 from edgemw.learning.dataset import Dataset, fit_dataset
 from edgemw.learning.oracle import Oracle, Predict

@@ -24,15 +24,12 @@ import numpy as np
 from edgemw.compression.coarse import can_coarsen
 from edgemw.compression.codec import Codec
 from edgemw.compression.difference import advance
-from edgemw.compression.residual import Contribution, encode_update, give_back
-from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Manifest, Vector
-from edgemw.core.errors import CodecError, ConfigError, WireError
+from edgemw.core.errors import ConfigError, WireError
 from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import Place, UpdateId
-from edgemw.core.plan import Tally, as_carried, plan_of
+from edgemw.core.plan import as_carried, plan_of
 from edgemw.core.ranges import Ranges, ranges_of, statistics_of
-from edgemw.device.balance import Balance
 from edgemw.device.events import (
     Action,
     Event,
@@ -48,18 +45,17 @@ from edgemw.device.events import (
     Work,
     Worked,
 )
-from edgemw.device.personal import booked, learned, overlaid
+from edgemw.device.personal import overlaid
+from edgemw.device.update import REFUSED, after_return, make_update
 from edgemw.device.uplink import ANSWER_BYTES, Budget, Uplink
 from edgemw.wire.following import Following, Taken, Theta
-from edgemw.wire.messages import Ack, Blob, Frame, Outcome, ReleaseManifest, TaskManifest, Update, encoded_of, pack
+from edgemw.wire.messages import Ack, Blob, Frame, Outcome, ReleaseManifest, TaskManifest, Update, pack
 from edgemw.wire.sender import Kept, Sender
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed
 
 ALLOWANCE = 4
 GRACE, GRACE_S = "grace", 20.0
 TOKENS = "tokens"
-REFUSED = "refused"
-MEASURED = "test."  # what starts the names of measures
 _SECTION_BYTES = 64  # of a frame with one section, besides the payload
 
 
@@ -359,10 +355,11 @@ class Cycle:
         worked, self._work, self._state = self._work, None, "idle"
         if worked is None or worked[0].release.run != self._memory.run:
             return self._next(now) + self._when_stopped()
+        update_id = UpdateId(self._place.node, self._place.boot, self._seq)
+        made = make_update(event, *worked, self._memory, update_id, self._limit_bytes)
         if event.trained is not None or event.reason:
-            self._note("training", event.reason)
-        update, memory, actions = self._make_update(event, *worked)
-        actions = [*self._send(update, memory, now), *actions, *self._overlaid_again(event.number)]
+            self._note("training", made.reason or event.reason)
+        actions = [*self._send(made.update, made.memory, now), *made.facts, *self._overlaid_again(event.number)]
         # what was sent has taken its tokens by the next step: only then is it known what is left for the next training
         look = [SetTimer(TOKENS, now)] if self._budget.limited else self._next(now)
         return [*actions, *look, *self._when_stopped()]
@@ -383,44 +380,6 @@ class Cycle:
         self._budget.sent(frame, now, trained=bool(update.sections))
         return [SaveRound(memory, frame), *self._sender.send(frame, now)]
 
-    def _make_update(self, event: Worked, work: Work, ranges: Ranges) -> tuple[Update, Memory, list[Action]]:
-        manifest, size = work.release, work.theta.size
-        memory = replace(self._memory, measured_on=event.number)
-        tally = _unsaid(_refused(event), event.number, self._memory)
-        empty = Update(memory.run, manifest.codec, size, (), tally, event.number)
-        if event.trained is None:
-            refusal: list[Action] = [Fact("update_refused", {"reason": event.reason})] if event.reason else []
-            return empty, replace(memory, trained_on=event.number if event.reason else memory.trained_on), refusal
-        residual = memory.residual if memory.residual is not None else np.zeros(size, np.float32)
-        update_id = UpdateId(self._place.node, self._place.boot, self._seq)
-        contribution = Contribution(update_id, event.number, event.trained.weight, event.trained.delta, memory.weight_owed)
-        memory = replace(memory, trained_on=event.number)
-        try:
-            codec = codec_named(manifest.codec, **manifest.parameters)
-            before, limit_bytes = residual, self._limit_bytes(codec, empty)
-            encoded, residual = encode_update(codec, contribution, before, manifest.step, limit_bytes, ranges)
-        except (CodecError, WireError) as error:
-            self._note("training", str(error))
-            return replace(empty, tally=tally | {REFUSED: (1.0, 1.0)}), memory, [Fact("update_refused", {"reason": str(error)})]
-        balance = Balance()  # a codec without feedback leaves out what nobody keeps
-        if codec.feedback:
-            said = give_back(codec, encoded, np.zeros(size, np.float32), ranges)
-            delta = booked(contribution, before, ranges)
-            balance = memory.balance.after_training(contribution.weight, delta, said, residual)
-        memory = replace(
-            memory,
-            residual=residual if codec.feedback or ranges.rare else None,
-            balance=balance,
-            updates_sent=memory.updates_sent + 1,
-            weight_sent=memory.weight_sent + encoded.weight,
-            weight_owed=0,
-            personal=learned(work.theta, event.trained.delta, ranges.personal),
-        )
-        size_bytes = encoded.sections[0].size_bytes
-        values: dict[str, int | float | str] = {"release": event.number, "loss": event.trained.loss, "bytes": size_bytes}
-        fact = Fact("trained", values | {"codec": manifest.codec})
-        return replace(empty, sections=encoded.sections), memory, [fact]
-
     def _limit_bytes(self, codec: Codec, answer: Update) -> int | None:
         """The largest payload that may be sent in the place of this answer's missing section."""
         limit_bytes = self._budget.limit_bytes(coarser=can_coarsen(codec))
@@ -436,21 +395,7 @@ class Cycle:
             return []
         message = frame.message
         if not outcome.counted and isinstance(message, Update) and message.sections and message.run == self._memory.run:
-            encoded, memory = encoded_of(frame), self._memory
-            kept, balance = memory.residual, memory.balance  # None: it encoded without feedback
-            if kept is not None:
-                ranges = self._current.ranges if self._current else None
-                said = give_back(codec_named(message.codec), encoded, np.zeros_like(kept), ranges)
-                kept = kept + said
-                balance = balance.after_return(said, kept)
-            self._memory = replace(
-                memory,
-                residual=kept,
-                balance=balance,
-                updates_returned=memory.updates_returned + 1,
-                weight_returned=memory.weight_returned + encoded.weight,
-                weight_owed=memory.weight_owed + (0 if kept is None else encoded.weight),
-            )
+            self._memory = after_return(self._memory, frame, self._current.ranges if self._current else None)
             self._note("outcome", f"update {update} was returned: {outcome.reason}")
         elif outcome.counted:
             self._note("outcome", "")
@@ -471,12 +416,3 @@ class Cycle:
             self._reasons[about] = reason
         else:
             self._reasons.pop(about, None)
-
-
-def _refused(event: Worked) -> Tally:
-    return event.tally | {REFUSED: (1.0, 1.0)} if event.reason and event.trained is None else event.tally
-
-
-def _unsaid(tally: Tally, number: int, memory: Memory) -> Tally:
-    """A tally without measures of a release that this device has told before, while it waited for tokens."""
-    return tally if memory.measured_on < number else {name: sum_ for name, sum_ in tally.items() if not name.startswith(MEASURED)}

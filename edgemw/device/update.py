@@ -1,0 +1,126 @@
+"""What a device says of its training, and what it remembers of it. Values in, values out.
+
+trained -> update + memory ; memory + what was returned -> memory
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgemw.compression.codec import Codec
+from edgemw.compression.residual import Contribution, encode_update, give_back
+from edgemw.compression.table import codec_named
+from edgemw.core.errors import CodecError, WireError
+from edgemw.core.events import Fact
+from edgemw.core.ids import UpdateId
+from edgemw.core.plan import Tally
+from edgemw.core.ranges import Ranges
+from edgemw.device.balance import Balance
+from edgemw.device.events import Memory, Work, Worked
+from edgemw.device.personal import booked, learned
+from edgemw.wire.messages import Frame, Update, encoded_of
+
+REFUSED = "refused"
+MEASURED = "test."  # what starts the names of measures
+
+Room = Callable[[Codec, Update], int | None]
+"""The largest payload for the missing section of an answer; None is no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """An update, the memory that goes with it, and what happened; `reason` says why it is without what was trained."""
+
+    update: Update
+    memory: Memory
+    facts: tuple[Fact, ...] = ()
+    reason: str = ""
+
+
+def make_update(event: Worked, work: Work, ranges: Ranges, memory: Memory, update_id: UpdateId, room: Room) -> Made:
+    """The answer to a release: measures, and what was trained if anything was.
+
+    Args:
+        event: what the work gave.
+        work: what was asked for.
+        ranges: how to encode the result.
+        memory: before.
+        update_id: of the update.
+        room: what the link has left for it.
+    """
+    manifest, size, before = work.release, work.theta.size, memory
+    memory = replace(memory, measured_on=event.number)
+    tally = _unsaid(_refused(event), event.number, before)
+    empty = Update(memory.run, manifest.codec, size, (), tally, event.number)
+    if event.trained is None:
+        if not event.reason:
+            return Made(empty, memory)
+        return Made(empty, replace(memory, trained_on=event.number), _refusal(event.reason), event.reason)
+    residual = memory.residual if memory.residual is not None else np.zeros(size, np.float32)
+    contribution = Contribution(update_id, event.number, event.trained.weight, event.trained.delta, memory.weight_owed)
+    memory = replace(memory, trained_on=event.number)
+    try:
+        codec = codec_named(manifest.codec, **manifest.parameters)
+        encoded, left = encode_update(codec, contribution, residual, manifest.step, room(codec, empty), ranges)
+    except (CodecError, WireError) as error:
+        return Made(replace(empty, tally=tally | {REFUSED: (1.0, 1.0)}), memory, _refusal(str(error)), str(error))
+    balance = Balance()  # a codec without feedback leaves out what nobody keeps
+    if codec.feedback:
+        said = give_back(codec, encoded, np.zeros(size, np.float32), ranges)
+        delta = booked(contribution, residual, ranges)
+        balance = memory.balance.after_training(contribution.weight, delta, said, left)
+    memory = replace(
+        memory,
+        residual=left if codec.feedback or ranges.rare else None,
+        balance=balance,
+        updates_sent=memory.updates_sent + 1,
+        weight_sent=memory.weight_sent + encoded.weight,
+        weight_owed=0,
+        personal=learned(work.theta, event.trained.delta, ranges.personal),
+    )
+    values: dict[str, int | float | str] = {"release": event.number, "loss": event.trained.loss}
+    values |= {"bytes": encoded.sections[0].size_bytes, "codec": manifest.codec}
+    return Made(replace(empty, sections=encoded.sections), memory, (Fact("trained", values),))
+
+
+def after_return(memory: Memory, frame: Frame, ranges: Ranges | None) -> Memory:
+    """The memory once an update of this run was returned: it goes back to the residual, and its weight to that of the next.
+
+    Args:
+        memory: before.
+        frame: of the update, which has a section.
+        ranges: of the release in use; None before the first.
+
+    Raises:
+        CodecError: the codec is not known any more.
+        WireError: the payload is malformed.
+    """
+    encoded, kept, balance = encoded_of(frame), memory.residual, memory.balance
+    if kept is not None:  # None: it encoded without feedback
+        said = give_back(codec_named(encoded.codec), encoded, np.zeros_like(kept), ranges)
+        kept = kept + said
+        balance = balance.after_return(said, kept)
+    return replace(
+        memory,
+        residual=kept,
+        balance=balance,
+        updates_returned=memory.updates_returned + 1,
+        weight_returned=memory.weight_returned + encoded.weight,
+        weight_owed=memory.weight_owed + (0 if kept is None else encoded.weight),
+    )
+
+
+def _refusal(reason: str) -> tuple[Fact, ...]:
+    return (Fact("update_refused", {"reason": reason}),)
+
+
+def _refused(event: Worked) -> Tally:
+    return event.tally | {REFUSED: (1.0, 1.0)} if event.reason and event.trained is None else event.tally
+
+
+def _unsaid(tally: Tally, number: int, memory: Memory) -> Tally:
+    """A tally without measures of a release that this device has told before, while it waited for tokens."""
+    return tally if memory.measured_on < number else {name: sum_ for name, sum_ in tally.items() if not name.startswith(MEASURED)}
