@@ -183,6 +183,11 @@ def check_shifting(case: Case) -> None:
     if not isinstance(codec, Shifting):
         return
     payloads = [codec.encode(vector, step) for vector, step in zip(case.vectors, itertools.cycle(_POWERS), strict=False)]
+    for payload in payloads:
+        step, largest = codec.measure(payload, size)
+        _require(step == codec.check(payload, size), "measure and check see different steps")
+        _require(largest * step == np.abs(codec.decode(payload, size)).max(initial=0), "measure misses the largest symbol")
+        _require(largest <= codec.most, "an encoding has larger symbols than it says")
     whole, exact = codec.merge(payloads, size), np.sum([codec.decode(payload, size) for payload in payloads], axis=0)
     _require(codec.check(whole, size) == min(_POWERS), "the finest step did not win")
     _require(np.array_equal(codec.decode(whole, size), exact), "a sum across steps is not exact")

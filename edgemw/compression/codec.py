@@ -120,9 +120,15 @@ class Shifting(Codec, Protocol):
 
     Attributes:
         dyadic: releases are to announce powers of two, so that sums over releases become one section (`merge.fold`).
+        most: the largest magnitude of an integer that `encode` writes.
     """
 
     dyadic: bool
+    most: int
+
+    def measure(self, payload: bytes, size: int) -> tuple[float, int]:
+        """The step, as `check` says it, and the largest magnitude of an integer. Raises WireError if `decode` would."""
+        ...
 
     def shifted(self, payload: bytes, places: int) -> bytes:
         """The payload of the vector divided by 2^places, exactly.

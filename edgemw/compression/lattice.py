@@ -4,7 +4,7 @@
 
 A merge never sees a float, and multiplies by no step. The payload is a pure function of the integers, the step and the coder,
 so merging commutes and associates byte for byte, and no well-formed payloads of one step can make it fail; 2^31 / 127, about 17
-million, device updates add before a sum can wrap.
+million, device updates add before a sum can wrap. Who adds what others wrote looks at `measure` first (`fog/steps.py`).
 
 A release without a step (0) asks for nothing but the energy: every symbol is zero and the whole vector stays in the residual.
 With a `kappa` above 0 each device then takes its own step, the power of two nearest to kappa root mean squares of its vector.
@@ -40,7 +40,7 @@ import numpy as np
 from edgemw.compression.codec import Bound, Merging, known_name
 from edgemw.compression.coders import Coders, fastest
 from edgemw.compression.golomb_numpy import Bytes, Positions, Symbols
-from edgemw.compression.rounding import Rounding, most_steps, nearest, stochastic
+from edgemw.compression.rounding import MOST_STEPS, Rounding, most_steps, nearest, stochastic
 from edgemw.compression.steps import MOST_PLACES, finest, is_power, own_step, places_between
 from edgemw.core.bundle import LARGEST, Vector
 from edgemw.core.errors import CodecError, WireError
@@ -68,6 +68,7 @@ class Lattice:
     name = "lattice"
     merging: Merging = "exact"
     stepped = True
+    most = MOST_STEPS
 
     def __init__(self, coder: str = "range", rounding: str = "nearest", steps: str = "free", kappa: float = 0.0) -> None:
         if not isinstance(kappa, int | float) or not 0 <= kappa < math.inf:
@@ -153,9 +154,13 @@ class Lattice:
 
     def check(self, payload: bytes, size: int) -> float:
         """The step; raises WireError unless the payload is well formed."""
+        return self.measure(payload, size)[0]
+
+    def measure(self, payload: bytes, size: int) -> tuple[float, int]:
+        """The step and the largest |q|; raises WireError unless the payload is well formed."""
         opened = _opened(payload)
-        self._unpack(opened, size)
-        return opened.step
+        _, symbols = self._unpack(opened, size)
+        return opened.step, max(int(symbols.max(initial=0)), -int(symbols.min(initial=0)))
 
     def bound(self, vector: Vector, step: float) -> Bound:
         """Half a step within the range, a whole one where rounding is stochastic; what exceeds the range stays out."""

@@ -60,6 +60,11 @@ def fold(codec: Shifting, encoded: Encoded, release: int) -> Encoded:
     return replace(encoded, sections=(_sum(codec, encoded.size, sections),))
 
 
+def halvings(behind: int) -> int:
+    """How often a section is halved that is so many releases behind: the least a with 1 + behind <= 2^(2 a + 1)."""
+    return behind.bit_length() // 2
+
+
 def gathered(codec: Codec, encoded: Encoded, release: int) -> Encoded:
     """What a node makes of its window for `release`: one section where the codec's parameters ask for dyadic steps."""
     return fold(codec, encoded, release) if isinstance(codec, Shifting) and codec.dyadic else encoded
@@ -67,9 +72,8 @@ def gathered(codec: Codec, encoded: Encoded, release: int) -> Encoded:
 
 def _rebased(codec: Shifting, section: Section, release: int) -> Section:
     behind = max(0, release - section.base)
-    halvings = behind.bit_length() // 2  # the least a with 1 + behind <= 2^(2 a + 1)
     measured = section.side if behind == 0 else b""  # a statistic belongs to its release: see decision 0011
-    return replace(section, base=release, payload=codec.shifted(section.payload, halvings), side=measured)
+    return replace(section, base=release, payload=codec.shifted(section.payload, halvings(behind)), side=measured)
 
 
 def _sum(codec: Codec, size: int, sections: list[Section]) -> Section:

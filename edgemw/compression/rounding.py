@@ -15,7 +15,7 @@ from edgemw.compression.golomb_numpy import Positions, Symbols
 from edgemw.compression.uniform import uniform
 from edgemw.core.bundle import LARGEST, Vector
 
-_MOST_STEPS = 127
+MOST_STEPS = 127
 
 Rounding = Callable[[Vector, float], tuple[Positions, Symbols]]
 """A finite float32[P] and a step above 0 that is a float32, to the places and values that are not zero."""
@@ -23,7 +23,7 @@ Rounding = Callable[[Vector, float], tuple[Positions, Symbols]]
 
 def most_steps(step: float) -> int:
     """The largest magnitude that is written on a step above 0."""
-    return min(_MOST_STEPS, math.floor(LARGEST / step))
+    return min(MOST_STEPS, math.floor(LARGEST / step))
 
 
 def nearest(vector: Vector, step: float) -> tuple[Positions, Symbols]:

@@ -1,19 +1,39 @@
 """What updates must share to be added: the step that the release they were trained from announced, and the codec's ring.
 
 Where a release announced no step (0), or its parameters ask for dyadic steps, a codec whose payloads shift takes powers of two
-that differ. They must not be so far apart that their sum would wrap: the integers of all others move up to the finest step,
-and 4096 devices of 127 steps each have 12 places left for that. So no step is finer than the announced one by more than 2^12,
+that differ: the integers of all others move up to the finest step. So no step is finer than the announced one by more than 2^12,
 and where none was announced all that are taken are within 2^12 of each other. A fog node with a budget sends on a coarser step,
 but no more for it: there it may be 2^24.
+
+Sums are modulo 2^32 and nobody would notice one that wraps, so what is taken is kept account of:
+
+    a device writes |q| <= 127; on a step that is announced and free, n updates are at most 127 n
+    sum(max |q| step) / finest step < 2^31, over what was taken for a release; where steps are dyadic, for all
+        releases that are still trained from, since their sums become one
+
+What would be beyond is refused, and goes back to whom it came from.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from edgemw.compression.codec import Codec, Ringed, Shifting
+from edgemw.compression.merge import halvings
 from edgemw.compression.steps import LEAST_STEP, MOST_PLACES, is_power
 from edgemw.core.encoded import Section
 
 _COARSER, _FINER = 2.0**MOST_PLACES, 2.0**12
+_RANGE = 2.0**31
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What was taken for one release: steps from the finest to the coarsest, and the most that its integers can add up to."""
+
+    finest: float
+    coarsest: float
+    reach: float
 
 
 class Steps:
@@ -22,12 +42,14 @@ class Steps:
     def __init__(self) -> None:
         self._run = -1
         self._announced: dict[int, float] = {}
-        self._taken: dict[int, tuple[float, float]] = {}  # the finest and the coarsest power of two, by release
+        self._taken: dict[int, _Taken] = {}  # by release
+        self._halvings = 0  # of the oldest that is taken, where sums over releases become one
 
     def begin(self, run: int, number: int, step: float, max_staleness: int) -> None:
         """A release announces a step; releases that are too old are forgotten."""
         self._enter(run)
         self._announced[number] = step
+        self._halvings = halvings(max_staleness)
         for known in (self._announced, self._taken):
             for old in [base for base in known if number - base > max_staleness]:
                 del known[old]
@@ -35,10 +57,10 @@ class Steps:
     def remember(self, codec: Codec, run: int, section: Section, size: int) -> None:
         """What was taken in an earlier life tells what its release announced; raises WireError where it is malformed."""
         self._enter(max(run, self._run))
-        step = codec.check(section.payload, size)
+        step, largest = _measured(codec, section.payload, size)
         if codec.stepped:
             self._know(codec, section.base, step)
-            self._note(section.base, step)
+            self._note(section.base, step, largest * step)
 
     def refusal(self, codec: Codec, section: Section, size: int) -> str:
         """Why a section cannot be added to others of its release; empty where it can, and it counts as taken then.
@@ -46,13 +68,16 @@ class Steps:
         Raises:
             WireError: the payload is malformed.
         """
-        base, step = section.base, codec.check(section.payload, size)
+        base = section.base
+        step, largest = _measured(codec, section.payload, size)
         reason = self._step_refusal(codec, base, step) if codec.stepped else ""
+        if isinstance(codec, Shifting) and not reason:
+            reason = self._range_refusal(codec, section, step, largest)
         if reason:
             return reason
         if isinstance(codec, Ringed) and codec.ring(section.payload) != codec.at(base).own_ring():
             return f"other parameters of {codec.name} than was asked for in release {base}"
-        self._note(base, step)
+        self._note(base, step, largest * step)
         return ""
 
     def _step_refusal(self, codec: Codec, base: int, step: float) -> str:
@@ -61,10 +86,23 @@ class Steps:
         announced = self._know(codec, base, step)
         if step != announced and not _fits(codec, step, announced):
             return f"step {step} where release {base} announced {announced}"
-        finest, coarsest = self._taken.get(base, (step, step))
+        taken = self._taken.get(base, _Taken(step, step, 0.0))
         apart = _COARSER if announced else _FINER
-        if is_power(step) and max(step, coarsest) > apart * min(step, finest):
-            return f"step {step} where others of release {base} took {finest} to {coarsest}"
+        if is_power(step) and max(step, taken.coarsest) > apart * min(step, taken.finest):
+            return f"step {step} where others of release {base} took {taken.finest} to {taken.coarsest}"
+        return ""
+
+    def _range_refusal(self, codec: Shifting, section: Section, step: float, largest: int) -> str:
+        """Whether symbols are larger than they can be, or could leave 32 bits with those that were taken."""
+        base, most = section.base, codec.most * section.count
+        if largest > most and not codec.dyadic and (section.count == 1 or self._announced.get(base, 0.0) > 0):
+            return f"a symbol of {largest} where {section.count} updates write at most {most}"
+        others = [taken for number, taken in self._taken.items() if codec.dyadic or number == base]
+        finest = min([step, *(taken.finest for taken in others)])
+        reach = largest * step + sum(taken.reach for taken in others)
+        weighed = 2**self._halvings if codec.dyadic else 1  # the oldest may have a step that is finer by that
+        if largest and weighed * reach >= _RANGE * finest:
+            return f"symbols of {largest} on step {step} could leave 32 bits with those of others"
         return ""
 
     def _enter(self, run: int) -> None:
@@ -78,10 +116,15 @@ class Steps:
         own = isinstance(codec, Shifting) and is_power(step)
         return self._announced.setdefault(base, 0.0 if own else step)
 
-    def _note(self, base: int, step: float) -> None:
-        if is_power(step):
-            finest, coarsest = self._taken.get(base, (step, step))
-            self._taken[base] = min(finest, step), max(coarsest, step)
+    def _note(self, base: int, step: float, reach: float) -> None:
+        if step > 0:
+            taken = self._taken.get(base, _Taken(step, step, 0.0))
+            self._taken[base] = _Taken(min(taken.finest, step), max(taken.coarsest, step), taken.reach + reach)
+
+
+def _measured(codec: Codec, payload: bytes, size: int) -> tuple[float, int]:
+    """The step of a payload and its largest symbol, 0 where steps do not differ."""
+    return codec.measure(payload, size) if isinstance(codec, Shifting) else (codec.check(payload, size), 0)
 
 
 def _fits(codec: Codec, step: float, announced: float) -> bool:

@@ -92,6 +92,42 @@ def test_whatever_steps_devices_choose_of_their_own_their_sum_does_not_wrap(plac
     assert np.array_equal(codec.decode(codec.merge(taken, SIZE), SIZE), true.astype(np.float32))
 
 
+def of(symbol: int, step: float, count: int = 1, base: int = 0) -> Section:
+    """What a peer may write, if not a device: one symbol of any size."""
+    payload = FREE.encode(np.eye(1, SIZE, 3, dtype=np.float32)[0] * np.float32(step), step)
+    places, symbols = np.array([3]), np.array([symbol], np.int32)
+    return Section(base, 1, count, 0.0, payload[:8] + FREE.coders.range.pack(places, symbols, SIZE))
+
+
+@pytest.mark.parametrize(("symbol", "count", "taken"), [(127, 1, True), (-127, 1, True), (128, 1, False), (-128, 1, False)])
+@pytest.mark.parametrize("announced", [0.0, 0.5])
+def test_a_device_writes_127_steps_at_most(symbol: int, count: int, taken: bool, announced: float) -> None:
+    reason = announcing(announced).refusal(FREE, of(symbol, 0.5, count), SIZE)
+    assert reason == ("" if taken else "a symbol of 128 where 1 updates write at most 127")
+
+
+def test_a_sum_is_at_most_the_sum_of_its_devices() -> None:
+    step = float(np.float32(0.3))
+    assert not announcing(step).refusal(FREE, of(381, step, 3), SIZE)
+    for symbol in (382, -(2**31)):
+        assert "3 updates write at most 381" in announcing(step).refusal(FREE, of(symbol, step, 3), SIZE)
+
+
+def test_no_sum_of_what_is_taken_leaves_32_bits() -> None:
+    steps = announcing(0.0)
+    assert not steps.refusal(FREE, of(2**30, 1.0, 9), SIZE)
+    assert "could leave 32 bits" in steps.refusal(FREE, of(-(2**30), 1.0, 9), SIZE)
+    assert "could leave 32 bits" in steps.refusal(FREE, of(1, 0.5), SIZE), "the others would have to move up"
+    assert not steps.refusal(FREE, of(2**29, 1.0, 9), SIZE)
+
+
+def test_where_steps_are_dyadic_sums_over_releases_stay_in_32_bits() -> None:
+    steps = announcing(1.0, 2.0**-10, max_staleness=4)
+    assert not steps.refusal(DYADIC, of(2**16, 1.0, 600, base=0), SIZE)
+    assert not steps.refusal(DYADIC, of(2**19, 2.0**-10, 5000, base=1), SIZE)
+    assert "could leave 32 bits" in steps.refusal(DYADIC, of(2**20, 1.0, 10_000, base=0), SIZE)
+
+
 def test_where_steps_are_dyadic_nothing_else_is_taken_even_of_a_release_that_is_not_known() -> None:
     """A fog node that restarted has not heard what earlier releases announced."""
     steps = announcing(0.25)

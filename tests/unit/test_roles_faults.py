@@ -9,6 +9,7 @@ import pytest
 
 from edgemw.compression.lanes import Lanes
 from edgemw.compression.lattice import Lattice
+from edgemw.core.bundle import Vector
 from edgemw.core.encoded import Section
 from edgemw.core.ids import UpdateId
 from edgemw.device.cycle import ALLOWANCE
@@ -196,6 +197,30 @@ def test_a_window_takes_no_more_updates_than_lanes_add() -> None:
     released = world.disks["top"].released
     assert released is not None
     assert released.totals.updates == 6
+
+
+def test_steps_that_devices_of_two_fogs_took_of_their_own_never_wrap_a_sum() -> None:
+    """Scales that are 2^24 apart: what does not fit into 32 bits with the others is returned, and what counts is right."""
+    scales = {f"device-{number}": scale for number, scale in enumerate([2.0**12, 2.0**12, 2.0**12, 1.0, 1.0, 2.0**-12])}
+
+    def teach(node: str, release: int, theta: Vector) -> Trained:
+        vector = scales[node] * np.random.default_rng(int(node[-1])).standard_normal(4096)
+        vector[3] = 60 * scales[node]
+        return Trained(vector.astype(np.float32), 1, 1.0, 5)
+
+    world = World(teach, size=4096)
+    window = WindowOptions(deadline_s=20.0, children=2)
+    world.top("top", TopOptions(window, ServerOptions(), {}, rounds=1, kappa=1.0, release_codec="dense"))
+    for fog in ("fog-0", "fog-1"):
+        world.fog(fog, "top", WindowOptions(deadline_s=8.0, children=3))
+    for number in range(6):
+        world.device(f"device-{number}", "fog-0" if number < 4 else "fog-1")
+    world.run(600)
+    released = world.disks["top"].released
+    assert released is not None
+    kept = {node for node in scales if not world.disks[node].memory.updates_returned}
+    assert 0 < len(kept) < len(scales)
+    assert released.theta[3] == pytest.approx(sum(60 * scales[node] for node in kept) / len(kept), rel=1e-3)
 
 
 @pytest.mark.parametrize("restart", [False, True])
