@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -118,6 +118,10 @@ def prepare(request: Request, env: Mapping[str, str]) -> Experiment:
         raise ConfigError(f"is missing: give samples, an .npz file or {DIGITS!r}", key="--data")
     if request.config is None and request.fogs > request.devices:
         raise ConfigError(f"{request.fogs} fog nodes for {request.devices} devices: each needs one", key="--fogs")
+    for override in request.overrides:
+        if override.startswith("codec."):
+            key = override.partition("=")[0]
+            raise ConfigError("belongs to a setting here, such as --codecs lattice:budget_round=1.5kB", key=key)
     settings = (REFERENCE, *(setting for setting in request.settings if setting != REFERENCE))
     classes = _classes(request.task)
     deployments = [_deployment(request, setting, env, classes=classes) for setting in settings]
@@ -157,16 +161,26 @@ def _classes(task: Path | None) -> bool:
 def _deployment(request: Request, setting: Setting, env: Mapping[str, str], *, classes: bool) -> Deployment:
     """The deployment of one setting; everything but the codec and the way of releases is the same for all."""
     said = _said(request)
-    overrides = (*said, *request.overrides, "task.target=0", *setting.overrides)
+    overrides = (*said, *request.overrides, "task.target=0")
     samples = None if request.data in (None, DIGITS) else Path(request.data)
+    if request.config is not None:  # what is wrong with the file itself is not said of a setting
+        plain = load_deployment(request.config, samples, env, overrides)
     try:
         if request.config is not None:
-            return load_deployment(request.config, samples, env, overrides)
+            return load_deployment(request.config, samples, env, (*overrides, *_without_windows(plain), *setting.overrides))
+        overrides = (*overrides, *setting.overrides)
         return _built_in(request, samples, env, overrides, classes=classes)
     except ConfigError as error:
-        if error.key in ("codec.use", "codec.parameters", "codec.kappa", "release.use", "release.kappa"):
+        if (error.key or "").startswith(("codec.", "release.")):
             raise ConfigError(f"{setting.text!r}: {error}", key="--codecs") from error
         raise
+
+
+def _without_windows(settings: Deployment) -> Iterator[str]:
+    """What takes the budgets of windows away: not every codec could keep them, and windows are not used here."""
+    for name, tier in settings.tiers.items():
+        if tier.role == "fog" and tier.window.budget:
+            yield f"tiers.{name}.window.budget=0"
 
 
 def _said(request: Request) -> list[str]:

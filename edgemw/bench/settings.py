@@ -2,8 +2,9 @@
 
     NAME[:KEY=VALUE]...        lattice:kappa=4   topk:k=0.01   dense:release=dense
 
-`kappa`, `release` and `release_kappa` are `codec.kappa`, `release.use` and `release.kappa` of a deployment file; every other
-key is a parameter of the codec.
+`kappa`, `budget_round` and `budget_run` are those of `[codec]` in a deployment file, `release`, `release_kappa`,
+`release_budget_round` and `release_budget_run` those of `[release]`, where `release` is `use`; every other key is a parameter of
+the codec. A setting says all of the codec: parameters and budgets of a file are not for it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,17 @@ from dataclasses import dataclass
 
 from edgemw.core.errors import ConfigError
 
-_KEYS = {"kappa": "codec.kappa", "release": "release.use", "release_kappa": "release.kappa"}
+_KEYS = {
+    "kappa": "codec.kappa",
+    "budget_round": "codec.budget_round",
+    "budget_run": "codec.budget_run",
+    "release": "release.use",
+    "release_kappa": "release.kappa",
+    "release_budget_round": "release.budget_round",
+    "release_budget_run": "release.budget_run",
+}
+_NOTHING_OF_FILES = ("codec.parameters={}", "codec.budget_round=", "codec.budget_run=")
+_NO_RELEASE_BUDGET = ("release.budget_round=", "release.budget_run=")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +46,9 @@ def parse_setting(text: str) -> Setting:
         ConfigError: it is written otherwise.
     """
     name, *pairs = text.split(":")
-    overrides = [f"codec.use={name}", "codec.parameters={}"]
+    overrides = [f"codec.use={name}", *_NOTHING_OF_FILES]
+    if any(pair.startswith("release") for pair in pairs):
+        overrides += _NO_RELEASE_BUDGET
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not (key and equals and value):

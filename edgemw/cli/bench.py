@@ -23,8 +23,9 @@ _EPILOG = """Whole training runs in this process, with the code that devices and
 what MQTT adds to them, and the task itself. All settings get the same samples, seeds and rounds.
 
 A setting is NAME[:KEY=VALUE]..., such as lattice:kappa=8, topk:k=0.01, dense:dtype=float16 or dense:release=dense. kappa,
-release (lattice or dense) and release_kappa are codec.kappa, release.use and release.kappa of a deployment file; other keys are
-parameters of the codec. dense:release=dense, floats both ways, always runs: it is what the others are measured by.
+budget_round and budget_run are those of [codec] in a deployment file; release (lattice or dense), release_kappa,
+release_budget_round and release_budget_run are use, kappa and budgets of [release]; other keys are parameters of the codec.
+dense:release=dense, floats both ways, always runs: it is what the others are measured by.
 
 The recommendation is the cheapest setting within 0.5 point of that on validation samples (a fifth of every device's training
 samples, held out), or with --budget the best one that moves no more. Test samples are reported and decide nothing.
@@ -36,6 +37,7 @@ examples:
   edgemw bench codec --task examples/quickstart/digits.edge --data digits
   edgemw bench codec --task my.edge --data my.npz --devices 30 --fogs 5 --rounds 40 --seeds 5 --out bench
   edgemw bench codec --task my.edge --data my.npz --codecs lattice:kappa=8,lattice:kappa=12,topk:k=0.02 --budget 200kB
+  edgemw bench codec --task my.edge --data my.npz --codecs lattice,lattice:budget_round=600,lattice:release_budget_round=2kB
   edgemw bench codec --config edgemw.toml --data my.npz --set plan.lr=0.05
 """
 

@@ -48,6 +48,10 @@ def test_a_setting_is_a_codec_with_what_differs() -> None:
     assert parse_setting("topk:k=0.02:kappa=3:release=dense:release_kappa=1").overrides == (
         "codec.use=topk",
         "codec.parameters={}",
+        "codec.budget_round=",
+        "codec.budget_run=",
+        "release.budget_round=",
+        "release.budget_run=",
         "codec.parameters.k=0.02",
         "codec.kappa=3",
         "release.use=dense",
@@ -98,6 +102,38 @@ def test_a_deployment_gives_what_flags_do_not_say() -> None:
     assert len(made.tree.devices) == 8
     assert (made.dataset.partition, made.dataset.alpha) == ("dirichlet", 0.3)
     assert {options.plan["lr"] for options in made.options.values()} == {0.05}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        '[codec]\nbudget_round = "1.5kB"\n',
+        '[release]\nbudget_run = "60kB"\n',
+        '[codec]\nparameters = { steps = "dyadic" }\n[window]\nbudget = "2kB"\n',
+    ],
+)
+def test_a_deployment_with_budgets_can_be_compared(more: str, tmp_path: Path) -> None:
+    """What a setting does not say of its codec is not taken from the file; of releases it is, where it can be kept."""
+    path = tmp_path / "edgemw.toml"
+    tiers = '[tiers.top]\nrole = "fog"\n[tiers.fog]\nrole = "fog"\nparent = "top"\ncount = 2\n'
+    tiers += '[tiers.device]\nrole = "device"\nparent = "fog"\ncount = 4\n'
+    head = f'schema = 1\nname = "n"\n[data]\nsource = "digits"\n[task]\nbundle = "{BUNDLE}"\nrounds = 2\n'
+    path.write_text(head + more + tiers)
+    settings = ("lattice", "topk:k=0.01", "lattice:budget_round=600:release_budget_round=2kB")
+    made = prepare(request(*settings, config=path, task=None, data=None), {})
+    assert {name: options.budget.round_bytes for name, options in made.options.items()} == {
+        REFERENCE.text: 0,
+        "lattice": 0,
+        "topk:k=0.01": 0,
+        settings[-1]: 600,
+    }
+    assert made.options[settings[-1]].release_budget.round_bytes == 2000
+    assert made.options["lattice"].release_budget.given == ("release" in more)
+
+
+def test_a_codec_beside_the_settings_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^codec.budget_round: belongs to a setting here"):
+        prepare(request("lattice", overrides=("codec.budget_round=600",)), {})
 
 
 def test_without_fogs_devices_stand_under_the_top() -> None:

@@ -54,6 +54,7 @@ class Settings:
     name: str = required(help="who", example='"x"')
     fast: bool = option(False, help="hurry")
     limit: Size = option(size("1KiB"), help="bytes", min=1)
+    budget: Size | None = option(None, help="bytes, if any", min=1)
     level: Literal["low", "high"] = option("low", help="level")
     nick: str | None = option(None, help="other name")
     password: Secret | None = option(None, help="secret")
@@ -354,3 +355,12 @@ def test_a_secret_in_the_environment_itself_is_refused_without_being_shown() -> 
 def test_any_text_loads_or_is_refused(text: str) -> None:
     with contextlib.suppress(ConfigError):
         loaded(text)
+
+
+def test_a_flag_or_a_variable_without_a_value_takes_an_optional_one_away() -> None:
+    text = 'name = "n"\nbudget = "2kB"\nnick = "m"\n'
+    assert loaded(text).value.budget == 2000
+    assert loaded(text, overrides=["budget="]).value.budget is None
+    assert loaded(text, overrides=["nick="]).value.nick == ""
+    assert "expected a size" in str(refused(text, overrides=["limit="]))
+    assert "expected a size" in str(refused('name = "n"\nbudget = ""\n'))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
-from edgemw.core.config.hints import field_types, fields_of, is_section, members
+from edgemw.core.config.hints import field_types, fields_of, is_section, may_be_unset, members
 from edgemw.core.config.layers import overlay
 from edgemw.core.config.lines import KeyPath
 from edgemw.core.config.scalars import MismatchError, read_scalar, read_secret
@@ -79,6 +79,8 @@ class Builder:
         return value
 
     def _value(self, hint: Any, tree: Tree, path: KeyPath, default: object = None) -> object:
+        if isinstance(tree, Leaf) and tree.raw == "" and tree.origin.kind != "file" and may_be_unset(hint):
+            return None
         alternatives = members(hint)
         if len(alternatives) > 1:
             return self._first_that_fits(alternatives, tree, path)

@@ -38,6 +38,12 @@ def members(hint: Any) -> tuple[Any, ...]:
     return (hint,)
 
 
+def may_be_unset(hint: Any) -> bool:
+    """Whether nothing at all is a value, and no text is one that could be meant by an empty one."""
+    alternatives = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else ()
+    return types.NoneType in alternatives and str not in alternatives
+
+
 def bare(hint: Any) -> Any:
     """`T` of `T | None`; other hints as they are."""
     alternatives = members(hint)
