@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgemw.app import folder
+from edgemw.app.afford import check_afforded
 from edgemw.app.dealing import Dealt, deal_out
 from edgemw.app.deployment import device_ids, expand
 from edgemw.app.folder import Purpose
@@ -56,7 +57,7 @@ def prepare(settings: Deployment, out: Path) -> Prepared:
     """Read and check everything that a run needs.
 
     Raises:
-        ConfigError: there is no bundle, or the folder is for something else.
+        ConfigError: there is no bundle, its updates are larger than a limit, or the folder is for something else.
         BundleError: the bundle cannot be used.
         DataError: the data cannot be used with it.
         EdgeError: the folder cannot be used.
@@ -69,6 +70,7 @@ def prepare(settings: Deployment, out: Path) -> Prepared:
     data, opened = load_bundle(bundle)
     check_plan_fits(opened, settings.plan)
     manifest = opened.manifest
+    check_afforded(settings, manifest)
     shared = device_ids(settings)
     dealt = deal_out(settings.data, shared, manifest) if settings.data is not None and shared else None
     notes = () if dealt is None else (dealt.how, *_refusals(dealt.refused))

@@ -103,9 +103,9 @@ class Comparison:
         fogs, width = len(self.nodes) - 1, max(len(outcome.setting) for outcome in self.outcomes)
         names = ["fog"] if fogs == 1 else [f"fog {level}" for level in range(fogs, 0, -1)]
         head = f"{'':<{width + 2}}{'up':>8}{''.join(f'{name:>8}' for name in names)}{'down':>8}{'a device':>11}"
-        yield head + f"{'validation':>17}{'test':>17}{'encode':>9}{'merge':>8}{'decode':>8}"
+        yield head + f"{'validation':>17}{'test':>17}{'left out':>10}{'encode':>8}{'merge':>8}{'decode':>8}"
         head = f"{'':<{width + 2}}{'bits for each parameter':>{8 * (fogs + 2)}}{'moves':>11}"
-        yield head + f"{self.metric:>17}{self.metric:>17}{'ms':>9}{'ms':>8}{'ms':>8}"
+        yield head + f"{self.metric:>17}{self.metric:>17}{'of norm':>10}{'ms':>8}{'ms':>8}{'ms':>8}"
         on, choice = frontier(self.outcomes, self.metric), self.choice
         for outcome in self.outcomes:
             *_, device = levels = outcome.levels
@@ -113,7 +113,9 @@ class Comparison:
             line = f"{'*' if outcome.setting in on else ' '} {outcome.setting:<{width}}" + "".join(f"{b:>8.3f}" for b in bits)
             line += f"{amount(outcome.device_bytes):>11}{_scored(outcome.validation()):>17}{_scored(outcome.test()):>17}"
             if outcome.sample is not None:
-                line += f"{outcome.sample.encode_ms:>9.2f}{outcome.sample.merge_ms:>8.2f}{outcome.sample.decode_ms:>8.2f}"
+                left_out = outcome.sample.left_out
+                line += f"{'-':>10}" if left_out is None else f"{left_out:>10.3f}"
+                line += f"{outcome.sample.encode_ms:>8.2f}{outcome.sample.merge_ms:>8.2f}{outcome.sample.decode_ms:>8.2f}"
             yield line + ("  <- take this" if choice is not None and choice.setting == outcome.setting else "")
 
     def _words(self) -> Iterator[str]:

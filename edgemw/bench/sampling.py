@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from edgemw.bench.bounds import entropy_bits, index_set_bits
 from edgemw.compression.codec import Codec
 from edgemw.compression.table import codec_named
@@ -26,6 +28,7 @@ class Sample:
         sent_bits: their payloads.
         index_set_bits: to say which parameters they name; None where they name most.
         entropy_bits: of their values; None where too few repeat.
+        left_out: the part of what was to be sent that was not, as a ratio of 2-norms; None where nobody keeps it.
         encode_ms, merge_ms, decode_ms: medians: one vector; the updates of one fog node; their sum.
         merged: how many updates that node has.
     """
@@ -33,6 +36,7 @@ class Sample:
     sent_bits: float
     index_set_bits: float | None
     entropy_bits: float | None
+    left_out: float | None
     encode_ms: float
     merge_ms: float
     decode_ms: float
@@ -45,6 +49,7 @@ def mean_of(samples: Sequence[Sample]) -> Sample:
         sent_bits=statistics.fmean(sample.sent_bits for sample in samples),
         index_set_bits=_mean_of_all([sample.index_set_bits for sample in samples]),
         entropy_bits=_mean_of_all([sample.entropy_bits for sample in samples]),
+        left_out=_mean_of_all([sample.left_out for sample in samples]),
         encode_ms=statistics.fmean(sample.encode_ms for sample in samples),
         merge_ms=statistics.fmean(sample.merge_ms for sample in samples),
         decode_ms=statistics.fmean(sample.decode_ms for sample in samples),
@@ -52,10 +57,10 @@ def mean_of(samples: Sequence[Sample]) -> Sample:
     )
 
 
-def _mean_of_all(bits: Sequence[float | None]) -> float | None:
+def _mean_of_all(values: Sequence[float | None]) -> float | None:
     """None where one is missing: the mean of the others would flatter."""
-    known = [each for each in bits if each is not None]
-    return statistics.fmean(known) if len(known) == len(bits) else None
+    known = [each for each in values if each is not None]
+    return statistics.fmean(known) if len(known) == len(values) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,7 @@ class Sampler:
         self._sent: list[float] = []
         self._index: list[float | None] = []
         self._entropy: list[float | None] = []
+        self._left_out: list[float | None] = []
         self._release: ReleaseManifest | None = None
 
     def look(self, node: str, saved: SaveRound, release: ReleaseManifest) -> None:
@@ -94,6 +100,7 @@ class Sampler:
             self._sent.append(8 * len(payload) / size)
             self._index.append(index_set_bits(int((decoded != 0).sum()), size))
             self._entropy.append(entropy_bits(decoded))
+            self._left_out.append(None if residual is None else _ratio(residual, vector))
         if node in self._siblings:
             self._release = release
             self._last[node] = _Seen(payload, vector, release.step)
@@ -105,7 +112,13 @@ class Sampler:
             return None
         codec = codec_named(release.codec, **release.parameters)
         sent, times = statistics.fmean(self._sent), _times(codec, [*self._last.values()])
-        return Sample(sent, _mean_of_all(self._index), _mean_of_all(self._entropy), *times, len(self._last))
+        found = (_mean_of_all(values) for values in (self._index, self._entropy, self._left_out))
+        return Sample(sent, *found, *times, len(self._last))
+
+
+def _ratio(part: Vector, whole: Vector) -> float:
+    norm = float(np.linalg.norm(whole.astype(np.float64)))
+    return float(np.linalg.norm(part.astype(np.float64))) / norm if norm else 0.0
 
 
 def _times(codec: Codec, seen: list[_Seen]) -> tuple[float, float, float]:

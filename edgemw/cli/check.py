@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import numpy as np
-
+from edgemw.app.afford import check_afforded
 from edgemw.app.secrets import private_file_problem, secret_warnings
 from edgemw.app.settings import (
     EMBEDDED,
@@ -141,29 +140,13 @@ def _check_bundle(settings: Deployment | FogFile, origins: Mapping[str, Origin])
     except ConfigError as error:
         origin = origins.get(error.key or "") or origins["task.bundle"]
         raise origin.refusal(error.reason, key=error.key or "plan", suggestion=error.suggestion) from error
-    if isinstance(settings, Deployment):
-        _check_afforded(settings, bundle.manifest.size, origins)
-    return bundle.manifest
-
-
-def _check_afforded(settings: Deployment, size: int, origins: Mapping[str, Origin]) -> None:
-    """Refuse a codec whose updates are larger than what a tier takes or makes."""
-    codec = _codec_of(settings)
-    # where the top announces a step the size follows from that: it is known of the zero vector, the least there is
-    vector = np.zeros(size, np.float32) if codec.stepped else np.linspace(-1, 1, size, dtype=np.float32)
-    update_bytes = len(codec.encode(vector, 0.0))
-    for name, tier in settings.tiers.items():
-        limits = {"limits.max_update_bytes": tier.limits.max_update_bytes}
-        if tier.uplink.rate and tier.role == "device":
-            limits["uplink.burst"] = tier.uplink.burst
-        key, limit_bytes = min(limits.items(), key=lambda limit: limit[1])
-        if update_bytes > limit_bytes:
+    if isinstance(settings, Deployment) or settings.is_top:
+        try:
+            check_afforded(settings, bundle.manifest)
+        except ConfigError as error:
             origin = origins.get("codec.use") or origins["task.bundle"]
-            reason = (
-                f"an update of this task takes {update_bytes} bytes in {codec.name}, more than the {limit_bytes} of "
-                f"tiers.{name}.{key}: use another codec or raise that"
-            )
-            raise origin.refusal(reason, key="codec.use")
+            raise origin.refusal(error.reason, key="codec.use") from error
+    return bundle.manifest
 
 
 def _print_error(error: ConfigError, *, as_json: bool) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from edgemw.compression.codec import Codec
 from edgemw.compression.lattice import Lattice
 from edgemw.core.bundle import LARGEST, Vector
-from edgemw.core.errors import CodecError
+from edgemw.core.errors import TooLargeError
 
 _SHIFTS = range(1, 32)
 
@@ -35,14 +35,15 @@ def encode_within(codec: Codec, vector: Vector, step: float, limit_bytes: int) -
     Where even the coarsest is too large it is the payload of the zero vector, the smallest there is.
 
     Raises:
-        CodecError: as `encode`; or the payload is larger than that and this codec has no coarser one.
+        CodecError: as `encode`.
+        TooLargeError: the payload is larger than that and this codec has no coarser one.
     """
     payload = codec.encode(vector, step)
     if len(payload) <= limit_bytes:
         return payload
     if not can_coarsen(codec):
         reason = f"more than the {limit_bytes} that may be sent at once (uplink.burst), and it cannot be made coarser"
-        raise CodecError(f"an update takes {len(payload)} bytes in {codec.name}, {reason}")
+        raise TooLargeError(f"an update takes {len(payload)} bytes in {codec.name}, {reason}")
     step = codec.check(payload, vector.size)  # where none was announced it is the device's own
     found = codec.encode(np.zeros_like(vector), step)
     lowest, highest = _SHIFTS.start, _SHIFTS.stop

@@ -18,7 +18,7 @@ Error of a round trip: step / 2 for every value up to 127 steps; what exceeds th
 that range, payload and residual add up to the value exactly.
 
 Stochastic rounding is for devices that cannot keep a residual: |q| = floor(|p| / step + u), u uniform in [0, 1), is off by less
-than a step and unbiased up to 127 steps; what exceeds them is lost. It costs several times the bits of nearest rounding.
+than a step and unbiased up to 127 steps; what exceeds them is lost. Its noise grows with the step; nearest rounding only delays.
 
 Payloads on different steps add where these are powers of two (`steps.py`): the sum is on the finest, and integers of the others
 move up, modulo 2^32 as all sums. They are at most 24 places apart; one without symbols adds from any coarser step.

@@ -22,7 +22,7 @@ from edgemw.compression.coarse import encode_within
 from edgemw.compression.codec import Codec, codec_at
 from edgemw.core.bundle import Vector
 from edgemw.core.encoded import Encoded, Section
-from edgemw.core.errors import CodecError
+from edgemw.core.errors import CodecError, TooLargeError
 from edgemw.core.ids import UpdateId
 from edgemw.core.ranges import Ranges, blank, cut
 
@@ -73,8 +73,8 @@ def encode_update(
         ranges: what is not for the codec; None is nothing.
 
     Raises:
-        CodecError: the weighted delta is not finite, or is of another size than the residual, or the payload is larger than
-            the limit. The residual given stays valid.
+        CodecError: the weighted delta is not finite, or is of another size than the residual.
+        TooLargeError: the payload is larger than the limit.
     """
     if contribution.delta.shape != residual.shape:
         raise CodecError(f"a delta of {contribution.delta.shape} and a residual of {residual.shape}")
@@ -121,7 +121,7 @@ def _within(codec: Codec, said: Vector, step: float, limit_bytes: int, beside_by
     """The payload, in what statistics leave of the limit."""
     if beside_bytes > limit_bytes:
         hint = "allow more (uplink.burst, uplink.max_upload), or make statistics personal or frozen"
-        raise CodecError(
+        raise TooLargeError(
             f"running statistics take {beside_bytes} bytes, more than the {limit_bytes} that may be sent at once: {hint}"
         )
     return encode_within(codec, said, step, limit_bytes - beside_bytes)

@@ -92,6 +92,10 @@ class CodecError(EdgeError):
     """An encoding was used in a way that the algebra forbids."""
 
 
+class TooLargeError(CodecError):
+    """An encoding is larger than what may be sent, and its codec has no smaller one."""
+
+
 class StorageError(EdgeError):
     """A state directory is unusable."""
 

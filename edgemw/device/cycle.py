@@ -11,12 +11,14 @@ Rules:
     while more than ALLOWANCE updates wait for an acknowledgement it does not train: residuals would only grow stale
     out of tokens it does not train either, and saves the energy; it serves, and between two trainings it measures one release
     whatever is refused has a reason that `status` shows, and the next release is tried all the same
+    where an update is larger than may be sent and its codec has no smaller one, what was trained waits in the residual, and
+        the device does not train until a release asks for another codec
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -56,6 +58,7 @@ from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed
 ALLOWANCE = 4
 GRACE, GRACE_S = "grace", 20.0
 TOKENS = "tokens"
+Parameters = Mapping[str, int | float | str]
 _SECTION_BYTES = 64  # of a frame with one section, besides the payload
 
 
@@ -89,6 +92,7 @@ class Cycle:
         self._stopping = self._grace_over = False
         self._state = "waiting"
         self._sent_at: float | None = None
+        self._too_large: tuple[str, Parameters] | None = None  # the codec whose updates may not be sent
         self._reasons: dict[str, str] = {}
 
     # -- what others may look at
@@ -327,7 +331,7 @@ class Cycle:
         if self._opened[0] != manifest.bundle:
             return []
         memory, self._short = self._memory, False
-        train = manifest.train and memory.trained_on < manifest.number
+        train = manifest.train and memory.trained_on < manifest.number and self._too_large != _asked(manifest)
         if not train and memory.measured_on >= manifest.number:
             self._state = "idle"
             return []
@@ -359,6 +363,8 @@ class Cycle:
         made = make_update(event, *worked, self._memory, update_id, self._limit_bytes)
         if event.trained is not None or event.reason:
             self._note("training", made.reason or event.reason)
+        if event.trained is not None:
+            self._too_large = _asked(worked[0].release) if made.too_large else None
         actions = [*self._send(made.update, made.memory, now), *made.facts, *self._overlaid_again(event.number)]
         # what was sent has taken its tokens by the next step: only then is it known what is left for the next training
         look = [SetTimer(TOKENS, now)] if self._budget.limited else self._next(now)
@@ -416,3 +422,7 @@ class Cycle:
             self._reasons[about] = reason
         else:
             self._reasons.pop(about, None)
+
+
+def _asked(manifest: ReleaseManifest) -> tuple[str, Parameters]:
+    return manifest.codec, manifest.parameters

@@ -13,7 +13,8 @@ import numpy as np
 from edgemw.compression.codec import Codec
 from edgemw.compression.residual import Contribution, encode_update, give_back
 from edgemw.compression.table import codec_named
-from edgemw.core.errors import CodecError, WireError
+from edgemw.core.bundle import Vector
+from edgemw.core.errors import CodecError, TooLargeError, WireError
 from edgemw.core.events import Fact
 from edgemw.core.ids import UpdateId
 from edgemw.core.plan import Tally
@@ -32,12 +33,19 @@ Room = Callable[[Codec, Update], int | None]
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """An update, the memory that goes with it, and what happened; `reason` says why it is without what was trained."""
+    """An update, the memory that goes with it, and what happened.
+
+    Attributes:
+        update, memory, facts: see above.
+        reason: why the update is without what was trained; empty where it has it, or nothing was trained.
+        too_large: the reason will be the same as long as codec and limits are.
+    """
 
     update: Update
     memory: Memory
     facts: tuple[Fact, ...] = ()
     reason: str = ""
+    too_large: bool = False
 
 
 def make_update(event: Worked, work: Work, ranges: Ranges, memory: Memory, update_id: UpdateId, room: Room) -> Made:
@@ -66,7 +74,11 @@ def make_update(event: Worked, work: Work, ranges: Ranges, memory: Memory, updat
         codec = codec_named(manifest.codec, **manifest.parameters)
         encoded, left = encode_update(codec, contribution, residual, manifest.step, room(codec, empty), ranges)
     except (CodecError, WireError) as error:
-        return Made(replace(empty, tally=tally | {REFUSED: (1.0, 1.0)}), memory, _refusal(str(error)), str(error))
+        too_large = isinstance(error, TooLargeError)
+        if too_large and codec.feedback:
+            memory = _unsent(memory, contribution, residual, ranges)
+        refused = replace(empty, tally=tally | {REFUSED: (1.0, 1.0)})
+        return Made(refused, memory, _refusal(str(error)), str(error), too_large)
     balance = Balance()  # a codec without feedback leaves out what nobody keeps
     if codec.feedback:
         said = give_back(codec, encoded, np.zeros(size, np.float32), ranges)
@@ -111,6 +123,14 @@ def after_return(memory: Memory, frame: Frame, ranges: Ranges | None) -> Memory:
         weight_returned=memory.weight_returned + encoded.weight,
         weight_owed=memory.weight_owed + (0 if kept is None else encoded.weight),
     )
+
+
+def _unsent(memory: Memory, contribution: Contribution, residual: Vector, ranges: Ranges) -> Memory:
+    """The memory where all that was trained has to wait for another codec, or another limit."""
+    delta, nothing = booked(contribution, residual, ranges), np.zeros_like(residual)
+    kept = residual + np.float32(contribution.weight) * delta
+    balance = memory.balance.after_training(contribution.weight, delta, nothing, kept)
+    return replace(memory, residual=kept, balance=balance, weight_owed=contribution.said_weight)
 
 
 def _refusal(reason: str) -> tuple[Fact, ...]:

@@ -35,7 +35,7 @@ def outcome(setting: str, device_bytes: float, *validations: float, test: float 
     trials = []
     for seed, value in enumerate(validations):
         path = tuple(Stop(n, device_bytes * (n + 1) / 11, value if n >= 5 else value / 2, test) for n in range(11))
-        sample = Sample(2.0, 0.5, 1.0, 0.1, 0.2, 0.3, 4)
+        sample = Sample(2.0, 0.5, 1.0, 0.9, 0.1, 0.2, 0.3, 4)
         levels = (Level(4.0, 1.0, 8e3, 4e3), Level(2.0, 1.0, 4e3, 4e3))
         trials.append(Trial(seed, path, levels, sample, conserved=True, wall_s=1.0, training_s=0.5))
     return Outcome(setting, tuple(trials))
@@ -200,6 +200,9 @@ def test_runs_are_compared_on_the_same_samples_and_reproduced() -> None:
     assert dense.up_bits == pytest.approx(32, abs=0.01)
     assert dense.down_bits == 32
     assert lattice.up_bits < 4
+    left_out = [each.sample.left_out for each in found if each.sample is not None and each.sample.left_out is not None]
+    assert left_out[0] == 0
+    assert 0 < left_out[1] < 1
     assert found[0].trials[0].path[0] != found[0].trials[0].path[-1]
     assert len([at for at in heard if at.done]) == 2
     assert [at.release for at in heard if at.setting == REFERENCE.text and not at.done] == [0, 1, 2]

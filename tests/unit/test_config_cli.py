@@ -137,6 +137,29 @@ def test_check_refuses_a_codec_that_a_device_cannot_afford(tmp_path: Path, capsy
     assert edgemw("check", str(path), *words, "--set", "codec.use=lattice") == 0
 
 
+def test_check_refuses_a_codec_whose_sums_are_too_large(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "edgemw.toml"
+    path.write_text(EXAMPLE.read_text())
+    (tmp_path / "digits.edge").write_bytes(toy_bundle(50_000).to_bytes())
+    words = ["--set", "codec.use=signsgd", "--set", "limits.max_update_bytes=100kB"]
+    assert edgemw("check", str(path), *words) == 3
+    assert (
+        "a sum of updates of this task takes 200005 bytes in signsgd, more than the 100000 of tiers." in capsys.readouterr().err
+    )
+    flat = '[tiers.top]\nrole = "fog"\n[tiers.device]\nrole = "device"\nparent = "top"\ncount = 4\n'
+    path.write_text('schema = 1\nname = "n"\n[data]\nsource = "digits"\n[task]\nbundle = "digits.edge"\n' + flat)
+    assert edgemw("check", str(path), *words) == 0
+
+
+def test_check_refuses_a_codec_that_the_top_itself_does_not_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "fog.toml"
+    path.write_text('schema = 1\nnet = "n"\n[node]\nid = "top"\n[task]\nbundle = "digits.edge"\n')
+    (tmp_path / "digits.edge").write_bytes(toy_bundle(50_000).to_bytes())
+    words = ["--set", "codec.use=dense", "--set", "limits.max_update_bytes=100kB"]
+    assert edgemw("check", str(path), *words) == 3
+    assert "takes 200005 bytes in dense, more than the 100000 of limits.max_update_bytes" in capsys.readouterr().err
+
+
 def test_check_refuses_patterns_that_do_not_fit_the_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "edgemw.toml"
     path.write_text(EXAMPLE.read_text() + '\n[plan]\npersonal = ["4.*"]\nfrozen = ["0.wieght"]\n')

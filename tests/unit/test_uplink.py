@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from itertools import accumulate
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -183,6 +184,27 @@ def test_a_codec_that_cannot_be_made_coarser_is_refused_with_a_reason() -> None:
     net = on_net(Conditions(rate=1000.0, burst=4096, size=20_000), scenario)
     assert [update.sections for update in net.taken.values()] == [()]
     assert net.device.facts[0].name == "update_refused"
+
+
+def test_what_no_codec_could_send_waits_and_nothing_more_is_trained_for_it() -> None:
+    async def scenario(net: Net) -> None:
+        for number in range(3):
+            await net.release(number, codec="dense")
+            await asyncio.sleep(60)
+        assert [fact.name for fact in net.device.facts].count("update_refused") == 1
+        assert net.device.memory.residual is not None
+        assert np.any(net.device.memory.residual)
+        assert "uplink.burst" in net.cycle.reason(60.0)
+        await net.release(3, step=0.01)
+        await asyncio.sleep(60)
+
+    net = on_net(Conditions(rate=1000.0, burst=4096, size=20_000), scenario)
+    sections = [section for update in net.taken.values() for section in update.sections]
+    assert [(section.base, section.count) for section in sections] == [(3, 1)]
+    assert sections[0].weight == 4, "two trainings on two examples each"
+    assert net.device.memory.weight_owed == 0
+    assert net.device.memory.balance.trained != 0
+    assert net.device.memory.balance.worst < 1e-5
 
 
 @pytest.mark.parametrize("max_upload_s", [0.0, 4.0])

@@ -1,0 +1,50 @@
+"""Whether a codec's updates fit into what nodes take and make; asked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from edgemw.app.settings import Deployment, FogFile
+from edgemw.compression import side
+from edgemw.compression.table import codec_named
+from edgemw.core.bundle import Manifest
+from edgemw.core.errors import ConfigError
+from edgemw.core.ranges import count, statistics_of
+
+
+def check_afforded(settings: Deployment | FogFile, manifest: Manifest) -> None:
+    """Refuse a codec whose updates are larger than what a node takes or makes. Raises ConfigError with the key `codec.use`.
+
+    Where the top announces a step the size of an update follows from that: what is known is the least there is. A sum of updates
+    may be larger than each of them.
+    """
+    codec, size = codec_named(settings.codec.use, **settings.codec.parameters), manifest.size
+    vector = np.zeros(size, np.float32) if codec.stepped else np.linspace(-1, 1, size, dtype=np.float32)
+    payload, statistics = codec.encode(vector, 0.0), count(statistics_of(manifest.layout))
+    beside_bytes = len(side.encode(np.zeros(statistics))) if statistics else 0
+    update_bytes = len(payload) + beside_bytes
+    sum_bytes = len(codec.merge([payload, payload], size)) + beside_bytes
+    for what, needed_bytes, key, limit_bytes in _limits(settings, update_bytes, sum_bytes):
+        if needed_bytes > limit_bytes:
+            reason = (
+                f"{what} of this task takes {needed_bytes} bytes in {codec.name}, more than the {limit_bytes} of {key}: "
+                "use another codec or raise that"
+            )
+            raise ConfigError(reason, key="codec.use")
+
+
+def _limits(settings: Deployment | FogFile, update_bytes: int, sum_bytes: int) -> Iterator[tuple[str, int, str, int]]:
+    """What is to fit, how many bytes that is, and the limit with its key."""
+    update = "an update", update_bytes
+    sum_ = ("a sum of updates", sum_bytes) if sum_bytes > update_bytes else update
+    if isinstance(settings, FogFile):
+        yield *update, "limits.max_update_bytes", settings.limits.max_update_bytes  # whether fogs are below it is not known
+        return
+    above_fogs = {tier.parent for tier in settings.tiers.values() if tier.role == "fog"}
+    for name, tier in settings.tiers.items():
+        has_sums = name in above_fogs or (tier.role == "fog" and tier.parent)
+        yield *(sum_ if has_sums else update), f"tiers.{name}.limits.max_update_bytes", tier.limits.max_update_bytes
+        if tier.role == "device" and tier.uplink.rate:
+            yield *update, f"tiers.{name}.uplink.burst", tier.uplink.burst
