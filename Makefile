@@ -9,6 +9,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
 quickstart: $(VENV)/.quickstart
 	$(VENV)/bin/edgemw up examples/quickstart/edgemw.toml $(ARGS)
+	@echo "next: . $(VENV)/bin/activate && edgemw --help"
 
 test: $(DEV)/.dev mosquitto
 	$(MAKE) --no-print-directory check

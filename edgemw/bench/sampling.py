@@ -112,8 +112,8 @@ class Sampler:
             return None
         codec = codec_named(release.codec, **release.parameters)
         sent, times = statistics.fmean(self._sent), _times(codec, [*self._last.values()])
-        found = (_mean_of_all(values) for values in (self._index, self._entropy, self._left_out))
-        return Sample(sent, *found, *times, len(self._last))
+        index, entropy, left_out = map(_mean_of_all, (self._index, self._entropy, self._left_out))
+        return Sample(sent, index, entropy, left_out, *times, len(self._last))
 
 
 def _ratio(part: Vector, whole: Vector) -> float:

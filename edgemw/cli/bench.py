@@ -19,6 +19,10 @@ if TYPE_CHECKING:  # other commands do not load what only a comparison needs
     from edgemw.bench.runner import Progress
 
 _LIVE_S, _EVERY_S = 0.25, 5.0
+_EXAMPLES = """examples:
+  edgemw bench codec --task examples/quickstart/digits.edge --data digits
+  edgemw bench codec --config edgemw.toml --data my.npz
+"""
 _EPILOG = """Whole training runs in this process, with the code that devices and fog nodes run, and every byte counted: messages,
 what MQTT adds to them, and the task itself. All settings get the same samples, seeds and rounds.
 
@@ -31,7 +35,7 @@ The recommendation is the cheapest setting within 0.5 point of that on validatio
 samples, held out), or with --budget the best one that moves no more. Test samples are reported and decide nothing.
 
 exit code: 0 done; 1 nothing was learned, or nothing is within the budget; 2 wrong usage; 3 a file, a setting or data was refused;
-130 stopped by Ctrl-C before one seed was whole; later, the whole seeds are reported
+130 stopped by Ctrl-C; the seeds that every setting has run with are reported all the same
 
 examples:
   edgemw bench codec --task examples/quickstart/digits.edge --data digits
@@ -44,7 +48,12 @@ examples:
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the main program."""
-    parser = subparsers.add_parser("bench", help="compare codecs on your own task, without a broker")
+    parser = subparsers.add_parser(
+        "bench",
+        help="compare codecs on your own task, without a broker",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     kinds = parser.add_subparsers(title="what to compare", metavar="WHAT", required=True)
     codec = kinds.add_parser(
         "codec",
@@ -121,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
     )
     files = [path for path in (comparison.write(args.out), draw(comparison, args.out)) if path is not None]
     print(json.dumps(comparison.document()) if args.json else "\n" + comparison.screen(files), flush=True)
-    return _exit_code(comparison)
+    return 130 if len(found[0].trials) < request.seeds else _exit_code(comparison)
 
 
 def _exit_code(comparison: Comparison) -> int:

@@ -43,7 +43,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     publish.add_argument("--json", action="store_true", help="print what happened as JSON")
     publish.set_defaults(run=run_publish)
-    show = verbs.add_parser("show", help="check a bundle and say what is in it")
+    show = verbs.add_parser(
+        "show",
+        help="check a bundle and say what is in it",
+        epilog="examples:\n  edgemw task show examples/quickstart/digits.edge\n  edgemw task show my.edge --json",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     show.add_argument("bundle", type=Path, metavar="FILE.edge", help="the bundle")
     show.add_argument("--json", action="store_true", help="print the facts as JSON")
     show.set_defaults(run=run_show)

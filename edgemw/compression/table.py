@@ -102,9 +102,8 @@ def _made(name: str, make: Callable[..., Codec], parameters: dict[str, Parameter
 
 def _refuse_unknown(name: str, make: Callable[..., Codec], parameters: dict[str, Parameter]) -> None:
     """Raise CodecError where it is the parameters that do not fit."""
-    signature = inspect.signature(make)
-    try:
-        signature.bind(**parameters)
-    except TypeError as error:
-        known = ", ".join(signature.parameters) or "none"
-        raise CodecError(f"codec {name!r}: {error}; its parameters: {known}") from None
+    known = inspect.signature(make).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        return
+    for unknown in parameters.keys() - known.keys():
+        raise CodecError(f"codec {name!r} has no parameter {unknown!r}; its parameters: {', '.join(known) or 'none'}")

@@ -69,7 +69,7 @@ def test_a_setting_that_is_written_otherwise_is_refused(text: str) -> None:
     ("text", "reason"),
     [
         ("topk:k=2", "--codecs: 'topk:k=2': .*k = 2 is not a share"),
-        ("topk:q=2", "--codecs: .*unexpected keyword argument 'q'"),
+        ("topk:q=2", "--codecs: .*no parameter 'q'"),
         ("zip", "--codecs: .*no codec 'zip'; known: lattice"),
         ("lattice:kappa=-1", "--codecs: 'lattice:kappa=-1'"),
         ("dense:release=zip", "--codecs: 'dense:release=zip'"),

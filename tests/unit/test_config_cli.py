@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgemw.cli import check, config
+from edgemw.cli.main import COMMANDS, main
 from tests.support.world import toy_bundle
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "quickstart" / "edgemw.toml"
@@ -103,7 +104,7 @@ def test_check_warns_about_what_is_allowed_but_odd(tmp_path: Path, capsys: pytes
     ("settings", "words"),
     [
         (["codec.use=gzip"], "no codec 'gzip'; known: lattice, "),
-        (["codec.use=topk", "codec.parameters={density = 0.1}"], "unexpected keyword argument 'density'; its parameters: k"),
+        (["codec.use=topk", "codec.parameters={density = 0.1}"], "codec 'topk' has no parameter 'density'; its parameters: k"),
         (["codec.use=topk", "codec.parameters={k = 2.0}"], "2.0"),
         (["codec.parameters={golomb = 1}"], "codec 'lattice'"),
         (["codec.parameters={steps = 'cubic'}"], "steps = 'cubic' is none of free, dyadic"),
@@ -241,12 +242,35 @@ def test_show_prints_every_key_and_no_secret(tmp_path: Path, capsys: pytest.Capt
     assert (lines["window.k"], lines["node.id"], lines["codec.kappa"]) == ("flag", f"{path}:3", "default")
 
 
-@pytest.mark.parametrize("words", [["check"], ["config"], ["config", "show"], ["config", "explain"]])
-def test_help_ends_with_two_examples(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("path", sorted(EXAMPLE.parents[1].glob("*/*.toml")), ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_show_prints_every_example(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert edgemw("config", "show", "--config", str(path)) == 0
+    assert "schema = 1" in capsys.readouterr().out
+
+
+def test_explain_opens_a_tier(capsys: pytest.CaptureFixture[str]) -> None:
+    assert edgemw("config", "explain", "tiers.fog", "--config", str(EXAMPLE)) == 0
+    assert "tiers.fog.window.quorum = 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *([name] for name in COMMANDS),
+        ["config", "show"],
+        ["config", "explain"],
+        ["bench", "codec"],
+        ["task", "publish"],
+        ["task", "show"],
+    ],
+    ids=" ".join,
+)
+def test_help_ends_with_examples(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        edgemw(*words, "--help")
-    examples = capsys.readouterr().out.rpartition("examples:\n")[2].strip().splitlines()
-    assert len(examples) == 2
+        main([*words.split(), "--help"])
+    examples = capsys.readouterr().out.rpartition("examples:\n")
+    assert examples[1], "there are none"
+    assert examples[2].count(f"edgemw {words.split()[0]}") >= 2
 
 
 def test_check_refuses_a_budget_of_a_fog_whose_remainder_could_not_wait(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from edgemw.core.config.build import Builder
-from edgemw.core.config.hints import fields_of, is_section
+from edgemw.core.config.hints import field_types, fields_of, inner_section, is_section
 from edgemw.core.config.layers import overlay, with_environment, with_overrides
 from edgemw.core.config.tree import Origin, Source, Table, Tree, read_tree
 from edgemw.core.config.unknown import refuse_unknown_keys
@@ -93,8 +93,11 @@ def value_at(value: object, key: str) -> object:
 def leaves(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, object]]:
     """Every dotted key of loaded settings with its value, sections opened."""
     if is_section(type(value)):
+        types = field_types(type(value))
         for spec in fields_of(value):
-            yield from leaves(getattr(value, spec.name), (*path, spec.name))
+            inner = getattr(value, spec.name)
+            if inner or inner_section(types[spec.name])[0] is None:  # of no tables there is no key
+                yield from leaves(inner, (*path, spec.name))
     elif isinstance(value, Mapping) and any(is_section(type(item)) for item in value.values()):
         for key, item in value.items():
             yield from leaves(item, (*path, key))
