@@ -7,7 +7,11 @@ report.json, report.png      written when the run ends
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -34,6 +38,31 @@ class Purpose:
     task: str
     bundle: str
     data: str
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep every other `edgemw up` out of a folder, which is made if it is not there, and goes again if it stays empty.
+
+    Raises:
+        ConfigError: another one is in it.
+        EdgeError: it cannot be made.
+    """
+    if folder.exists() and not folder.is_dir():
+        yield  # `used` says what is there
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise _unusable(folder, error) from error
+    try:
+        _lock(folder, handle)
+        yield
+    finally:
+        os.close(handle)
+        with contextlib.suppress(OSError):  # something is in it
+            folder.rmdir()
 
 
 def used(folder: Path, purpose: Purpose) -> bool:
@@ -90,6 +119,13 @@ def last_release(folder: Path, top: str, task: str) -> int | None:
         return None
     assert isinstance(row.manifest.message, ReleaseManifest)
     return row.manifest.message.number
+
+
+def _lock(folder: Path, handle: int) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _taken(folder, "another edgemw up runs in it") from None
 
 
 def _taken(folder: Path, why: str) -> ConfigError:

@@ -10,8 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+from edgemw.app import folder
 from edgemw.app.deployment import load_deployment
 from edgemw.app.report import REPORT, Report, Round, amount
+from edgemw.app.settings import Deployment
 from edgemw.app.up import prepare, run_deployment
 from edgemw.app.watch import Listener
 
@@ -53,7 +55,13 @@ def run(args: argparse.Namespace) -> int:
     """Run the deployment and print its report."""
     settings = load_deployment(args.file, args.data, os.environ, args.overrides)
     listener = _json_listener() if args.json else Screen().listener()
-    prepared = prepare(settings, args.out or Path("run") / f"{settings.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    out = args.out or Path("run") / f"{settings.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    with folder.held(out):
+        return _run(settings, out, listener, as_json=args.json)
+
+
+def _run(settings: Deployment, out: Path, listener: Listener, *, as_json: bool) -> int:
+    prepared = prepare(settings, out)
     out, report = prepared.out, prepared.report
     if prepared.longer:
         rounds = report.summary()["rounds"]
@@ -62,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         report = run_deployment(prepared, os.environ, listener)
         files = [path for path in (report.write(out), report.draw(out)) if path is not None]
-    print(json.dumps(report.summary()) if args.json else "\n" + report.screen(files), flush=True)
+    print(json.dumps(report.summary()) if as_json else "\n" + report.screen(files), flush=True)
     return _exit_code(report)
 
 

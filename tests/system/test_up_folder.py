@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from edgemw.app import folder
 from edgemw.app.watch import SETTLE_S
 from edgemw.core.ids import UpdateId
 from edgemw.storage import outbox
@@ -71,6 +72,14 @@ def test_another_run_is_refused_in_its_folder(finished: tuple[Path, dict[str, An
     code, lines, errors = up(finished[0], *settings)
     assert (code, lines) == (3, [])
     assert f"{finished[0]}: {says}" in errors
+
+
+def test_a_folder_that_another_run_is_in_is_refused_at_once(tmp_path: Path) -> None:
+    with folder.held(tmp_path / "out"):
+        code, lines, errors = up(tmp_path / "out")
+    assert (code, lines) == (3, [])
+    assert f"{tmp_path / 'out'}: another edgemw up runs in it: give another folder with --out" in errors
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
