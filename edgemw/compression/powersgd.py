@@ -14,7 +14,8 @@ layer that dominates, whose rows then stay whole; 0 takes the square root of P. 
 for every vector (`uniform.py`), which no reader needs. With the same S every time, error feedback would meet what it misses again
 and again.
 
-Merging is not closed: every vector has an L of its own. A sum is made by decoding, and holds P floats.
+Merging is not closed: every vector has an L of its own. A sum is made by decoding, and holds P floats. Why there is no basis that
+all share, one side per round: docs/decisions/0014-powersgd-without-a-shared-basis.md.
 
 Source: Vogels et al., PowerSGD, arXiv:1905.13727, algorithm 1; a random start: Halko, Martinsson and Tropp, arXiv:0909.4061.
 
