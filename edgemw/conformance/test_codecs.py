@@ -28,7 +28,10 @@ pytestmark = pytest.mark.filterwarnings("error")
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Once for each codec that was named, else for each that is installed."""
     try:
-        names = metafunc.config.getoption("edgemw_codecs") or codec_names()
+        asked = metafunc.config.getoption("edgemw_codecs")
+        for name in asked or ():
+            codec_named(name)
+        names = asked or codec_names()
     except EdgeError as error:
         raise pytest.UsageError(str(error)) from error
     metafunc.parametrize("codec_name", names)

@@ -145,3 +145,10 @@ def test_the_published_suite_is_about_all_codecs_unless_told(site: Path) -> None
     code, text = conformance(site, "--collect-only")
     assert code != 0
     assert "edge-bad 1.5 offers a codec 'topk'" in text
+
+
+def test_the_published_suite_refuses_a_name_that_is_no_codec(site: Path) -> None:
+    code, text = conformance(site, "--codec", "nope")
+    assert code == 2, text
+    assert "no codec 'nope'; known: " in text
+    assert "Traceback" not in text
