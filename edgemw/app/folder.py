@@ -58,11 +58,13 @@ def held(folder: Path) -> Iterator[None]:
         raise _unusable(folder, error) from error
     try:
         _lock(folder, handle)
-        yield
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # something is in it
+                folder.rmdir()
     finally:
         os.close(handle)
-        with contextlib.suppress(OSError):  # something is in it
-            folder.rmdir()
 
 
 def used(folder: Path, purpose: Purpose) -> bool:

@@ -77,6 +77,7 @@ def test_another_run_is_refused_in_its_folder(finished: tuple[Path, dict[str, An
 def test_a_folder_that_another_run_is_in_is_refused_at_once(tmp_path: Path) -> None:
     with folder.held(tmp_path / "out"):
         code, lines, errors = up(tmp_path / "out")
+        assert (tmp_path / "out").exists(), "it is not the folder of who was refused"
     assert (code, lines) == (3, [])
     assert f"{tmp_path / 'out'}: another edgemw up runs in it: give another folder with --out" in errors
     assert not (tmp_path / "out").exists()
