@@ -10,9 +10,9 @@
 
 Every run is a whole federated training with the state machines of production (`edgemw.simulation`), every frame packed and
 counted. A fifth of every device's training samples is held out for validation; what is chosen is chosen by those. The test split
-is only reported. The default is `lattice` with nothing set; the reference is float32 both ways. Ctrl-C ends a task with the seeds
-that every setting has run with. Bits are those of codec payloads
-per parameter: up from a device, up from a fog node, down to a device; `device_bytes` is everything with frames and MQTT.
+is only reported. The default is `lattice` with nothing set; the reference is float32 both ways. Bits are those of codec payloads
+per parameter: up from a device, up from a fog node, down to a device; `device_bytes` is everything with frames and MQTT. Ctrl-C
+ends a task with the seeds that every setting has run with.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -239,16 +239,7 @@ def study(name: str, options: argparse.Namespace) -> tuple[Comparison, str]:
         experiment = prepare(request, {})
         notes: list[str] = []
         outcomes = compare(experiment, options.seeds, _Progress(name), notes.append)
-    comparison = Comparison(
-        task=name,
-        metric=experiment.metric,
-        parameters=experiment.bundle.manifest.size,
-        nodes=tuple(len(level) for level in experiment.tree.levels),
-        how=notes[0],
-        rounds=experiment.rounds,
-        outcomes=outcomes,
-    )
-    return replace(comparison, how=comparison.how.replace(str(samples), path.name)), checksum
+    return Comparison.of(experiment, outcomes, notes[0].replace(str(samples), path.name)), checksum
 
 
 def deployment(found: Study, name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -124,7 +124,8 @@ def prepare(request: Request, env: Mapping[str, str]) -> Experiment:
             raise ConfigError("belongs to a setting here, such as --codecs lattice:budget_round=1.5kB", key=key)
     settings = (REFERENCE, *(setting for setting in request.settings if setting != REFERENCE))
     classes = _classes(request.task)
-    deployments = [_deployment(request, setting, env, classes=classes) for setting in settings]
+    lifted = _without_windows(request, env)
+    deployments = [_deployment(request, setting, env, lifted, classes=classes) for setting in settings]
     first = deployments[0]
     if first.task.bundle is None:
         raise ConfigError("is missing: give a bundle, such as --task digits.edge (`edgemw compile` makes one)", key="--task")
@@ -158,17 +159,14 @@ def _classes(task: Path | None) -> bool:
 # ---------------------------------------------------------------------------------------------------------- a deployment
 
 
-def _deployment(request: Request, setting: Setting, env: Mapping[str, str], *, classes: bool) -> Deployment:
+def _deployment(
+    request: Request, setting: Setting, env: Mapping[str, str], lifted: Sequence[str], *, classes: bool
+) -> Deployment:
     """The deployment of one setting; everything but the codec and the way of releases is the same for all."""
-    said = _said(request)
-    overrides = (*said, *request.overrides, "task.target=0")
-    samples = None if request.data in (None, DIGITS) else Path(request.data)
-    if request.config is not None:  # what is wrong with the file itself is not said of a setting
-        plain = load_deployment(request.config, samples, env, overrides)
+    overrides, samples = (*_said(request), *lifted, *setting.overrides), _samples(request)
     try:
         if request.config is not None:
-            return load_deployment(request.config, samples, env, (*overrides, *_without_windows(plain), *setting.overrides))
-        overrides = (*overrides, *setting.overrides)
+            return load_deployment(request.config, samples, env, overrides)
         return _built_in(request, samples, env, overrides, classes=classes)
     except ConfigError as error:
         if (error.key or "").startswith(("codec.", "release.")):
@@ -176,15 +174,23 @@ def _deployment(request: Request, setting: Setting, env: Mapping[str, str], *, c
         raise
 
 
-def _without_windows(settings: Deployment) -> Iterator[str]:
-    """What takes the budgets of windows away: not every codec could keep them, and windows are not used here."""
-    for name, tier in settings.tiers.items():
-        if tier.role == "fog" and tier.window.budget:
-            yield f"tiers.{name}.window.budget=0"
+def _without_windows(request: Request, env: Mapping[str, str]) -> list[str]:
+    """What takes the budgets of a file's windows away: not every codec could keep them, and windows are not used here.
+
+    The file is read as it is: what is wrong with it is not said of a setting.
+    """
+    if request.config is None:
+        return []
+    tiers = load_deployment(request.config, _samples(request), env, _said(request)).tiers
+    return [f"tiers.{name}.window.budget=0" for name, tier in tiers.items() if tier.role == "fog" and tier.window.budget]
+
+
+def _samples(request: Request) -> Path | None:
+    return None if request.data is None or request.data == DIGITS else Path(request.data)
 
 
 def _said(request: Request) -> list[str]:
-    """The flags as settings."""
+    """The flags as settings, and what was given as settings."""
     said = []
     if request.task is not None:
         said.append(f"task.bundle={request.task.absolute()}")
@@ -194,7 +200,7 @@ def _said(request: Request) -> list[str]:
         said.append(f"data.partition={request.partition}")
     if request.data == DIGITS:
         said += [f"data.source={DIGITS}"]
-    return said
+    return [*said, *request.overrides, "task.target=0"]
 
 
 def _built_in(

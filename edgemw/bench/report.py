@@ -11,6 +11,7 @@ from typing import Any
 
 from edgemw.app.report import amount
 from edgemw.bench.choice import Choice, affordable, cheapest, frontier, rising
+from edgemw.bench.experiment import Experiment
 from edgemw.bench.results import Outcome, Score
 
 FILE = "codecs.json"
@@ -37,6 +38,21 @@ class Comparison:
     rounds: int
     outcomes: tuple[Outcome, ...]
     budget_bytes: int = 0
+
+    @classmethod
+    def of(cls, experiment: Experiment, outcomes: tuple[Outcome, ...], how: str, budget_bytes: int = 0) -> Comparison:
+        """What came out of an experiment."""
+        manifest = experiment.bundle.manifest
+        return cls(
+            task=manifest.name,
+            metric=experiment.metric,
+            parameters=manifest.size,
+            nodes=tuple(len(level) for level in experiment.tree.levels),
+            how=how,
+            rounds=experiment.rounds,
+            outcomes=outcomes,
+            budget_bytes=budget_bytes,
+        )
 
     @property
     def choice(self) -> Choice | None:

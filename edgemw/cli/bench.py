@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterable
@@ -19,10 +20,6 @@ if TYPE_CHECKING:  # other commands do not load what only a comparison needs
     from edgemw.bench.runner import Progress
 
 _LIVE_S, _EVERY_S = 0.25, 5.0
-_EXAMPLES = """examples:
-  edgemw bench codec --task examples/quickstart/digits.edge --data digits
-  edgemw bench codec --config edgemw.toml --data my.npz
-"""
 _EPILOG = """Whole training runs in this process, with the code that devices and fog nodes run, and every byte counted: messages,
 what MQTT adds to them, and the task itself. All settings get the same samples, seeds and rounds.
 
@@ -37,7 +34,8 @@ samples, held out), or with --budget the best one that moves no more. Test sampl
 exit code: 0 done; 1 nothing was learned, or nothing is within the budget; 2 wrong usage; 3 a file, a setting or data was refused;
 130 stopped by Ctrl-C; the seeds that every setting has run with are reported all the same
 
-examples:
+"""
+_EXAMPLES = """examples:
   edgemw bench codec --task examples/quickstart/digits.edge --data digits
   edgemw bench codec --task my.edge --data my.npz --devices 30 --fogs 5 --rounds 40 --seeds 5 --out bench
   edgemw bench codec --task my.edge --data my.npz --codecs lattice:kappa=8,lattice:kappa=12,topk:k=0.02 --budget 200kB
@@ -59,7 +57,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "codec",
         help="accuracy against bytes of the ways to compress updates",
         description="Train your task with one codec after the other, and say which one to take.",
-        epilog=_EPILOG,
+        epilog=_EPILOG + _EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     codec.add_argument("--task", metavar="FILE.edge", type=Path, help="task bundle (default: that of --config)")
@@ -117,20 +115,10 @@ def run(args: argparse.Namespace) -> int:
     _make(args.out)
     screen = _Screen(experiment.options, as_json=args.json)
     found = compare(experiment, request.seeds, screen.progress, screen.note)
-    manifest, tree = experiment.bundle.manifest, experiment.tree
-    comparison = Comparison(
-        task=manifest.name,
-        metric=experiment.metric,
-        parameters=manifest.size,
-        nodes=tuple(len(level) for level in tree.levels),
-        how=screen.notes[0],
-        rounds=experiment.rounds,
-        outcomes=found,
-        budget_bytes=budget_bytes,
-    )
+    comparison = Comparison.of(experiment, found, screen.notes[0], budget_bytes)
     files = [path for path in (comparison.write(args.out), draw(comparison, args.out)) if path is not None]
     print(json.dumps(comparison.document()) if args.json else "\n" + comparison.screen(files), flush=True)
-    return 130 if len(found[0].trials) < request.seeds else _exit_code(comparison)
+    return 128 + signal.SIGINT if len(found[0].trials) < request.seeds else _exit_code(comparison)
 
 
 def _exit_code(comparison: Comparison) -> int:

@@ -137,15 +137,11 @@ def _check_bundle(settings: Deployment | FogFile, origins: Mapping[str, Origin])
         raise origins["task.bundle"].refusal(str(error), key="task.bundle") from error
     try:
         check_plan_fits(bundle, settings.plan)
+        if isinstance(settings, Deployment) or settings.is_top:
+            check_afforded(settings, bundle.manifest)
     except ConfigError as error:
         origin = origins.get(error.key or "") or origins["task.bundle"]
         raise origin.refusal(error.reason, key=error.key or "plan", suggestion=error.suggestion) from error
-    if isinstance(settings, Deployment) or settings.is_top:
-        try:
-            check_afforded(settings, bundle.manifest)
-        except ConfigError as error:
-            origin = origins.get("codec.use") or origins["task.bundle"]
-            raise origin.refusal(error.reason, key="codec.use") from error
     return bundle.manifest
 
 

@@ -105,5 +105,6 @@ def _refuse_unknown(name: str, make: Callable[..., Codec], parameters: dict[str,
     known = inspect.signature(make).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
         return
-    for unknown in parameters.keys() - known.keys():
-        raise CodecError(f"codec {name!r} has no parameter {unknown!r}; its parameters: {', '.join(known) or 'none'}")
+    unknown = sorted(parameters.keys() - known.keys())
+    if unknown:
+        raise CodecError(f"codec {name!r} has no parameter {unknown[0]!r}; its parameters: {', '.join(known) or 'none'}")

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgemw.compression.coarse import can_coarsen
-from edgemw.compression.codec import Codec
+from edgemw.compression.codec import Codec, Parameter
 from edgemw.compression.difference import advance
 from edgemw.core.bundle import Manifest, Vector
 from edgemw.core.errors import ConfigError, WireError
@@ -58,7 +58,6 @@ from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed
 ALLOWANCE = 4
 GRACE, GRACE_S = "grace", 20.0
 TOKENS = "tokens"
-Parameters = Mapping[str, int | float | str]
 _SECTION_BYTES = 64  # of a frame with one section, besides the payload
 
 
@@ -92,7 +91,7 @@ class Cycle:
         self._stopping = self._grace_over = False
         self._state = "waiting"
         self._sent_at: float | None = None
-        self._too_large: tuple[str, Parameters] | None = None  # the codec whose updates may not be sent
+        self._too_large: tuple[str, Mapping[str, Parameter]] | None = None  # the codec whose updates may not be sent
         self._reasons: dict[str, str] = {}
 
     # -- what others may look at
@@ -424,5 +423,5 @@ class Cycle:
             self._reasons.pop(about, None)
 
 
-def _asked(manifest: ReleaseManifest) -> tuple[str, Parameters]:
+def _asked(manifest: ReleaseManifest) -> tuple[str, Mapping[str, Parameter]]:
     return manifest.codec, manifest.parameters

@@ -59,9 +59,9 @@ def make_update(event: Worked, work: Work, ranges: Ranges, memory: Memory, updat
         update_id: of the update.
         room: what the link has left for it.
     """
-    manifest, size, before = work.release, work.theta.size, memory
+    manifest, size = work.release, work.theta.size
+    tally = _unsaid(_refused(event), event.number, memory)
     memory = replace(memory, measured_on=event.number)
-    tally = _unsaid(_refused(event), event.number, before)
     empty = Update(memory.run, manifest.codec, size, (), tally, event.number)
     if event.trained is None:
         if not event.reason:

@@ -22,6 +22,14 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+def with_bundle(folder: Path) -> Path:
+    """The example beside a bundle of 50 000 parameters."""
+    (folder / "digits.edge").write_bytes(toy_bundle(50_000).to_bytes())
+    path = folder / "edgemw.toml"
+    path.write_text(EXAMPLE.read_text())
+    return path
+
+
 def edgemw(*words: str) -> int:
     parser = argparse.ArgumentParser(prog="edgemw")
     commands = parser.add_subparsers(required=True)
@@ -129,9 +137,7 @@ def test_check_refuses_to_take_late_updates_whole_where_fog_nodes_weigh_them(cap
 
 
 def test_check_refuses_a_codec_that_a_device_cannot_afford(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "edgemw.toml"
-    path.write_text(EXAMPLE.read_text())
-    (tmp_path / "digits.edge").write_bytes(toy_bundle(50_000).to_bytes())
+    path = with_bundle(tmp_path)
     words = ["--set", "codec.use=dense", "--set", "limits.max_update_bytes=100kB"]
     assert edgemw("check", str(path), *words) == 3
     assert "an update of this task takes 200005 bytes in dense, more than the 100000 of tiers." in capsys.readouterr().err
@@ -139,9 +145,7 @@ def test_check_refuses_a_codec_that_a_device_cannot_afford(tmp_path: Path, capsy
 
 
 def test_check_refuses_a_codec_whose_sums_are_too_large(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "edgemw.toml"
-    path.write_text(EXAMPLE.read_text())
-    (tmp_path / "digits.edge").write_bytes(toy_bundle(50_000).to_bytes())
+    path = with_bundle(tmp_path)
     words = ["--set", "codec.use=signsgd", "--set", "limits.max_update_bytes=100kB"]
     assert edgemw("check", str(path), *words) == 3
     assert (
@@ -272,9 +276,7 @@ def test_check_refuses_a_budget_of_a_fog_whose_remainder_could_not_wait(capsys: 
 
 
 def test_check_refuses_a_burst_that_an_update_never_fits_into(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "edgemw.toml"
-    path.write_text(EXAMPLE.read_text())
-    (tmp_path / "digits.edge").write_bytes(toy_bundle(50_000).to_bytes())
+    path = with_bundle(tmp_path)
     words = ["--set", "codec.use=dense", "--set", "uplink.rate=2kB"]
     assert edgemw("check", str(path), *words) == 3
     printed = capsys.readouterr().err
