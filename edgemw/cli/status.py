@@ -73,6 +73,8 @@ def _line(s: NodeStatus) -> str:
     if s.status.role == "fog":
         awaited = facts.get("awaited", facts.get("late", 0))  # "late" is what a node of an older version says
         details = f"{facts.get('children', 0)} children, {facts.get('window', 0)} updates waiting, {awaited} awaited"
+        kept = facts.get("remainder_bytes", 0)
+        details += f", {kept} B kept back by its budget" if kept else ""
         if "updates_counted" in facts:
             details += f", {facts['updates_counted']} counted"
     else:

@@ -86,6 +86,7 @@ class Cycle:
         self._following = Following(self._moved)
         self._unusable = b"", ""  # label of a bundle, and why
         self._wanted: ReleaseManifest | None = None
+        self._heard_from = -1  # life of the parent that announced it
         self._current: _Current | None = None
         self._work: tuple[Work, Ranges] | None = None  # what is being done, and how to encode the result
         self._stopping = self._grace_over = False
@@ -168,7 +169,9 @@ class Cycle:
             case TaskManifest(blob=blob) if frame.node == self._place.parent:  # others only propose one to the top
                 return self._on_task_manifest(blob)
             case ReleaseManifest() as manifest:
-                return self._on_release_manifest(manifest, now)
+                earlier, self._heard_from = self._heard_from, frame.boot
+                taken = self._on_release_manifest(manifest, now)
+                return [*taken, *(self._answer_again(now) if frame.boot != earlier else [])]
             case Ack() as ack:
                 return self._answered(self._on_ack(ack, now), now)
             case Outcome() as outcome:
@@ -219,6 +222,13 @@ class Cycle:
             return actions  # it is followed once its bundle is open
         return [*actions, *self._follow(lambda: self._following.want(manifest), now)]
 
+    def _answer_again(self, now: float) -> list[Action]:
+        """Another life of the parent does not know who has answered, where the answer was returned and nothing of it is left."""
+        manifest, memory = self._wanted, self._memory
+        if manifest is None or self._work is not None or len(self._sender) or memory.measured_on < manifest.number:
+            return []
+        return self._send(_nothing(manifest), memory, now)
+
     def _follow(self, step: Callable[[], Blob | Taken | None], now: float) -> list[Action]:
         """Ask for what the release still lacks, or start it; one that has become possible goes before an earlier one."""
         manifest = self._wanted
@@ -267,8 +277,7 @@ class Cycle:
         if self._memory.measured_on >= manifest.number:
             return []
         memory = replace(self._memory, measured_on=manifest.number)
-        answer = Update(manifest.run, manifest.codec, manifest.theta.size // 4, (), {REFUSED: (1.0, 1.0)}, manifest.number)
-        return self._send(answer, memory, now)
+        return self._send(replace(_nothing(manifest), tally={REFUSED: (1.0, 1.0)}), memory, now)
 
     def _on_theta(self, manifest: ReleaseManifest, data: Theta, now: float) -> list[Action]:
         assert self._opened is not None
@@ -425,3 +434,8 @@ class Cycle:
 
 def _asked(manifest: ReleaseManifest) -> tuple[str, Mapping[str, Parameter]]:
     return manifest.codec, manifest.parameters
+
+
+def _nothing(manifest: ReleaseManifest) -> Update:
+    """The answer to a release that adds nothing to it."""
+    return Update(manifest.run, manifest.codec, manifest.theta.size // 4, (), report_on=manifest.number)

@@ -74,6 +74,7 @@ class Forwarder:
             "window": len(window),
             "awaited": len(window.late),
             "updates_pending": len(self._sender),
+            "remainder_bytes": self._nesting.kept_bytes,
         }
 
     def handle(self, event: Event, now: float) -> list[Action]:
@@ -114,11 +115,11 @@ class Forwarder:
                 self._bundle = blob
                 return [Fetch(parent, blob)]
             case ReleaseManifest() as manifest if manifest == self._release:
+                self._hear(manifest, frame.boot, now)
                 return [*self._sender.hurry(now)]  # the parent may have been away
             case ReleaseManifest() as manifest if self._newer(manifest, frame.boot):
-                if self._release is None or self._release.run != manifest.run:
-                    self._answered = -1
-                self._release, self._heard_from = manifest, frame.boot
+                self._hear(manifest, frame.boot, now)
+                self._release = manifest
                 self._trail.heard(manifest)
                 return self._follow(lambda: self._following.want(manifest), now)
             case Ack() as ack:
@@ -126,6 +127,16 @@ class Forwarder:
             case Outcome() as outcome:
                 return self._on_outcome(outcome, now)
         return []
+
+    def _hear(self, manifest: ReleaseManifest, boot: int, now: float) -> None:
+        """Another run begins without answers; another life of the parent knows of none that it returned: it gets one again."""
+        old = self._release
+        if old is None or old.run != manifest.run:
+            self._answered, self._heard_from = -1, boot
+        elif manifest.number == old.number and boot > self._heard_from and not len(self._sender):
+            self._answered = -1
+            self._collector.window.answer_again(now)
+        self._heard_from = max(boot, self._heard_from)
 
     def _on_ack(self, ack: Ack, now: float) -> list[Action]:
         update = UpdateId(self._place.node, ack.boot, ack.seq)

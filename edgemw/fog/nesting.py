@@ -43,6 +43,11 @@ class Nesting:
         """What waits for the next window."""
         return self._remainder
 
+    @property
+    def kept_bytes(self) -> int:
+        """The size of that, as it stands on disk."""
+        return len(self._remainder.payload) if self._remainder is not None else 0
+
     def send(self, update: Update, release: ReleaseManifest) -> Sent:
         """Keep the budget, if there is one and the window brought anything."""
         if self._remainder is not None and self._remainder.run != update.run:

@@ -115,6 +115,7 @@ class Window:
         self._release, self._asked_at = release, now
         if again:
             self._answered.clear()
+            self._returned.clear()
         self._look()
 
     def waiting_for(self, now: float) -> str:
@@ -138,6 +139,14 @@ class Window:
         if self._note_answer(frame) >= self._release:
             self._start(now)
             self._returned.add(frame.node)
+
+    def answer_again(self, now: float) -> None:
+        """The parent asks again: who has answered, and has nothing left here, counts as one to whom it was returned."""
+        self._returned |= {
+            child for child, release in self._answered.items() if release >= self._release and not self.held(child)
+        }
+        if self._returned:
+            self._start(now)
 
     def heard(self, frame: Frame) -> None:
         """A child has said something: it is there, though its birth may be on its way still."""

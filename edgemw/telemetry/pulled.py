@@ -33,6 +33,7 @@ _MACHINE = (
     ("children", "edgemw_fog_children", "Children that are there."),
     ("window", "edgemw_fog_window_updates", "Updates that wait to be merged."),
     ("awaited", "edgemw_fog_awaited_children", "Children that have not answered the present release yet."),
+    ("remainder_bytes", "edgemw_fog_remainder_bytes", "Bytes on disk of what window.budget left out and the next window sends."),
     ("tokens_bytes", "edgemw_uplink_tokens_bytes", "Bytes that may be sent now about updates, where uplink.rate limits them."),
     (
         "mass_imbalance",

@@ -148,6 +148,11 @@ def test_a_payload_without_a_step_leaves_others_as_they_are(coder: str) -> None:
     assert Lattice().merge([nothing, nothing], 3000) == nothing
 
 
+@pytest.mark.parametrize("coder", ["range", "golomb"])
+def test_what_says_nothing_is_all_header(coder: str) -> None:
+    assert len(Lattice(coder=coder).encode(np.zeros(10**6, np.float32), 0.5)) <= 24
+
+
 def test_parameters_that_nobody_knows_are_refused_by_name() -> None:
     with pytest.raises(CodecError, match="coder = 'zip' is none of range, golomb"):
         Lattice("zip")

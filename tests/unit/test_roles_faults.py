@@ -571,3 +571,57 @@ def test_a_blob_that_a_fog_did_not_wait_for_and_cannot_be_had_changes_nothing() 
     world.fetch("fog", world.fetching["fog"].pop())
     world.settle()
     assert release_of(world, "fog") == release_of(world, "top") > 0
+
+
+# -- answers that were returned, and lives that do not know of them
+
+
+def spoil(world: World, receiver: str) -> None:
+    """The first update of every child arrives without its payload, so that it is returned."""
+    spoilt: set[str] = set()
+
+    def lose(target: str, frame: Frame) -> bool:
+        message = frame.message
+        if target != receiver or frame.node in spoilt or not isinstance(message, Update):
+            return False
+        spoilt.add(frame.node)
+        send(world, frame.node, receiver, replace(message, sections=(replace(message.sections[0], payload=b""),)), frame.seq)
+        return True
+
+    world.loses = lose
+
+
+def again(world: World, names: tuple[str, ...]) -> None:
+    for name in names:
+        world.kill(name)
+    for name in names:
+        world.start(name)
+
+
+@pytest.mark.parametrize(
+    ("receiver", "slow", "killed"),
+    [
+        ("fog-0", "device-2", ("fog-0",)),
+        ("fog-0", "device-2", ("fog-0", "device-0")),
+        ("fog-0", "device-2", ("device-0", "fog-0", "top")),
+        ("top", "device-1", ("top",)),
+        ("top", "device-1", ("top", "fog-0")),
+        ("top", "device-1", ("fog-0", "top", "device-0")),
+    ],
+)
+def test_who_starts_again_hears_once_more_of_answers_that_were_returned(
+    receiver: str, slow: str, killed: tuple[str, ...]
+) -> None:
+    """They are on nobody's disk, and whoever gave them idles until the next release."""
+    world = tree(Learner(), children=2)
+    spoil(world, receiver)
+    world.holding[slow] = []
+    world.settle()
+    assert world.disks["device-0"].memory.updates_returned == 1
+    again(world, killed)
+    world.finish(slow)
+    del world.holding[slow]
+    world.run(300)
+    assert world.disks[slow].memory.updates_returned == 1
+    assert world.machines["top"].state == "finished"
+    assert counted(world) == sent(world)

@@ -71,6 +71,8 @@ def test_a_budget_is_kept_by_every_window_and_nothing_is_lost() -> None:
     assert counted(world) == sent(world) == (24, learner.weight)
     assert remainders(world).any()
     assert not remainders(plain).any()
+    assert all(world.machines[fog].facts(world.now)["remainder_bytes"] > 8 for fog in FOGS)
+    assert all(plain.machines[fog].facts(plain.now)["remainder_bytes"] == 0 for fog in FOGS)
     assert conserved(world, learner)
 
 

@@ -71,7 +71,7 @@ def fog() -> Observer:
     totals |= {"kappa": 12.5, "spent_bytes": 640, "release_spent_bytes": 1280}
     it.observe("digits", Fact("round", {**totals, "accuracy": 0.875, "train_loss": 0.5, "uplink": 40.0, "measured": 4}))
     it.observe("digits", Fact("release", {"release": 5, "step": 0.0625}))
-    machine: Facts = {"release": 5, "children": 2, "window": 1, "awaited": 1, "updates_counted": 8}
+    machine: Facts = {"release": 5, "children": 2, "window": 1, "awaited": 1, "updates_counted": 8, "remainder_bytes": 180}
     it.watch_machines(lambda: [("digits", "collecting", "", machine)])
     return it
 
