@@ -302,6 +302,7 @@ def _node(settings: DeviceFile | FogFile) -> Iterator[_Running]:
     try:
         place = Place(settings.net, settings.node.id, settings.node.parent or "", db.next_boot(time.time()))
         role = "device" if isinstance(settings, DeviceFile) else "fog"
+        db.note_place(place, role)
         client_id = f"em1-{place.net}-{place.node}"
         link = MqttLink(mqtt_settings(settings.broker, client_id, os.environ, will=last_will(role, place)))
         log.info(

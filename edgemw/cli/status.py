@@ -77,6 +77,9 @@ def _line(s: NodeStatus) -> str:
         details += f", {kept} B kept back by its budget" if kept else ""
         if "updates_counted" in facts:
             details += f", {facts['updates_counted']} counted"
+        for book in ("returned", "refused"):
+            amount = facts.get(f"updates_{book}", 0)
+            details += f", {amount} {book}" if amount else ""
     else:
         details = f"{facts.get('updates_sent', 0)} updates sent, {facts.get('updates_pending', 0)} without outcome"
     if not facts:

@@ -14,6 +14,7 @@ import numpy as np
 from edgemw.core.bundle import Vector
 from edgemw.core.events import Fact
 from edgemw.core.ids import Place, UpdateId
+from edgemw.fog.accounts import Accounts, accounts_of
 from edgemw.fog.events import (
     BundleGiven,
     FogMemory,
@@ -121,8 +122,9 @@ class FogRole:
     def _save(self, task: str, action: Any) -> None:
         db = self._db
         match action:
-            case SaveUpdate(frame=frame):
+            case SaveUpdate(frame=frame, accounts=accounts):
                 journal.put_window(db, frame)
+                self._put_accounts(task, accounts)
             case SaveForward(forwarded=forwarded, remainder=remainder):
                 outbox.put_update(db, forwarded.frame, self._place.parent, _pack_note(forwarded))
                 self._put_remainder(task, remainder)
@@ -130,13 +132,15 @@ class FogRole:
                     journal.take_from_window(db, task, member)
             case SaveAck(update=update):
                 outbox.acknowledge(db, task, update)
-            case SaveOutcomes(outcomes=outcomes, forwarded=forwarded, remainder=remainder):
+            case SaveOutcomes(outcomes=outcomes, accounts=accounts, forwarded=forwarded, remainder=remainder):
                 self._put_outcomes(task, outcomes)
+                self._put_accounts(task, accounts)
                 self._put_remainder(task, remainder)
                 if forwarded is not None:
                     outbox.forget(db, task, forwarded)
-            case SaveRelease(released=released, outcomes=outcomes):
+            case SaveRelease(released=released, outcomes=outcomes, accounts=accounts):
                 self._put_outcomes(task, outcomes)
+                self._put_accounts(task, accounts)
                 journal.put_release(db, task, self._release_row(task, released))
             case SaveShelf(blobs=blobs):
                 journal.put_shelf(db, task, _pack_blobs(blobs))
@@ -147,6 +151,9 @@ class FogRole:
     def _put_outcomes(self, task: str, outcomes: tuple[tuple[UpdateId, Settled], ...]) -> None:
         for update, outcome in outcomes:
             journal.put_outcome(self._db, task, OutcomeRow(update, outcome.counted, outcome.release, outcome.reason))
+
+    def _put_accounts(self, task: str, accounts: Accounts) -> None:
+        journal.put_accounts(self._db, task, json.dumps(asdict(accounts)))
 
     def _put_remainder(self, task: str, remainder: Remainder | None) -> None:
         if remainder is not None:
@@ -178,6 +185,7 @@ class FogRole:
             released=_released(journal.release(db, task)),
             shelf=_unpack_blobs(journal.shelf(db, task)),
             remainder=Remainder(*remainder) if remainder is not None else None,
+            accounts=accounts_of(journal.accounts(db, task)),
         )
 
 

@@ -6,6 +6,8 @@ sender can put it back into its residual. The top and the forwarding nodes diffe
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from edgemw.compression import side
 from edgemw.compression.codec import Ringed
 from edgemw.compression.table import codec_named
@@ -13,6 +15,7 @@ from edgemw.core.errors import CodecError, WireError
 from edgemw.core.events import Fact, SetTimer
 from edgemw.core.ids import Place, UpdateId
 from edgemw.core.ranges import Slots, count
+from edgemw.fog.accounts import Accounts, total
 from edgemw.fog.events import Action, FogMemory, SaveOutcomes, SaveUpdate, Settled
 from edgemw.fog.ledger import Ledger
 from edgemw.fog.steps import Steps
@@ -40,6 +43,7 @@ class Collector:
         inside = [member for forwarded in memory.forwarded for member in forwarded.members]
         self.ledger = Ledger([*inside, *(frame.id for frame in memory.open)], memory.settled)
         self.window = Window(options)
+        self.accounts = memory.accounts
         self._telling = Telling()
         self._release: ReleaseManifest | None = None
         self._taken_at: float | None = None
@@ -53,14 +57,16 @@ class Collector:
         """A release is out in this domain, of a task with these statistics; what waits for another run is returned."""
         self._statistics = count(statistics)
         old, self._release = self._release, manifest
+        if self.accounts.run != manifest.run:
+            self.accounts = Accounts(manifest.run)
         again = old is not None and old.number == manifest.number and manifest.train and not old.train
         self._steps.begin(manifest.run, manifest.number, manifest.step, self._options.max_staleness)
         self.window.begin(manifest.number, now, again=again)
-        returned = self.give_back(tuple(self.window.drop(manifest.run, manifest.codec, now)), OTHER_RUN_OR_CODEC)
+        returned = self.give_back(self.window.drop(manifest.run, manifest.codec, now), OTHER_RUN_OR_CODEC)
         if old is None or old.parameters != manifest.parameters:
-            misfits = tuple(frame for frame in self.window.frames if self._is_misfit(frame, manifest))
+            misfits = [frame for frame in self.window.frames if self._is_misfit(frame, manifest)]
             self.window.give_up(misfits, now)
-            returned += self.give_back(tuple(frame.id for frame in misfits), OTHER_PARAMETERS)
+            returned += self.give_back(misfits, OTHER_PARAMETERS)
         return returned
 
     def _is_misfit(self, frame: Frame, release: ReleaseManifest) -> bool:
@@ -79,15 +85,38 @@ class Collector:
         """The release that updates are taken for."""
         return self._release
 
-    def give_back(self, updates: tuple[UpdateId, ...], reason: str) -> list[Action]:
+    def give_back(self, frames: Sequence[Frame], reason: str) -> list[Action]:
         """Return updates to their senders."""
+        if not frames:
+            return []
         number = self._release.number if self._release else -1
-        outcomes = tuple((update, Settled(False, number, reason)) for update in updates)
-        return [SaveOutcomes(outcomes), *self.settle(outcomes, 0.0)] if outcomes else []
+        outcomes = tuple((frame.id, Settled(False, number, reason)) for frame in frames)
+        return [SaveOutcomes(outcomes, self.book(frames, counted=False)), *self.settle(outcomes, 0.0)]
+
+    def book(self, frames: Iterable[Frame], *, counted: bool) -> Accounts:
+        """The books after what was taken, as its sum or one by one, has been counted or returned."""
+        self.accounts = self.accounts.settle(frames, counted=counted)
+        return self.accounts
+
+    def facts(self, now: float, forwarded: Iterable[Frame] = ()) -> dict[str, int | float | str]:
+        """The window and the books for `status`; `forwarded` are merged windows without an outcome."""
+        window, books = self.window, self.accounts
+        waiting = total([*window.frames, *forwarded], books.run)
+        numbers = self.age(now) | {"children": window.present, "window": len(window), "awaited": len(window.late)}
+        amounts = {"taken": books.taken, "counted": books.counted, "waiting": waiting}
+        amounts |= {"returned": books.returned, "refused": books.refused, "unaccounted": books.unaccounted(waiting)}
+        for name, amount in amounts.items():
+            numbers |= {f"updates_{name}": amount.updates, f"weight_{name}": amount.weight}
+        return numbers
 
     def age(self, now: float) -> dict[str, int | float | str]:
         """Seconds since the last update was taken, as a fact for `status`."""
         return {} if self._taken_at is None else {"last_update_s": round(now - self._taken_at, 1)}
+
+    def imbalance(self, forwarded: Iterable[Frame] = ()) -> str:
+        """Says so where the books do not balance; empty, always."""
+        missing = self.accounts.unaccounted(total([*self.window.frames, *forwarded], self.accounts.run))
+        return f"the books do not balance: {missing} are in none" if missing else ""
 
     def on_update(self, frame: Frame, update: Update, now: float) -> list[Action]:
         """Take, acknowledge again, or return an update; before the first release it is left to be sent again."""
@@ -108,15 +137,17 @@ class Collector:
                 self.window.returned(frame, now)
             settled = Settled(False, self._release.number, reason)
             self.ledger.settle(frame.id, settled)
-            return [SaveOutcomes(((frame.id, settled),)), *self._refused(frame, update, reason, self._release)]
+            self.accounts = self.accounts.refuse(frame)
+            return [SaveOutcomes(((frame.id, settled),), self.accounts), *self._refused(frame, update, reason, self._release)]
         self._taken_at = now
         self.ledger.open(frame.id)
         self.window.add(frame, now)
+        self.accounts = self.accounts.take(frame)
         staleness = max((self._release.number - section.base for section in update.sections), default=0)
         size = sum(section.size_bytes for section in update.sections)
         values: dict[str, int | float | str] = {"node": frame.node, "staleness": max(staleness, 0), "codec": update.codec}
         fact = Fact("update_taken", values | {"bytes": size})
-        return [SaveUpdate(frame), self._ack(frame.id), fact]
+        return [SaveUpdate(frame, self.accounts), self._ack(frame.id), fact]
 
     def _refused(self, frame: Frame, update: Update, reason: str, release: ReleaseManifest) -> list[Action]:
         fact = Fact("update_refused", {"node": frame.node, "reason": reason, "weight": update_weight(update)})

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from edgemw.core.bundle import Vector
 from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import UpdateId
+from edgemw.fog.accounts import Accounts
 from edgemw.fog.rate import Rate
 from edgemw.wire.messages import Blob, Frame, ReleaseManifest
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, PublishBlob, Published, Retire, Send, Upload
@@ -96,6 +97,7 @@ class FogMemory:
     released: Released | None = None
     shelf: tuple[Blob, ...] = ()
     remainder: Remainder | None = None
+    accounts: Accounts = field(default_factory=Accounts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +109,10 @@ class BundleGiven:
 
 @dataclass(frozen=True, slots=True)
 class SaveUpdate:
-    """Put a child's update into the open window."""
+    """Put a child's update into the open window, and into the books."""
 
     frame: Frame
+    accounts: Accounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,16 +138,18 @@ class SaveOutcomes:
     """
 
     outcomes: tuple[tuple[UpdateId, Settled], ...]
+    accounts: Accounts
     forwarded: UpdateId | None = None
     remainder: Remainder | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SaveRelease:
-    """Keep a release and the outcomes of the window that made it, in one transaction."""
+    """Keep a release, the outcomes of the window that made it and the books, in one transaction."""
 
     released: Released
     outcomes: tuple[tuple[UpdateId, Settled], ...]
+    accounts: Accounts
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,19 +63,21 @@ class Forwarder:
     def reason(self, now: float) -> str:
         """Why something is not right; empty when all is."""
         waiting = self._collector.window.waiting_for(now)
-        return "; ".join(filter(None, (waiting or self._late, self._returned, self._failed, self._nesting.reason)))
+        books = self._collector.imbalance(self._merged_windows)
+        return "; ".join(filter(None, (waiting or self._late, self._returned, self._failed, self._nesting.reason, books)))
 
     def facts(self, now: float) -> dict[str, int | float | str]:
         """Numbers for `status`."""
-        window = self._collector.window
-        return self._collector.age(now) | {
+        return self._collector.facts(now, self._merged_windows) | {
             "release": self._announced,
-            "children": window.present,
-            "window": len(window),
-            "awaited": len(window.late),
             "updates_pending": len(self._sender),
             "remainder_bytes": self._nesting.kept_bytes,
         }
+
+    @property
+    def _merged_windows(self) -> list[Frame]:
+        """Those without an outcome."""
+        return [forwarded.frame for forwarded in self._forwarded.values()]
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Take one event; returns what the shell has to do, in order."""
@@ -223,7 +225,8 @@ class Forwarder:
             self._nesting.returned(forwarded.frame.message, forwarded.brought)
         settled = Settled(outcome.counted, outcome.release, outcome.reason)
         outcomes = tuple((member, settled) for member in forwarded.members)
-        return [SaveOutcomes(outcomes, update, self._nesting.remainder), *self._collector.settle(outcomes, now)]
+        books = self._collector.book([forwarded.frame], counted=outcome.counted)
+        return [SaveOutcomes(outcomes, books, update, self._nesting.remainder), *self._collector.settle(outcomes, now)]
 
     def _advance(self, now: float) -> list[Action]:
         window, release = self._collector.window, self._collector.release
@@ -239,7 +242,7 @@ class Forwarder:
                 return [closed]
             sent = self._nesting.send(merged, release)
             return [closed, *self._forward(sent, tuple(frame.id for frame in frames), now)]
-        returned = self._collector.give_back(tuple(frame.id for frame in frames), NOT_MERGED)
+        returned = self._collector.give_back(frames, NOT_MERGED)
         again = self._answered >= release.number
         return [closed, *returned, *([] if again else self._forward(Sent(_nothing(release)), (), now))]
 

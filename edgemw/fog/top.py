@@ -80,13 +80,11 @@ class Top:
     def reason(self, now: float) -> str:
         """Why something is not right; empty when all is."""
         waiting = "" if self._finished else self._collector.window.waiting_for(now)
-        return "; ".join(filter(None, (waiting, self._reason, self._poor)))
+        return "; ".join(filter(None, (waiting, self._reason, self._poor, self._collector.imbalance())))
 
     def facts(self, now: float) -> dict[str, int | float | str]:
         """Numbers for `status`."""
-        window = self._collector.window
-        facts = self._collector.age(now)
-        facts |= {"children": window.present, "window": len(window), "awaited": len(window.late)}
+        facts = self._collector.facts(now)
         if self._released is not None:
             totals = self._released.totals
             facts |= {
@@ -259,7 +257,14 @@ class Top:
         report: list[Action] = [self._say(RoundReport(manifest.number, False, facts, late[:64])), Fact("round", facts)]
         settled = Settled(not reason, nxt.manifest.number, reason)
         outcomes = tuple((frame.id, settled) for frame in frames)
-        return [SaveRelease(nxt, outcomes), closed, *self._begin(nxt, now), *self._collector.settle(outcomes, now), *report]
+        books = self._collector.book(frames, counted=not reason)
+        return [
+            SaveRelease(nxt, outcomes, books),
+            closed,
+            *self._begin(nxt, now),
+            *self._collector.settle(outcomes, now),
+            *report,
+        ]
 
     def _seen(self, frames: list[Frame], tally: Tally, codec: str) -> Seen:
         """What a window cost; only a budget asks for more than what devices report."""
@@ -272,7 +277,8 @@ class Top:
         late = {frame.id for frame in frames if isinstance(frame.message, Update) and frame.message.sections}
         ends = {True: Settled(False, number, "the run is finished"), False: Settled(True, number, "")}
         outcomes = tuple((frame.id, ends[frame.id in late]) for frame in frames)
-        return [SaveOutcomes(outcomes), *self._collector.settle(outcomes, now)] if outcomes else []
+        books = self._collector.book(frames, counted=False)  # what is not late says nothing that could be counted
+        return [SaveOutcomes(outcomes, books), *self._collector.settle(outcomes, now)] if outcomes else []
 
     def _measured(self, released: Released, frames: list[Frame], late: tuple[str, ...], now: float) -> list[Action]:
         self._released, self._finished = released, True
@@ -280,7 +286,7 @@ class Top:
         report: list[Action] = [self._say(RoundReport(released.manifest.number, True, facts, late[:64])), Fact("round", facts)]
         settled = Settled(True, released.manifest.number, "")
         outcomes = tuple((frame.id, settled) for frame in frames)
-        return [SaveRelease(released, outcomes), *self._collector.settle(outcomes, now), *report]
+        return [SaveRelease(released, outcomes, self._collector.accounts), *self._collector.settle(outcomes, now), *report]
 
     def _next_release(self, released: Released, parts: list[Encoded], seen: Seen) -> tuple[Released, str]:
         nxt = replace(released, manifest=replace(released.manifest, number=released.manifest.number + 1), report=None)

@@ -186,8 +186,8 @@ class Window:
         unseen = self._expected - len(self._appeared)
         return unseen <= 0 and not self.late and count >= self._options.quorum
 
-    def drop(self, run: int, codec: str, now: float) -> list[UpdateId]:
-        """Forget updates of any other training run or codec, and who answered in another run; gives their identities."""
+    def drop(self, run: int, codec: str, now: float) -> list[Frame]:
+        """Forget updates of any other training run or codec, and who answered in another run; gives these updates."""
         foreign = [frame for frame in self._frames.values() if not _belongs(frame, run, codec)]
         for frame in foreign:
             del self._frames[frame.id]
@@ -200,7 +200,7 @@ class Window:
             if isinstance(frame.message, Update) and frame.message.run == run:
                 self.returned(frame, now)
         self._look()
-        return [frame.id for frame in foreign]
+        return foreign
 
     @property
     def frames(self) -> tuple[Frame, ...]:

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from edgemw.core.errors import StorageError
+from edgemw.core.ids import Place
 
-VERSION = 8
+VERSION = 9
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE place (net TEXT NOT NULL, node TEXT NOT NULL, parent TEXT NOT NULL, role TEXT NOT NULL);
 CREATE TABLE outbox (
     task TEXT, boot INTEGER, seq INTEGER, receiver TEXT NOT NULL, frame BLOB NOT NULL, note BLOB,
     acknowledged INTEGER NOT NULL DEFAULT 0,
@@ -37,6 +39,7 @@ CREATE TABLE release (
     task TEXT PRIMARY KEY, manifest BLOB, theta BLOB, first BLOB, second BLOB, residual BLOB,
     updates INTEGER, weight INTEGER, uplink_bytes INTEGER, downlink_bytes INTEGER, report TEXT, reached REAL, rate TEXT);
 CREATE TABLE remainder (task TEXT PRIMARY KEY, run INTEGER NOT NULL, payload BLOB NOT NULL);
+CREATE TABLE accounts (task TEXT PRIMARY KEY, books TEXT NOT NULL);
 CREATE TABLE shelf (task TEXT PRIMARY KEY, data BLOB);
 """
 
@@ -113,6 +116,17 @@ class Database:
             boot = max(rows[0][0] + 1 if rows else 1, int(now_s))
             self.execute("INSERT OR REPLACE INTO meta VALUES ('boot', ?)", boot)
         return boot
+
+    def note_place(self, place: Place, role: str) -> None:
+        """Say whose database this is, for whoever finds the file."""
+        with self.transaction():
+            self.execute("DELETE FROM place")
+            self.execute("INSERT INTO place VALUES (?, ?, ?, ?)", place.net, place.node, place.parent, role)
+
+    def place(self) -> tuple[str, str, str, str] | None:
+        """Net, node, parent and role of the last life; None where no node has used it."""
+        rows: list[Any] = self.execute("SELECT net, node, parent, role FROM place")
+        return rows[0] if rows else None
 
     def close(self) -> None:
         """Close the file."""

@@ -142,3 +142,14 @@ def remainder(db: Database, task: str) -> tuple[int, bytes] | None:
     """What `put_remainder` kept last: the run, and a payload."""
     rows: list[Any] = db.execute("SELECT run, payload FROM remainder WHERE task = ?", task)
     return (int(rows[0][0]), bytes(rows[0][1])) if rows else None
+
+
+def put_accounts(db: Database, task: str, books: str) -> None:
+    """Keep the books of a task, as JSON."""
+    db.execute("INSERT OR REPLACE INTO accounts VALUES (?, ?)", task, books)
+
+
+def accounts(db: Database, task: str) -> str | None:
+    """What `put_accounts` kept last."""
+    rows: list[Any] = db.execute("SELECT books FROM accounts WHERE task = ?", task)
+    return str(rows[0][0]) if rows else None

@@ -42,6 +42,7 @@ _MACHINE = (
     ),
     ("updates_pending", "edgemw_learning_pending_updates", "Updates made here whose outcome is not known yet."),
 )
+_BOOKS = ("taken", "counted", "waiting", "returned", "refused", "unaccounted")
 
 
 class LinkTraffic(Protocol):
@@ -151,10 +152,22 @@ class Pulled(Collector):
                     numbers[self._task(task),] = value
         for name, metric, about in _MACHINE:
             yield self._gauge(metric, about, samples[name], "task")
+        for unit, what in (("updates", "Device updates"), ("weight", "Training examples")):
+            about = f"{what} of this training run by what became of them: taken = counted + waiting + returned, else unaccounted."
+            yield self._gauge(f"edgemw_fog_books_{unit}", about, self._books(machines, unit), "task", "book")
         states: dict[tuple[str, ...], float] = {(self._task(task), self._state(state)): 1.0 for task, state, _, _ in machines}
         yield self._gauge("edgemw_task_state", "1 for the state that a task is in.", states, "task", "state")
         problems: dict[tuple[str, ...], float] = {(self._task(task),): float(bool(reason)) for task, _, reason, _ in machines}
         yield self._gauge("edgemw_task_problem", "1 where something is not right; the node's status says what.", problems, "task")
+
+    def _books(self, machines: Iterable[MachineState], unit: str) -> dict[tuple[str, ...], float]:
+        """What fog nodes say of one unit, by task and book; devices keep other books."""
+        return {
+            (self._task(task), book): float(value)
+            for task, _, _, facts in machines
+            for book in _BOOKS
+            if "weight_taken" in facts and isinstance(value := facts.get(f"{unit}_{book}"), int | float)
+        }
 
     def _counter(self, name: str, about: str, samples: Mapping[tuple[str, ...], float], *labels: str) -> Metric:
         family = CounterMetricFamily(name, about, labels=(*self._names, *labels))

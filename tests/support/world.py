@@ -19,6 +19,7 @@ from edgemw.device.cycle import Cycle
 from edgemw.device.events import Install, Installed, Memory, OpenTask, SaveAck, SaveMemory, SaveRound, TaskOpened, Work, Worked
 from edgemw.device.uplink import Uplink
 from edgemw.fog import events as fog_events
+from edgemw.fog.accounts import Accounts
 from edgemw.fog.events import (
     BundleGiven,
     FogMemory,
@@ -75,6 +76,7 @@ class Disk:
     released: Released | None = None
     shelf: tuple[Blob, ...] = ()
     remainder: Remainder | None = None
+    accounts: Accounts = field(default_factory=Accounts)
     boots: int = 0
 
 
@@ -144,6 +146,7 @@ class World:
                 released=disk.released,
                 shelf=disk.shelf,
                 remainder=disk.remainder,
+                accounts=disk.accounts,
             )
             make = Top if isinstance(options, TopOptions) else Forwarder
             self.machines[name] = make(place, TASK, options, memory, self.now)
@@ -265,8 +268,8 @@ class World:
                     disk.outbox.pop(update, None)
             case SaveAck(update=update):
                 disk.outbox[update] = (*disk.outbox[update][:2], True)
-            case SaveUpdate(frame=frame):
-                disk.window[frame.id] = frame
+            case SaveUpdate(frame=frame, accounts=accounts):
+                disk.window[frame.id], disk.accounts = frame, accounts
             case SaveForward(forwarded=forwarded, remainder=remainder):
                 disk.remainder = remainder
                 disk.forwarded[forwarded.frame.id] = forwarded
@@ -275,14 +278,15 @@ class World:
             case fog_events.SaveAck(update=update):
                 old = disk.forwarded[update]
                 disk.forwarded[update] = replace(old, acknowledged=True)
-            case SaveOutcomes(outcomes=outcomes, forwarded=forwarded_id, remainder=remainder):
+            case SaveOutcomes(outcomes=outcomes, accounts=accounts, forwarded=forwarded_id, remainder=remainder):
                 self._settle(disk, outcomes)
+                disk.accounts = accounts
                 disk.remainder = remainder if remainder is not None else disk.remainder
                 if forwarded_id is not None:
                     disk.forwarded.pop(forwarded_id, None)
-            case SaveRelease(released=released, outcomes=outcomes):
+            case SaveRelease(released=released, outcomes=outcomes, accounts=accounts):
                 self._settle(disk, outcomes)
-                disk.released = released
+                disk.released, disk.accounts = released, accounts
                 self.releases.append(released.manifest.number)
             case SaveShelf(blobs=blobs):
                 disk.shelf = blobs

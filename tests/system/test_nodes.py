@@ -61,6 +61,35 @@ def test_kill_and_restart_in_pieces_loses_and_doubles_nothing(fleet: Fleet) -> N
     assert (fact(statuses["top"], "updates_counted"), fact(statuses["top"], "weight_counted")) == (kept, weight)
 
 
+def test_an_audit_of_what_killed_nodes_left_on_their_disks_finds_nothing(fleet: Fleet) -> None:
+    nodes = small_tree(fleet)
+    fleet.fog("top", task={"bundle": str(BUNDLE), "rounds": 0}, plan={"steps": 2})
+    fleet.start(*nodes)
+    for release, victim in enumerate(("fog-0", "device-1", "top"), 1):
+        fleet.until(lambda s, release=release: "top" in s and fact(s["top"], "release") >= 2 * release)  # type: ignore[misc]
+        fleet.kill(victim)
+        fleet.start(victim)
+    fleet.until(lambda s: set(s) == set(nodes) and fact(s["top"], "release") >= 8)
+    running = edgemw("audit", fleet.folder / "top")
+    assert (running.returncode, running.stdout) == (1, "")
+    assert "another process uses it" in running.stderr
+    for node in nodes:  # in the middle of whatever they are doing
+        fleet.kill(node)
+    done = edgemw("audit", fleet.folder, "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (found,) = json.loads(done.stdout)["tasks"]
+    rows = {row["node"]: row for row in found["rows"]}
+    assert found["faults"] == []
+    assert [row["node"] for row in found["rows"][:2]] == ["top", "fog-0"]
+    assert rows["top"]["counted"]["updates"] >= 6
+    for row in rows.values():
+        for what in ("updates", "weight"):
+            assert row["sent"][what] == row["counted"][what] + row["waiting"][what] + row["returned"][what]
+    alone = edgemw("audit", fleet.folder / "top", fleet.folder / "fog-0", fleet.folder / "device-1")
+    assert alone.returncode == 1
+    assert "! device-0 has sent updates to fog-0, and its books are not among the folders" in alone.stdout
+
+
 def test_a_restarted_top_goes_on_from_its_last_release(fleet: Fleet) -> None:
     nodes = small_tree(fleet)
     fleet.start(*nodes)

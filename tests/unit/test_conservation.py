@@ -17,6 +17,7 @@ from edgemw.core.bundle import Vector
 from edgemw.core.ids import UpdateId
 from edgemw.device.events import SaveMemory, SaveRound
 from edgemw.device.uplink import Uplink
+from edgemw.fog.audit import audit
 from edgemw.fog.events import SaveRelease
 from edgemw.fog.release import TopOptions
 from edgemw.fog.server import ServerOptions
@@ -25,6 +26,7 @@ from edgemw.learning.trainer import Trained
 from edgemw.wire.bucket import Bucket
 from edgemw.wire.messages import Frame, Update, pack
 from edgemw.wire.traffic import Upload
+from tests.support.books import books_of
 from tests.support.world import Disk, World
 
 Wide = npt.NDArray[np.float64]
@@ -277,11 +279,16 @@ def test_mass_is_conserved_over_the_tree_at_every_moment(seed: int, fleet: Fleet
 
 
 def balanced(world: Books) -> None:
-    """What was trained is in releases, on its way or in residuals: to the rounding of float32, symbols and weights exactly."""
+    """What was trained is in releases, on its way or in residuals: to the rounding of float32, symbols and weights exactly.
+
+    The books that nodes keep on their own disks say the same.
+    """
     way = world.on_its_way()
     found = world.counted + world.residuals() + world.remainders() + np.sum([np.zeros(SIZE), *map(said, way)], 0)
     np.testing.assert_allclose(found, world.trained, rtol=0, atol=1e-5 * max(1.0, np.abs(world.trained).max()))
     assert world.weight_counted + sum(map(weight_of, way)) + world.weight_owed() == world.weight_trained
+    (found_books,) = audit(books_of(world))
+    assert found_books.faults == ()
     if world.fleet.codec == "lattice" and not world.fleet.fog_bytes:
         assert world.settled.plus(way) == world.sent
 

@@ -253,7 +253,7 @@ def test_another_training_run_starts_over() -> None:
         birth(window, child)
         window.add(update(child, 7), 0.0)
     window.begin(0, 5.0)
-    assert set(window.drop(RUN + 1, "dense", 5.0)) == {UpdateId("a", 1, 0), UpdateId("b", 1, 0)}
+    assert {frame.id for frame in window.drop(RUN + 1, "dense", 5.0)} == {UpdateId("a", 1, 0), UpdateId("b", 1, 0)}
     assert len(window) == 0
     assert window.late == ("a", "b")  # what they answered in the other run counts for nothing
     window.add(update("a", 0, seq=1, run=RUN + 1), 0.0)

@@ -1,0 +1,91 @@
+"""The books of nodes that are not running, read from their databases for `edgemw.fog.audit`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgpack
+
+from edgemw.core.errors import ConfigError
+from edgemw.core.ids import UpdateId
+from edgemw.fog.accounts import Accounts, Amount, accounts_of, amount_of
+from edgemw.fog.audit import Books, Held
+from edgemw.storage import journal, outbox
+from edgemw.storage.database import Database
+from edgemw.wire.messages import ReleaseManifest
+
+
+def read_books(folders: Sequence[Path]) -> list[Books]:
+    """The books in all databases below these folders.
+
+    Raises:
+        ConfigError: there are none, or two of one node.
+        StorageError: a node is running, or its file is damaged or of another version.
+    """
+    found: dict[tuple[str, str], Books] = {}
+    where: dict[str, Path] = {}
+    for path in sorted({path for folder in folders for path in folder.rglob("state.db")}):
+        for books in _books_in(path.parent):
+            if where.setdefault(books.node, path) != path:
+                raise ConfigError(f"{where[books.node]} is of {books.node!r} as well: leave one out", file=str(path))
+            found[books.node, books.task] = books
+    if not found:
+        names = ", ".join(map(str, folders))
+        raise ConfigError(
+            f"no node has kept anything about a task below {names}: give the folders of [node] state, or of up --out"
+        )
+    return list(found.values())
+
+
+def _books_in(folder: Path) -> Iterator[Books]:
+    db = Database(folder)
+    try:
+        place = db.place()
+        if place is None:
+            return
+        _, node, parent, role = place
+        for task in outbox.known_tasks(db):
+            yield _device_books(db, node, parent, task) if role == "device" else _fog_books(db, node, parent, task)
+    finally:
+        db.close()
+
+
+def _device_books(db: Database, node: str, parent: str, task: str) -> Books:
+    row = outbox.device_row(db, task)
+    if row is None:
+        return Books(node=node, parent=parent, role="device", task=task)
+    sent, returned = Amount(row.updates_sent, row.weight_sent), Amount(row.updates_returned, row.weight_returned)
+    held = _held(db, task, row.run)
+    return Books(node=node, parent=parent, role="device", task=task, run=row.run, sent=sent, returned=returned, held=held)
+
+
+def _fog_books(db: Database, node: str, parent: str, task: str) -> Books:
+    accounts = accounts_of(journal.accounts(db, task))
+    released, run = None, accounts.run
+    if not parent:
+        row = journal.release(db, task)
+        if row is not None and isinstance(row.manifest.message, ReleaseManifest):
+            released, run = Amount(row.updates, row.weight), row.manifest.message.run
+    inside: dict[UpdateId, tuple[UpdateId, ...]] = {}
+    for kept in outbox.kept_updates(db, task):
+        members = msgpack.unpackb(kept.note)[0] if kept.note else ()
+        inside[kept.frame.id] = tuple(UpdateId(*member) for member in members)
+    return Books(
+        node=node,
+        parent=parent,
+        role="fog",
+        task=task,
+        run=run,
+        accounts=accounts if accounts.run == run else Accounts(run),
+        released=released,
+        held=_held(db, task, run),
+        waiting={frame.id: amount_of(frame, run) for frame in journal.open_window(db, task)},
+        inside=inside,
+        settled={row.update: row.counted for row in journal.outcomes(db, task)},
+    )
+
+
+def _held(db: Database, task: str, run: int) -> tuple[Held, ...]:
+    kept = outbox.kept_updates(db, task)
+    return tuple(Held(row.frame.id, row.receiver, row.acknowledged, amount_of(row.frame, run)) for row in kept)

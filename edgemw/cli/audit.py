@@ -1,0 +1,65 @@
+"""`edgemw audit`: is every update of a stopped net counted once, or returned, or still on its way?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from edgemw.app.books import read_books
+from edgemw.fog.accounts import Amount
+from edgemw.fog.audit import Audit, Row, audit
+
+_EPILOG = """Every node keeps books of what it has sent, taken and been told, in the same transactions as the updates themselves.
+This reads those of all nodes of a net, which must not run, and compares them: see docs/delivery.md for what is compared.
+
+exit code: 0 nothing is lost and nothing is counted twice, 1 something does not agree, or books are missing (it is said which),
+           2 no books there
+
+examples:
+  edgemw audit run/                              a deployment that `edgemw up --out run` has run
+  edgemw audit top-state fog-state device-*/state
+  edgemw audit run/ --json
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the main program."""
+    parser = subparsers.add_parser(
+        "audit",
+        help="prove from the books of stopped nodes that nothing was lost or counted twice",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="state of a node, or a folder above several")
+    parser.add_argument("--json", action="store_true", help="print a JSON object with a list of tasks")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare and print."""
+    audits = audit(read_books(args.folders))
+    if args.json:
+        print(json.dumps({"tasks": [asdict(found) for found in audits]}, indent=1))
+    else:
+        print("\n\n".join(map(_table, audits)))
+    return 1 if any(found.faults for found in audits) else 0
+
+
+def _table(found: Audit) -> str:
+    head = f"{'node':<16}{'role':<8}{'sent or taken':>18}{'counted':>18}{'waiting':>18}{'returned':>18}{'refused':>18}"
+    lines = [f"task {found.task}, run {found.run}: updates and the training examples behind them", head, *map(_line, found.rows)]
+    lines += [f"note: {note}" for note in found.notes]
+    lines += [f"! {fault}" for fault in found.faults]
+    verdict = "something does not agree" if found.faults else "0 lost, 0 counted twice"
+    return "\n".join([*lines, verdict])
+
+
+def _line(row: Row) -> str:
+    amounts = (row.sent, row.counted, row.waiting, row.returned, row.refused)
+    return f"{row.node:<16}{row.role:<8}" + "".join(f"{_short(amount):>18}" for amount in amounts)
+
+
+def _short(amount: Amount) -> str:
+    return f"{amount.updates} / {amount.weight}" if amount else "-"

@@ -1,0 +1,134 @@
+"""The audit: clean books are clean at any moment, and whatever is lost, doubled or missing is found and named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from edgemw.fog.accounts import Amount
+from edgemw.fog.audit import Audit, Books, audit
+from tests.support.books import books_of
+from tests.support.world import World
+from tests.unit.test_roles import Learner, tree
+
+Change = Callable[[World], None]
+
+
+def half_way() -> World:
+    """Release 1 is out: an update waits at each fog, device-2 trains still, and device-1 has heard of nothing since its first."""
+    world = tree(Learner(), children=2)
+    world.holding["device-2"] = []
+    world.run(1)
+    world.loses = lambda target, frame: target == "device-1"
+    world.finish("device-2")
+    world.run(1)
+    return world
+
+
+def of(world: World) -> Audit:
+    (found,) = audit(books_of(world))
+    return found
+
+
+def test_a_net_without_faults_has_none_while_things_are_on_their_way_and_at_the_end() -> None:
+    world = half_way()
+    found = of(world)
+    assert found.faults == found.notes == ()
+    assert found.difference == Amount()
+    rows = {row.node: row for row in found.rows}
+    assert [row.node for row in found.rows[:3]] == ["top", "fog-0", "fog-1"]
+    assert rows["top"].counted == Amount(4, 46)
+    assert rows["fog-0"].waiting == Amount(3, 32)  # with its first window, whose outcome comes with the next acknowledgement
+    assert rows["device-1"].waiting == Amount(1, 11)
+    world.loses = lambda target, frame: False
+    del world.holding["device-2"]
+    for name in list(world.machines):
+        world.reconnect(name)
+    world.run(600)
+    found = of(world)
+    assert found.faults == ()
+    assert found.rows[0].counted == sum((row.sent for row in found.rows if row.role == "device"), Amount())
+
+
+def forget_the_window(world: World) -> None:
+    world.disks["fog-0"].window.clear()
+
+
+def count_twice(world: World) -> None:
+    disk = world.disks["top"]
+    assert disk.released is not None
+    totals = disk.released.totals
+    disk.released = replace(disk.released, totals=replace(totals, updates=totals.updates + 1, weight=totals.weight + 10))
+    disk.accounts = replace(
+        disk.accounts, counted=disk.accounts.counted + Amount(1, 10), taken=disk.accounts.taken + Amount(1, 10)
+    )
+
+
+def release_without_books(world: World) -> None:
+    released = world.disks["top"].released
+    assert released is not None
+    world.disks["top"].released = replace(released, totals=replace(released.totals, weight=released.totals.weight + 1))
+
+
+def forget_the_outbox(world: World) -> None:
+    world.disks["device-0"].outbox.clear()
+
+
+def forget_a_release(world: World) -> None:
+    disk = world.disks["top"]
+    disk.accounts = replace(disk.accounts, counted=Amount(), taken=disk.accounts.taken - disk.accounts.counted)
+    assert disk.released is not None
+    disk.released = replace(disk.released, totals=replace(disk.released.totals, updates=0, weight=0))
+
+
+@pytest.mark.parametrize(
+    ("change", "faults"),
+    [
+        (
+            forget_the_window,
+            ["fog-0 has taken 1 updates of weight 10 more", "fog-0 has acknowledged device-0/1/1 (1 updates of weight 10) and"],
+        ),
+        (count_twice, ["the top has counted 1 updates of weight 10 more than devices have sent"]),
+        (release_without_books, ["top has released 4 updates of weight 47 and its books say 4 updates of weight 46"]),
+        (
+            forget_the_outbox,
+            [
+                "fog-0 still has device-0/1/1, and device-0 takes it for settled",
+                "fog-0 still has device-0/1/0, and device-0 takes it for settled",
+                "devices take 1 updates of weight 10 for counted",
+            ],
+        ),
+        (forget_a_release, ["devices take 4 updates of weight 46 for counted that the top has not counted: lost"]),
+    ],
+)
+def test_what_does_not_agree_is_named(change: Change, faults: list[str]) -> None:
+    world = half_way()
+    change(world)
+    found = of(world)
+    assert len(found.faults) == len(faults)
+    for said, expected in zip(found.faults, faults, strict=True):
+        assert said.startswith(expected)
+
+
+def without(world: World, *nodes: str) -> list[Books]:
+    return [books for books in books_of(world) if books.node not in nodes]
+
+
+def test_books_that_are_missing_are_named() -> None:
+    world = half_way()
+    (found,) = audit(without(world, "device-0"))
+    assert "device-0 has sent updates to fog-0, and its books are not among the folders" in found.faults
+    (found,) = audit(without(world, "fog-0"))
+    assert "device-0/1/1 is on its way to fog-0, whose books are not among the folders" in found.faults
+    (found,) = audit(without(world, "top"))
+    assert found.faults[0] == "there has to be one top among the folders: found none"
+
+
+def test_a_device_that_has_not_heard_of_a_new_run_is_noted_and_left_out() -> None:
+    world = half_way()
+    books = [replace(b, run=b.run - 1) if b.node == "device-3" else b for b in books_of(world)]
+    (found,) = audit(books)
+    assert found.notes == ("device-3 is in run 0: its updates are of another run",)
+    assert "device-3" not in {row.node for row in found.rows}
