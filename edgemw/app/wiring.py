@@ -30,6 +30,7 @@ from edgemw.fog.window import WindowOptions
 from edgemw.learning.dataset import Dataset
 from edgemw.learning.oracle import Oracle, Predict
 from edgemw.storage.database import Database
+from edgemw.storage.parts import DiskParts
 from edgemw.telemetry.exporter import Exporter
 from edgemw.telemetry.observer import Observer
 from edgemw.telemetry.summary import Summary
@@ -239,7 +240,8 @@ class _Running:
     def run(self, role: Role, attach: Callable[[Shell], None], bucket: Bucket | None = None) -> None:
         """Serve until stopped: the first signal lets work in hand be finished, the second does not."""
         limits = _channel_limits(self.settings.limits, bucket)
-        shell = Shell(Doors(self.place, self.link, limits, time.monotonic, bucket), role)
+        parts = DiskParts(self.db, limits.held_bytes + limits.blob_bytes)
+        shell = Shell(Doors(self.place, self.link, limits, time.monotonic, bucket, parts), role)
         self.observer.watch_link(lambda: self.link.traffic)
         self.observer.watch_channel(shell.channel.sent, shell.channel.received, shell.channel.refused)
         asyncio.run(self._serve(shell, attach))

@@ -40,6 +40,9 @@ CREATE TABLE release (
     updates INTEGER, weight INTEGER, uplink_bytes INTEGER, downlink_bytes INTEGER, report TEXT, reached REAL, rate TEXT);
 CREATE TABLE remainder (task TEXT PRIMARY KEY, run INTEGER NOT NULL, payload BLOB NOT NULL);
 CREATE TABLE accounts (task TEXT PRIMARY KEY, books TEXT NOT NULL);
+CREATE TABLE part (
+    owner TEXT, digest BLOB, size INTEGER, chunk_size INTEGER, place INTEGER, data BLOB NOT NULL, unused INTEGER NOT NULL,
+    PRIMARY KEY (owner, digest, place));
 CREATE TABLE shelf (task TEXT PRIMARY KEY, data BLOB);
 """
 

@@ -3,7 +3,7 @@
     small update     Update ------------------------------->
     large update     Offer  -------------------------------> ; <- Grant(missing) ; Chunk ... Chunk ->
     answered before  Offer  -------------------------------> ; <- the same Ack or Outcome again
-    blob             retained chunks under their digest ; a reader subscribes, puts them together, unsubscribes
+    blob             retained chunks under their digest ; a reader subscribes to a few that it lacks at a time
 
 Whatever is malformed is counted by reason and dropped. What a peer can make this side hold is bounded in number and in
 bytes: see `incoming.py` and `fetching.py`. Reading never waits for a large transfer of its own: that runs beside it. An
@@ -30,7 +30,7 @@ from edgemw.transport.uploading import Uploading
 from edgemw.wire import publication, topics
 from edgemw.wire.answers import Answers
 from edgemw.wire.chunks import bitmap
-from edgemw.wire.fetching import MAX_KNOWN, Fetching
+from edgemw.wire.fetching import MAX_KNOWN, Fetching, Piece
 from edgemw.wire.incoming import Incoming
 from edgemw.wire.messages import (
     Blob,
@@ -42,6 +42,7 @@ from edgemw.wire.messages import (
     Update,
     unpack,
 )
+from edgemw.wire.parts import Parts
 from edgemw.wire.topics import Topic
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, PublishBlob, Published, Retire, Send, Upload
 
@@ -87,6 +88,7 @@ class Channel:
         emit: Callable[[Arrived | Fetched | FetchFailed | Published], None],
         spawn: Callable[[Work], None],
         gate: Gate | None = None,
+        parts: Parts | None = None,
     ) -> None:
         """Make a channel.
 
@@ -94,11 +96,12 @@ class Channel:
             emit: takes what arrives.
             spawn: runs work beside the reader.
             gate: what updates, offers and chunks of updates pass on their way out.
+            parts: where chunks of what is incomplete are kept for another life; None is nowhere.
         """
         self._link, self._place, self._limits, self._emit, self._spawn = link, place, limits, emit, spawn
-        self._incoming = Incoming(max(limits.held_bytes, limits.update_bytes))
-        self._fetching = Fetching(2 * limits.blob_bytes)
-        self._asked: set[str] = set()  # filters of blobs that are subscribed to
+        self._incoming = Incoming(max(limits.held_bytes, limits.update_bytes), parts)
+        self._fetching = Fetching(2 * limits.blob_bytes, parts)
+        self._asked: set[str] = set()  # topics of chunks that are subscribed to
         self._answers = Answers()
         self._answering = 0  # updates whose answer is on its way
         publish = partial(self._publish, retain=False)
@@ -191,7 +194,7 @@ class Channel:
         complete = self._fetching.add(chunk)
         if complete is not None:
             self._emit(Fetched(*complete))
-            self._spawn(self._guard(self._ask))
+        self._spawn(self._guard(self._ask))
 
     def _on_grant(self, topic: Topic, grant: Grant) -> None:
         offered = self._uploading.granted(topic, grant)
@@ -209,8 +212,7 @@ class Channel:
         await self._guard(self._refresh)
 
     async def _refresh(self) -> None:
-        for domain, blob in self._fetching.look():
-            again = self._blob_filter(domain, blob)
+        for again in map(self._chunk_topic, self._fetching.look()):
             if again in self._asked:
                 self._asked.discard(again)
                 await self._link.unsubscribe(again)
@@ -251,8 +253,8 @@ class Channel:
         await self._ask()
 
     async def _ask(self) -> None:
-        """Make the subscriptions those of the blobs that are asked for now."""
-        wanted = [self._blob_filter(*source) for source in self._fetching.active]
+        """Make the subscriptions those of the chunks that are asked for now."""
+        wanted = list(map(self._chunk_topic, self._fetching.asked))
         given_back, new = self._asked.difference(wanted), [name for name in wanted if name not in self._asked]
         self._asked = set(wanted)
         for name in given_back:
@@ -280,5 +282,6 @@ class Channel:
                 log.error("%s: %s", topic, error)
             raise
 
-    def _blob_filter(self, domain: str, blob: Blob) -> str:
-        return topics.build(self._place.net, domain, "blob", digest=blob.name, index="+")
+    def _chunk_topic(self, piece: Piece) -> str:
+        domain, blob, index = piece
+        return topics.build(self._place.net, domain, "blob", digest=blob.name, index=str(index))

@@ -21,6 +21,7 @@ from edgemw.transport.link import Down, Link, Received, Up, Will
 from edgemw.wire import publication, topics
 from edgemw.wire.bucket import Bucket
 from edgemw.wire.messages import Frame, Presence, ReleaseManifest, Status, StatusRequest, TaskManifest
+from edgemw.wire.parts import Parts
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, PublishBlob, Published, Retire, Send, Upload
 
 REFRESH_S = 10.0
@@ -75,13 +76,23 @@ class Role(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Doors:
-    """What a shell is wired to: where it stands, its link, what it accepts, the clock, and how many bytes updates may take."""
+    """What a shell is wired to.
+
+    Attributes:
+        place: where it stands.
+        link: its link.
+        limits: what it accepts.
+        clock: seconds.
+        bucket: how many bytes updates may take.
+        parts: where chunks are kept for another life.
+    """
 
     place: Place
     link: Link
     limits: ChannelLimits
     clock: Callable[[], float]
     bucket: Bucket | None = None
+    parts: Parts | None = None
 
 
 def last_will(role: str, place: Place) -> Will:
@@ -108,7 +119,7 @@ class Shell:
         self._connected = self._stopping = False
         self._link_reason = "not connected yet"
         self._gate = Gate(doors.bucket, doors.clock) if doors.bucket is not None else None
-        self.channel = Channel(doors.link, doors.place, doors.limits, self._on_channel, self._spawn, self._gate)
+        self.channel = Channel(doors.link, doors.place, doors.limits, self._on_channel, self._spawn, self._gate, doors.parts)
 
     @property
     def machines(self) -> dict[str, Machine]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 from edgemw.core.errors import WireError
 from edgemw.wire.fields import LABEL_BYTES
@@ -46,11 +47,13 @@ class Assembler:
         held_bytes: what has arrived and is kept.
     """
 
-    def __init__(self, blob: Blob) -> None:
+    def __init__(self, blob: Blob, kept: Mapping[int, bytes] | None = None) -> None:
+        """Begin, with chunks that came in another life; all of them at once are none, for a whole is never kept."""
         self.blob = blob
         self.duplicates = 0
-        self.held_bytes = 0
-        self._parts: dict[int, bytes] = {}
+        found = {index: data for index, data in (kept or {}).items() if self._fits(index, data)}
+        self._parts: dict[int, bytes] = found if len(found) < blob.chunks else {}
+        self.held_bytes = sum(map(len, self._parts.values()))
 
     @property
     def missing(self) -> list[int]:
@@ -65,13 +68,12 @@ class Assembler:
                 forgotten, so that a new delivery can repair it).
         """
         blob = self.blob
-        expected = min(blob.chunk_size, blob.size - chunk.index * blob.chunk_size)
-        if chunk.digest[:LABEL_BYTES] != blob.label or not 0 <= chunk.index < blob.chunks or len(chunk.data) != expected:
+        if chunk.digest[:LABEL_BYTES] != blob.label or not self._fits(chunk.index, chunk.data):
             raise WireError("chunk", f"not chunk {chunk.index} of {blob.name}")
         if chunk.index in self._parts:
             self.duplicates += 1
         else:
-            self.held_bytes += expected
+            self.held_bytes += len(chunk.data)
         self._parts[chunk.index] = chunk.data
         if len(self._parts) < blob.chunks:
             return None
@@ -80,6 +82,10 @@ class Assembler:
             self.forget()
             raise WireError("digest", f"{blob.name} arrived altered")
         return data
+
+    def _fits(self, index: int, data: bytes) -> bool:
+        blob = self.blob
+        return 0 <= index < blob.chunks and len(data) == min(blob.chunk_size, blob.size - index * blob.chunk_size)
 
     def forget(self) -> None:
         """Begin again."""

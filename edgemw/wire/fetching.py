@@ -1,24 +1,35 @@
-"""Blobs on their way here from the broker: which are asked for now, and which wait for their turn.
+"""Blobs on their way here from the broker: which of their chunks are asked for now, and what waits for its turn.
 
-    newest first | asked for: the first MAX_ACTIVE | waiting: the rest
+    newest first | the first MAX_ACTIVE: of each AHEAD chunks are asked for | waiting: the rest
+
+A chunk is a retained message under a topic of its own, and only chunks that are missing are asked for: after a connection was
+lost, or in another life (`parts.py`), the rest comes and no more. With a few asked for at once a broker has never more than
+MAX_ACTIVE * AHEAD messages in its queue for this node, however slow the link is and however large the blobs are.
 
 A blob that is wanted anew goes to the front, because a newer release makes older ones worthless. One that has brought
-nothing since the last look goes to the end: it may have been removed from the broker, and must not hold up the others.
+nothing since the last look goes to the end: it may have been removed from the broker, and must not hold up the others. What it
+lacks is asked for again then, and only then: what arrived altered, or had to give way, would come at once and for ever otherwise.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 
+from edgemw.core.errors import WireError
 from edgemw.wire.chunks import Assembler
 from edgemw.wire.fields import LABEL_BYTES
 from edgemw.wire.messages import Blob, Chunk
+from edgemw.wire.parts import Forgetful, Parts
 
 MAX_ACTIVE = 8
+AHEAD = 8
 MAX_KNOWN = 256
+HERE = ""
+"""Whose parts these are, in `parts`: no sender has this name."""
 
-Source = tuple[str, Blob]
-"""A domain and a blob in it."""
+Piece = tuple[str, Blob, int]
+"""A domain, a blob in it, and the index of a chunk."""
 
 
 @dataclass(slots=True, eq=False)
@@ -26,17 +37,28 @@ class _Entry:
     domain: str
     assembler: Assembler
     moved: bool = True  # since the last look; one that was just asked for is given time
+    asked: list[int] = field(default_factory=list)  # chunks that have not come
+    waiting: deque[int] = field(default_factory=deque)  # chunks to ask for when others have come
+
+    def begin(self) -> None:
+        """Ask for everything that is missing, a few chunks at a time."""
+        self.asked, self.waiting = [], deque(self.assembler.missing)
+        self.go_on()
+
+    def go_on(self) -> None:
+        while self.waiting and len(self.asked) < AHEAD:
+            self.asked.append(self.waiting.popleft())
 
     @property
-    def source(self) -> Source:
-        return self.domain, self.assembler.blob
+    def pieces(self) -> list[Piece]:
+        return [(self.domain, self.assembler.blob, index) for index in self.asked]
 
 
 class Fetching:
     """The blobs that are wanted and not here yet."""
 
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
+    def __init__(self, limit_bytes: int, parts: Parts | None = None) -> None:
+        self._limit_bytes, self._parts = limit_bytes, Forgetful() if parts is None else parts
         self._entries: list[_Entry] = []
 
     def __len__(self) -> int:
@@ -48,20 +70,25 @@ class Fetching:
         return sum(entry.assembler.held_bytes for entry in self._entries)
 
     @property
-    def active(self) -> list[Source]:
+    def asked(self) -> list[Piece]:
         """What to ask the broker for."""
-        return [entry.source for entry in self._entries[:MAX_ACTIVE]]
+        return [piece for entry in self._entries[:MAX_ACTIVE] for piece in entry.pieces]
 
     def want(self, domain: str, blob: Blob) -> list[Blob]:
         """Put a blob at the front; returns what is given up because there are too many, from the end."""
         entry = self._find(blob.label)
         if entry is not None:
             self._entries.remove(entry)
-        if entry is None or entry.source != (domain, blob):
-            entry = _Entry(domain, Assembler(blob))
+        if entry is None or (entry.domain, entry.assembler.blob) != (domain, blob):
+            kept = {} if entry is not None else self._parts.kept(HERE, blob)
+            entry = _Entry(domain, Assembler(blob, kept))
+            entry.begin()
         self._entries.insert(0, entry)
+        self._stay_within_limit(entry)
         given_up = [entry.assembler.blob for entry in self._entries[MAX_KNOWN:]]
         del self._entries[MAX_KNOWN:]
+        for old in given_up:
+            self._parts.forget(HERE, old.digest)
         return given_up
 
     def add(self, chunk: Chunk) -> tuple[Blob, bytes] | None:
@@ -72,23 +99,37 @@ class Fetching:
         """
         entry = self._find(chunk.digest[:LABEL_BYTES])
         if entry is None:
-            return None  # complete already: the rest of the retained chunks still come in
-        before = entry.assembler.held_bytes
-        data = entry.assembler.add(chunk)
-        entry.moved = entry.moved or entry.assembler.held_bytes > before
+            return None  # complete already: what was asked for twice still comes in
+        assembler, before = entry.assembler, entry.assembler.held_bytes
+        if chunk.index in entry.asked:
+            entry.asked.remove(chunk.index)
+            entry.go_on()
+        try:
+            data = assembler.add(chunk)
+        except WireError:
+            if not assembler.held_bytes:
+                self._parts.forget(HERE, assembler.blob.digest)
+            raise
         if data is not None:
             self._entries.remove(entry)
-            return entry.assembler.blob, data
+            self._parts.forget(HERE, assembler.blob.digest)
+            return assembler.blob, data
+        if assembler.held_bytes > before:
+            entry.moved = True
+            self._parts.keep(HERE, assembler.blob, chunk.index, chunk.data)
         self._stay_within_limit(entry)
         return None
 
-    def look(self) -> list[Source]:
+    def look(self) -> list[Piece]:
         """Move what stands still to the end; returns what has to be asked for again."""
         still = [entry for entry in self._entries[:MAX_ACTIVE] if not entry.moved]
         self._entries = [entry for entry in self._entries if entry not in still] + still
-        for entry in self._entries[:MAX_ACTIVE]:
+        for entry in still:
+            entry.begin()
+        active = self._entries[:MAX_ACTIVE]
+        for entry in active:
             entry.moved = False
-        return [entry.source for entry in self._entries[:MAX_ACTIVE] if entry in still]
+        return [piece for entry in active if entry in still for piece in entry.pieces]
 
     def _find(self, label: bytes) -> _Entry | None:
         return next((entry for entry in self._entries if entry.assembler.blob.label == label), None)
@@ -99,3 +140,4 @@ class Fetching:
                 return
             if entry is not growing:
                 entry.assembler.forget()
+                self._parts.forget(HERE, entry.assembler.blob.digest)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from edgemw.core.errors import WireError
 from edgemw.wire.chunks import Assembler
 from edgemw.wire.messages import Blob, Chunk
+from edgemw.wire.parts import Forgetful, Parts
 from edgemw.wire.topics import Topic
 
 MAX_UPDATES = 256
@@ -29,8 +30,8 @@ class _Entry:
 class Incoming:
     """The updates that are coming in, oldest first."""
 
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
+    def __init__(self, limit_bytes: int, parts: Parts | None = None) -> None:
+        self._limit_bytes, self._parts = limit_bytes, Forgetful() if parts is None else parts
         self._entries: dict[tuple[str, bytes], _Entry] = {}
 
     def __len__(self) -> int:
@@ -48,7 +49,8 @@ class Incoming:
         if known is None or known.assembler.blob != blob:
             self._entries.pop(key, None)
             self._make_room_for(node)
-            known = self._entries[key] = _Entry(node, topic, Assembler(blob))
+            known = self._entries[key] = _Entry(node, topic, Assembler(blob, self._parts.kept(node, blob)))
+            self._stay_within_limit(key)
         return known.assembler.missing
 
     def add(self, node: str, chunk: Chunk) -> tuple[Topic, bytes] | None:
@@ -61,13 +63,24 @@ class Incoming:
         entry = self._entries.get(key)
         if entry is None:
             raise WireError("unasked", "a chunk of an update that was not offered")
-        data = entry.assembler.add(chunk)
+        before = entry.assembler.held_bytes
+        try:
+            data = entry.assembler.add(chunk)
+        except WireError:
+            if not entry.assembler.held_bytes:
+                self._parts.forget(*key)
+            raise
         if data is not None:
-            del self._entries[key]
+            self._drop(key)
             return entry.topic, data
-        while self.held_bytes > self._limit_bytes and key in self._entries:
-            self._give_way(self._largest_holder())
+        if entry.assembler.held_bytes > before:
+            self._parts.keep(node, entry.assembler.blob, chunk.index, chunk.data)
+        self._stay_within_limit(key)
         return None
+
+    def _stay_within_limit(self, growing: tuple[str, bytes]) -> None:
+        while self.held_bytes > self._limit_bytes and growing in self._entries:
+            self._give_way(self._largest_holder())
 
     def _make_room_for(self, node: str) -> None:
         if sum(entry.node == node for entry in self._entries.values()) >= MAX_UPDATES_PER_NODE:
@@ -83,4 +96,8 @@ class Incoming:
         return max(held, key=held.__getitem__)
 
     def _give_way(self, node: str) -> None:
-        del self._entries[next(key for key, entry in self._entries.items() if entry.node == node)]
+        self._drop(next(key for key, entry in self._entries.items() if entry.node == node))
+
+    def _drop(self, key: tuple[str, bytes]) -> None:
+        del self._entries[key]
+        self._parts.forget(*key)

@@ -19,7 +19,7 @@ from edgemw.transport.memory import MemoryBroker, MemoryLink
 from edgemw.transport.publishing import CHUNKS_AT_ONCE
 from edgemw.wire import publication, topics
 from edgemw.wire.chunks import blob_of, cut
-from edgemw.wire.fetching import MAX_ACTIVE
+from edgemw.wire.fetching import AHEAD, MAX_ACTIVE
 from edgemw.wire.messages import (
     Ack,
     Blob,
@@ -468,8 +468,37 @@ def test_an_altered_blob_is_refused_and_repaired() -> None:
         await net.settle()
         assert (net.device.fetched, net.device.channel.refused) == ([], {"digest": 1})
         await net.fog.channel.carry(PublishBlob("fog", reference, data))
+        for _ in range(2):
+            await net.device.channel.refresh()
         await net.settle()
         assert net.device.fetched == [data]
+
+    on_net(scenario)
+
+
+def test_after_a_lost_connection_the_chunks_that_are_missing_come_and_no_others() -> None:
+    async def scenario(net: Net) -> None:
+        reference, data = blob(1, 60_000)
+        chunks = reference.chunks
+        await net.fog.channel.carry(PublishBlob("fog", reference, data))
+        arrived: list[str] = []
+
+        def note(received: Received) -> list[Received]:
+            arrived.append(received.topic)
+            return [received] if len(arrived) <= chunks // 2 else []  # the connection is dead from here on
+
+        net.device.spoil = note
+        await net.device.channel.carry(Fetch("fog", reference))
+        await net.settle()
+        assert chunks // 2 < len(arrived) <= chunks // 2 + AHEAD
+        net.device.spoil = lambda received: arrived.append(received.topic) or [received]  # type: ignore[func-returns-value]
+        lost = set(arrived[chunks // 2 :])
+        arrived.clear()
+        net.broker.cut("device")
+        await net.settle()
+        assert net.device.fetched == [data]
+        assert lost <= set(arrived)
+        assert len(arrived) == chunks - chunks // 2
 
     on_net(scenario)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
+
 import pytest
 
 from edgemw.core.errors import WireError
 from edgemw.wire.chunks import blob_of, cut
-from edgemw.wire.fetching import MAX_ACTIVE, MAX_KNOWN, Fetching
+from edgemw.wire.fetching import AHEAD, MAX_ACTIVE, MAX_KNOWN, Fetching
 from edgemw.wire.incoming import MAX_UPDATES, MAX_UPDATES_PER_NODE, Incoming
 from edgemw.wire.messages import Blob, Chunk
 from edgemw.wire.topics import Topic
@@ -91,15 +94,33 @@ def test_bytes_are_bounded_and_the_largest_holder_gives_way() -> None:
 # -- blobs that are wanted
 
 
+def wanted(fetching: Fetching) -> list[Blob]:
+    """The blobs that are asked for, in order."""
+    return list(dict.fromkeys(blob for _, blob, _ in fetching.asked))
+
+
 def test_a_blob_is_fetched_once() -> None:
     blob, chunks = numbered(0)
     fetching = Fetching(1 << 20)
     fetching.want("fog", blob)
     fetching.want("fog", blob)
-    assert (len(fetching), fetching.active) == (1, [("fog", blob)])
+    assert (len(fetching), fetching.asked) == (1, [("fog", blob, index) for index in range(len(chunks))])
     assert [fetching.add(chunk) for chunk in chunks][-1] == (blob, b"".join(chunk.data for chunk in chunks))
-    assert (len(fetching), fetching.active, fetching.held_bytes) == (0, [], 0)
+    assert (len(fetching), fetching.asked, fetching.held_bytes) == (0, [], 0)
     assert fetching.add(chunks[0]) is None  # the broker still delivers what was on its way
+
+
+def test_a_few_chunks_are_asked_for_at_a_time_and_none_that_is_here() -> None:
+    data = bytes(range(200))
+    blob = blob_of(data, 5)
+    fetching = Fetching(1 << 20)
+    fetching.want("fog", blob)
+    order = [index for index in range(blob.chunks) if index % 3] + list(range(0, blob.chunks, 3))
+    for index in order[:-1]:
+        assert len(fetching.asked) <= AHEAD
+        fetching.add(cut(data, blob, index))
+        assert index not in {asked for _, _, asked in fetching.asked}
+    assert fetching.add(cut(data, blob, order[-1])) == (blob, data)
 
 
 def test_the_newest_goes_first_and_the_others_have_their_turn() -> None:
@@ -107,9 +128,9 @@ def test_the_newest_goes_first_and_the_others_have_their_turn() -> None:
     blobs = [numbered(number) for number in range(MAX_ACTIVE + 3)]
     for blob, _ in blobs:
         fetching.want("fog", blob)
-    assert [blob for _, blob in fetching.active] == [blob for blob, _ in blobs[:2:-1]]
+    assert wanted(fetching) == [blob for blob, _ in blobs[:2:-1]]
     for blob, chunks in reversed(blobs):
-        assert ("fog", blob) in fetching.active
+        assert blob in wanted(fetching)
         assert [fetching.add(chunk) for chunk in chunks][-1] is not None
     assert len(fetching) == 0
 
@@ -119,7 +140,7 @@ def test_wanting_more_than_can_be_known_gives_the_oldest_up() -> None:
     for number in range(MAX_KNOWN + 10):
         fetching.want("fog", numbered(number)[0])
     assert len(fetching) == MAX_KNOWN
-    assert fetching.active[0] == ("fog", numbered(MAX_KNOWN + 9)[0])
+    assert wanted(fetching)[0] == numbered(MAX_KNOWN + 9)[0]
 
 
 def test_what_stands_still_is_asked_for_again_and_holds_up_nobody() -> None:
@@ -129,15 +150,15 @@ def test_what_stands_still_is_asked_for_again_and_holds_up_nobody() -> None:
     fetching.want("fog", waiting)
     for blob in gone:
         fetching.want("fog", blob)
-    assert ("fog", waiting) not in fetching.active
+    assert waiting not in wanted(fetching)
     assert fetching.look() == []  # they were asked for only now
-    again = fetching.look()
-    assert ("fog", waiting) in fetching.active
+    again = {blob for _, blob, _ in fetching.look()}
+    assert waiting in wanted(fetching)
     assert len(again) == MAX_ACTIVE - 1
-    assert ("fog", waiting) not in again
+    assert waiting not in again
     fetching.add(chunks[0])
-    assert ("fog", waiting) not in fetching.look()  # it moves
-    assert ("fog", waiting) in fetching.active
+    assert waiting not in {blob for _, blob, _ in fetching.look()}  # it moves
+    assert waiting in wanted(fetching)
 
 
 def test_duplicates_are_no_progress() -> None:
@@ -147,8 +168,22 @@ def test_duplicates_are_no_progress() -> None:
     fetching.add(chunks[0])
     assert fetching.look() == []
     fetching.add(chunks[0])
-    assert fetching.look() == [("fog", blob)]
+    assert fetching.look() == [("fog", blob, index) for index in range(1, len(chunks))]
     assert fetching.held_bytes == SIZE  # what came is kept
+
+
+def test_what_arrived_altered_is_asked_for_again_at_the_next_look_and_not_at_once() -> None:
+    blob, chunks = numbered(0)
+    fetching = Fetching(1 << 20)
+    fetching.want("fog", blob)
+    for chunk in chunks[:-1]:
+        fetching.add(chunk)
+    with pytest.raises(WireError, match="altered"):
+        fetching.add(replace(chunks[-1], data=bytes(len(chunks[-1].data))))
+    assert (fetching.asked, fetching.held_bytes) == ([], 0)
+    fetching.look()
+    assert fetching.look() == [("fog", blob, index) for index in range(len(chunks))]
+    assert [fetching.add(chunk) for chunk in chunks][-1] is not None
 
 
 def test_bytes_of_blobs_are_bounded_and_the_last_in_line_begins_again() -> None:
@@ -173,4 +208,63 @@ def test_the_same_blob_from_another_domain_begins_again_there() -> None:
     fetching.want("fog", blob)
     fetching.add(chunks[0])
     fetching.want("top", blob)
-    assert (fetching.active, fetching.held_bytes) == ([("top", blob)], 0)
+    assert (wanted(fetching), fetching.held_bytes) == ([blob], 0)
+    assert {domain for domain, _, _ in fetching.asked} == {"top"}
+
+
+# -- in another life
+
+
+class Memory(dict[tuple[str, bytes], dict[int, bytes]]):
+    """Parts that outlive what uses them."""
+
+    def keep(self, owner: str, blob: Blob, index: int, data: bytes) -> None:
+        self.setdefault((owner, blob.digest), {})[index] = data
+
+    def kept(self, owner: str, blob: Blob) -> dict[int, bytes]:
+        return dict(self.get((owner, blob.digest), {}))
+
+    def forget(self, owner: str, digest: bytes) -> None:
+        self.pop((owner, digest), None)
+
+
+def test_another_life_fetches_the_chunks_that_are_missing() -> None:
+    blob, chunks = numbered(0)
+    parts = Memory()
+    first = Fetching(1 << 20, parts)
+    first.want("fog", blob)
+    for chunk in (chunks[2], chunks[0]):
+        first.add(chunk)
+    second = Fetching(1 << 20, parts)
+    second.want("fog", blob)
+    assert [index for _, _, index in second.asked] == [1, 3]
+    second.add(chunks[3])
+    assert second.add(chunks[1]) == (blob, b"".join(chunk.data for chunk in chunks))
+    assert parts == {}
+
+
+def test_another_life_grants_the_chunks_that_are_missing_to_whom_they_belong() -> None:
+    blob, chunks = numbered(0)
+    parts = Memory()
+    first = Incoming(1 << 20, parts)
+    first.offer("a", TOPIC, blob)
+    first.add("a", chunks[1])
+    second = Incoming(1 << 20, parts)
+    assert second.offer("b", TOPIC, blob) == [0, 1, 2, 3]
+    assert second.offer("a", TOPIC, blob) == [0, 2, 3]
+    for chunk in (chunks[0], chunks[2]):
+        second.add("a", chunk)
+    assert second.add("a", chunks[3]) == (TOPIC, b"".join(chunk.data for chunk in chunks))
+    assert ("a", blob.digest) not in parts
+
+
+def test_what_gives_way_is_not_kept_either() -> None:
+    parts = Memory()
+    incoming = Incoming(3 * SIZE, parts)
+    for number in range(3):
+        blob, chunks = numbered(number)
+        incoming.offer("a", TOPIC, blob)
+        for chunk in chunks[:2]:
+            with contextlib.suppress(WireError):
+                incoming.add("a", chunk)
+    assert sum(len(data) for kept in parts.values() for data in kept.values()) == incoming.held_bytes <= 3 * SIZE
