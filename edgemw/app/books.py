@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgpack
 
-from edgemw.core.errors import ConfigError
+from edgemw.core.errors import ConfigError, StorageError
 from edgemw.core.ids import UpdateId
 from edgemw.fog.accounts import Accounts, Amount, accounts_of, amount_of
 from edgemw.fog.audit import Books, Held
@@ -20,8 +20,7 @@ def read_books(folders: Sequence[Path]) -> list[Books]:
     """The books in all databases below these folders.
 
     Raises:
-        ConfigError: there are none, or two of one node.
-        StorageError: a node is running, or its file is damaged or of another version.
+        ConfigError: there are none, or two of one node; a node is running, or its file is damaged or of another version.
     """
     found: dict[tuple[str, str], Books] = {}
     where: dict[str, Path] = {}
@@ -39,7 +38,10 @@ def read_books(folders: Sequence[Path]) -> list[Books]:
 
 
 def _books_in(folder: Path) -> Iterator[Books]:
-    db = Database(folder)
+    try:
+        db = Database(folder)
+    except StorageError as error:
+        raise ConfigError(f"{error}: audit reads nodes that do not run") from error
     try:
         place = db.place()
         if place is None:

@@ -15,7 +15,7 @@ _EPILOG = """Every node keeps books of what it has sent, taken and been told, in
 This reads those of all nodes of a net, which must not run, and compares them: see docs/delivery.md for what is compared.
 
 exit code: 0 nothing is lost and nothing is counted twice, 1 something does not agree, or books are missing (it is said which),
-           2 no books there
+           3 there are no books, or a node is still running
 
 examples:
   edgemw audit run/                              a deployment that `edgemw up --out run` has run

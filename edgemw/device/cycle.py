@@ -169,9 +169,8 @@ class Cycle:
             case TaskManifest(blob=blob) if frame.node == self._place.parent:  # others only propose one to the top
                 return self._on_task_manifest(blob)
             case ReleaseManifest() as manifest:
-                earlier, self._heard_from = self._heard_from, frame.boot
                 taken = self._on_release_manifest(manifest, now)
-                return [*taken, *(self._answer_again(now) if frame.boot != earlier else [])]
+                return [*taken, *self._answer_again(manifest, frame.boot, now)]
             case Ack() as ack:
                 return self._answered(self._on_ack(ack, now), now)
             case Outcome() as outcome:
@@ -205,6 +204,7 @@ class Cycle:
             self._budget.forget()
             self._memory = Memory(run=manifest.run)
             self._wanted = self._current = None
+            self._heard_from = -1
             actions.append(SaveMemory(self._memory, dropped))
         if self._wanted is not None and manifest.number < self._wanted.number:
             return actions
@@ -222,12 +222,13 @@ class Cycle:
             return actions  # it is followed once its bundle is open
         return [*actions, *self._follow(lambda: self._following.want(manifest), now)]
 
-    def _answer_again(self, now: float) -> list[Action]:
+    def _answer_again(self, manifest: ReleaseManifest, boot: int, now: float) -> list[Action]:
         """Another life of the parent does not know who has answered, where the answer was returned and nothing of it is left."""
-        manifest, memory = self._wanted, self._memory
-        if manifest is None or self._work is not None or len(self._sender) or memory.measured_on < manifest.number:
+        if manifest is not self._wanted or boot <= self._heard_from:
             return []
-        return self._send(_nothing(manifest), memory, now)
+        self._heard_from = boot
+        idle = self._work is None and not self._stopping and self._memory.measured_on >= manifest.number
+        return self._send(_nothing(manifest), self._memory, now) if idle and not self._sender.answers(manifest.number) else []
 
     def _follow(self, step: Callable[[], Blob | Taken | None], now: float) -> list[Action]:
         """Ask for what the release still lacks, or start it; one that has become possible goes before an earlier one."""

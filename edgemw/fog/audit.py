@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from edgemw.core.ids import UpdateId
 from edgemw.fog.accounts import Accounts, Amount
+from edgemw.fog.ledger import KEPT
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,10 @@ class Books:
     waiting: Mapping[UpdateId, Amount] = field(default_factory=dict)
     inside: Mapping[UpdateId, tuple[UpdateId, ...]] = field(default_factory=dict)
     settled: Mapping[UpdateId, bool] = field(default_factory=dict)
+
+    def held_by(self, receiver: str) -> set[UpdateId]:
+        """What it has sent to one node and knows no outcome of."""
+        return {held.update for held in self.held if held.receiver == receiver}
 
     @property
     def on_its_way(self) -> Amount:
@@ -176,11 +181,13 @@ class _Comparison:
 
     def _unknown_to_senders(self, books: Books) -> Iterator[str]:
         """What a node still has, although its sender takes it for settled: it would be counted after it was returned."""
-        open_ = [*books.waiting, *(update for members in books.inside.values() for update in members)]
+        of_this_run = {held.update for held in books.held if held.amount}
+        open_ = [update for update, amount in books.waiting.items() if amount]
+        open_ += [update for window, members in books.inside.items() if window in of_this_run for update in members]
         for update in open_:
             sender = self._books.get(update.node)
-            if sender is not None and sender.run == books.run and update not in {held.update for held in sender.held}:
-                yield f"{books.node} still has {update}, and {update.node} takes it for settled"
+            if sender is not None and sender.run == books.run and update not in sender.held_by(books.node):
+                yield f"{books.node} still has {update}, and {update.node} takes it for settled, or has sent it elsewhere"
 
     def _fate(self, held: Held) -> str:
         """What has become of an update, as far up as anybody knows: counted, returned, waiting, unknown."""
@@ -189,6 +196,9 @@ class _Comparison:
             return "unknown"
         if held.update in receiver.settled:
             return "counted" if receiver.settled[held.update] else "returned"
+        recent = [update for update in receiver.settled if update.node == held.update.node]
+        if len(recent) >= KEPT and held.update < min(recent):
+            return "counted"  # as the ledger takes it
         if held.update in receiver.waiting:
             return "waiting"
         for window, members in receiver.inside.items():

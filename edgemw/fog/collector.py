@@ -22,6 +22,7 @@ from edgemw.fog.steps import Steps
 from edgemw.fog.telling import Telling, outcome_of
 from edgemw.fog.window import Window, WindowOptions
 from edgemw.wire import topics
+from edgemw.wire.fields import MAX_INTEGER
 from edgemw.wire.messages import Ack, Frame, Outcome, Presence, ReleaseManifest, Update
 from edgemw.wire.traffic import Send
 
@@ -106,7 +107,7 @@ class Collector:
         amounts = {"taken": books.taken, "counted": books.counted, "waiting": waiting}
         amounts |= {"returned": books.returned, "refused": books.refused, "unaccounted": books.unaccounted(waiting)}
         for name, amount in amounts.items():
-            numbers |= {f"updates_{name}": amount.updates, f"weight_{name}": amount.weight}
+            numbers |= {f"updates_{name}": _as_said(amount.updates), f"weight_{name}": _as_said(amount.weight)}
         return numbers
 
     def age(self, now: float) -> dict[str, int | float | str]:
@@ -125,6 +126,8 @@ class Collector:
         if self.ledger.seen(frame.id):
             duplicate = Fact("duplicate", {"node": frame.node})
             outcome = self.ledger.outcome(frame.id)
+            if outcome is not None and not outcome.counted:
+                self.window.returned(frame, now)  # perhaps in an earlier life, and this one waits for the answer
             return [duplicate, self._ack(frame.id), *([self._outcome(frame.id, outcome)] if outcome else [])]
         if self.window.full and not self.window.knows(frame.node):
             return self._refused(frame, update, "too many children", self._release)  # not kept: there may be any number
@@ -232,3 +235,8 @@ class Collector:
 def update_weight(update: Update) -> int:
     """Training examples behind an update."""
     return sum(section.weight for section in update.sections)
+
+
+def _as_said(number: int) -> int:
+    """A number of the books as a message can say it: children may bring any."""
+    return max(-MAX_INTEGER, min(MAX_INTEGER, number))

@@ -26,7 +26,7 @@ from edgemw.fog.trail import Trail
 from edgemw.fog.window import NOT_MERGED, WindowOptions, parts_of, readable, tally_of
 from edgemw.wire.following import Following, Taken, Theta
 from edgemw.wire.messages import Ack, Blob, Frame, Outcome, Presence, ReleaseManifest, TaskManifest, Update
-from edgemw.wire.sender import RESEND, Kept, Sender
+from edgemw.wire.sender import RESEND, Kept, Sender, newest
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, Published
 
 WINDOW = "window"
@@ -135,7 +135,7 @@ class Forwarder:
         old = self._release
         if old is None or old.run != manifest.run:
             self._answered, self._heard_from = -1, boot
-        elif manifest.number == old.number and boot > self._heard_from and not len(self._sender):
+        elif manifest.number == old.number and boot > self._heard_from and not self._sender.answers(manifest.number):
             self._answered = -1
             self._collector.window.answer_again(now)
         self._heard_from = max(boot, self._heard_from)
@@ -223,6 +223,8 @@ class Forwarder:
         self._returned = "" if outcome.counted else f"window {update} was returned: {outcome.reason}"
         if not outcome.counted and isinstance(forwarded.frame.message, Update):
             self._nesting.returned(forwarded.frame.message, forwarded.brought)
+            # whoever is told so idles until the next release; this life may not have heard of the answer before
+            self._collector.window.note_answers({member.node for member in forwarded.members}, newest(forwarded.frame))
         settled = Settled(outcome.counted, outcome.release, outcome.reason)
         outcomes = tuple((member, settled) for member in forwarded.members)
         books = self._collector.book([forwarded.frame], counted=outcome.counted)

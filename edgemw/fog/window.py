@@ -22,6 +22,7 @@ from edgemw.core.errors import WireError
 from edgemw.core.ids import UpdateId
 from edgemw.core.plan import Tally, add_tallies, as_carried
 from edgemw.wire.messages import Frame, Presence, Update, encoded_of, pack, unpack
+from edgemw.wire.sender import newest
 
 PATIENCE = 3  # deadlines in a row that a child may miss before it is not waited for any more
 MAX_NAMES = 32
@@ -140,11 +141,15 @@ class Window:
             self._start(now)
             self._returned.add(frame.node)
 
+    def note_answers(self, children: Iterable[str], release: int) -> None:
+        """These have answered a release."""
+        for child in children:
+            self._answered[child] = max(release, self._answered.get(child, -1))
+
     def answer_again(self, now: float) -> None:
         """The parent asks again: who has answered, and has nothing left here, counts as one to whom it was returned."""
-        self._returned |= {
-            child for child, release in self._answered.items() if release >= self._release and not self.held(child)
-        }
+        here = {update.node for update in self._frames}
+        self._returned |= {child for child, release in self._answered.items() if release >= self._release} - here
         if self._returned:
             self._start(now)
 
@@ -176,7 +181,7 @@ class Window:
 
     def ready(self, now: float) -> bool:
         """Whether to close now."""
-        count = len(self._frames) + len(self._returned)
+        count = self._count()
         if count == 0:
             return False
         if now >= self._deadline:
@@ -185,6 +190,12 @@ class Window:
             return count >= self._options.k
         unseen = self._expected - len(self._appeared)
         return unseen <= 0 and not self.late and count >= self._options.quorum
+
+    def _count(self) -> int:
+        """The updates in the window, and one for each child that has nothing to add or was returned what it had."""
+        said = {update for update, frame in self._frames.items() if isinstance(frame.message, Update) and frame.message.sections}
+        silent = {update.node for update in self._frames.keys() - said} | self._returned
+        return len(said) + len(silent)
 
     def drop(self, run: int, codec: str, now: float) -> list[Frame]:
         """Forget updates of any other training run or codec, and who answered in another run; gives these updates."""
@@ -228,11 +239,9 @@ class Window:
 
     def _note_answer(self, frame: Frame) -> int:
         """Note which release a child has answered; gives its number."""
-        update = frame.message
-        assert isinstance(update, Update)
-        newest = max([update.report_on, *(section.base for section in update.sections)])
-        self._answered[frame.node] = max(newest, self._answered.get(frame.node, -1))
-        return newest
+        release = newest(frame)
+        self.note_answers([frame.node], release)
+        return release
 
 
 def _belongs(frame: Frame, run: int, codec: str) -> bool:

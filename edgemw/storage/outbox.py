@@ -101,6 +101,7 @@ def device_row(db: Database, task: str) -> DeviceRow | None:
 def known_tasks(db: Database) -> list[str]:
     """Tasks that this node has anything about."""
     sql = (
-        "SELECT task FROM device_task UNION SELECT task FROM outbox UNION SELECT task FROM window UNION SELECT task FROM release"
+        "SELECT task FROM device_task UNION SELECT task FROM outbox UNION SELECT task FROM window "
+        "UNION SELECT task FROM release UNION SELECT task FROM accounts"
     )
     return [str(row[0]) for row in db.execute(sql)]

@@ -102,6 +102,7 @@ class Channel:
         self._incoming = Incoming(max(limits.held_bytes, limits.update_bytes), parts)
         self._fetching = Fetching(2 * limits.blob_bytes, parts)
         self._asked: set[str] = set()  # topics of chunks that are subscribed to
+        self._asking = self._ask_again = False
         self._answers = Answers()
         self._answering = 0  # updates whose answer is on its way
         publish = partial(self._publish, retain=False)
@@ -253,15 +254,24 @@ class Channel:
         await self._ask()
 
     async def _ask(self) -> None:
-        """Make the subscriptions those of the chunks that are asked for now."""
-        wanted = list(map(self._chunk_topic, self._fetching.asked))
-        given_back, new = self._asked.difference(wanted), [name for name in wanted if name not in self._asked]
-        self._asked = set(wanted)
-        for name in given_back:
-            await self._link.unsubscribe(name)
-        for name in new:
-            with self._refusable("blob", name):
-                await self._link.subscribe(name)
+        """Make the subscriptions those of the chunks that are asked for; whoever comes meanwhile lets it be done once more."""
+        self._ask_again = True
+        if self._asking:
+            return
+        self._asking = True
+        try:
+            while self._ask_again:
+                self._ask_again = False
+                wanted = dict.fromkeys(map(self._chunk_topic, self._fetching.asked))
+                for name in self._asked - wanted.keys():
+                    self._asked.discard(name)
+                    await self._link.unsubscribe(name)
+                for name in wanted.keys() - self._asked:
+                    with self._refusable("blob", name):
+                        await self._link.subscribe(name)
+                    self._asked.add(name)
+        finally:
+            self._asking = False
 
     async def _publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
         channel = topics.parse(topic).channel

@@ -24,7 +24,7 @@ from edgemw.wire.messages import Frame, Presence, ReleaseManifest, Status, Statu
 from edgemw.wire.parts import Parts
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, PublishBlob, Published, Retire, Send, Upload
 
-REFRESH_S = 10.0
+REFRESH_S = 30.0
 MAX_QUEUE = 1000
 MAX_NEIGHBOURS = 100_000
 

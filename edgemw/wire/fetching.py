@@ -3,12 +3,14 @@
     newest first | the first MAX_ACTIVE: of each AHEAD chunks are asked for | waiting: the rest
 
 A chunk is a retained message under a topic of its own, and only chunks that are missing are asked for: after a connection was
-lost, or in another life (`parts.py`), the rest comes and no more. With a few asked for at once a broker has never more than
-MAX_ACTIVE * AHEAD messages in its queue for this node, however slow the link is and however large the blobs are.
+lost, or in another life (`parts.py`), the rest comes and no more. With a few asked for at once a broker has MAX_ACTIVE * AHEAD
+messages in its queue for this node, however large the blobs are.
 
-A blob that is wanted anew goes to the front, because a newer release makes older ones worthless. One that has brought
-nothing since the last look goes to the end: it may have been removed from the broker, and must not hold up the others. What it
-lacks is asked for again then, and only then: what arrived altered, or had to give way, would come at once and for ever otherwise.
+A blob that is wanted anew goes to the front, because a newer release makes older ones worthless. Where nothing at all has come
+for a while (`look`), those that are asked for stand still: they go to the end, because they may have been removed from the broker
+and must not hold up the others, and what they lack is asked for again. Each time that happens to a blob, the next time takes
+twice as long: on a slow link what was asked for is on its way still, and comes twice then. Only a look asks again: what arrived
+altered, or had to give way, would come at once and for ever otherwise.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from edgemw.wire.parts import Forgetful, Parts
 MAX_ACTIVE = 8
 AHEAD = 8
 MAX_KNOWN = 256
+MOST_PATIENCE = 64
 HERE = ""
 """Whose parts these are, in `parts`: no sender has this name."""
 
@@ -36,7 +39,8 @@ Piece = tuple[str, Blob, int]
 class _Entry:
     domain: str
     assembler: Assembler
-    moved: bool = True  # since the last look; one that was just asked for is given time
+    still: int = -1  # looks that have found that nothing came; one that was just asked for is given time
+    patience: int = 1  # how many of them make it stand still
     asked: list[int] = field(default_factory=list)  # chunks that have not come
     waiting: deque[int] = field(default_factory=deque)  # chunks to ask for when others have come
 
@@ -60,6 +64,7 @@ class Fetching:
     def __init__(self, limit_bytes: int, parts: Parts | None = None) -> None:
         self._limit_bytes, self._parts = limit_bytes, Forgetful() if parts is None else parts
         self._entries: list[_Entry] = []
+        self._moved = False  # since the last look
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -80,8 +85,7 @@ class Fetching:
         if entry is not None:
             self._entries.remove(entry)
         if entry is None or (entry.domain, entry.assembler.blob) != (domain, blob):
-            kept = {} if entry is not None else self._parts.kept(HERE, blob)
-            entry = _Entry(domain, Assembler(blob, kept))
+            entry = _Entry(domain, Assembler(blob, self._parts.kept(HERE, blob)))
             entry.begin()
         self._entries.insert(0, entry)
         self._stay_within_limit(entry)
@@ -111,25 +115,28 @@ class Fetching:
                 self._parts.forget(HERE, assembler.blob.digest)
             raise
         if data is not None:
+            self._moved = True
             self._entries.remove(entry)
             self._parts.forget(HERE, assembler.blob.digest)
             return assembler.blob, data
         if assembler.held_bytes > before:
-            entry.moved = True
+            self._moved = True
             self._parts.keep(HERE, assembler.blob, chunk.index, chunk.data)
         self._stay_within_limit(entry)
         return None
 
     def look(self) -> list[Piece]:
         """Move what stands still to the end; returns what has to be asked for again."""
-        still = [entry for entry in self._entries[:MAX_ACTIVE] if not entry.moved]
-        self._entries = [entry for entry in self._entries if entry not in still] + still
-        for entry in still:
-            entry.begin()
+        moved, self._moved = self._moved, False
         active = self._entries[:MAX_ACTIVE]
         for entry in active:
-            entry.moved = False
-        return [piece for entry in active if entry in still for piece in entry.pieces]
+            entry.still = 0 if moved else entry.still + 1
+        late = [entry for entry in active if entry.still >= entry.patience]
+        self._entries = [entry for entry in self._entries if entry not in late] + late
+        for entry in late:
+            entry.still, entry.patience = 0, min(2 * entry.patience, MOST_PATIENCE)
+            entry.begin()
+        return [piece for entry in self._entries[:MAX_ACTIVE] if entry in late for piece in entry.pieces]
 
     def _find(self, label: bytes) -> _Entry | None:
         return next((entry for entry in self._entries if entry.assembler.blob.label == label), None)

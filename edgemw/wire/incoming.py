@@ -47,7 +47,8 @@ class Incoming:
         key = node, blob.digest
         known = self._entries.get(key)
         if known is None or known.assembler.blob != blob:
-            self._entries.pop(key, None)
+            if known is not None:
+                self._drop(key)
             self._make_room_for(node)
             known = self._entries[key] = _Entry(node, topic, Assembler(blob, self._parts.kept(node, blob)))
             self._stay_within_limit(key)

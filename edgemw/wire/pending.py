@@ -39,6 +39,11 @@ class Pending:
         """Which are not acknowledged."""
         return tuple(update for update, entry in self._entries.items() if not entry.acknowledged)
 
+    @property
+    def frames(self) -> tuple[Frame, ...]:
+        """All of them."""
+        return tuple(entry.frame for entry in self._entries.values())
+
     def add(self, frame: Frame, now: float, *, acknowledged: bool = False) -> None:
         """Take an update that is being sent now; or one of an earlier life that was acknowledged, to be asked about at once."""
         if acknowledged:

@@ -11,13 +11,20 @@ from dataclasses import dataclass
 from edgemw.core.events import SetTimer
 from edgemw.core.ids import Place, UpdateId
 from edgemw.wire import topics
-from edgemw.wire.messages import Frame
+from edgemw.wire.messages import Frame, Update
 from edgemw.wire.pending import Pending
 from edgemw.wire.traffic import Upload
 
 RESEND = "resend"
 
 Sending = Upload | SetTimer
+
+
+def newest(frame: Frame) -> int:
+    """The newest release that an update answers."""
+    update = frame.message
+    assert isinstance(update, Update)
+    return max([update.report_on, *(section.base for section in update.sections)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,11 @@ class Sender:
         """How many the present parent has not acknowledged; what waits for a former one holds nobody up."""
         parent = self._place.parent
         return sum(self._receivers.get(update, parent) == parent for update in self._pending.waiting)
+
+    def answers(self, number: int) -> bool:
+        """Whether an update without an outcome answers a release to the present parent, which therefore hears of it."""
+        parent = self._place.parent
+        return any(newest(frame) >= number and self._receivers.get(frame.id, parent) == parent for frame in self._pending.frames)
 
     def send(self, frame: Frame, now: float) -> list[Sending]:
         """Send a new update to the present parent."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgemw.fog.accounts import Amount, amount_of
+from edgemw.fog.accounts import Accounts, Amount, amount_of
 from edgemw.fog.audit import Books, Held
 from tests.support.world import TASK, Disk, World
 
@@ -27,15 +27,16 @@ def _books(world: World, node: str, disk: Disk) -> Books:
             returned=Amount(memory.updates_returned, memory.weight_returned),
             held=tuple(Held(frame.id, receiver, acked, amount_of(frame, memory.run)) for frame, receiver, acked in kept),
         )
-    run, forwarded = disk.accounts.run, disk.forwarded
+    forwarded = disk.forwarded
     totals = disk.released.totals if disk.released is not None else None
+    run = disk.released.manifest.run if disk.released is not None else disk.accounts.run
     return Books(
         node=node,
         parent=parent,
         role="fog",
         task=TASK,
-        run=disk.released.manifest.run if disk.released is not None else run,
-        accounts=disk.accounts,
+        run=run,
+        accounts=disk.accounts if disk.accounts.run == run else Accounts(run),
         released=None if totals is None else Amount(totals.updates, totals.weight),
         held=tuple(Held(f.frame.id, f.receiver, f.acknowledged, amount_of(f.frame, run)) for f in forwarded.values()),
         waiting={update: amount_of(frame, run) for update, frame in disk.window.items()},

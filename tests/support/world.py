@@ -39,6 +39,7 @@ from edgemw.fog.release import TopOptions
 from edgemw.fog.top import Top
 from edgemw.fog.window import WindowOptions
 from edgemw.learning.trainer import Trained
+from edgemw.storage import journal
 from edgemw.wire import topics
 from edgemw.wire.messages import Blob, Frame, Presence, RoundReport, pack, unpack
 from edgemw.wire.sender import Kept
@@ -300,6 +301,9 @@ class World:
         for update, outcome in outcomes:
             disk.window.pop(update, None)
             disk.settled[update] = outcome
+            of_child = sorted(settled for settled in disk.settled if settled.node == update.node)
+            for old in of_child[: -journal.KEPT_OUTCOMES]:
+                del disk.settled[old]
 
     # -- the broker
 

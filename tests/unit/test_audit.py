@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from edgemw.fog.accounts import Amount
 from edgemw.fog.audit import Audit, Books, audit
+from edgemw.fog.events import BundleGiven
+from edgemw.fog.release import TopOptions
+from edgemw.fog.server import ServerOptions
+from edgemw.fog.window import WindowOptions
 from tests.support.books import books_of
-from tests.support.world import World
+from tests.support.disks import Databases
+from tests.support.world import World, toy_bundle
 from tests.unit.test_roles import Learner, tree
 
 Change = Callable[[World], None]
@@ -132,3 +139,70 @@ def test_a_device_that_has_not_heard_of_a_new_run_is_noted_and_left_out() -> Non
     (found,) = audit(books)
     assert found.notes == ("device-3 is in run 0: its updates are of another run",)
     assert "device-3" not in {row.node for row in found.rows}
+
+
+def test_an_update_that_waits_at_two_nodes_is_found() -> None:
+    world = half_way()
+    (update, frame), *_ = world.disks["fog-0"].window.items()
+    disk = world.disks["fog-1"]
+    disk.window[update] = frame
+    disk.accounts = disk.accounts.take(frame)
+    (fault,) = of(world).faults
+    assert fault == f"fog-1 still has {update}, and device-0 takes it for settled, or has sent it elsewhere"
+
+
+# -- as it stands in files
+
+
+def in_files(folder: Path) -> Databases:
+    world = Databases(Learner(), folder)
+    world.top("top", TopOptions(WindowOptions(deadline_s=20.0, children=2), ServerOptions(), {}, rounds=8, kappa=2.0))
+    for fog in ("fog-0", "fog-1"):
+        world.fog(fog, "top", WindowOptions(deadline_s=10.0, children=2))
+    for index in range(4):
+        world.device(f"device-{index}", f"fog-{index % 2}")
+    return world
+
+
+def test_books_of_a_node_that_has_nothing_waiting_are_found(tmp_path: Path) -> None:
+    """Everybody trains from release 1, and fog nodes have heard what became of their windows."""
+    world = in_files(tmp_path)
+    for index in range(4):
+        world.holding[f"device-{index}"] = []
+    world.settle()
+    for index in range(4):
+        world.finish(f"device-{index}")
+    world.run(35)
+    assert not any(world.disks[fog].window or world.disks[fog].forwarded for fog in ("fog-0", "fog-1"))
+    found = world.audited()
+    assert found.faults == ()
+    assert [row.node for row in found.rows[:3]] == ["top", "fog-0", "fog-1"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_is_killed_lost_or_begun_anew_books_in_files_agree(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    world = in_files(tmp_path)
+    world.loses = lambda target, frame: chance.random() < 0.1
+    for step in range(20):
+        for _ in range(chance.randint(1, 40)):
+            if world.queue:
+                name, event = world.queue.popleft()
+                for action in world.machines[name].handle(event, world.now):
+                    world._act(name, action)
+        victim = chance.choice([*world.machines])
+        world.kill(victim)
+        if chance.random() < 0.3:
+            world.run(chance.choice([1, 30, 90]))
+        world.start(victim)
+        if chance.random() < 0.1:
+            world.bundle = toy_bundle(64, value=step + 1.0)
+            world.give("top", BundleGiven(world.bundle.to_bytes()))
+        if chance.random() < 0.1:
+            moved = f"device-{chance.randrange(4)}"
+            world.kill(moved)
+            world.parents[moved] = chance.choice(["fog-0", "fog-1"])
+            world.start(moved)
+        (found,) = audit(books_of(world))
+        assert found.faults == (), step
+    assert world.audited().faults == ()

@@ -161,6 +161,18 @@ def test_what_stands_still_is_asked_for_again_and_holds_up_nobody() -> None:
     assert waiting in wanted(fetching)
 
 
+def test_nothing_is_asked_for_again_while_anything_comes_and_then_less_and_less_often() -> None:
+    (slow, _), (moving, chunks) = numbered(0), numbered(1, chunks=40)
+    fetching = Fetching(1 << 20)
+    fetching.want("fog", slow)
+    fetching.want("fog", moving)
+    for chunk in chunks:
+        fetching.add(chunk)
+        assert fetching.look() == []
+    asked = [look for look in range(1, 40) if fetching.look()]
+    assert asked == [1, 3, 7, 15, 31]
+
+
 def test_duplicates_are_no_progress() -> None:
     blob, chunks = numbered(0)
     fetching = Fetching(1 << 20)

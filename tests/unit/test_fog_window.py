@@ -330,3 +330,15 @@ def test_when_everybody_has_answered_the_quorum_may_be_answers_that_were_returne
     window.add(update("a", 0), 1.0)
     window.returned(update("b", 0), 1.0)
     assert window.ready(1.0)
+
+
+def test_who_says_several_times_that_it_has_nothing_to_add_counts_once() -> None:
+    window = Window(WindowOptions(k=3, deadline_s=10))
+    window.begin(0, 0.0)
+    for seq in range(4):
+        window.add(update("a", 0, seq=seq, trained=False), 0.0)
+    assert not window.ready(0.0)
+    window.add(update("b", 0), 0.0)
+    assert not window.ready(0.0)
+    window.add(update("b", 0, seq=1), 0.0)
+    assert window.ready(0.0)

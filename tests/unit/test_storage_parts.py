@@ -72,3 +72,15 @@ def test_what_is_forgotten_or_beyond_the_limit_is_not_there(lives: Lives) -> Non
     parts.forget("a", BLOB.digest)
     assert (lives.next().kept("a", BLOB), parts.held_bytes) == ({}, 0)
     lives.end()
+
+
+def test_a_disk_that_takes_nothing_ends_no_transfer_and_is_said_once(
+    lives: Lives, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    parts = lives.next()
+    parts.keep("a", BLOB, 0, DATA[:30])
+    lives.end()  # as good as a full disk: every statement fails
+    parts.keep("a", BLOB, 1, DATA[30:60])
+    assert parts.kept("a", BLOB) == {}
+    parts.forget("a", BLOB.digest)
+    assert [record.message.split(":")[0] for record in caplog.records] == ["transfers begin again in another life"]
