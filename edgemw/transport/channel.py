@@ -195,7 +195,7 @@ class Channel:
         complete = self._fetching.add(chunk)
         if complete is not None:
             self._emit(Fetched(*complete))
-        self._spawn(self._guard(self._ask))
+        self._ask()
 
     def _on_grant(self, topic: Topic, grant: Grant) -> None:
         offered = self._uploading.granted(topic, grant)
@@ -217,7 +217,7 @@ class Channel:
             if again in self._asked:
                 self._asked.discard(again)
                 await self._link.unsubscribe(again)
-        await self._ask()
+        self._ask()
         await self._publishing.finish()
 
     async def _guard(self, work: Callable[[], Work]) -> None:
@@ -251,14 +251,16 @@ class Channel:
             return
         for given_up in self._fetching.want(domain, blob):
             self._emit(FetchFailed(given_up, f"given up, because {MAX_KNOWN} newer blobs have been asked for"))
-        await self._ask()
+        self._ask()
 
-    async def _ask(self) -> None:
-        """Make the subscriptions those of the chunks that are asked for; whoever comes meanwhile lets it be done once more."""
+    def _ask(self) -> None:
+        """Let the subscriptions become those of the chunks that are asked for, and again where that changes meanwhile."""
         self._ask_again = True
-        if self._asking:
-            return
-        self._asking = True
+        if not self._asking:
+            self._asking = True
+            self._spawn(self._guard(self._subscribe))
+
+    async def _subscribe(self) -> None:
         try:
             while self._ask_again:
                 self._ask_again = False
