@@ -111,9 +111,9 @@ def after_return(memory: Memory, frame: Frame, ranges: Ranges | None) -> Memory:
         WireError: the payload is malformed.
     """
     encoded, kept, balance = encoded_of(frame), memory.residual, memory.balance
-    if kept is not None:  # None: it encoded without feedback
-        said = give_back(codec_named(encoded.codec), encoded, np.zeros_like(kept), ranges)
-        kept = kept + said
+    said = give_back(codec_named(encoded.codec), encoded, np.zeros(encoded.size, np.float32), ranges)
+    kept = said if kept is None else kept + said
+    if balance != Balance():  # without feedback there are no books
         balance = balance.after_return(said, kept)
     return replace(
         memory,
@@ -121,7 +121,7 @@ def after_return(memory: Memory, frame: Frame, ranges: Ranges | None) -> Memory:
         balance=balance,
         updates_returned=memory.updates_returned + 1,
         weight_returned=memory.weight_returned + encoded.weight,
-        weight_owed=memory.weight_owed + (0 if kept is None else encoded.weight),
+        weight_owed=memory.weight_owed + encoded.weight,
     )
 
 

@@ -160,24 +160,6 @@ def test_an_update_that_is_too_stale_goes_back_into_the_residual() -> None:
     assert "returned: stale" in world.machines["device-3"].reason(world.now)
 
 
-def test_a_device_without_a_residual_forgets_what_was_returned() -> None:
-    """Its updates are unbiased one by one, and there is no place where what came back could wait."""
-    world = tree(Learner(), children=2, max_staleness=1, deadline_s=1.0, parameters={"rounding": "stochastic"})
-    world.holding["device-3"] = []
-    world.settle()
-    world.finish("device-3")
-    world.run(4)
-    world.finish("device-3")
-    world.settle()
-    memory = world.disks["device-3"].memory
-    assert memory.updates_returned == 1
-    assert all(world.disks[device].memory.residual is None for device in DEVICES)
-    del world.holding["device-3"]
-    world.run(300)
-    assert world.machines["top"].state == "finished"
-    assert counted(world) == sent(world)
-
-
 def others(learner: Learner, world: World) -> Vector:
     """The sum of what everybody but device-3 learnt: the total before its one late training."""
     again = Learner()

@@ -9,6 +9,8 @@ import pytest
 
 from edgemw.compression.lanes import Lanes
 from edgemw.compression.lattice import Lattice
+from edgemw.compression.residual import give_back
+from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Vector
 from edgemw.core.encoded import Section
 from edgemw.core.ids import UpdateId
@@ -22,7 +24,7 @@ from edgemw.fog.window import MAX_NAMES, WindowOptions, tally_of
 from edgemw.learning.trainer import Trained
 from edgemw.wire import topics
 from edgemw.wire.chunks import blob_of
-from edgemw.wire.messages import Frame, Outcome, Status, TaskManifest, Update, pack
+from edgemw.wire.messages import Frame, Outcome, Status, TaskManifest, Update, encoded_of, pack
 from edgemw.wire.sender import newest
 from edgemw.wire.traffic import Arrived, Fetched, FetchFailed
 from tests.support.world import NET, TASK, World, toy_bundle
@@ -667,3 +669,38 @@ def test_weights_that_no_message_can_say_are_refused_and_said_as_the_most() -> N
     assert facts["weight_refused"] == (1 << 63) - 1
     assert facts["weight_taken"] == 0
     pack(Frame(TASK, "top", 1, 0, Status("fog", "", "collecting", "", facts)))
+
+
+def test_a_device_that_rounds_by_chance_has_a_residual_from_a_return_to_its_next_update() -> None:
+    """Its updates are unbiased one by one; what came back goes with the next one, and counts for it."""
+    world = World(Learner())
+    window, parameters = WindowOptions(deadline_s=20.0, children=2), {"rounding": "stochastic"}
+    world.top("top", TopOptions(window, ServerOptions(), {}, rounds=4, parameters=dict(parameters)))
+    devices = ("device-0", "device-1")
+    for device in devices:
+        world.holding[device] = []
+        world.device(device, "top")
+    spoil(world, "top", 1)
+    sent: dict[str, Frame] = {}
+    for number in range(4):
+        world.settle()
+        memories = [world.disks[device].memory for device in devices]
+        assert [memory.residual is None for memory in memories] == [number != 2] * 2
+        assert [memory.weight_owed for memory in memories] == [memory.weight_returned * (number == 2) for memory in memories]
+        if number == 2:
+            for device in devices:
+                said = give_back(codec_named("lattice"), encoded_of(sent[device]), np.zeros(64, np.float32))
+                kept = world.disks[device].memory.residual
+                assert kept is not None
+                assert np.array_equal(kept, said)
+                assert world.machines[device].facts(world.now)["mass_imbalance"] == 0
+        for device in devices:
+            world.finish(device)
+            name, event = world.queue.pop()
+            for action in world.machines[name].handle(event, world.now):
+                world._act(name, action)
+            sent[device] = next(reversed(world.disks[device].outbox.values()))[0]
+    world.holding.clear()
+    world.run(300)
+    assert world.machines["top"].state == "finished"
+    assert counted(world) == (6, sum(world.disks[device].memory.weight_sent for device in devices) - 21)
