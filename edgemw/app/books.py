@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import msgpack
-
 from edgemw.core.errors import ConfigError, StorageError
-from edgemw.core.ids import UpdateId
 from edgemw.fog.accounts import Accounts, Amount, accounts_of, amount_of
+from edgemw.fog.agent import forwarded_of
 from edgemw.fog.audit import Books, Held
 from edgemw.storage import journal, outbox
 from edgemw.storage.database import Database
+from edgemw.storage.outbox import KeptUpdate
 from edgemw.wire.messages import ReleaseManifest
 
 
@@ -58,7 +57,7 @@ def _device_books(db: Database, node: str, parent: str, task: str) -> Books:
     if row is None:
         return Books(node=node, parent=parent, role="device", task=task)
     sent, returned = Amount(row.updates_sent, row.weight_sent), Amount(row.updates_returned, row.weight_returned)
-    held = _held(db, task, row.run)
+    held = _held(outbox.kept_updates(db, task), row.run)
     return Books(node=node, parent=parent, role="device", task=task, run=row.run, sent=sent, returned=returned, held=held)
 
 
@@ -69,10 +68,7 @@ def _fog_books(db: Database, node: str, parent: str, task: str) -> Books:
         row = journal.release(db, task)
         if row is not None and isinstance(row.manifest.message, ReleaseManifest):
             released, run = Amount(row.updates, row.weight), row.manifest.message.run
-    inside: dict[UpdateId, tuple[UpdateId, ...]] = {}
-    for kept in outbox.kept_updates(db, task):
-        members = msgpack.unpackb(kept.note)[0] if kept.note else ()
-        inside[kept.frame.id] = tuple(UpdateId(*member) for member in members)
+    kept = outbox.kept_updates(db, task)
     return Books(
         node=node,
         parent=parent,
@@ -81,13 +77,12 @@ def _fog_books(db: Database, node: str, parent: str, task: str) -> Books:
         run=run,
         accounts=accounts if accounts.run == run else Accounts(run),
         released=released,
-        held=_held(db, task, run),
+        held=_held(kept, run),
         waiting={frame.id: amount_of(frame, run) for frame in journal.open_window(db, task)},
-        inside=inside,
+        inside={row.frame.id: forwarded_of(row).members for row in kept},
         settled={row.update: row.counted for row in journal.outcomes(db, task)},
     )
 
 
-def _held(db: Database, task: str, run: int) -> tuple[Held, ...]:
-    kept = outbox.kept_updates(db, task)
+def _held(kept: Sequence[KeptUpdate], run: int) -> tuple[Held, ...]:
     return tuple(Held(row.frame.id, row.receiver, row.acknowledged, amount_of(row.frame, run)) for row in kept)

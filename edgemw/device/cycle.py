@@ -51,7 +51,7 @@ from edgemw.device.update import REFUSED, after_return, make_update
 from edgemw.device.uplink import ANSWER_BYTES, Budget, Uplink
 from edgemw.wire.following import Following, Taken, Theta
 from edgemw.wire.messages import Ack, Blob, Frame, Outcome, ReleaseManifest, TaskManifest, Update, pack
-from edgemw.wire.sender import Kept, Sender
+from edgemw.wire.sender import Kept, Sender, nothing_for
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed
 
 ALLOWANCE = 4
@@ -227,7 +227,7 @@ class Cycle:
             return []
         self._heard_from = boot
         idle = self._work is None and not self._stopping and self._memory.measured_on >= manifest.number
-        return self._send(_nothing(manifest), self._memory, now) if idle and not self._sender.answers(manifest.number) else []
+        return self._send(nothing_for(manifest), self._memory, now) if idle and not self._sender.answers(manifest.number) else []
 
     def _follow(self, step: Callable[[], Blob | Taken | None], now: float) -> list[Action]:
         """Ask for what the release still lacks, or start it; one that has become possible goes before an earlier one."""
@@ -277,7 +277,7 @@ class Cycle:
         if self._memory.measured_on >= manifest.number:
             return []
         memory = replace(self._memory, measured_on=manifest.number)
-        return self._send(replace(_nothing(manifest), tally={REFUSED: (1.0, 1.0)}), memory, now)
+        return self._send(replace(nothing_for(manifest), tally={REFUSED: (1.0, 1.0)}), memory, now)
 
     def _on_theta(self, manifest: ReleaseManifest, data: Theta, now: float) -> list[Action]:
         assert self._opened is not None
@@ -434,8 +434,3 @@ class Cycle:
 
 def _asked(manifest: ReleaseManifest) -> tuple[str, Mapping[str, Parameter]]:
     return manifest.codec, manifest.parameters
-
-
-def _nothing(manifest: ReleaseManifest) -> Update:
-    """The answer to a release that adds nothing to it."""
-    return Update(manifest.run, manifest.codec, manifest.theta.size // 4, (), report_on=manifest.number)

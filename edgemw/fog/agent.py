@@ -178,7 +178,7 @@ class FogRole:
         rows, remainder = journal.outcomes(db, task), journal.remainder(db, task)
         return FogMemory(
             open=tuple(journal.open_window(db, task)),
-            forwarded=tuple(map(_forwarded, kept)),
+            forwarded=tuple(map(forwarded_of, kept)),
             settled=tuple((row.update, Settled(row.counted, row.release, row.reason)) for row in rows),
             bundle=next((data for data in bundles.values() if data is not None), None),
             bundles_known=frozenset(bundles),
@@ -236,6 +236,7 @@ def _pack_note(forwarded: Forwarded) -> bytes:
     return bytes(msgpack.packb([[[m.node, m.boot, m.seq] for m in forwarded.members], forwarded.brought]))
 
 
-def _forwarded(row: KeptUpdate) -> Forwarded:
+def forwarded_of(row: KeptUpdate) -> Forwarded:
+    """A merged window as it stands on disk, with whose updates are in it."""
     members, brought = msgpack.unpackb(row.note) if row.note else ((), b"")
     return Forwarded(row.frame, row.receiver, tuple(UpdateId(*member) for member in members), row.acknowledged, brought)

@@ -26,7 +26,7 @@ from edgemw.fog.trail import Trail
 from edgemw.fog.window import NOT_MERGED, WindowOptions, parts_of, readable, tally_of
 from edgemw.wire.following import Following, Taken, Theta
 from edgemw.wire.messages import Ack, Blob, Frame, Outcome, Presence, ReleaseManifest, TaskManifest, Update
-from edgemw.wire.sender import RESEND, Kept, Sender, newest
+from edgemw.wire.sender import RESEND, Kept, Sender, newest, nothing_for
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, Published
 
 WINDOW = "window"
@@ -246,7 +246,7 @@ class Forwarder:
             return [closed, *self._forward(sent, tuple(frame.id for frame in frames), now)]
         returned = self._collector.give_back(frames, NOT_MERGED)
         again = self._answered >= release.number
-        return [closed, *returned, *([] if again else self._forward(Sent(_nothing(release)), (), now))]
+        return [closed, *returned, *([] if again else self._forward(Sent(nothing_for(release)), (), now))]
 
     def _frame(self, update: Update) -> Frame:
         return Frame(self._task, self._place.node, self._place.boot, self._seq, update)
@@ -269,10 +269,5 @@ def _merged(frames: list[Frame], release: ReleaseManifest) -> Update | None:
         sections = gathered(codec, merge(codec, parts), release.number).sections if parts else ()
     except (CodecError, WireError):
         return None
-    nothing = _nothing(release)
+    nothing = nothing_for(release)
     return replace(nothing, sections=sections, tally=tally, report_on=report_on) if frames else nothing
-
-
-def _nothing(release: ReleaseManifest) -> Update:
-    """The answer of a node whose children have nothing to add."""
-    return Update(release.run, release.codec, release.theta.size // 4, (), report_on=release.number)

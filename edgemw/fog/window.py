@@ -181,15 +181,15 @@ class Window:
 
     def ready(self, now: float) -> bool:
         """Whether to close now."""
-        count = self._count()
-        if count == 0:
+        if not (self._frames or self._returned):
             return False
+        quorum = self._options.quorum
         if now >= self._deadline:
-            return len(self._frames) >= self._options.quorum or (count >= self._options.quorum and not self.late)
+            return len(self._frames) >= quorum or (not self.late and self._count() >= quorum)
         if self._options.k:
-            return count >= self._options.k
+            return self._count() >= self._options.k
         unseen = self._expected - len(self._appeared)
-        return unseen <= 0 and not self.late and count >= self._options.quorum
+        return unseen <= 0 and not self.late and self._count() >= quorum
 
     def _count(self) -> int:
         """The updates in the window, and one for each child that has nothing to add or was returned what it had."""

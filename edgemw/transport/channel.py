@@ -264,11 +264,13 @@ class Channel:
         try:
             while self._ask_again:
                 self._ask_again = False
-                wanted = dict.fromkeys(map(self._chunk_topic, self._fetching.asked))
-                for name in self._asked - wanted.keys():
+                wanted = list(map(self._chunk_topic, self._fetching.asked))  # the newest blob first
+                for name in self._asked.difference(wanted):
                     self._asked.discard(name)
                     await self._link.unsubscribe(name)
-                for name in wanted.keys() - self._asked:
+                for name in wanted:
+                    if name in self._asked:
+                        continue
                     with self._refusable("blob", name):
                         await self._link.subscribe(name)
                     self._asked.add(name)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 
 from edgemw.core.errors import WireError
 from edgemw.wire.fields import LABEL_BYTES
 from edgemw.wire.messages import Blob, Chunk
+from edgemw.wire.parts import Forgetful, Parts
 
 CHUNK_BYTES = 120_000
 
@@ -39,7 +39,7 @@ def indexes(bits: bytes, chunks: int) -> list[int]:
 
 
 class Assembler:
-    """Puts one blob together. Memory is what has arrived, never what was promised.
+    """Puts one blob together. Memory is what has arrived, never what was promised; `parts` has it for another life.
 
     Attributes:
         blob: what it is to be.
@@ -47,11 +47,12 @@ class Assembler:
         held_bytes: what has arrived and is kept.
     """
 
-    def __init__(self, blob: Blob, kept: Mapping[int, bytes] | None = None) -> None:
+    def __init__(self, blob: Blob, owner: str = "", parts: Parts | None = None) -> None:
         """Begin, with chunks that came in another life; all of them at once are none, for a whole is never kept."""
         self.blob = blob
         self.duplicates = 0
-        found = {index: data for index, data in (kept or {}).items() if self._fits(index, data)}
+        self._owner, self._kept = owner, Forgetful() if parts is None else parts
+        found = {index: data for index, data in self._kept.kept(owner, blob).items() if self._fits(index, data)}
         self._parts: dict[int, bytes] = found if len(found) < blob.chunks else {}
         self.held_bytes = sum(map(len, self._parts.values()))
 
@@ -70,17 +71,21 @@ class Assembler:
         blob = self.blob
         if chunk.digest[:LABEL_BYTES] != blob.label or not self._fits(chunk.index, chunk.data):
             raise WireError("chunk", f"not chunk {chunk.index} of {blob.name}")
-        if chunk.index in self._parts:
-            self.duplicates += 1
-        else:
-            self.held_bytes += len(chunk.data)
+        is_new = chunk.index not in self._parts
         self._parts[chunk.index] = chunk.data
+        if is_new:
+            self.held_bytes += len(chunk.data)
+        else:
+            self.duplicates += 1
         if len(self._parts) < blob.chunks:
+            if is_new:
+                self._kept.keep(self._owner, blob, chunk.index, chunk.data)
             return None
         data = b"".join(self._parts[index] for index in range(blob.chunks))
         if not hashlib.sha256(data).digest().startswith(blob.digest):
             self.forget()
             raise WireError("digest", f"{blob.name} arrived altered")
+        self._kept.forget(self._owner, blob.digest)
         return data
 
     def _fits(self, index: int, data: bytes) -> bool:
@@ -91,3 +96,4 @@ class Assembler:
         """Begin again."""
         self._parts.clear()
         self.held_bytes = 0
+        self._kept.forget(self._owner, self.blob.digest)

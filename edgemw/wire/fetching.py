@@ -18,11 +18,10 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from edgemw.core.errors import WireError
 from edgemw.wire.chunks import Assembler
 from edgemw.wire.fields import LABEL_BYTES
 from edgemw.wire.messages import Blob, Chunk
-from edgemw.wire.parts import Forgetful, Parts
+from edgemw.wire.parts import Parts
 
 MAX_ACTIVE = 8
 AHEAD = 8
@@ -62,7 +61,7 @@ class Fetching:
     """The blobs that are wanted and not here yet."""
 
     def __init__(self, limit_bytes: int, parts: Parts | None = None) -> None:
-        self._limit_bytes, self._parts = limit_bytes, Forgetful() if parts is None else parts
+        self._limit_bytes, self._parts = limit_bytes, parts
         self._entries: list[_Entry] = []
         self._moved = False  # since the last look
 
@@ -85,15 +84,15 @@ class Fetching:
         if entry is not None:
             self._entries.remove(entry)
         if entry is None or (entry.domain, entry.assembler.blob) != (domain, blob):
-            entry = _Entry(domain, Assembler(blob, self._parts.kept(HERE, blob)))
+            entry = _Entry(domain, Assembler(blob, HERE, self._parts))
             entry.begin()
         self._entries.insert(0, entry)
         self._stay_within_limit(entry)
-        given_up = [entry.assembler.blob for entry in self._entries[MAX_KNOWN:]]
+        given_up = [entry.assembler for entry in self._entries[MAX_KNOWN:]]
         del self._entries[MAX_KNOWN:]
-        for old in given_up:
-            self._parts.forget(HERE, old.digest)
-        return given_up
+        for assembler in given_up:
+            assembler.forget()
+        return [assembler.blob for assembler in given_up]
 
     def add(self, chunk: Chunk) -> tuple[Blob, bytes] | None:
         """Take a chunk; returns the blob once it is complete. What nobody wants is left alone.
@@ -108,20 +107,11 @@ class Fetching:
         if chunk.index in entry.asked:
             entry.asked.remove(chunk.index)
             entry.go_on()
-        try:
-            data = assembler.add(chunk)
-        except WireError:
-            if not assembler.held_bytes:
-                self._parts.forget(HERE, assembler.blob.digest)
-            raise
+        data = assembler.add(chunk)
+        self._moved = self._moved or assembler.held_bytes > before
         if data is not None:
-            self._moved = True
             self._entries.remove(entry)
-            self._parts.forget(HERE, assembler.blob.digest)
             return assembler.blob, data
-        if assembler.held_bytes > before:
-            self._moved = True
-            self._parts.keep(HERE, assembler.blob, chunk.index, chunk.data)
         self._stay_within_limit(entry)
         return None
 
@@ -147,4 +137,3 @@ class Fetching:
                 return
             if entry is not growing:
                 entry.assembler.forget()
-                self._parts.forget(HERE, entry.assembler.blob.digest)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from edgemw.core.errors import WireError
 from edgemw.wire.chunks import Assembler
 from edgemw.wire.messages import Blob, Chunk
-from edgemw.wire.parts import Forgetful, Parts
+from edgemw.wire.parts import Parts
 from edgemw.wire.topics import Topic
 
 MAX_UPDATES = 256
@@ -31,7 +31,7 @@ class Incoming:
     """The updates that are coming in, oldest first."""
 
     def __init__(self, limit_bytes: int, parts: Parts | None = None) -> None:
-        self._limit_bytes, self._parts = limit_bytes, Forgetful() if parts is None else parts
+        self._limit_bytes, self._parts = limit_bytes, parts
         self._entries: dict[tuple[str, bytes], _Entry] = {}
 
     def __len__(self) -> int:
@@ -48,9 +48,9 @@ class Incoming:
         known = self._entries.get(key)
         if known is None or known.assembler.blob != blob:
             if known is not None:
-                self._drop(key)
+                self._forget(key)
             self._make_room_for(node)
-            known = self._entries[key] = _Entry(node, topic, Assembler(blob, self._parts.kept(node, blob)))
+            known = self._entries[key] = _Entry(node, topic, Assembler(blob, node, self._parts))
             self._stay_within_limit(key)
         return known.assembler.missing
 
@@ -64,18 +64,10 @@ class Incoming:
         entry = self._entries.get(key)
         if entry is None:
             raise WireError("unasked", "a chunk of an update that was not offered")
-        before = entry.assembler.held_bytes
-        try:
-            data = entry.assembler.add(chunk)
-        except WireError:
-            if not entry.assembler.held_bytes:
-                self._parts.forget(*key)
-            raise
+        data = entry.assembler.add(chunk)
         if data is not None:
-            self._drop(key)
+            del self._entries[key]
             return entry.topic, data
-        if entry.assembler.held_bytes > before:
-            self._parts.keep(node, entry.assembler.blob, chunk.index, chunk.data)
         self._stay_within_limit(key)
         return None
 
@@ -97,8 +89,7 @@ class Incoming:
         return max(held, key=held.__getitem__)
 
     def _give_way(self, node: str) -> None:
-        self._drop(next(key for key, entry in self._entries.items() if entry.node == node))
+        self._forget(next(key for key, entry in self._entries.items() if entry.node == node))
 
-    def _drop(self, key: tuple[str, bytes]) -> None:
-        del self._entries[key]
-        self._parts.forget(*key)
+    def _forget(self, key: tuple[str, bytes]) -> None:
+        self._entries.pop(key).assembler.forget()

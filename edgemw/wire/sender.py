@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from edgemw.core.events import SetTimer
 from edgemw.core.ids import Place, UpdateId
 from edgemw.wire import topics
-from edgemw.wire.messages import Frame, Update
+from edgemw.wire.messages import Frame, ReleaseManifest, Update
 from edgemw.wire.pending import Pending
 from edgemw.wire.traffic import Upload
 
@@ -25,6 +25,11 @@ def newest(frame: Frame) -> int:
     update = frame.message
     assert isinstance(update, Update)
     return max([update.report_on, *(section.base for section in update.sections)])
+
+
+def nothing_for(release: ReleaseManifest) -> Update:
+    """The answer to a release that adds nothing to it."""
+    return Update(release.run, release.codec, release.theta.size // 4, (), report_on=release.number)
 
 
 @dataclass(frozen=True, slots=True)

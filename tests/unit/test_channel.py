@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -483,15 +484,15 @@ def test_after_a_lost_connection_the_chunks_that_are_missing_come_and_no_others(
         await net.fog.channel.carry(PublishBlob("fog", reference, data))
         arrived: list[str] = []
 
-        def note(received: Received) -> list[Received]:
+        def note(received: Received, most: int) -> list[Received]:
             arrived.append(received.topic)
-            return [received] if len(arrived) <= chunks // 2 else []  # the connection is dead from here on
+            return [received] if len(arrived) <= most else []
 
-        net.device.spoil = note
+        net.device.spoil = partial(note, most=chunks // 2)  # the connection is dead from then on
         await net.device.channel.carry(Fetch("fog", reference))
         await net.settle()
         assert chunks // 2 < len(arrived) <= chunks // 2 + AHEAD
-        net.device.spoil = lambda received: arrived.append(received.topic) or [received]  # type: ignore[func-returns-value]
+        net.device.spoil = partial(note, most=chunks)
         lost = set(arrived[chunks // 2 :])
         arrived.clear()
         net.broker.cut("device")
