@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CODECS = (
     "lattice",
     "lattice:kappa=4",
-    "lattice:kappa=24",
-    "lattice:rounding=stochastic",
+    "lattice:kappa=32",
+    "lattice:rounding=nearest:kappa=12",
     "dense:dtype=float16",
     "topk:k=0.01",
     "qsgd",
@@ -199,6 +199,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of the data sets")
     parser.add_argument("--seeds", type=int, default=5, help="runs of every setting (default 5)")
     parser.add_argument("--rounds", type=int, default=0, help="of every run (default: as each task has them)")
+    parser.add_argument("--participation", type=float, default=1.0, help="chance that a device trains in a round (default 1)")
     parser.add_argument("--codecs", default=",".join(CODECS), help="settings beside float32, as for `edgemw bench codec`")
     parser.add_argument("--out", type=Path, help="a folder for codecs.json and picture of each task")
     parser.add_argument("--text", action="store_true", help="print tables")
@@ -236,6 +237,7 @@ def study(name: str, options: argparse.Namespace) -> tuple[Comparison, str]:
         config.write_text(deployment(found, name))
         settings = tuple(map(parse_setting, options.codecs.split(",")))
         request = Request(settings=settings, seeds=options.seeds, config=config, rounds=options.rounds)
+        request = replace(request, participation=options.participation)
         experiment = prepare(request, {})
         notes: list[str] = []
         outcomes = compare(experiment, options.seeds, _Progress(name), notes.append)

@@ -44,6 +44,7 @@ class Request:
         devices, fogs: of the tree, where no deployment says it; no fogs put devices under the top.
         partition: how samples are dealt out; "" as their arrays, or the deployment, say.
         rounds: of each run; 0 takes the deployment's.
+        participation: the chance that a device trains in a round.
         overrides: changes to the deployment, as KEY=VALUE.
     """
 
@@ -56,6 +57,7 @@ class Request:
     fogs: int = 2
     partition: str = ""
     rounds: int = 0
+    participation: float = 1.0
     overrides: tuple[str, ...] = ()
 
 
@@ -70,6 +72,7 @@ class Experiment:
     dataset: Dataset
     options: Mapping[str, TopOptions]
     rounds: int
+    participation: float = 1.0
 
     @property
     def metric(self) -> str:
@@ -139,7 +142,9 @@ def prepare(request: Request, env: Mapping[str, str]) -> Experiment:
         raise ConfigError("every device takes its part of [data] here: give --data, and no tier its own", key="--data")
     options = {setting.text: _options(deployment) for setting, deployment in zip(settings, deployments, strict=True)}
     threads = next(tier.training.threads for tier in first.tiers.values() if tier.role == "device")
-    return Experiment(data, bundle, open_oracle(bundle, threads), tree, first.data, options, first.task.rounds)
+    return Experiment(
+        data, bundle, open_oracle(bundle, threads), tree, first.data, options, first.task.rounds, request.participation
+    )
 
 
 def _bundle(path: Path) -> tuple[bytes, Bundle]:

@@ -41,7 +41,8 @@ def draw(comparison: Comparison, folder: Path) -> Path | None:
     for axis in (left, right):
         axis.grid(alpha=0.3)
     devices, rounds = comparison.nodes[-1], comparison.rounds
-    figure.suptitle(f"{comparison.task}: {comparison.parameters} parameters, {devices} devices, {rounds} rounds")
+    some = f", participation {comparison.participation:g}" if comparison.participation < 1 else ""
+    figure.suptitle(f"{comparison.task}: {comparison.parameters} parameters, {devices} devices, {rounds} rounds{some}")
     figure.tight_layout()
     path = folder / PICTURE
     figure.savefig(path, dpi=110)

@@ -15,6 +15,7 @@ from edgemw.bench.experiment import Experiment
 from edgemw.bench.results import Outcome, Score
 
 FILE = "codecs.json"
+_ABOUT = ("task", "metric", "parameters", "nodes", "how", "rounds", "participation", "budget_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Comparison:
         nodes: how many there are on each level below the top; the last level is the devices.
         how: how the samples were dealt out.
         rounds: of every run.
+        participation: the chance that a device trained in a round.
         outcomes: the reference first.
         budget_bytes: that a device may move in a run; 0 is no limit.
     """
@@ -38,6 +40,7 @@ class Comparison:
     rounds: int
     outcomes: tuple[Outcome, ...]
     budget_bytes: int = 0
+    participation: float = 1.0
 
     @classmethod
     def of(cls, experiment: Experiment, outcomes: tuple[Outcome, ...], how: str, budget_bytes: int = 0) -> Comparison:
@@ -52,6 +55,7 @@ class Comparison:
             rounds=experiment.rounds,
             outcomes=outcomes,
             budget_bytes=budget_bytes,
+            participation=experiment.participation,
         )
 
     @property
@@ -72,7 +76,7 @@ class Comparison:
         """Everything, for scripts; what could not be measured is null."""
         on, choice = frontier(self.outcomes, self.metric), self.choice
         seeds = [trial.seed for trial in self.outcomes[0].trials]
-        about = {name: getattr(self, name) for name in ("task", "metric", "parameters", "nodes", "how", "rounds", "budget_bytes")}
+        about = {name: getattr(self, name) for name in _ABOUT}
         rows = [self._row(outcome) | {"frontier": outcome.setting in on} for outcome in self.outcomes]
         recommendation = None
         if choice is not None:

@@ -10,7 +10,7 @@ from edgemw.bench.experiment import VALIDATION, Experiment
 from edgemw.bench.results import Outcome, Trial, trial_of
 from edgemw.bench.sampling import Sampler
 from edgemw.fog.release import TopOptions
-from edgemw.simulation.learner import Learner
+from edgemw.simulation.learner import SITS_OUT, Learner, Participation
 from edgemw.simulation.rounds import Round, Watch, run_rounds
 
 _MOST_REASONS = 2  # told of a run; devices of one task mostly say the same
@@ -84,7 +84,7 @@ def _run_seed(
             note(f"{device} will not train: {reason}")
     for number, (setting, options) in enumerate(experiment.options.items(), 1 + seed * len(trials)):
         at = Progress(setting, seed, number, seeds * len(trials), 0, experiment.rounds, 0.0)
-        learner = Learner(experiment.oracle, shares, refused)
+        learner = Learner(experiment.oracle, shares, refused, Participation(experiment.participation, seed))
         trial, reasons = _trial(experiment, options, learner, at, listen)
         trials[setting].append(trial)
         for node, reason in [*reasons.items()][: _MOST_REASONS if seed == 0 else 0]:
@@ -108,4 +108,4 @@ def _trial(
     trial = trial_of(run, tree, metric, experiment.bundle.manifest.size, at.seed)
     trial = replace(trial, sample=sampler.sample(), wall_s=wall_s, training_s=learner.seconds)
     listen(replace(at, release=experiment.rounds, value=trial.path[-1].validation, done=trial))
-    return trial, {node: reason for node, reason in run.reasons.items() if node not in learner.refused}
+    return trial, {node: reason for node, reason in run.reasons.items() if node not in learner.refused and reason != SITS_OUT}

@@ -102,6 +102,8 @@ class Sampler:
             self._entropy.append(entropy_bits(decoded))
             self._left_out.append(None if residual is None else _ratio(residual, vector))
         if node in self._siblings:
+            if self._release is not None and self._release.number != release.number:
+                self._last.clear()  # who trained from another release may be on another step
             self._release = release
             self._last[node] = _Seen(payload, vector, release.step)
 

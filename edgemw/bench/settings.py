@@ -66,10 +66,11 @@ DEFAULTS = (
         parse_setting,
         (
             "dense:dtype=float16",
+            "lattice",
             "lattice:kappa=4",
             "lattice:kappa=8",
-            "lattice:kappa=12",
-            "lattice:kappa=24",
+            "lattice:kappa=32",
+            "lattice:rounding=nearest:kappa=12",
             "topk:k=0.01",
             "topk:k=0.05",
             "qsgd",

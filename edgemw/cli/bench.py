@@ -38,8 +38,9 @@ exit code: 0 done; 1 nothing was learned, or nothing is within the budget; 2 wro
 _EXAMPLES = """examples:
   edgemw bench codec --task examples/quickstart/digits.edge --data digits
   edgemw bench codec --task my.edge --data my.npz --devices 30 --fogs 5 --rounds 40 --seeds 5 --out bench
-  edgemw bench codec --task my.edge --data my.npz --codecs lattice:kappa=8,lattice:kappa=12,topk:k=0.02 --budget 200kB
+  edgemw bench codec --task my.edge --data my.npz --codecs lattice:kappa=8,lattice:kappa=32,topk:k=0.02 --budget 200kB
   edgemw bench codec --task my.edge --data my.npz --codecs lattice,lattice:budget_round=600,lattice:release_budget_round=2kB
+  edgemw bench codec --task my.edge --data my.npz --participation 0.5 --codecs lattice,lattice:rounding=nearest
   edgemw bench codec --config edgemw.toml --data my.npz --set plan.lr=0.05
 """
 
@@ -75,6 +76,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="who gets which samples (default: natural where the file has an array client; else dirichlet, for classes, or iid)",
     )
     codec.add_argument("--rounds", metavar="R", type=_count, help="rounds of every run (default: that of --config, or 60)")
+    codec.add_argument(
+        "--participation", metavar="P", type=_chance, default=1.0, help="chance that a device trains in a round (default: 1)"
+    )
     codec.add_argument("--seeds", metavar="S", type=_count, default=3, help="runs of every setting (default: 3)")
     codec.add_argument("--codecs", metavar="A,B,...", help="settings to compare (default: a dozen)")
     codec.add_argument("--budget", metavar="BYTES", help="bytes that a device may move in a run, both ways, such as 300kB")
@@ -109,6 +113,7 @@ def run(args: argparse.Namespace) -> int:
         fogs=2 if args.fogs is None else args.fogs,
         partition=args.partition or "",
         rounds=args.rounds or 0,
+        participation=args.participation,
         overrides=tuple(args.overrides),
     )
     experiment = prepare(request, os.environ)
@@ -153,6 +158,17 @@ def _count(text: str) -> int:
 def _count_or_none(text: str) -> int:
     """A number of 0 or more."""
     return _at_least(0, text)
+
+
+def _chance(text: str) -> float:
+    """A number above 0 and at most 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and at most 1")
+    return value
 
 
 def _at_least(least: int, text: str) -> int:

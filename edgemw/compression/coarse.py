@@ -2,10 +2,10 @@
 
     c = 2^m step ;  q = 2^m round(p / c)
 
-The payload stays on the step that the release announced, so merging is untouched. Rounding on the coarser step is a hard
-threshold at c / 2 with fewer values above it; what it cuts off is left to error feedback, as always: p - decode(payload). Above
-m = 7 only the largest symbol of a device is left, for ever fewer values. m is the smallest with a payload that fits, found in
-five tries; where none fits, nothing is sent.
+The payload stays on the step that the release announced, so merging is untouched. Rounding to the nearest on the coarser step is
+a hard threshold at c / 2 with fewer values above it; what it cuts off is left to error feedback: p - decode(payload), also where
+the codec rounds by chance and needs none otherwise. Above m = 7 only the largest symbol of a device is left, for ever fewer
+values. m is the smallest with a payload that fits, found in five tries; where none fits, nothing is sent.
 
 Source: hard threshold as the sparsifier of least total error under a budget: Sahu et al., NeurIPS 2021, section 4.
 """
@@ -29,10 +29,11 @@ def can_coarsen(codec: Codec) -> bool:
     return isinstance(codec, Lattice)
 
 
-def encode_within(codec: Codec, vector: Vector, step: float, limit_bytes: int) -> bytes:
+def encode_within(codec: Codec, vector: Vector, step: float, limit_bytes: int) -> tuple[bytes, bool]:
     """Encode a vector, float32[P], on the announced step, coarser where the payload would have more than `limit_bytes`.
 
-    Where even the coarsest is too large it is the payload of the zero vector, the smallest there is.
+    Where even the coarsest is too large it is the payload of the zero vector, the smallest there is. Also says whether it is
+    coarser than the codec would have it.
 
     Raises:
         CodecError: as `encode`.
@@ -40,11 +41,11 @@ def encode_within(codec: Codec, vector: Vector, step: float, limit_bytes: int) -
     """
     payload = codec.encode(vector, step)
     if len(payload) <= limit_bytes:
-        return payload
-    if not can_coarsen(codec):
+        return payload, False
+    if not isinstance(codec, Lattice):
         reason = f"more than the {limit_bytes} that may be sent at once (uplink.burst), and it cannot be made coarser"
         raise TooLargeError(f"an update takes {len(payload)} bytes in {codec.name}, {reason}")
-    step = codec.check(payload, vector.size)  # where none was announced it is the device's own
+    codec, step = codec.to_nearest(), codec.check(payload, vector.size)  # where none was announced it is the device's own
     found = codec.encode(np.zeros_like(vector), step)
     lowest, highest = _SHIFTS.start, _SHIFTS.stop
     while lowest < highest:
@@ -54,10 +55,10 @@ def encode_within(codec: Codec, vector: Vector, step: float, limit_bytes: int) -
             found, highest = payload, middle
         else:
             lowest = middle + 1
-    return found
+    return found, True
 
 
-def _coarse(codec: Codec, vector: Vector, step: float, shift: int) -> bytes:
+def _coarse(codec: Lattice, vector: Vector, step: float, shift: int) -> bytes:
     coarse_step = math.ldexp(float(np.float32(step)), shift)
     if coarse_step > LARGEST:  # as good as nothing survives
         return codec.encode(np.zeros_like(vector), step)

@@ -29,6 +29,7 @@ from edgemw.core.bundle import Vector
 from edgemw.core.errors import WireError
 from edgemw.core.ranges import Slots, blank, count, cut, put
 
+_CODEC = Lattice(rounding="nearest")
 _SIXTEENTHS = 256  # of an octave: 2^15 root mean squares are more than any of 2^30 coordinates can be off
 
 
@@ -50,7 +51,7 @@ def difference(base: Vector, master: Vector, move: Vector, kappa: float, apart: 
         move = move.copy()
         blank(move, apart)
     size = base.size - count(apart)
-    return Lattice().encode(wanted, as_step(max(kappa * root_mean_square(move, size), root_mean_square(wanted, size))))
+    return _CODEC.encode(wanted, as_step(max(kappa * root_mean_square(move, size), root_mean_square(wanted, size))))
 
 
 def difference_within(base: Vector, master: Vector, limit_bytes: float, apart: Slots = ()) -> bytes:
@@ -68,7 +69,7 @@ def difference_within(base: Vector, master: Vector, limit_bytes: float, apart: S
     Raises:
         CodecError: the difference is not finite.
     """
-    wanted, codec = _wanted(base, master, apart), Lattice()
+    wanted, codec = _wanted(base, master, apart), _CODEC
     scale = root_mean_square(wanted, base.size - count(apart))
     finest, coarsest, found = 0, _SIXTEENTHS, b""
     while finest < coarsest:
@@ -101,7 +102,7 @@ def advance(theta: bytes | memoryview, payload: bytes, beside: bytes = b"", stat
     """
     base = np.frombuffer(theta, "<f4")
     with np.errstate(over="ignore"):
-        moved = base + Lattice().decode(payload, base.size)
+        moved = base + _CODEC.decode(payload, base.size)
         added = side.decode(beside, count(statistics))
         put(moved, statistics, (cut(base, statistics) + added).astype(np.float32))
     if not np.isfinite(moved).all():

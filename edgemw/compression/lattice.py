@@ -1,6 +1,6 @@
 """`lattice`, the default codec: integers on one step that the release announces.
 
-    q = round_half_away(p / step), |q| <= 127 on a device ;  decode(q) = step q ;  merge = integer addition modulo 2^32
+    q = round(p / step), |q| <= 127 on a device ;  decode(q) = step q ;  merge = integer addition modulo 2^32
 
 A merge never sees a float, and multiplies by no step. The payload is a pure function of the integers, the step and the coder,
 so merging commutes and associates byte for byte, and no well-formed payloads of one step can make it fail; 2^31 / 127, about 17
@@ -14,11 +14,11 @@ With a `kappa` above 0 each device then takes its own step, the power of two nea
 The coder is 1 for `rangecoder.py`, 0 for `golomb.py`. A sum is in the range coder if any part is. The step is finite and not
 negative; eight zero bytes are the only payload on step 0, and adding them to another leaves that as it is.
 
-Error of a round trip: step / 2 for every value up to 127 steps; what exceeds that is left to the residual. For a value in
-that range, payload and residual add up to the value exactly.
+Stochastic rounding, the default: |q| = floor(|p| / step + u), u uniform in [0, 1), is off by less than a step and unbiased up to
+127 steps. A device keeps nothing of it, and the noise of many devices averages out.
 
-Stochastic rounding is for devices that cannot keep a residual: |q| = floor(|p| / step + u), u uniform in [0, 1), is off by less
-than a step and unbiased up to 127 steps; what exceeds them is lost. Its noise grows with the step; nearest rounding only delays.
+Nearest rounding, halves away from zero, is off by step / 2 at most, and for a value up to 127 steps payload and residual add up
+to the value exactly: nothing is lost but time, which costs more than noise does (docs/decisions/0010-step-rule.md).
 
 Payloads on different steps add where these are powers of two (`steps.py`): the sum is on the finest, and integers of the others
 move up, modulo 2^32 as all sums. They are at most 24 places apart; one without symbols adds from any coarser step.
@@ -57,7 +57,7 @@ class Lattice:
 
     Args:
         coder: "range" for the fewest bytes, "golomb" for the least work without a compiler.
-        rounding: "nearest", with error feedback, or "stochastic", without.
+        rounding: "stochastic", without error feedback, or "nearest", with it.
         steps: "free", or "dyadic" for releases that announce powers of two.
         kappa: root mean squares in a step where the release announces none; 0 sends nothing then.
 
@@ -70,7 +70,7 @@ class Lattice:
     stepped = True
     most = MOST_STEPS
 
-    def __init__(self, coder: str = "range", rounding: str = "nearest", steps: str = "free", kappa: float = 0.0) -> None:
+    def __init__(self, coder: str = "range", rounding: str = "stochastic", steps: str = "free", kappa: float = 0.0) -> None:
         if not isinstance(kappa, int | float) or not 0 <= kappa < math.inf:
             raise CodecError(f"kappa = {kappa!r} is not a number of 0 or more")
         self._kappa = float(kappa)
@@ -85,6 +85,11 @@ class Lattice:
         other = copy.copy(self)
         other.coders = coders
         return other
+
+    def to_nearest(self) -> Lattice:
+        """The same codec with nearest rounding."""
+        other = Lattice("range" if self._ranged else "golomb", "nearest", "dyadic" if self.dyadic else "free", self._kappa)
+        return other.using(self.coders)
 
     def encode(self, vector: Vector, step: float) -> bytes:
         """Write a vector on the lattice; what exceeds 127 steps, or float32, is left out."""

@@ -2,6 +2,8 @@
 
     p = w delta + e ;  sent = decode(encode(p)) ;  e <- p - sent
 
+A codec that rounds by chance (`Codec.feedback` is false) leaves e empty, unless a limit, or the codec's range, cut something off.
+
 A returned update is added to e, and its weight to that of the next update: the mean stays sum(w delta) / sum(w).
 What the plan keeps at home is in neither; a tensor that waits for its release is in e alone. Running statistics go beside the
 codec and are not fed back (`side.py`).
@@ -24,9 +26,10 @@ from edgemw.core.bundle import Vector
 from edgemw.core.encoded import Encoded, Section
 from edgemw.core.errors import CodecError, TooLargeError
 from edgemw.core.ids import UpdateId
-from edgemw.core.ranges import Ranges, blank, cut
+from edgemw.core.ranges import Ranges, Slots, blank, cut
 
 _ENERGY_BITS = 12
+_A_STEP = 1.001  # and what float32 rounds of 127 of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ def encode_update(
     limit_bytes: int | None = None,
     ranges: Ranges | None = None,
 ) -> tuple[Encoded, Vector]:
-    """Encode a weighted delta plus the residual; returns the encoding and the new residual (float32[P], zero without feedback).
+    """Encode a weighted delta plus the residual; returns the encoding and the new residual, float32[P].
 
     Args:
         codec: the release's.
@@ -91,21 +94,23 @@ def encode_update(
     blank(moved, ranges.apart + waiting)
     codec = codec_at(codec, contribution.base)
     statistics = _statistics(contribution, ranges)
-    payload = codec.encode(said, step) if limit_bytes is None else _within(codec, said, step, limit_bytes, len(statistics))
+    payload, coarser = _within(codec, said, step, limit_bytes, len(statistics))
     wide = moved.astype(np.float64)
     energy = _rounded(float(np.dot(wide, wide)))
     section = Section(contribution.base, contribution.said_weight, 1, energy, payload, statistics)
     encoded = Encoded(codec.name, p.size, (section,), frozenset({contribution.id}))
-    return encoded, _left(codec, payload, p, said, ranges)
-
-
-def _left(codec: Codec, payload: bytes, p: Vector, said: Vector, ranges: Ranges) -> Vector:
-    """The new residual: all that was not sent and is for the codec."""
-    if not codec.feedback:
-        return p - said
     left = p - codec.decode(payload, p.size)
+    if not (codec.feedback or coarser or _beyond_rounding(codec, payload, left, waiting)):
+        left = p - said
     blank(left, ranges.apart)  # some codecs say a little where they were given zeros
-    return left
+    return encoded, left
+
+
+def _beyond_rounding(codec: Codec, payload: bytes, left: Vector, waiting: Slots) -> bool:
+    """Whether a value is off by more than the step that rounding by chance may take: it was out of range."""
+    off = left.copy()
+    blank(off, waiting)
+    return codec.stepped and float(np.abs(off).max(initial=0)) > codec.check(payload, left.size) * _A_STEP
 
 
 def _statistics(contribution: Contribution, ranges: Ranges) -> bytes:
@@ -117,8 +122,10 @@ def _statistics(contribution: Contribution, ranges: Ranges) -> bytes:
     return side.encode(cut(delta, ranges.statistics).astype(np.float64) * contribution.said_weight)
 
 
-def _within(codec: Codec, said: Vector, step: float, limit_bytes: int, beside_bytes: int) -> bytes:
-    """The payload, in what statistics leave of the limit."""
+def _within(codec: Codec, said: Vector, step: float, limit_bytes: int | None, beside_bytes: int) -> tuple[bytes, bool]:
+    """The payload, in what statistics leave of the limit, and whether that made it coarser."""
+    if limit_bytes is None:
+        return codec.encode(said, step), False
     if beside_bytes > limit_bytes:
         hint = "allow more (uplink.burst, uplink.max_upload), or make statistics personal or frozen"
         raise TooLargeError(

@@ -2,6 +2,8 @@
 
     sum of w delta  =  sent - returned + residual
 
+Where a codec rounds by chance and forgets what it rounded off, an update stands for what it says: that is booked as trained.
+
 Kept as one number each, the sum over all coordinates in float64. Rounding of float32 leaves about 1e-7 of what was trained; a
 residual that was lost, an update that was given back twice or a payload that says something else shows at once.
 """
@@ -20,7 +22,7 @@ class Balance:
     """The books of one training run.
 
     Attributes:
-        trained: sum over the coordinates of every weighted delta.
+        trained: sum over the coordinates of every weighted delta, or of what an update said of it.
         moved: sum of their sizes, at least |trained|: what an imbalance is measured against.
         sent: sum over the coordinates of what updates say, less what came back.
         worst: the largest imbalance that was ever seen, as a part of `moved`.
@@ -36,7 +38,7 @@ class Balance:
 
         Args:
             weight: of the training.
-            delta: float32[P] that it gave.
+            delta: float32[P] that it gave, or, with weight 1, what was said of it.
             said: float32[P] that the payload stands for.
             residual: float32[P] after it.
         """

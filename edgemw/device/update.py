@@ -19,7 +19,6 @@ from edgemw.core.events import Fact
 from edgemw.core.ids import UpdateId
 from edgemw.core.plan import Tally
 from edgemw.core.ranges import Ranges
-from edgemw.device.balance import Balance
 from edgemw.device.events import Memory, Work, Worked
 from edgemw.device.personal import booked, learned
 from edgemw.wire.messages import Frame, Update, encoded_of
@@ -75,19 +74,18 @@ def make_update(event: Worked, work: Work, ranges: Ranges, memory: Memory, updat
         encoded, left = encode_update(codec, contribution, residual, manifest.step, room(codec, empty), ranges)
     except (CodecError, WireError) as error:
         too_large = isinstance(error, TooLargeError)
-        if too_large and codec.feedback:
+        if too_large:
             memory = _unsent(memory, contribution, residual, ranges)
         refused = replace(empty, tally=tally | {REFUSED: (1.0, 1.0)})
         return Made(refused, memory, _refusal(str(error)), str(error), too_large)
-    balance = Balance()  # a codec without feedback leaves out what nobody keeps
-    if codec.feedback:
-        said = give_back(codec, encoded, np.zeros(size, np.float32), ranges)
-        delta = booked(contribution, residual, ranges)
-        balance = memory.balance.after_training(contribution.weight, delta, said, left)
+    said = give_back(codec, encoded, np.zeros(size, np.float32), ranges)
+    weight, delta = (
+        (contribution.weight, booked(contribution, residual, ranges)) if codec.feedback else (1, said + left - residual)
+    )
     memory = replace(
         memory,
-        residual=left if codec.feedback or ranges.rare else None,
-        balance=balance,
+        residual=left if codec.feedback or left.any() else None,
+        balance=memory.balance.after_training(weight, delta, said, left),
         updates_sent=memory.updates_sent + 1,
         weight_sent=memory.weight_sent + encoded.weight,
         weight_owed=0,
@@ -110,15 +108,13 @@ def after_return(memory: Memory, frame: Frame, ranges: Ranges | None) -> Memory:
         CodecError: the codec is not known any more.
         WireError: the payload is malformed.
     """
-    encoded, kept, balance = encoded_of(frame), memory.residual, memory.balance
+    encoded, kept = encoded_of(frame), memory.residual
     said = give_back(codec_named(encoded.codec), encoded, np.zeros(encoded.size, np.float32), ranges)
     kept = said if kept is None else kept + said
-    if balance != Balance():  # without feedback there are no books
-        balance = balance.after_return(said, kept)
     return replace(
         memory,
         residual=kept,
-        balance=balance,
+        balance=memory.balance.after_return(said, kept),
         updates_returned=memory.updates_returned + 1,
         weight_returned=memory.weight_returned + encoded.weight,
         weight_owed=memory.weight_owed + encoded.weight,

@@ -57,7 +57,7 @@ class TopOptions:
     target: float = 0.0
     codec: str = "lattice"
     parameters: dict[str, int | float | str] = field(default_factory=dict)
-    kappa: float = 12.0
+    kappa: float = 16.0
     release_codec: str = "lattice"
     release_kappa: float = 2.0
     budget: Budget = field(default_factory=Budget)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from edgemw.learning.oracle import Oracle, Predict
 from edgemw.learning.trainer import evaluate, train
 
 _TEST = "test."
+SITS_OUT = "this device sits this round out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,27 @@ class Share:
     held: Mapping[str, Samples]
 
 
+@dataclass(frozen=True, slots=True)
+class Participation:
+    """Who trains in which round, by chance, but the same whenever it is asked.
+
+    Attributes:
+        chance: of one device in one round.
+        seed: of the run.
+    """
+
+    chance: float = 1.0
+    seed: int = 0
+
+    def of(self, node: str, release: int) -> bool:
+        """Whether a device trains from a release."""
+        drawn = hashlib.blake2b(f"{self.seed} {release} {node}".encode(), digest_size=8).digest()
+        return int.from_bytes(drawn, "little") < self.chance * 2**64
+
+
+ALWAYS = Participation()
+
+
 class Learner:
     """Trains and measures for every device, with one oracle.
 
@@ -41,9 +64,15 @@ class Learner:
         refused: why devices without samples cannot train.
     """
 
-    def __init__(self, oracle: Oracle, shares: Mapping[str, Share], refused: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        oracle: Oracle,
+        shares: Mapping[str, Share],
+        refused: Mapping[str, str] | None = None,
+        participation: Participation = ALWAYS,
+    ) -> None:
         """Take what devices have; `refused` says of the others why they cannot train."""
-        self._oracle, self._shares, self.refused = oracle, shares, refused or {}
+        self._oracle, self._shares, self.refused, self._participation = oracle, shares, refused or {}, participation
         self._predictor: tuple[Vector, Predict] | None = None
         self.seconds = 0.0
 
@@ -52,11 +81,11 @@ class Learner:
         if node not in self._shares:
             return Worked(work.release.number, None, {}, self.refused.get(node, "this device has no samples"))
         started = time.perf_counter()
-        worked = self._do(self._shares[node], work)
+        worked = self._do(self._shares[node], work, trains=self._participation.of(node, work.release.number))
         self.seconds += time.perf_counter() - started
         return worked
 
-    def _do(self, share: Share, work: Work) -> Worked:
+    def _do(self, share: Share, work: Work, *, trains: bool) -> Worked:
         number, tally, broken = work.release.number, self._measure(share, work), ""
         lost = sorted(name for name, (value, _) in tally.items() if not math.isfinite(value))
         if lost:
@@ -64,6 +93,8 @@ class Learner:
             broken = f"{', '.join(lost)} on held-out samples: not a finite number"
         if not work.train:
             return Worked(number, None, tally, broken)
+        if not trains:
+            return Worked(number, None, tally, broken or SITS_OUT)
         try:
             plan = work.release.plan or plan_of(self._oracle.manifest.training)
             trained = train(self._oracle, work.theta, share.train, plan, work.seed, lambda: False)

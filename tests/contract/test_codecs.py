@@ -30,10 +30,16 @@ from tests.unit.test_rangecoder import QUICK
 GOLOMB_CODERS = {name: Coders(golomb, QUICK) for name, golomb in GOLOMBS.items()}
 RANGE_CODERS = {name: Coders(fastest(), coder) for name, coder in RANGES.items()}
 CODEC_KINDS: dict[str, Callable[[], Codec]] = {
-    **{f"lattice-golomb-{name}": partial(Lattice("golomb").using, with_golomb) for name, with_golomb in GOLOMB_CODERS.items()},
-    **{f"lattice-range-{name}": partial(Lattice("range").using, with_range) for name, with_range in RANGE_CODERS.items()},
+    **{
+        f"lattice-golomb-{name}": partial(Lattice("golomb", "nearest").using, with_golomb)
+        for name, with_golomb in GOLOMB_CODERS.items()
+    },
+    **{
+        f"lattice-range-{name}": partial(Lattice("range", "nearest").using, with_range)
+        for name, with_range in RANGE_CODERS.items()
+    },
     "lattice-stochastic": partial(codec_named, "lattice", rounding="stochastic"),
-    "lattice-dyadic": partial(codec_named, "lattice", steps="dyadic"),
+    "lattice-dyadic": partial(codec_named, "lattice", steps="dyadic", rounding="nearest"),
     "lattice-dyadic-stochastic-golomb": partial(codec_named, "lattice", steps="dyadic", rounding="stochastic", coder="golomb"),
     "lanes": partial(codec_named, "lanes"),
     "lanes-16-bits-everything": partial(codec_named, "lanes", bits=16, blocks=1),

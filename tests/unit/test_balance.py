@@ -15,9 +15,9 @@ from tests.support.world import World
 from tests.unit.test_roles import Learner
 
 
-def world() -> World:
+def world(rounding: str = "nearest") -> World:
     made = World(Learner())
-    made.top("top", TopOptions(WindowOptions(children=1), ServerOptions(), {}, rounds=8))
+    made.top("top", TopOptions(WindowOptions(children=1), ServerOptions(), {}, rounds=8, parameters={"rounding": rounding}))
     made.device("device-0", "top")
     return made
 
@@ -28,8 +28,9 @@ def imbalance(made: World) -> float:
     return found
 
 
-def test_a_run_is_balanced_over_restarts() -> None:
-    made = world()
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+def test_a_run_is_balanced_over_restarts(rounding: str) -> None:
+    made = world(rounding)
     for _ in range(3):
         made.settle()
         made.kill("device-0")

@@ -20,6 +20,7 @@ from edgemw.bench.runner import Progress, compare
 from edgemw.bench.sampling import Sample
 from edgemw.bench.settings import DEFAULTS, REFERENCE, parse_setting
 from edgemw.core.errors import ConfigError, DataError
+from edgemw.simulation.learner import ALWAYS, Participation
 
 BUNDLE = Path(__file__).parents[2] / "examples" / "quickstart" / "digits.edge"
 CONFIG = BUNDLE.parent / "edgemw.toml"
@@ -188,10 +189,10 @@ def test_clients_of_a_file_stay_together(tmp_path: Path) -> None:
 
 
 def test_runs_are_compared_on_the_same_samples_and_reproduced() -> None:
-    experiment, heard, notes = prepare(request("lattice:kappa=2"), {}), list[Progress](), list[str]()
+    experiment, heard, notes = prepare(request("lattice:rounding=nearest:kappa=2"), {}), list[Progress](), list[str]()
     found = compare(experiment, 1, heard.append, notes.append)
     again = compare(experiment, 1, lambda at: None, lambda text: None)
-    assert [each.setting for each in found] == [REFERENCE.text, "lattice:kappa=2"]
+    assert [each.setting for each in found] == [REFERENCE.text, "lattice:rounding=nearest:kappa=2"]
     for one, other in zip(found, again, strict=True):
         assert one.trials[0].path == other.trials[0].path
         assert one.trials[0].levels == other.trials[0].levels
@@ -208,6 +209,27 @@ def test_runs_are_compared_on_the_same_samples_and_reproduced() -> None:
     assert [at.release for at in heard if at.setting == REFERENCE.text and not at.done] == [0, 1, 2]
     assert len(notes) == 1
     assert lattice.up_bytes + lattice.down_bytes == pytest.approx(found[1].device_bytes, rel=0.01)
+
+
+def test_who_sits_a_round_out_sends_no_vector_and_holds_nobody_up() -> None:
+    experiment, notes = prepare(request("lattice", participation=0.5, rounds=4), {}), list[str]()
+    found = compare(experiment, 2, lambda at: None, notes.append)
+    whole = compare(prepare(request("lattice", rounds=4), {}), 2, lambda at: None, lambda text: None)
+    for some, everybody in zip(found, whole, strict=True):
+        assert some.conserved
+        assert some.trials[0].path[0].test == everybody.trials[0].path[0].test
+        assert 0.2 < some.levels[-1].up_bytes / everybody.levels[-1].up_bytes < 0.8
+    assert len(notes) == 1, "that somebody sits out is nothing to complain of"
+    assert Comparison.of(experiment, found, "").document()["participation"] == 0.5
+
+
+def test_participation_is_by_chance_and_the_same_whenever_it_is_asked() -> None:
+    chance = Participation(0.3, seed=1)
+    trains = [chance.of(f"device-{number}", release) for number in range(40) for release in range(50)]
+    assert 0.25 < sum(trains) / len(trains) < 0.35
+    assert trains == [Participation(0.3, seed=1).of(f"device-{number}", release) for number in range(40) for release in range(50)]
+    assert trains != [Participation(0.3, seed=2).of(f"device-{number}", release) for number in range(40) for release in range(50)]
+    assert all(ALWAYS.of("device-0", release) for release in range(100))
 
 
 @pytest.mark.parametrize("runs", [1, 3])

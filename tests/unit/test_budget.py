@@ -103,7 +103,7 @@ class Pull:
 
 def world(budget: Budget, release_budget: Budget | None = None, rounds: int = ROUNDS) -> World:
     net = World(Pull(), size=SIZE)
-    options = TopOptions(WindowOptions(deadline_s=20.0, children=4), ServerOptions(), {}, rounds=rounds)
+    options = TopOptions(WindowOptions(deadline_s=20.0, children=4), ServerOptions(), {}, rounds=rounds, kappa=4.0)
     net.top("top", replace(options, budget=budget, release_budget=release_budget or Budget()))
     for number in range(4):
         net.device(f"device-{number}", "top")
@@ -156,7 +156,7 @@ def test_without_a_budget_kappa_decides() -> None:
     net = world(Budget(), rounds=3)
     net.run(100)
     assert rate(net).step == net.disks["top"].released.manifest.step  # type: ignore[union-attr]  # `rate` has looked
-    assert rate(net).kappa >= 12.0
+    assert rate(net).kappa >= 4.0
 
 
 @pytest.mark.parametrize("round_bytes", [600, 1000])

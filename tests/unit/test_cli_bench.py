@@ -63,7 +63,17 @@ def test_what_is_refused_ends_with_3(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("flags", [["--seeds", "0"], ["--devices", "none"], ["--config", "x.toml", "--fogs", "1"], []])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--seeds", "0"],
+        ["--devices", "none"],
+        ["--participation", "0"],
+        ["--participation", "half"],
+        ["--config", "x.toml", "--fogs", "1"],
+        [],
+    ],
+)
 def test_wrong_usage_ends_with_2(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["bench", "codec", *flags] if flags else ["bench"])

@@ -50,7 +50,7 @@ def test_check_says_what_would_run(capsys: pytest.CaptureFixture[str]) -> None:
         "8 devices",
         "digits, dirichlet alpha 0.3",
         "60 rounds",
-        "lattice, kappa 12",
+        "lattice, kappa 16",
     ):
         assert words in printed
 
@@ -360,4 +360,4 @@ def test_check_shows_the_budget_of_a_tier(capsys: pytest.CaptureFixture[str]) ->
     assert edgemw("check", str(EXAMPLE), *words) == 0
     printed = capsys.readouterr().out
     assert "with 2, sends at most 600B up" in printed
-    assert "lattice, kappa 12, steps dyadic" in printed
+    assert "lattice, kappa 16, steps dyadic" in printed

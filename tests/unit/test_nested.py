@@ -92,7 +92,7 @@ def test_halves_are_rounded_away_from_zero_and_the_parts_add_up(symbol: int, pla
 
 
 def test_steps_that_do_not_add_are_refused() -> None:
-    odd = Lattice().encode(np.full(SIZE, 3, np.float32), 0.3)
+    odd = Lattice(rounding="nearest").encode(np.full(SIZE, 3, np.float32), 0.3)
     with pytest.raises(WireError, match="different steps"):
         nest(LATTICE, payload(1, 0), odd, SIZE, 100)
     with pytest.raises(WireError, match="coarser"):

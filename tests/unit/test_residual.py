@@ -22,7 +22,8 @@ from edgemw.core.encoded import Encoded
 from edgemw.core.errors import CodecError
 from edgemw.core.ids import UpdateId
 
-CODECS: list[Codec] = [Lattice(), Dense("float32"), Dense("float16")]
+NEAREST = Lattice(rounding="nearest")
+CODECS: list[Codec] = [NEAREST, Dense("float32"), Dense("float16")]
 NAMES = ["lattice", "float32", "float16"]
 
 
@@ -57,7 +58,7 @@ def test_an_update_also_stands_for_the_weight_of_what_was_returned_and_is_in_the
 @hypothesis.given(delta=deltas(120), step=st.sampled_from([0.0, 0.3, 1.0, 7.0]))
 def test_within_127_steps_sent_and_kept_are_exactly_what_was_to_be_sent(delta: Vector, step: float) -> None:
     hypothesis.assume(step == 0 or np.abs(delta).max() < 127 * step)
-    encoded, residual = encode_update(Lattice(), contribution(delta), np.zeros_like(delta), step)
+    encoded, residual = encode_update(NEAREST, contribution(delta), np.zeros_like(delta), step)
     assert np.array_equal(decoded(Lattice(), encoded) + residual, delta)
 
 
@@ -94,9 +95,16 @@ def test_without_feedback_nothing_is_kept_and_what_was_kept_before_is_said_once(
     assert residual.tolist() == [0] * 4
 
 
+def test_what_is_out_of_range_stays_also_without_feedback() -> None:
+    codec, delta = Lattice(), np.array([1000, 0.25, -3], np.float32)
+    encoded, residual = encode_update(codec, contribution(delta), np.zeros(3, np.float32), 1.0)
+    assert decoded(codec, encoded)[0] == 127
+    assert np.array_equal(decoded(codec, encoded) + residual, delta)
+
+
 @hypothesis.given(delta=deltas(120), step=st.sampled_from([0.0, 1.0, 3.0]))
 def test_give_back_restores_what_was_encoded(delta: Vector, step: float) -> None:
-    encoded, residual = encode_update(Lattice(), contribution(delta), np.zeros_like(delta), step)
+    encoded, residual = encode_update(NEAREST, contribution(delta), np.zeros_like(delta), step)
     before = residual.copy()
     assert np.array_equal(give_back(Lattice(), encoded, residual), delta)
     assert np.array_equal(residual, before)

@@ -24,6 +24,7 @@ from edgemw.wire.messages import Ack, Frame, Outcome, TaskManifest, Update, enco
 from edgemw.wire.traffic import Arrived
 from tests.support.world import World, toy_bundle
 
+NEAREST: dict[str, int | float | str] = {"rounding": "nearest"}
 DEVICES = [f"device-{n}" for n in range(4)]
 
 
@@ -110,7 +111,7 @@ def test_every_outcome_reaches_its_device() -> None:
 
 def test_error_feedback_conserves_mass_over_the_tree() -> None:
     learner = Learner()
-    world = tree(learner, children=2)
+    world = tree(learner, children=2, parameters=NEAREST)
     world.run(300)
     released = world.disks["top"].released
     assert released is not None
@@ -146,7 +147,7 @@ def test_a_slow_device_is_not_waited_for_past_the_deadline_and_its_update_counts
 
 def test_an_update_that_is_too_stale_goes_back_into_the_residual() -> None:
     learner = Learner()
-    world = tree(learner, children=2, max_staleness=1, deadline_s=1.0)
+    world = tree(learner, children=2, parameters=NEAREST, max_staleness=1, deadline_s=1.0)
     world.holding["device-3"] = []
     world.run(4)
     assert world.machines["fog-1"].facts(world.now)["release"] >= 2

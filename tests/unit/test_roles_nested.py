@@ -16,7 +16,7 @@ from tests.unit.test_roles import Learner, carried, counted, sent, tree
 
 BUDGET_BYTES = 20
 FOGS = ("fog-0", "fog-1")
-DYADIC: dict[str, int | float | str] = {"steps": "dyadic"}
+DYADIC: dict[str, int | float | str] = {"steps": "dyadic", "rounding": "nearest"}
 
 
 def nested(learner: Learner, *, budget_bytes: int = BUDGET_BYTES, rounds: int = 6) -> World:

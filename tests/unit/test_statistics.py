@@ -39,6 +39,7 @@ LAYOUT = (
     Slot("out.bias", (CLASSES,), (2 + CLASSES) * PIXELS),
 )
 SIZE = (2 + CLASSES) * PIXELS + CLASSES
+NEAREST = Lattice(rounding="nearest")
 FOGS, DEVICES = ("fog-0", "fog-1"), [f"device-{n}" for n in range(6)]
 
 
@@ -136,7 +137,7 @@ def test_a_normalised_net_learns_as_well_as_with_float32(shift: float) -> None:
         assert (theta[PIXELS : 2 * PIXELS] >= 0).all()
         found[codec] = accuracy(theta, learner.test)
     assert found["dense"] > 0.85
-    assert found["lattice"] > found["dense"] - 0.01
+    assert found["lattice"] > found["dense"] - 0.015
 
 
 def test_devices_end_with_the_bits_of_the_top() -> None:
@@ -198,7 +199,7 @@ def contribution(delta: Vector, base: int = 1, seq: int = 0) -> Contribution:
 
 def test_the_codec_and_the_residual_hear_nothing_of_statistics() -> None:
     ranges, delta = ranges_of(LAYOUT, Plan()), np.full(SIZE, 0.3, np.float32)
-    encoded, residual = encode_update(Lattice(), contribution(delta), np.zeros(SIZE, np.float32), 2.0, ranges=ranges)
+    encoded, residual = encode_update(NEAREST, contribution(delta), np.zeros(SIZE, np.float32), 2.0, ranges=ranges)
     (section,) = encoded.sections
     assert section.energy == pytest.approx(9 * (SIZE - 2 * PIXELS), rel=1e-3)
     for vector in (residual, Lattice().decode(section.payload, SIZE), give_back(Lattice(), encoded, residual)):
