@@ -66,7 +66,7 @@ REQUIREMENTS = ("flwr==1.41.0", "torch==2.13.0", "scikit-learn", "psutil")
 SEGMENT_HEADER_BYTES = 66  # Ethernet 14, IPv4 20, TCP 20 and its timestamps 12
 SAMPLE_EVERY_S, ASK_EVERY_S = 0.25, 0.1
 LIMIT_S = 900.0
-KAPPA, RELEASE_KAPPA = 20.0, 30.0
+KAPPA, RELEASE_KAPPA = 192.0, 20.0
 GOALS = {
     "both": 100.0,
     "uplink": 50.0,

@@ -269,7 +269,7 @@ class Codec:
         "signsgd, powersgd: for comparison; or the name of an installed codec",
     )
     kappa: float = option(
-        16.0, help="lattice step in root mean squares of what training moves; larger is fewer bytes", above=0, max=64
+        16.0, help="lattice step in root mean squares of what training moves; larger is fewer bytes", above=0, max=1000
     )
     parameters: dict[str, int | float | str] = option(
         {}, help="parameters of the codec by name", example='{ k = 0.01 }, { coder = "golomb" }, { steps = "dyadic" }'
