@@ -15,7 +15,7 @@ from edgemw.fog.events import BundleGiven
 from edgemw.fog.release import TopOptions
 from edgemw.fog.server import ServerOptions
 from edgemw.fog.window import WindowOptions
-from tests.support.books import books_of
+from edgemw.simulation.books import books_of
 from tests.support.disks import Databases
 from tests.support.world import World, toy_bundle
 from tests.unit.test_roles import Learner, tree

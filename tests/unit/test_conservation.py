@@ -23,10 +23,10 @@ from edgemw.fog.release import TopOptions
 from edgemw.fog.server import ServerOptions
 from edgemw.fog.window import WindowOptions
 from edgemw.learning.trainer import Trained
+from edgemw.simulation.books import books_of
 from edgemw.wire.bucket import Bucket
 from edgemw.wire.messages import Frame, Update, pack
 from edgemw.wire.traffic import Upload
-from tests.support.books import books_of
 from tests.support.world import Disk, World
 
 Wide = npt.NDArray[np.float64]

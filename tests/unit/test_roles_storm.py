@@ -71,7 +71,7 @@ class Storm(World):
         self.start(victim)
         if forgets:
             for name in self.machines:
-                self._presence(name, "online")
+                self.presence(name, "online")
                 self.give(name, LinkUp())
 
     def check(self) -> None:

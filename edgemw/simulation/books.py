@@ -4,29 +4,38 @@ from __future__ import annotations
 
 from edgemw.fog.accounts import Accounts, Amount, amount_of
 from edgemw.fog.audit import Books, Held
-from tests.support.world import TASK, Disk, World
+from edgemw.simulation.disk import Disk
+from edgemw.simulation.world import World
 
 
 def books_of(world: World) -> list[Books]:
     """The books of every node as they stand on its disk."""
-    return [_books(world, node, disk) for node, disk in world.disks.items()]
+    task = world.bundle.manifest.name
+    return [
+        _of_device(node, world.parents[node], task, disk)
+        if world.options[node] is None
+        else _of_fog(node, world.parents[node], task, disk)
+        for node, disk in world.disks.items()
+    ]
 
 
-def _books(world: World, node: str, disk: Disk) -> Books:
-    parent = world.parents[node]
-    if world.options[node] is None:
-        memory = disk.memory
-        kept = [(frame, receiver, acknowledged) for frame, receiver, acknowledged in disk.outbox.values()]
-        return Books(
-            node=node,
-            parent=parent,
-            role="device",
-            task=TASK,
-            run=memory.run,
-            sent=Amount(memory.updates_sent, memory.weight_sent),
-            returned=Amount(memory.updates_returned, memory.weight_returned),
-            held=tuple(Held(frame.id, receiver, acked, amount_of(frame, memory.run)) for frame, receiver, acked in kept),
-        )
+def _of_device(node: str, parent: str, task: str, disk: Disk) -> Books:
+    memory = disk.memory
+    return Books(
+        node=node,
+        parent=parent,
+        role="device",
+        task=task,
+        run=memory.run,
+        sent=Amount(memory.updates_sent, memory.weight_sent),
+        returned=Amount(memory.updates_returned, memory.weight_returned),
+        held=tuple(
+            Held(kept.frame.id, kept.receiver, kept.acknowledged, amount_of(kept.frame, memory.run)) for kept in disk.kept
+        ),
+    )
+
+
+def _of_fog(node: str, parent: str, task: str, disk: Disk) -> Books:
     forwarded = disk.forwarded
     totals = disk.released.totals if disk.released is not None else None
     run = disk.released.manifest.run if disk.released is not None else disk.accounts.run
@@ -34,7 +43,7 @@ def _books(world: World, node: str, disk: Disk) -> Books:
         node=node,
         parent=parent,
         role="fog",
-        task=TASK,
+        task=task,
         run=run,
         accounts=disk.accounts if disk.accounts.run == run else Accounts(run),
         released=None if totals is None else Amount(totals.updates, totals.weight),

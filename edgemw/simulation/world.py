@@ -1,0 +1,383 @@
+"""A net in virtual time: the state machines of production, what they have saved, a broker and its links.
+
+Every node can be killed at any moment and made again from what it had saved, be cut off, or be slow; the broker can forget.
+Nothing here decides anything: it carries messages, keeps what is to be kept, and lets time pass when nothing else can happen.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import Any, Protocol
+
+from edgemw.core.bundle import Bundle
+from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Timer
+from edgemw.core.ids import Place
+from edgemw.device.cycle import Cycle
+from edgemw.device.events import Install, Installed, OpenTask, TaskOpened, Work, Worked
+from edgemw.device.uplink import Uplink
+from edgemw.fog.forwarder import Forwarder
+from edgemw.fog.release import TopOptions
+from edgemw.fog.top import Top
+from edgemw.fog.window import WindowOptions
+from edgemw.simulation.disk import Disk
+from edgemw.simulation.links import Links
+from edgemw.wire import topics
+from edgemw.wire.messages import Blob, Frame, Presence, pack, unpack
+from edgemw.wire.topics import Topic
+from edgemw.wire.traffic import Arrived, Fetch, Fetched, PublishBlob, Published, Retire, Send, Upload
+
+NET = "net"
+_LINK, _LIFE = "link", "life"
+_Of = tuple[str, str]
+"""What can end: the connection, or the life, of a node."""
+
+Do = Callable[[str, Work], Worked]
+"""Does the work of a device: measures a release, and trains from it."""
+
+
+class Machine(Protocol):
+    """What the three roles have in common."""
+
+    @property
+    def state(self) -> str:
+        """One word."""
+        ...
+
+    def reason(self, now: float) -> str:
+        """Why something is not right."""
+        ...
+
+    def facts(self, now: float) -> dict[str, int | float | str]:
+        """Numbers for `status`."""
+        ...
+
+    def handle(self, event: Any, now: float) -> list[Any]:
+        """Take one event; give actions."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """A timer that may have been set anew since."""
+
+    name: str
+
+
+class World:
+    """Nodes by name, what is on its way to them, and what the broker retains.
+
+    Attributes:
+        now: seconds.
+        machines: of the nodes that run.
+        parents, options, disks, uplinks: of all nodes; the options of a device are None.
+        queue: events that wait for their nodes, all of them due.
+        retained: by topic.
+        blobs: by domain and label.
+        offline: nodes whose connection is down.
+        skew: seconds that a node's clock is ahead.
+        facts: what nodes said of themselves.
+        finished: nodes that have nothing more to do.
+    """
+
+    def __init__(self, bundle: Bundle, do: Do, links: Links | None = None) -> None:
+        self.bundle, self.do, self.links = bundle, do, links or Links()
+        self.now = 0.0
+        self.machines: dict[str, Any] = {}
+        self.parents: dict[str, str] = {}
+        self.options: dict[str, Any] = {}
+        self.disks: dict[str, Disk] = {}
+        self.uplinks: dict[str, Uplink] = {}
+        self.queue: deque[tuple[str, Any]] = deque()
+        self.retained: dict[str, Frame] = {}
+        self.blobs: dict[tuple[str, bytes], bytes] = {}
+        self.offline: set[str] = set()
+        self.skew: dict[str, float] = {}
+        self.facts: list[tuple[str, Fact]] = []
+        self.finished: set[str] = set()
+        self._children: dict[str, dict[str, None]] = {}
+        self._timers: dict[str, dict[str, float]] = {}
+        self._later: list[tuple[float, int, str, Any, tuple[tuple[_Of, int], ...]]] = []  # due, order, node, event, depends on
+        self._order = 0
+        self._ended: Counter[_Of] = Counter()  # connections and lives
+        self._parsed: dict[str, Topic] = {}
+        self._retained_in: dict[str, dict[str, None]] = {}  # topics that were ever retained, by domain
+        self._awaited: dict[tuple[str, bytes], list[tuple[str, Fetch]]] = {}
+
+    # -- nodes
+
+    def add(self, name: str, parent: str, options: TopOptions | WindowOptions | None) -> None:
+        """Put a node below its parent, and start it."""
+        self.parents[name], self.options[name] = parent, options
+        self.disks.setdefault(name, Disk())
+        self.start(name)
+
+    def start(self, name: str) -> None:
+        """Make a node's machine from its disk and connect it."""
+        disk, parent = self.disks[name], self.parents[name]
+        disk.boots += 1
+        for children in self._children.values():
+            children.pop(name, None)
+        self._children.setdefault(parent, {})[name] = None
+        self.machines[name] = self._machine(Place(NET, name, parent, disk.boots))
+        if name not in self.offline:
+            self.presence(name, "online")
+            self.reconnect(name)
+
+    def _machine(self, place: Place) -> Machine:
+        name = place.node
+        disk, options, now, task = self.disks[name], self.options[name], self.clock(name), self.bundle.manifest.name
+        if options is None:
+            return Cycle(place, task, disk.memory, disk.kept, now, self.uplinks.get(name))
+        if isinstance(options, TopOptions):
+            return Top(place, task, options, disk.fog_memory, now)
+        return Forwarder(place, task, options, disk.fog_memory, now)
+
+    def kill(self, name: str) -> None:
+        """Kill -9: what was not saved is gone, and the broker says so."""
+        del self.machines[name]
+        self._timers.pop(name, None)
+        self._not_awaited(name)
+        self._ended[_LIFE, name] += 1
+        self.queue = deque(item for item in self.queue if item[0] != name)
+        self._disconnect(name)
+        self.presence(name, "lost")
+
+    def cut(self, name: str, reason: str = "cut off") -> None:
+        """Take a node's connection: what is on its way to and from it is lost."""
+        self.offline.add(name)
+        self._disconnect(name)
+        if name in self.machines:
+            self.give(name, LinkDown(reason))
+        self.presence(name, "lost")
+
+    def mend(self, name: str) -> None:
+        """Give a node its connection back."""
+        self.offline.discard(name)
+        if name in self.machines:
+            self.presence(name, "online")
+            self.reconnect(name)
+
+    def restart_broker(self, *, forgets: bool) -> None:
+        """Take everybody's connection for a moment; where it forgets, what was retained is gone."""
+        connected = [name for name in self.machines if name not in self.offline]
+        for name in connected:
+            self.cut(name, "the broker is gone")
+        if forgets:
+            self.retained.clear()
+            self.blobs.clear()
+        for name in connected:
+            self.mend(name)
+
+    def reconnect(self, name: str) -> None:
+        """The link is up: the broker says again what is retained."""
+        self.give(name, LinkUp())
+        for domain in dict.fromkeys((name, self.parents[name])):
+            for text in list(self._retained_in.get(domain, ())):
+                topic, frame = self._topic(text), self.retained.get(text)
+                if frame is not None and name in self._readers(topic):
+                    self._deliver(name, topic, frame, len(pack(frame)), self.now)
+        for (domain, label), readers in list(self._awaited.items()):
+            for reader, fetch in readers:
+                if reader == name and (domain, label) in self.blobs:
+                    self.fetch(name, fetch)
+
+    def presence(self, name: str, state: str) -> None:
+        """What is said of a node in its parent's domain."""
+        parent = self.parents[name]
+        role = "device" if self.options[name] is None else "fog"
+        frame = Frame("", name, self.disks[name].boots, 0, Presence(state, role, parent))
+        self._publish(topics.build(NET, parent or name, "presence", node=name), frame, retain=True)
+
+    def _disconnect(self, name: str) -> None:
+        self._ended[_LINK, name] += 1
+        self.links.forget(name)
+        self.queue = deque(item for item in self.queue if item[0] != name or not isinstance(item[1], Arrived | Fetched))
+
+    # -- time
+
+    def clock(self, name: str) -> float:
+        """What a node's clock shows."""
+        return self.now + self.skew.get(name, 0.0)
+
+    def give(self, name: str, event: Any) -> None:
+        """Let an event wait for a node; it is due."""
+        self.queue.append((name, event))
+
+    def give_at(self, at: float, name: str, event: Any, depends_on: Iterable[_Of]) -> None:
+        """Let an event wait for a node until a time; it is lost if a connection or a life that it depends on ends before."""
+        if at <= self.now:
+            self.give(name, event)
+            return
+        self._order += 1
+        heappush(self._later, (at, self._order, name, event, tuple((of, self._ended[of]) for of in depends_on)))
+
+    def settle(self) -> None:
+        """Deliver everything that is due, and what comes of it."""
+        while self.queue:
+            self.step()
+
+    def step(self) -> None:
+        """Deliver the next event that is due."""
+        name, event = self.queue.popleft()
+        machine = self.machines.get(name)
+        if machine is None:
+            return
+        if isinstance(event, Fetched):
+            self._not_awaited(name, event.blob)
+        for action in machine.handle(event, self.clock(name)):
+            if self.machines.get(name) is not machine:
+                return  # killed by what it did
+            self._act(name, action)
+
+    def run(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
+        """Let time pass, or less of it where `until` holds."""
+        end = self.now + seconds
+        self.settle()
+        while self._later and self._later[0][0] <= end and not until():
+            at, _, name, event, depends_on = heappop(self._later)
+            self.now = max(self.now, at)
+            if isinstance(event, _Due):
+                self._ring(name, event.name, at)
+            elif all(self._ended[of] == number for of, number in depends_on):
+                self.give(name, event)
+            self.settle()
+        if not until():
+            self.now = end
+
+    def _ring(self, name: str, timer: str, at: float) -> None:
+        timers = self._timers.get(name, {})
+        if timers.get(timer) == at:
+            del timers[timer]
+            self.give(name, Timer(timer))
+
+    def _set_timer(self, name: str, timer: str, at: float) -> None:
+        at = max(self.now, at - self.skew.get(name, 0.0))
+        self._timers.setdefault(name, {})[timer] = at
+        self._order += 1
+        heappush(self._later, (at, self._order, name, _Due(timer), ()))
+
+    # -- what nodes ask for
+
+    def _act(self, name: str, action: Any) -> None:
+        match action:
+            case Send() | Upload() | PublishBlob() | Retire() | Fetch():
+                self._carry(name, action)
+            case OpenTask() | Install() | Work():
+                self._act_on_device(name, action)
+            case SetTimer(name=timer, at=at):
+                self._set_timer(name, timer, at)
+            case Fact():
+                self.facts.append((name, action))
+            case Finished():
+                self.finished.add(name)
+            case _:
+                self._save(name, self.disks[name], action)
+
+    def _carry(self, name: str, action: Send | Upload | PublishBlob | Retire | Fetch) -> None:
+        match action:
+            case Send(topic=topic, frame=frame, retain=retain):
+                self._publish(topic, frame, retain=retain)
+            case Upload(topic=topic, frame=frame):
+                self._publish(topic, frame, retain=False)
+            case PublishBlob(domain=domain, blob=blob, data=data):
+                self._put_blob(name, domain, blob, data)
+            case Retire(domain=domain, blob=blob):
+                self.blobs.pop((domain, blob.label), None)
+            case Fetch():
+                self.fetch(name, action)
+
+    def _act_on_device(self, name: str, action: OpenTask | Install | Work) -> None:
+        match action:
+            case OpenTask(blob=blob):
+                self.give(name, TaskOpened(blob.digest, self.bundle.manifest, self.bundle.theta0))
+            case Install(release=release):
+                self.give(name, Installed(release.number))
+            case Work():
+                self.work(name, action)
+
+    def work(self, name: str, work: Work) -> None:
+        """Do a device's work; Worked follows when it is done, in the same life."""
+        self.give_at(self.now + self.work_s(name, work), name, self.do(name, work), [(_LIFE, name)])
+
+    def work_s(self, name: str, work: Work) -> float:
+        """How long a device works."""
+        return 0.0
+
+    def _save(self, name: str, disk: Disk, action: Any) -> None:
+        disk.save(action, self.parents[name])
+
+    def fetch(self, name: str, fetch: Fetch) -> None:
+        """Bring a blob, as soon as it is there."""
+        key = fetch.domain, fetch.blob.label
+        found = self.blobs.get(key)
+        waiting = self._awaited.setdefault(key, [])
+        if (name, fetch) not in waiting:
+            waiting.append((name, fetch))
+        if found is not None and name not in self.offline:
+            at = self.links.arrival(name, "down", fetch.blob.size, self.now)
+            self.give_at(at, name, Fetched(fetch.blob, found), [(_LINK, name)])
+
+    def _not_awaited(self, name: str, blob: Blob | None = None) -> None:
+        """A node has a blob, or waits for none any more."""
+        for label in [label for label in self._awaited if blob is None or label[1] == blob.label]:
+            left = [item for item in self._awaited.pop(label) if item[0] != name]
+            if left:
+                self._awaited[label] = left
+
+    def _put_blob(self, name: str, domain: str, blob: Blob, data: bytes) -> None:
+        if name in self.offline:
+            return
+        self.blobs[domain, blob.label] = data
+        self.give(name, Published(domain, blob))
+        for reader, fetch in [*self._awaited.get((domain, blob.label), ())]:
+            self.fetch(reader, fetch)
+
+    # -- the broker
+
+    def _publish(self, text: str, frame: Frame, *, retain: bool) -> None:
+        """Publish what a node says, or what the broker says of a node that is lost."""
+        name, is_will = frame.node, isinstance(frame.message, Presence) and frame.message.state == "lost"
+        if name in self.offline and not is_will:
+            return
+        topic, data = self._topic(text), pack(frame)
+        frame = unpack(data)
+        if retain:
+            self.retained[text] = frame
+            self._retained_in.setdefault(topic.domain, {})[text] = None
+        at = self.now
+        if topic.domain != name and not is_will:
+            at = self.links.arrival(name, "up", len(data), at)
+        for reader in list(self._readers(topic)):
+            self._deliver(reader, topic, frame, len(data), at, "" if is_will else name)
+
+    def _deliver(self, reader: str, topic: Topic, frame: Frame, size_bytes: int, at: float, writer: str = "") -> None:
+        """Bring a message that is on the broker at a time to one who reads it."""
+        if reader not in self.machines or reader in self.offline:
+            return
+        if topic.domain != reader:
+            at = self.links.arrival(reader, "down", size_bytes, at)
+        self.give_at(at, reader, Arrived(topic, frame), [(_LINK, node) for node in (reader, writer) if node])
+
+    def _topic(self, text: str) -> Topic:
+        if text not in self._parsed:
+            self._parsed[text] = topics.parse(text)
+        return self._parsed[text]
+
+    def _readers(self, topic: Topic) -> Iterable[str]:
+        """Who listens to a topic."""
+        match topic.channel:
+            case "release":
+                return self._children.get(topic.domain, ())
+            case "task":
+                return (topic.domain, *self._children.get(topic.domain, ()))
+            case "reply":
+                node = topic["node"]
+                former = {receiver for _, receiver, _ in self.disks[node].outbox.values()} if node in self.disks else ()
+                return (node,) if self.parents.get(node) == topic.domain or topic.domain in former else ()
+            case "presence" | "update":
+                return (topic.domain,)
+            case _:
+                return ()
