@@ -180,8 +180,11 @@ class _Comparison:
                 yield f"{held.receiver} has acknowledged {held.update} ({held.amount}) and does not have it: lost"
 
     def _unknown_to_senders(self, books: Books) -> Iterator[str]:
-        """What a node still has, although its sender takes it for settled: it would be counted after it was returned."""
-        of_this_run = {held.update for held in books.held if held.amount}
+        """What a node still has, although its sender takes it for settled: it would be counted after it was returned.
+
+        A power cut may take back that a window is counted; then it is asked for again, and the answer is the same.
+        """
+        of_this_run = {held.update for held in books.held if held.amount and self._fate(held) != "counted"}
         open_ = [update for update, amount in books.waiting.items() if amount]
         open_ += [update for window, members in books.inside.items() if window in of_this_run for update in members]
         for update in open_:

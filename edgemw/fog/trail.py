@@ -95,12 +95,15 @@ class Trail:
         return manifest, self._whole | {digest: hop for digest, hop in shelf.items() if digest != own}, ahead
 
     def _is_reached(self, manifest: ReleaseManifest) -> bool:
-        """Whether what the last step to a release needs is here; what that needs was looked at when it came."""
-        packed = [self._hops[blob.label][1] for blob in manifest.packed if blob.label in self._hops]
-        if not (manifest.difference or packed):
-            return False
-        last = unpack_difference(manifest.difference or packed[0])
-        if last.before:
-            return all(blob.label in self._hops for blob in last.before)
-        known = {label[:LABEL_BYTES] for label in (self._origin, *self._whole)}
-        return last.base in known or last.base in self._hops
+        """Whether all that leads to a release is here: every difference, back to one that begins at a theta that is."""
+        known = {label[:LABEL_BYTES] for label in (self._origin, *self._whole)} | self._hops.keys()
+        data, before = manifest.difference, manifest.packed
+        while True:
+            if not data:
+                if not before or before[0].label not in self._hops:
+                    return False
+                data = self._hops[before[0].label][1]
+            last = unpack_difference(data)
+            if not last.before:
+                return last.base in known
+            data, before = b"", last.before

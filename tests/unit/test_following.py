@@ -253,14 +253,21 @@ def test_a_fog_that_did_not_hear_of_a_whole_release_lets_its_children_have_it() 
     again = replace(maker.manifests[1], whole=True, difference=b"", packed=())
     maker._out(again, maker.theta[1])
     maker.release()
-    last = maker.manifests[-1]
-    assert not last.whole
-    fog.heard(last)
-    manifest, needed, ahead = fog.release(last, maker.theta[-1])
-    assert not set(needed) & set(ahead)
-    found = reader(maker).want(manifest)
-    assert isinstance(found, Blob)
-    assert any(blob.label == found.label for blob, _ in needed.values())
+    for later in range(4):
+        last = maker.manifests[-1]
+        assert not last.whole
+        fog.heard(last)
+        manifest, needed, ahead = fog.release(last, maker.theta[-1])
+        assert not set(needed) & set(ahead)
+        there = {blob.label: (blob, data) for blob, data in needed.values()}
+        late = reader(maker)
+        found = late.want(manifest)
+        while isinstance(found, Blob):
+            assert found.label in there, f"nobody who comes {later} releases later could have it"
+            found = late.on_blob(*there[found.label])
+        assert isinstance(found, Taken)
+        assert bytes(found.theta) == maker.theta[-1]
+        maker.release()
 
 
 def test_error_feedback_loses_nothing() -> None:

@@ -1,0 +1,86 @@
+"""Many seeds, one after the other or side by side, and what has to happen in some of them."""
+
+from __future__ import annotations
+
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from edgemw.simulation.fuzz.options import options_of
+from edgemw.simulation.fuzz.storm import Storm
+
+SOMETIMES = (
+    "a crash between two actions",
+    "a device took an update back",
+    "a duplicate was dropped",
+    "a malformed message was dropped",
+    "a message was lost",
+    "a message with NaN was dropped",
+    "a node took another's place",
+    "a save failed",
+    "a save was torn off",
+    "a stale update was returned",
+    "a window closed without everybody",
+    "an old message came again",
+)
+"""What a batch of SOMETIMES_AFTER seeds or more has to have seen: were it not, the faults would test nothing."""
+SOMETIMES_AFTER = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One seed.
+
+    Attributes:
+        seed: see above.
+        options: in words.
+        failure: what did not hold, with where; empty where all did.
+        seen: what happened, how often.
+    """
+
+    seed: int
+    options: str
+    failure: str
+    seen: dict[str, int] = field(default_factory=dict)
+
+
+def run_seed(seed: int) -> Result:
+    """Run one seed; whatever goes wrong in it is its result."""
+    options = options_of(seed)
+    storm = None
+    try:
+        storm = Storm(options)
+        storm.run_through()
+    except Exception as error:  # a machine may fail in any way: that is what is looked for
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        name = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
+        at = "" if isinstance(error, AssertionError) else f" ({where.filename.rpartition('edgemw/')[2]}:{where.lineno})"
+        moment = "" if storm is None else f", {storm.now:.1f} s after the start"
+        return Result(seed, str(options), f"{name}{error}{at}{moment}", dict(storm.seen) if storm is not None else {})
+    return Result(seed, str(options), "", dict(storm.seen))
+
+
+def run_seeds(seeds: Iterable[int], workers: int) -> Iterator[Result]:
+    """Run many, on so many processes; results come in the order of the seeds."""
+    with _mapper(workers) as mapped:
+        yield from mapped(run_seed, seeds)
+
+
+@contextmanager
+def _mapper(workers: int) -> Iterator[Callable[[Callable[[int], Result], Iterable[int]], Iterable[Result]]]:
+    if workers <= 1:
+        yield map
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        yield lambda function, seeds: pool.map(function, seeds, chunksize=4)
+
+
+def never_seen(results: Iterable[Result]) -> list[str]:
+    """What should have happened in one of them and did not."""
+    seen = Counter[str]()
+    for result in results:
+        seen.update(result.seen)
+    return [what for what in SOMETIMES if not seen[what]]
