@@ -49,22 +49,26 @@ class Links:
     def __init__(self, spec: Callable[[str], LinkSpec] = lambda node: DIRECT, chance: Chance | None = None) -> None:
         self._spec, self._chance = spec, chance or Chance(0)
         self._free: dict[tuple[str, str], float] = {}
+        self._last: dict[tuple[str, str], float] = {}
         self.slowed: dict[str, float] = {}
 
     def arrival(self, node: str, direction: str, size_bytes: int, now: float) -> float:
         """When something that is sent now is at the other end; `direction` is "up" or "down"."""
         spec = self._spec(node)
-        if spec is DIRECT and not self.slowed:
+        if spec is DIRECT and not self.slowed and not self._last:
             return now
         seconds = size_bytes / spec.rate + self._lost(node, direction, size_bytes, spec.loss) * spec.retry_s
         free = max(now, self._free.get((node, direction), 0.0)) + seconds * self.slowed.get(node, 1.0)
         self._free[node, direction] = free
-        return free + spec.delay_s * self.slowed.get(node, 1.0)
+        at = free + spec.delay_s * self.slowed.get(node, 1.0)
+        self._last[node, direction] = max(at, self._last.get((node, direction), 0.0))  # nothing overtakes what was sent before
+        return self._last[node, direction]
 
     def forget(self, node: str) -> None:
         """The connection of a node is gone, and all that was on it."""
-        self._free.pop((node, "up"), None)
-        self._free.pop((node, "down"), None)
+        for direction in ("up", "down"):
+            self._free.pop((node, direction), None)
+            self._last.pop((node, direction), None)
 
     def _lost(self, node: str, direction: str, size_bytes: int, loss: float) -> int:
         """Packets that have to be sent again."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any, Protocol
 
-from edgemw.core.bundle import Bundle
+from edgemw.core.bundle import Bundle, read_bundle
+from edgemw.core.errors import WireError
 from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Timer
 from edgemw.core.ids import Place
 from edgemw.device.cycle import Cycle
@@ -25,12 +26,16 @@ from edgemw.fog.window import WindowOptions
 from edgemw.simulation.disk import Disk
 from edgemw.simulation.links import Links
 from edgemw.wire import topics
-from edgemw.wire.messages import Blob, Frame, Presence, pack, unpack
+from edgemw.wire.chunks import CHUNK_BYTES, blob_of, cut
+from edgemw.wire.incoming import Incoming
+from edgemw.wire.messages import MAX_INLINE_BYTES, Blob, Chunk, Frame, Presence, pack, unpack
 from edgemw.wire.topics import Topic
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, PublishBlob, Published, Retire, Send, Upload
 
 NET = "net"
 _LINK, _LIFE = "link", "life"
+_OFFER_BYTES = 100  # of a frame around an offer, or a chunk
+_INCOMING_BYTES = 64 << 20
 _ROUNDING_S = 1e-6
 """A clock that is ahead rounds: a timer that rang too early by that would be set again and again."""
 _Of = tuple[str, str]
@@ -61,6 +66,25 @@ class Machine(Protocol):
         ...
 
 
+class _Parts:
+    """Chunks that a node keeps for another life."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, bytes], dict[int, bytes]] = {}
+
+    def kept(self, owner: str, blob: Blob) -> dict[int, bytes]:
+        """See Parts."""
+        return dict(self._kept.get((owner, blob.digest), {}))
+
+    def keep(self, owner: str, blob: Blob, index: int, data: bytes) -> None:
+        """See Parts."""
+        self._kept.setdefault((owner, blob.digest), {})[index] = data
+
+    def forget(self, owner: str, digest: bytes) -> None:
+        """See Parts."""
+        self._kept.pop((owner, digest), None)
+
+
 @dataclass(frozen=True, slots=True)
 class _Due:
     """A timer that may have been set anew since."""
@@ -82,6 +106,8 @@ class World:
         skew: seconds that a node's clock is ahead.
         facts: what nodes said of themselves.
         finished: nodes that have nothing more to do.
+        chunk_bytes: larger updates travel in chunks of this size.
+        malformed: messages that were dropped, by reason.
     """
 
     def __init__(self, bundle: Bundle, do: Do, links: Links | None = None) -> None:
@@ -99,12 +125,17 @@ class World:
         self.skew: dict[str, float] = {}
         self.facts: list[tuple[str, Fact]] = []
         self.finished: set[str] = set()
+        self.chunk_bytes = CHUNK_BYTES
+        self.malformed: Counter[str] = Counter()
         self._children: dict[str, dict[str, None]] = {}
         self._timers: dict[str, dict[str, float]] = {}
         self._later: list[tuple[float, int, str, Any, tuple[tuple[_Of, int], ...]]] = []  # due, order, node, event, depends on
         self._order = 0
         self._ended: Counter[_Of] = Counter()  # connections and lives
         self._parsed: dict[str, Topic] = {}
+        self._opened: dict[bytes, Bundle] = {}
+        self._incoming: dict[str, Incoming] = {}
+        self._parts: dict[str, _Parts] = {}
         self._retained_in: dict[str, dict[str, None]] = {}  # topics that were ever retained, by domain
         self._awaited: dict[tuple[str, bytes], list[tuple[str, Fetch]]] = {}
 
@@ -143,6 +174,7 @@ class World:
         self._timers.pop(name, None)
         self._not_awaited(name)
         self._ended[_LIFE, name] += 1
+        self._incoming.pop(name, None)
         self.queue = deque(item for item in self.queue if item[0] != name)
         self._disconnect(name)
         self.presence(name, "lost")
@@ -222,6 +254,13 @@ class World:
         self._order += 1
         heappush(self._later, (at, self._order, name, event, tuple((of, self._ended[of]) for of in depends_on)))
 
+    def call_at(self, at: float, function: Callable[[], None], depends_on: Iterable[_Of]) -> None:
+        """Call a function at a time, unless something that it depends on ends before."""
+        if at <= self.now:
+            function()
+        else:
+            self.give_at(at, "", function, depends_on)
+
     def settle(self) -> None:
         """Deliver everything that is due, and what comes of it."""
         while self.queue:
@@ -250,7 +289,10 @@ class World:
             if isinstance(event, _Due):
                 self._ring(name, event.name, at)
             elif all(self._ended[of] == number for of, number in depends_on):
-                self.give(name, event)
+                if callable(event):
+                    event()
+                else:
+                    self.give(name, event)
             self.settle()
         if not until():
             self.now = end
@@ -292,8 +334,8 @@ class World:
         match action:
             case Send(topic=topic, frame=frame, retain=retain):
                 self._publish(topic, frame, retain=retain)
-            case Upload(topic=topic, frame=frame):
-                self._publish(topic, frame, retain=False)
+            case Upload():
+                self._upload(name, action)
             case PublishBlob(domain=domain, blob=blob, data=data):
                 self._put_blob(name, domain, blob, data)
             case Retire(domain=domain, blob=blob):
@@ -303,8 +345,11 @@ class World:
 
     def _act_on_device(self, name: str, action: OpenTask | Install | Work) -> None:
         match action:
-            case OpenTask(blob=blob):
-                self.give(name, TaskOpened(blob.digest, self.bundle.manifest, self.bundle.theta0))
+            case OpenTask(blob=blob, data=data):
+                if blob.digest not in self._opened:
+                    self._opened[blob.digest] = read_bundle(data)
+                bundle = self._opened[blob.digest]
+                self.give(name, TaskOpened(blob.digest, bundle.manifest, bundle.theta0))
             case Install(release=release):
                 self.give(name, Installed(release.number))
             case Work():
@@ -346,6 +391,46 @@ class World:
         self.give(name, Published(domain, blob))
         for reader, fetch in [*self._awaited.get((domain, blob.label), ())]:
             self.fetch(reader, fetch)
+
+    # -- large updates
+
+    def _upload(self, name: str, upload: Upload) -> None:
+        """Send an update: offered, and in the chunks that are missing, where it is large."""
+        data, topic = pack(upload.frame), self._topic(upload.topic)
+        if len(data) <= min(MAX_INLINE_BYTES, self.chunk_bytes):
+            self._publish(upload.topic, upload.frame, retain=False)
+            return
+        reader = topic.domain
+        if name in self.offline or reader in self.offline or reader not in self.machines:
+            return
+        blob = blob_of(data, self.chunk_bytes)
+        missing = self._incoming_of(reader).offer(name, topic, blob)
+        at = self.links.arrival(name, "up", _OFFER_BYTES, self.now)
+        for index in missing:
+            chunk = cut(data, blob, index)
+            at = self.links.arrival(name, "up", len(chunk.data) + _OFFER_BYTES, at)
+            self._send_chunk(reader, name, chunk, at)
+
+    def _send_chunk(self, reader: str, name: str, chunk: Chunk, at: float) -> None:
+        """Bring a chunk to a fog node at a time."""
+        ends = [(_LINK, reader), (_LIFE, reader), (_LINK, name)]
+        self.call_at(at, lambda: self._on_chunk(reader, name, chunk), ends)
+
+    def _on_chunk(self, reader: str, name: str, chunk: Chunk) -> None:
+        try:
+            found = self._incoming_of(reader).add(name, chunk)
+        except WireError as error:
+            self.malformed[error.reason] += 1
+            return
+        if found is not None:
+            topic, data = found
+            self.give(reader, Arrived(topic, unpack(data)))
+
+    def _incoming_of(self, reader: str) -> Incoming:
+        """What is coming in at a fog node, in its present life; chunks outlive it."""
+        if reader not in self._incoming:
+            self._incoming[reader] = Incoming(_INCOMING_BYTES, self._parts.setdefault(reader, _Parts()))
+        return self._incoming[reader]
 
     # -- the broker
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from edgemw.simulation.fuzz.options import options_of
+from edgemw.simulation.fuzz.options import Options
 from edgemw.simulation.fuzz.storm import Storm
 
 SOMETIMES = (
@@ -32,24 +31,21 @@ SOMETIMES_AFTER = 200
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One seed.
+    """One run.
 
     Attributes:
-        seed: see above.
-        options: in words.
+        options: of the run.
         failure: what did not hold, with where; empty where all did.
         seen: what happened, how often.
     """
 
-    seed: int
-    options: str
+    options: Options
     failure: str
     seen: dict[str, int] = field(default_factory=dict)
 
 
-def run_seed(seed: int) -> Result:
+def run_one(options: Options) -> Result:
     """Run one seed; whatever goes wrong in it is its result."""
-    options = options_of(seed)
     storm = None
     try:
         storm = Storm(options)
@@ -59,23 +55,17 @@ def run_seed(seed: int) -> Result:
         name = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
         at = "" if isinstance(error, AssertionError) else f" ({where.filename.rpartition('edgemw/')[2]}:{where.lineno})"
         moment = "" if storm is None else f", {storm.now:.1f} s after the start"
-        return Result(seed, str(options), f"{name}{error}{at}{moment}", dict(storm.seen) if storm is not None else {})
-    return Result(seed, str(options), "", dict(storm.seen))
+        return Result(options, f"{name}{error}{at}{moment}", dict(storm.seen) if storm is not None else {})
+    return Result(options, "", dict(storm.seen))
 
 
-def run_seeds(seeds: Iterable[int], workers: int) -> Iterator[Result]:
-    """Run many, on so many processes; results come in the order of the seeds."""
-    with _mapper(workers) as mapped:
-        yield from mapped(run_seed, seeds)
-
-
-@contextmanager
-def _mapper(workers: int) -> Iterator[Callable[[Callable[[int], Result], Iterable[int]], Iterable[Result]]]:
+def run_many(asked: Sequence[Options], workers: int) -> Iterator[Result]:
+    """Run many, on so many processes; results come in their order."""
     if workers <= 1:
-        yield map
+        yield from map(run_one, asked)
         return
     with ProcessPoolExecutor(workers) as pool:
-        yield lambda function, seeds: pool.map(function, seeds, chunksize=4)
+        yield from pool.map(run_one, asked, chunksize=4)
 
 
 def never_seen(results: Iterable[Result]) -> list[str]:

@@ -12,12 +12,12 @@ from edgemw.core.ids import UpdateId
 from edgemw.device.cycle import ALLOWANCE
 from edgemw.fog.audit import audit
 from edgemw.fog.collector import MAX_OPEN
-from edgemw.fog.events import Forwarded, Released, SaveBundle, SaveForward, SaveRelease, Settled
+from edgemw.fog.events import Forwarded, Released, SaveBundle, SaveForward, SaveRelease, SaveUpdate, Settled
 from edgemw.fog.ledger import KEPT
 from edgemw.simulation.books import books_of
 from edgemw.simulation.disk import Disk
 from edgemw.simulation.world import World
-from edgemw.wire.messages import Frame, Update
+from edgemw.wire.messages import Frame, Update, pack
 
 MOST_IMBALANCE = 1e-4
 MOST_BLOBS = 64
@@ -42,9 +42,12 @@ class Invariants:
         self._thetas: dict[tuple[int, int], bytes] = {}
         self._newest = (-1, -1)
 
-    def before_save(self, name: str, disk: Disk, action: object) -> None:
-        """Check what a node is about to save against what it has."""
+    def before_save(self, world: World, name: str, action: object) -> None:
+        """Check what a node is about to save against what it has, and against what others have."""
+        disk = world.disks[name]
         match action:
+            case SaveUpdate(frame=frame):
+                _check_unaltered(name, world.disks.get(frame.node), frame)
             case SaveForward(forwarded=forwarded):
                 _check_forward(name, disk, forwarded)
             case SaveRelease(released=released, outcomes=outcomes):
@@ -101,6 +104,16 @@ class Invariants:
         require(len(disk.settled) <= KEPT * len({update.node for update in disk.settled}), f"{name} remembers too many outcomes")
 
 
+def _check_unaltered(name: str, sender: Disk | None, frame: Frame) -> None:
+    """What a fog node takes is what was sent, to the last bit, as far as its sender still has it."""
+    if sender is None:
+        return
+    sent = sender.outbox[frame.id][0] if frame.id in sender.outbox else None
+    if frame.id in sender.forwarded:
+        sent = sender.forwarded[frame.id].frame
+    require(sent is None or pack(sent) == pack(frame), f"{name} takes another {frame.id} than was sent")
+
+
 def _check_forward(name: str, disk: Disk, forwarded: Forwarded) -> None:
     """What a fog node sends stands for the updates of its window, to the last example."""
     parts = [disk.window[member] for member in forwarded.members]
@@ -134,7 +147,10 @@ def _weights(frames: list[Frame]) -> tuple[int, int]:
 
 
 def _sum(frames: list[Frame]) -> Wide:
-    return np.sum([said for _, _, said in _sections(frames)] or [np.zeros(1)], axis=0)
+    total: Wide = np.zeros(1)
+    for _, _, said in _sections(frames):
+        total = total + said
+    return total
 
 
 def _mean(frames: list[Frame], release: int) -> Wide:

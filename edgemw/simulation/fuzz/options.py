@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from edgemw.simulation.chance import Chance
 from edgemw.simulation.links import LinkSpec
@@ -54,7 +55,8 @@ class Options:
         chunk_bytes: larger payloads travel in chunks.
         link: of every node.
         work_s: mean time of a training.
-        double, late: chance that a message comes twice, or is overtaken.
+        double: chance that a message, or a chunk, comes once more, later, after others.
+        altered: chance that a chunk says that it is another one.
         faults: kinds that happen.
         every_s: mean time between two faults.
         storm_s: how long they happen.
@@ -76,7 +78,7 @@ class Options:
     link: LinkSpec
     work_s: float
     double: float
-    late: float
+    altered: float
     faults: tuple[str, ...]
     every_s: float
     storm_s: float
@@ -85,10 +87,23 @@ class Options:
         codec = ", ".join([self.codec, *(f"{name} {value}" for name, value in self.parameters.items())])
         rate = "" if math.isinf(self.link.rate) else f" {8e-3 * self.link.rate:g} kbit/s"
         return (
-            f"seed {self.seed}: {len(self.fogs)} fogs, {len(self.devices)} devices, {self.size} parameters, {self.rounds} rounds; "
+            f"{len(self.fogs)} fogs, {len(self.devices)} devices, {self.size} parameters, {self.rounds} rounds; "
             f"{codec}; k {self.k}, deadline {self.deadline_s:g} s, staleness {self.max_staleness}; link{rate} "
             f"{1e3 * self.link.delay_s:g} ms; for {self.storm_s:g} s, every {self.every_s:g} s: {', '.join(self.faults)}"
         )
+
+
+def to_json(options: Options) -> dict[str, Any]:
+    """Everything that a run is made of, for a file; an infinite rate is 0."""
+    link = options.link
+    return asdict(options) | {"link": {**asdict(link), "rate": 0.0 if math.isinf(link.rate) else link.rate}}
+
+
+def from_json(values: dict[str, Any]) -> Options:
+    """The inverse of `to_json`. Raises TypeError or KeyError where it was written otherwise."""
+    link = values["link"]
+    spec = LinkSpec(**{**link, "rate": link["rate"] or math.inf})
+    return Options(**{**values, "link": spec, "faults": tuple(values["faults"])})
 
 
 def options_of(seed: int) -> Options:
@@ -120,7 +135,7 @@ def options_of(seed: int) -> Options:
         link=chance.one_of(_LINKS, "link"),
         work_s=chance.one_of((0.0, 1.0, deadline_s), "work"),
         double=chance.one_of((0.0, 0.1), "messages"),
-        late=chance.one_of((0.0, 0.1), "messages"),
+        altered=chance.one_of((0.0, 0.05), "messages"),
         faults=tuple(dict.fromkeys(chance.one_of(FAULTS, "faults") for _ in range(count))),
         every_s=chance.one_of((2.0, 10.0, 40.0), "faults"),
         storm_s=chance.one_of((60.0, 200.0), "faults"),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgemw.core.bundle import Bundle, Manifest, Slot, Spec, Vector
+from edgemw.core.encoded import Section
 from edgemw.core.errors import WireError
 from edgemw.core.events import Fact
 from edgemw.device.events import Install, SaveMemory, Work, Worked
@@ -26,9 +27,9 @@ from edgemw.simulation.fuzz.options import Options
 from edgemw.simulation.links import Links
 from edgemw.simulation.world import World
 from edgemw.wire import publication, topics
-from edgemw.wire.messages import Frame, Section, Update
+from edgemw.wire.messages import Chunk, Frame, Update
 from edgemw.wire.topics import Topic
-from edgemw.wire.traffic import Arrived
+from edgemw.wire.traffic import Arrived, Upload
 
 TASK = "toy"
 MOST_PAUSE_S = 90.0
@@ -68,14 +69,13 @@ class Storm(World):
         self._slow: set[str] = set()
         self._messages: list[tuple[Topic, Frame]] = []
         self._heals: list[tuple[float, Callable[[], None]]] = []
+        self.chunk_bytes = options.chunk_bytes
         self._build()
 
     def _build(self) -> None:
         asked = self.asked
         children = Counter([*asked.fogs.values(), *asked.devices.values()])
-        window = WindowOptions(
-            k=asked.k, quorum=asked.quorum, deadline_s=asked.deadline_s, max_staleness=asked.max_staleness
-        )
+        window = WindowOptions(k=asked.k, quorum=asked.quorum, deadline_s=asked.deadline_s, max_staleness=asked.max_staleness)
         top = TopOptions(
             replace(window, children=children["top"]),
             ServerOptions(),
@@ -117,16 +117,19 @@ class Storm(World):
         return self.machines["top"].state == "finished" and not any(disk.outbox or disk.forwarded for disk in self.disks.values())
 
     def _require_end(self) -> None:
-        why = "; ".join(f"{name}: {machine.reason(self.now)}" for name, machine in self.machines.items() if machine.reason(self.now))
-        require(self.machines["top"].state == "finished", f"the run does not end ({LIVENESS_S:g} s after everything healed): {why}")
+        reasons = {name: machine.reason(self.now) for name, machine in self.machines.items()}
+        why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)
+        ends = self.machines["top"].state == "finished"
+        require(ends, f"the run does not end ({LIVENESS_S:g} s after everything healed): {why}")
         for name, disk in self.disks.items():
             require(not disk.outbox and not disk.forwarded, f"{name} still waits for an outcome at the end: {why}")
-        self.run(600.0)
         released = self.disks["top"].released
         assert released is not None
+        last = released.manifest.number
+        self.run(LIVENESS_S, lambda: all(self.machines[device].release == last for device in self.asked.devices))
         for device in self.asked.devices:
             at = self.machines[device].release
-            require(at == released.manifest.number, f"{device} ends with release {at} of {released.manifest.number}")
+            require(at == last, f"{device} ends with release {at} of {last}")
 
     def _heal_what_is_due(self, now: float) -> None:
         due = [heal for at, heal in self._heals if at <= now]
@@ -162,7 +165,7 @@ class Storm(World):
             self._heal_later(lambda: self._back(name))
 
     def kill_one(self) -> None:
-        """kill -9: what was saved is there."""
+        """Kill -9: what was saved is there."""
         self._dies(self._any())
 
     def power_cut(self) -> None:
@@ -209,7 +212,6 @@ class Storm(World):
 
         def again() -> None:
             self.links.slowed.pop(name, None)
-            self.links.forget(name)
             self._slow.discard(name)
 
         self._heal_later(again)
@@ -227,7 +229,12 @@ class Storm(World):
         gone = [device for device in self.asked.devices if self.chance.happens(0.5, "victims") and device in self.machines]
         for device in gone:
             self.kill(device)
-        self._heal_later(lambda: [self._back(device) for device in gone] and None)
+
+        def again() -> None:
+            for device in gone:
+                self._back(device)
+
+        self._heal_later(again)
 
     def replay_one(self) -> None:
         """An old message comes once more."""
@@ -301,9 +308,8 @@ class Storm(World):
     def _train(self, name: str, work: Work) -> Worked:
         if not work.train:
             return Worked(work.release.number, None, {"test.mse": (1.0, 1.0)})
-        numbers = [self.chance.number(name, "delta") for _ in range(4)]
-        drawn = np.random.Generator(np.random.Philox([int(number * 2**53) for number in numbers])).standard_normal(work.theta.size)
-        delta: Vector = (0.1 * drawn).astype(np.float32)
+        key = int(self.chance.number(name, "delta") * 2**53)
+        delta: Vector = np.random.Generator(np.random.Philox(key)).normal(0.0, 0.1, work.theta.size).astype(np.float32)
         return Worked(work.release.number, Trained(delta, 1 + int(name[-1]), 1.0, 1), {"test.mse": (1.0, 1.0)})
 
     def _act(self, name: str, action: Any) -> None:
@@ -338,7 +344,7 @@ class Storm(World):
             self.seen["a save failed"] += 1
             self._dies(name)
             return
-        self.invariants.before_save(name, disk, action)
+        self.invariants.before_save(self, name, action)
         if _is_durable(action):
             self._undurable.pop(name, None)
         else:
@@ -351,10 +357,28 @@ class Storm(World):
             return
         if topic.channel == "update" and len(self._messages) < _KEPT_MESSAGES:
             self._messages.append((topic, frame))
-        asked = self.asked
-        for _ in range(2 if self.chance.happens(asked.double, "double") else 1):
-            late = self.chance.waiting(5.0, "late") if topic.channel != "release" and self.chance.happens(asked.late, "late") else 0.0
-            super()._deliver(reader, topic, frame, size_bytes, at + late, writer)
+        super()._deliver(reader, topic, frame, size_bytes, at, writer)
+        if topic.channel in ("update", "reply") and self.chance.happens(self.asked.double, "double"):
+            super()._deliver(reader, topic, frame, size_bytes, at + self.chance.waiting(5.0, "double"), writer)
+
+    def _send_chunk(self, reader: str, name: str, chunk: Chunk, at: float) -> None:
+        if self._muted.get(reader) == "down" or self._muted.get(name) == "up":
+            self.seen["a chunk was lost"] += 1
+            return
+        if chunk.index > 0 and self.chance.happens(self.asked.altered, "chunks"):
+            self.seen["a chunk said it was another one"] += 1
+            chunk = replace(chunk, index=chunk.index - 1)
+        super()._send_chunk(reader, name, chunk, at)
+        if self.chance.happens(self.asked.double, "chunks"):
+            self.seen["a chunk came twice"] += 1
+            super()._send_chunk(reader, name, chunk, at + self.chance.waiting(5.0, "chunks"))
+
+    def _upload(self, name: str, upload: Upload) -> None:
+        parts = self._incoming.get(self._topic(upload.topic).domain)
+        before = parts.held_bytes if parts is not None else 0
+        super()._upload(name, upload)
+        if before and parts is not None and parts.held_bytes == before:
+            self.seen["a transfer went on with the chunks that were missing"] += 1
 
 
 def _text(topic: Topic) -> str:
