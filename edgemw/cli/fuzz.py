@@ -18,8 +18,8 @@ _EPILOG = f"""A seed stands for a net, its settings and links, and for what happ
 actions, power cuts, lost, doubled and altered messages and chunks, half-dead connections, clocks that jump, full disks, brokers
 that forget, a fleet that comes back at once, a new task. Roles, codecs and windows are those of production, in virtual time. Then
 everything heals. At every moment the books of all nodes must agree, each update be counted once at most, and a release be the
-mean of its window, the same bits wherever it is used; at the end the run must be over, and nothing wait. {SOMETIMES_AFTER} seeds or
-more must also have seen certain things happen: docs/delivery.md has the list.
+mean of its window, the same bits wherever it is used; at the end the run must be over, and nothing wait. {SOMETIMES_AFTER} seeds
+or more must also have seen certain things happen: docs/delivery.md has the list.
 
 A seed that fails is written to --out, with its options in words; --replay runs those files again.
 
