@@ -9,6 +9,7 @@ each carries one message after the other.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -44,6 +45,7 @@ class Links:
 
     Attributes:
         slowed: by how much a node's link is slower than it should be, where it is.
+        bytes: sent so far, by node and direction.
     """
 
     def __init__(self, spec: Callable[[str], LinkSpec] = lambda node: DIRECT, chance: Chance | None = None) -> None:
@@ -51,10 +53,12 @@ class Links:
         self._free: dict[tuple[str, str], float] = {}
         self._last: dict[tuple[str, str], float] = {}
         self.slowed: dict[str, float] = {}
+        self.bytes: Counter[tuple[str, str]] = Counter()
 
     def arrival(self, node: str, direction: str, size_bytes: int, now: float) -> float:
         """When something that is sent now is at the other end; `direction` is "up" or "down"."""
         spec = self._spec(node)
+        self.bytes[node, direction] += size_bytes
         if spec is DIRECT and not self.slowed and not self._last:
             return now
         seconds = size_bytes / spec.rate + self._lost(node, direction, size_bytes, spec.loss) * spec.retry_s

@@ -25,6 +25,7 @@ from edgemw.fog.top import Top
 from edgemw.fog.window import WindowOptions
 from edgemw.simulation.disk import Disk
 from edgemw.simulation.links import Links
+from edgemw.simulation.packets import added_bytes
 from edgemw.wire import topics
 from edgemw.wire.chunks import CHUNK_BYTES, blob_of, cut
 from edgemw.wire.incoming import Incoming
@@ -34,10 +35,13 @@ from edgemw.wire.traffic import Arrived, Fetch, Fetched, PublishBlob, Published,
 
 NET = "net"
 _LINK, _LIFE = "link", "life"
-_OFFER_BYTES = 100  # of a frame around an offer, or a chunk
+_AROUND_BYTES = 100  # of a frame and a topic around an offer, or a chunk
 _INCOMING_BYTES = 64 << 20
 _ROUNDING_S = 1e-6
 """A clock that is ahead rounds: a timer that rang too early by that would be set again and again."""
+_Key = tuple[str, bytes]
+"""Of a blob: its domain and label."""
+
 _Of = tuple[str, str]
 """What can end: the connection, or the life, of a node."""
 
@@ -128,6 +132,7 @@ class World:
         self.chunk_bytes = CHUNK_BYTES
         self.malformed: Counter[str] = Counter()
         self._children: dict[str, dict[str, None]] = {}
+        self._below: dict[str, str] = {}  # under whom a node has started last
         self._timers: dict[str, dict[str, float]] = {}
         self._later: list[tuple[float, int, str, Any, tuple[tuple[_Of, int], ...]]] = []  # due, order, node, event, depends on
         self._order = 0
@@ -137,7 +142,8 @@ class World:
         self._incoming: dict[str, Incoming] = {}
         self._parts: dict[str, _Parts] = {}
         self._retained_in: dict[str, dict[str, None]] = {}  # topics that were ever retained, by domain
-        self._awaited: dict[tuple[str, bytes], list[tuple[str, Fetch]]] = {}
+        self._awaited: dict[_Key, dict[str, Fetch]] = {}
+        self._wants: dict[str, set[_Key]] = {}
 
     # -- nodes
 
@@ -151,9 +157,9 @@ class World:
         """Make a node's machine from its disk and connect it."""
         disk, parent = self.disks[name], self.parents[name]
         disk.boots += 1
-        for children in self._children.values():
-            children.pop(name, None)
+        self._children.get(self._below.get(name, parent), {}).pop(name, None)
         self._children.setdefault(parent, {})[name] = None
+        self._below[name] = parent
         self.machines[name] = self._machine(Place(NET, name, parent, disk.boots))
         if name not in self.offline:
             self.presence(name, "online")
@@ -213,10 +219,9 @@ class World:
                 topic, frame = self._topic(text), self.retained.get(text)
                 if frame is not None and name in self._readers(topic):
                     self._deliver(name, topic, frame, len(pack(frame)), self.now)
-        for (domain, label), readers in list(self._awaited.items()):
-            for reader, fetch in readers:
-                if reader == name and (domain, label) in self.blobs:
-                    self.fetch(name, fetch)
+        for key in sorted(self._wants.get(name, ())):
+            if key in self.blobs:
+                self.fetch(name, self._awaited[key][name])
 
     def presence(self, name: str, state: str) -> None:
         """What is said of a node in its parent's domain."""
@@ -324,7 +329,7 @@ class World:
             case SetTimer(name=timer, at=at):
                 self._set_timer(name, timer, at)
             case Fact():
-                self.facts.append((name, action))
+                self.note(name, action)
             case Finished():
                 self.finished.add(name)
             case _:
@@ -357,11 +362,20 @@ class World:
 
     def work(self, name: str, work: Work) -> None:
         """Do a device's work; Worked follows when it is done, in the same life."""
-        self.give_at(self.now + self.work_s(name, work), name, self.do(name, work), [(_LIFE, name)])
+        self.give_at(self.now + self.work_s(name, work), name, self.do(name, work), self.in_this_life(name))
+
+    @staticmethod
+    def in_this_life(name: str) -> list[_Of]:
+        """What has to go on for something that a node does by itself."""
+        return [(_LIFE, name)]
 
     def work_s(self, name: str, work: Work) -> float:
         """How long a device works."""
         return 0.0
+
+    def note(self, name: str, fact: Fact) -> None:
+        """Somebody has said what happened."""
+        self.facts.append((name, fact))
 
     def _save(self, name: str, disk: Disk, action: Any) -> None:
         disk.save(action, self.parents[name])
@@ -369,27 +383,29 @@ class World:
     def fetch(self, name: str, fetch: Fetch) -> None:
         """Bring a blob, as soon as it is there."""
         key = fetch.domain, fetch.blob.label
+        self._awaited.setdefault(key, {})[name] = fetch
+        self._wants.setdefault(name, set()).add(key)
         found = self.blobs.get(key)
-        waiting = self._awaited.setdefault(key, [])
-        if (name, fetch) not in waiting:
-            waiting.append((name, fetch))
         if found is not None and name not in self.offline:
-            at = self.links.arrival(name, "down", fetch.blob.size, self.now)
+            size_bytes = fetch.blob.size + fetch.blob.chunks * _AROUND_BYTES
+            at = self.links.arrival(name, "down", size_bytes, self.now)
             self.give_at(at, name, Fetched(fetch.blob, found), [(_LINK, name)])
 
     def _not_awaited(self, name: str, blob: Blob | None = None) -> None:
         """A node has a blob, or waits for none any more."""
-        for label in [label for label in self._awaited if blob is None or label[1] == blob.label]:
-            left = [item for item in self._awaited.pop(label) if item[0] != name]
-            if left:
-                self._awaited[label] = left
+        for key in [key for key in self._wants.get(name, ()) if blob is None or key[1] == blob.label]:
+            self._wants[name].discard(key)
+            readers = self._awaited[key]
+            del readers[name]
+            if not readers:
+                del self._awaited[key]
 
     def _put_blob(self, name: str, domain: str, blob: Blob, data: bytes) -> None:
         if name in self.offline:
             return
         self.blobs[domain, blob.label] = data
         self.give(name, Published(domain, blob))
-        for reader, fetch in [*self._awaited.get((domain, blob.label), ())]:
+        for reader, fetch in [*self._awaited.get((domain, blob.label), {}).items()]:
             self.fetch(reader, fetch)
 
     # -- large updates
@@ -405,10 +421,10 @@ class World:
             return
         blob = blob_of(data, self.chunk_bytes)
         missing = self._incoming_of(reader).offer(name, topic, blob)
-        at = self.links.arrival(name, "up", _OFFER_BYTES, self.now)
+        at = self.links.arrival(name, "up", _AROUND_BYTES, self.now)
         for index in missing:
             chunk = cut(data, blob, index)
-            at = self.links.arrival(name, "up", len(chunk.data) + _OFFER_BYTES, at)
+            at = self.links.arrival(name, "up", len(chunk.data) + _AROUND_BYTES, at)
             self._send_chunk(reader, name, chunk, at)
 
     def _send_chunk(self, reader: str, name: str, chunk: Chunk, at: float) -> None:
@@ -440,15 +456,15 @@ class World:
         if name in self.offline and not is_will:
             return
         topic, data = self._topic(text), pack(frame)
-        frame = unpack(data)
+        frame, size_bytes = unpack(data), len(data) + added_bytes(text, len(data))
         if retain:
             self.retained[text] = frame
             self._retained_in.setdefault(topic.domain, {})[text] = None
         at = self.now
         if topic.domain != name and not is_will:
-            at = self.links.arrival(name, "up", len(data), at)
+            at = self.links.arrival(name, "up", size_bytes, at)
         for reader in list(self._readers(topic)):
-            self._deliver(reader, topic, frame, len(data), at, "" if is_will else name)
+            self._deliver(reader, topic, frame, size_bytes, at, "" if is_will else name)
 
     def _deliver(self, reader: str, topic: Topic, frame: Frame, size_bytes: int, at: float, writer: str = "") -> None:
         """Bring a message that is on the broker at a time to one who reads it."""

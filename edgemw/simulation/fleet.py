@@ -1,0 +1,219 @@
+"""A fleet in virtual time: a tree whose devices work at their own speeds, over links, and come and go.
+
+Everything random comes from the seed, by streams, so that the same call gives the same run: the same events at the same
+times, and the same model, however many processes train.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from edgemw.core.bundle import Vector, read_bundle
+from edgemw.core.events import Fact
+from edgemw.device.events import Work, Worked
+from edgemw.fog.events import BundleGiven, SaveRelease
+from edgemw.fog.release import TopOptions
+from edgemw.fog.window import WindowOptions
+from edgemw.simulation.chance import Chance
+from edgemw.simulation.disk import Disk
+from edgemw.simulation.links import DIRECT, Links, LinkSpec
+from edgemw.simulation.tree import Tree
+from edgemw.simulation.world import World
+from edgemw.wire.messages import Frame, RoundReport
+from edgemw.wire.traffic import Arrived
+
+Begin = Callable[[str, Work], Callable[[], Worked]]
+"""Begins the work of a device, perhaps in another process; what it returns waits for its end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What a fleet is like.
+
+    Attributes:
+        link: of every node.
+        work_s: mean time of one training, or measurement.
+        spread: how much slower the slowest device is than the fastest.
+        online_s, offline_s: mean times for which a device is connected, and is not; 0 keeps all connected.
+        join_s: devices connect for the first time within this time.
+    """
+
+    link: LinkSpec = DIRECT
+    work_s: float = 0.0
+    spread: float = 4.0
+    online_s: float = 0.0
+    offline_s: float = 0.0
+    join_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A release that was reported on.
+
+    Attributes:
+        report: of the top.
+        at_s: when.
+        up_bytes, down_bytes: of all devices so far.
+    """
+
+    report: RoundReport
+    at_s: float
+    up_bytes: int
+    down_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run came to.
+
+    Attributes:
+        finished: whether the training run came to its end.
+        at_s: virtual seconds.
+        theta: of the last release; None where there was none.
+        events: how many there were.
+        events_digest: sha256 of them, in hex.
+    """
+
+    finished: bool
+    at_s: float
+    theta: Vector | None = field(repr=False)
+    events: int
+    events_digest: str
+
+    @property
+    def model_digest(self) -> str:
+        """The sha256 of the last release, in hex; empty where there was none."""
+        return "" if self.theta is None else hashlib.sha256(self.theta.astype("<f4").tobytes()).hexdigest()
+
+
+class Fleet(World):
+    """See the module."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        bundle: bytes,
+        options: Mapping[str, TopOptions | WindowOptions],
+        begin: Begin,
+        conditions: Conditions | None = None,
+        *,
+        seed: int = 0,
+        on_round: Callable[[Round], None] = lambda done: None,
+    ) -> None:
+        """Build the fleet.
+
+        Args:
+            tree: who is below whom.
+            bundle: the task, as its file holds it.
+            options: of the top and of every fog node.
+            begin: the work of a device.
+            conditions: links, speeds, comings and goings.
+            seed: of everything random.
+            on_round: told of every report of the top.
+        """
+        self.conditions, self.chance = conditions or Conditions(), Chance(seed)
+        link = self.conditions.link
+        super().__init__(read_bundle(bundle), lambda name, work: begin(name, work)(), Links(lambda node: link, self.chance))
+        self._tree, self._begin, self._on_round = tree, begin, on_round
+        self._events, self._seen = 0, hashlib.sha256()
+        self._told = dict.fromkeys(tree.devices, (0, 0))
+        self._speed: dict[str, float] = {}
+        for name in (tree.top, *tree.parents):
+            if name in options:
+                self.add(name, tree.parents.get(name, ""), options[name])
+            else:
+                self._add_device(name, tree.parents[name])
+        self.give(tree.top, BundleGiven(bundle))
+
+    def run_for(self, seconds: float = math.inf) -> Outcome:
+        """Let time pass until the training run is over and nothing waits any more, or until so many seconds have passed."""
+        self.run(seconds, self._is_over)
+        released = self.disks[self._tree.top].released
+        theta = None if released is None else released.theta
+        return Outcome(self._is_finished(), self.now, theta, self._events, self._seen.hexdigest())
+
+    def _is_finished(self) -> bool:
+        return self.machines[self._tree.top].state == "finished"
+
+    def _is_over(self) -> bool:
+        return self._is_finished() and not any(disk.outbox or disk.forwarded for disk in self.disks.values())
+
+    # -- devices
+
+    def _add_device(self, name: str, parent: str) -> None:
+        """Put a device below its parent, when its time has come."""
+        spread = self.conditions.spread
+        self._speed[name] = spread ** (self.chance.number(name, "speed") - 0.5) if spread > 1 else 1.0
+        self.parents[name], self.options[name], self.disks[name] = parent, None, Disk()
+        if self.conditions.join_s == 0:
+            self._joins(name)
+        else:
+            self.call_at(self.conditions.join_s * self.chance.number(name, "joins"), lambda: self._joins(name), ())
+
+    def _joins(self, name: str) -> None:
+        self.start(name)
+        if self.conditions.online_s:
+            self._goes_later(name)
+
+    def _goes_later(self, name: str) -> None:
+        self.call_at(self.now + self.chance.waiting(self.conditions.online_s, name, "online"), lambda: self._goes(name), ())
+
+    def _goes(self, name: str) -> None:
+        if self._is_finished():
+            return
+        self.cut(name)
+        self.call_at(self.now + self.chance.waiting(self.conditions.offline_s, name, "offline"), lambda: self._comes(name), ())
+
+    def _comes(self, name: str) -> None:
+        self.mend(name)
+        self._goes_later(name)
+
+    def work_s(self, name: str, work: Work) -> float:
+        """The mean, by the device's own speed and by chance from half to one and a half of it."""
+        if self.conditions.work_s == 0:
+            return 0.0
+        return self.conditions.work_s * self._speed[name] * self.chance.between(0.5, 1.5, name, "work")
+
+    def work(self, name: str, work: Work) -> None:
+        """Begin it now, so that others may do it meanwhile; what comes of it is asked for when its time has come."""
+        ends = self._begin(name, work)
+        self.call_at(self.now + self.work_s(name, work), lambda: self._worked(name, ends), self.in_this_life(name))
+
+    def _worked(self, name: str, ends: Callable[[], Worked]) -> None:
+        worked = ends()
+        before, now = self._told[name], (self.links.bytes[name, "up"], self.links.bytes[name, "down"])
+        self._told[name] = now
+        sums = {"uplink": (float(now[0] - before[0]), 1.0), "downlink": (float(now[1] - before[1]), 1.0)}
+        self.give(name, replace(worked, tally=worked.tally | sums))
+
+    # -- what is looked at
+
+    def step(self) -> None:
+        """Deliver the next event that is due, and remember it."""
+        name, event = self.queue[0]
+        said = f"{self.now:.6f} {name} {type(event).__name__}"
+        if isinstance(event, Arrived):
+            frame = event.frame
+            said += f" {event.topic.channel} {frame.id} {type(frame.message).__name__}"
+        self._seen.update(said.encode())
+        self._events += 1
+        super().step()
+
+    def note(self, name: str, fact: Fact) -> None:
+        """Facts are for who watches; a large fleet says too many to keep."""
+
+    def _publish(self, text: str, frame: Frame, *, retain: bool) -> None:
+        if isinstance(frame.message, RoundReport):
+            devices = self._tree.devices
+            up, down = (sum(self.links.bytes[device, way] for device in devices) for way in ("up", "down"))
+            self._on_round(Round(frame.message, self.now, up, down))
+        super()._publish(text, frame, retain=retain)
+
+    def _save(self, name: str, disk: Disk, action: Any) -> None:
+        super()._save(name, disk, action)
+        if isinstance(action, SaveRelease):
+            self._seen.update(action.released.theta.astype("<f4").tobytes())
