@@ -137,10 +137,10 @@ def prepare(request: Request, env: Mapping[str, str]) -> Experiment:
         raise ConfigError("is missing: this deployment has no end of its own", key="--rounds")
     if not bundle.manifest.metrics:
         raise BundleError(f"{first.task.bundle}: the task has no metric: name one where it is compiled")
-    tree = _tree(first)
+    tree = tree_of(first)
     if first.data is None or device_ids(first) != tree.devices:
         raise ConfigError("every device takes its part of [data] here: give --data, and no tier its own", key="--data")
-    options = {setting.text: _options(deployment) for setting, deployment in zip(settings, deployments, strict=True)}
+    options = {setting.text: top_options(deployment) for setting, deployment in zip(settings, deployments, strict=True)}
     threads = next(tier.training.threads for tier in first.tiers.values() if tier.role == "device")
     return Experiment(
         data, bundle, open_oracle(bundle, threads), tree, first.data, options, first.task.rounds, request.participation
@@ -231,14 +231,16 @@ def _text(devices: int, fogs: int, partition: str) -> str:
     return "\n".join([f'name = "bench"\n[data]\npartition = "{partition}"\nalpha = 0.3', limits, *tiers])
 
 
-def _options(settings: Deployment) -> TopOptions:
+def top_options(settings: Deployment) -> TopOptions:
+    """What a deployment says of its top; its window is that of every fog node that says no other."""
     sections = {name: getattr(settings, name) for name in TOP_ONLY}
     options = fog_options(FogFile(net=settings.name, node=Node(id=settings.top), **sections))
     assert isinstance(options, TopOptions)  # a fog node without a parent
     return options
 
 
-def _tree(settings: Deployment) -> Tree:
+def tree_of(settings: Deployment) -> Tree:
+    """Who is below whom in a deployment."""
     parents = {}
     for name in settings.top_down[1:]:
         tier = settings.tiers[name]

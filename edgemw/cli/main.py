@@ -12,7 +12,22 @@ from importlib import import_module
 from edgemw import __version__
 from edgemw.core.errors import EdgeError, single
 
-COMMANDS = ("up", "check", "status", "audit", "doctor", "device", "fog", "compile", "task", "predict", "bench", "fuzz", "config")
+COMMANDS = (
+    "up",
+    "check",
+    "status",
+    "audit",
+    "doctor",
+    "device",
+    "fog",
+    "compile",
+    "task",
+    "predict",
+    "bench",
+    "simulate",
+    "fuzz",
+    "config",
+)
 _EXAMPLES = """examples:
   edgemw up examples/quickstart/edgemw.toml      run a whole deployment on this machine
   edgemw status --config device.toml             how is everybody?

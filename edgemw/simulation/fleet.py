@@ -26,6 +26,8 @@ from edgemw.simulation.world import World
 from edgemw.wire.messages import Frame, RoundReport
 from edgemw.wire.traffic import Arrived
 
+_TICK = 4096  # events
+
 Begin = Callable[[str, Work], Callable[[], Worked]]
 """Begins the work of a device, perhaps in another process; what it returns waits for its end."""
 
@@ -103,6 +105,7 @@ class Fleet(World):
         *,
         seed: int = 0,
         on_round: Callable[[Round], None] = lambda done: None,
+        tick: Callable[[float, int], None] = lambda at_s, events: None,
     ) -> None:
         """Build the fleet.
 
@@ -114,11 +117,12 @@ class Fleet(World):
             conditions: links, speeds, comings and goings.
             seed: of everything random.
             on_round: told of every report of the top.
+            tick: told now and then what time it is, and how many events there were.
         """
         self.conditions, self.chance = conditions or Conditions(), Chance(seed)
         link = self.conditions.link
         super().__init__(read_bundle(bundle), lambda name, work: begin(name, work)(), Links(lambda node: link, self.chance))
-        self._tree, self._begin, self._on_round = tree, begin, on_round
+        self._tree, self._begin, self._on_round, self._tick = tree, begin, on_round, tick
         self._events, self._seen = 0, hashlib.sha256()
         self._told = dict.fromkeys(tree.devices, (0, 0))
         self._speed: dict[str, float] = {}
@@ -137,7 +141,7 @@ class Fleet(World):
         return Outcome(self._is_finished(), self.now, theta, self._events, self._seen.hexdigest())
 
     def _is_finished(self) -> bool:
-        return self.machines[self._tree.top].state == "finished"
+        return bool(self.machines[self._tree.top].state == "finished")
 
     def _is_over(self) -> bool:
         return self._is_finished() and not any(disk.outbox or disk.forwarded for disk in self.disks.values())
@@ -201,6 +205,8 @@ class Fleet(World):
             said += f" {event.topic.channel} {frame.id} {type(frame.message).__name__}"
         self._seen.update(said.encode())
         self._events += 1
+        if self._events % _TICK == 0:
+            self._tick(self.now, self._events)
         super().step()
 
     def note(self, name: str, fact: Fact) -> None:

@@ -1,0 +1,166 @@
+"""A deployment file as a fleet in virtual time: its tree, windows, codec, samples and task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from edgemw.app.dealing import deal_out
+from edgemw.app.deployment import device_ids, load_deployment
+from edgemw.app.settings import Deployment, FogFile, Node
+from edgemw.app.tiers import child_counts, node_id
+from edgemw.app.wiring import check_plan_fits, fog_options, load_bundle, open_oracle
+from edgemw.bench.experiment import top_options, tree_of
+from edgemw.core.bundle import Bundle, read_bundle
+from edgemw.core.errors import BundleError, ConfigError
+from edgemw.device.events import Work, Worked
+from edgemw.fog.release import TopOptions
+from edgemw.fog.window import WindowOptions
+from edgemw.learning.dataset import fit
+from edgemw.simulation.fleet import Begin
+from edgemw.simulation.learner import Learner, Share
+from edgemw.simulation.tree import Tree
+
+NOT_TRAINED = "nobody trains in this simulation"
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What a simulation is of.
+
+    Attributes:
+        name, metric: of the deployment, and of its task.
+        rounds: to make; 0 is without end.
+        data: the task, as its file holds it.
+        tree: who is below whom.
+        options: of the top and of every fog node.
+        shares: what devices have to train on and to measure with; empty where nobody trains.
+        refused: why others cannot train.
+        threads: of a training.
+        how: how the samples were dealt out, in words.
+    """
+
+    name: str
+    metric: str
+    rounds: int
+    data: bytes = field(repr=False)
+    tree: Tree
+    options: Mapping[str, TopOptions | WindowOptions]
+    shares: Mapping[str, Share] = field(repr=False)
+    refused: Mapping[str, str]
+    threads: int
+    how: str
+
+    @contextmanager
+    def working(self, workers: int) -> Iterator[Begin]:
+        """The work of devices, in this process or in so many others."""
+        if not self.shares:
+            yield _untrained
+        elif workers == 0:
+            learner = _learner(self.data, self.shares, self.refused, self.threads)
+            yield lambda name, work: _done(learner(name, work))
+        else:
+            given = self.data, self.shares, self.refused, self.threads
+            with ProcessPoolExecutor(workers, initializer=_open, initargs=given) as pool:
+                yield lambda name, work: pool.submit(_work, name, work).result
+
+
+def scenario_of(
+    file: Path, samples: Path | None, devices: int, env: Mapping[str, str], overrides: Sequence[str], *, train: bool
+) -> Scenario:
+    """Read and check everything that a simulation needs.
+
+    Args:
+        file: of the deployment.
+        samples: an .npz file instead of what the deployment names.
+        devices: instead of as many as it has; 0 keeps them.
+        env: environment.
+        overrides: changes, as KEY=VALUE.
+        train: whether devices train; without it they need no samples.
+
+    Raises:
+        ConfigError: something that was asked for is refused; the message says what to write.
+        BundleError: the bundle cannot be used.
+        DataError: the data cannot be used with it.
+    """
+    settings = load_deployment(file, samples, env, overrides)
+    if devices:
+        settings = load_deployment(file, samples, env, [*overrides, *_as_many(settings, devices)])
+    if settings.task.bundle is None:
+        raise ConfigError("a simulation needs a bundle", key="task.bundle", file=str(file))
+    if not settings.task.bundle.exists():
+        raise BundleError(f"{settings.task.bundle}: there is no such file: make it with `edgemw compile`")
+    data, bundle = load_bundle(settings.task.bundle)
+    check_plan_fits(bundle, settings.plan)
+    tree = tree_of(settings)
+    shares, refused, how = _shares(settings, tree, bundle) if train else ({}, {}, NOT_TRAINED)
+    metric = bundle.manifest.metrics[0] if bundle.manifest.metrics else "loss"
+    threads = next(tier.training.threads for tier in settings.tiers.values() if tier.role == "device")
+    rounds, options = settings.task.rounds, _options(settings)
+    return Scenario(settings.name, metric, rounds, data, tree, options, shares, refused, threads, how)
+
+
+def _as_many(settings: Deployment, devices: int) -> list[str]:
+    """The settings that make it so many devices."""
+    tiers = [name for name, tier in settings.tiers.items() if tier.role == "device"]
+    if len(tiers) != 1:
+        raise ConfigError(f"which of {', '.join(tiers)}? Say --set tiers.NAME.count={devices}", key="--devices")
+    return [f"tiers.{tiers[0]}.count={devices}"]
+
+
+def _options(settings: Deployment) -> dict[str, TopOptions | WindowOptions]:
+    found: dict[str, TopOptions | WindowOptions] = {}
+    for name, tier in settings.tiers.items():
+        if tier.role != "fog":
+            continue
+        counts = child_counts(settings.tiers, name)
+        for number in range(tier.count):
+            node = node_id(name, number, top=name == settings.top)
+            file = FogFile(net=settings.name, node=Node(id=node, parent="above"), window=tier.window, limits=tier.limits)
+            window = fog_options(file)
+            assert isinstance(window, WindowOptions)
+            window = replace(window, children=window.children or counts[number])
+            found[node] = replace(top_options(settings), window=window) if name == settings.top else window
+    return found
+
+
+def _shares(settings: Deployment, tree: Tree, bundle: Bundle) -> tuple[dict[str, Share], dict[str, str], str]:
+    if settings.data is None or device_ids(settings) != tree.devices:
+        raise ConfigError("every device takes its part of [data] here: give --data, and no tier its own", key="--data")
+    dealt = deal_out(settings.data, tree.devices, bundle.manifest)
+    shares = {}
+    for device, (train, test) in dealt.rows.items():
+        if device not in dealt.refused:
+            train_part, test_part = (fit(dealt.samples.take(rows), bundle.manifest) for rows in (train, test))
+            shares[device] = Share(train_part, {"": test_part})
+    return shares, dict(dealt.refused), dealt.how
+
+
+# ------------------------------------------------------------------------------------------------------- the work of devices
+
+
+def _done(worked: Worked) -> Callable[[], Worked]:
+    return lambda: worked
+
+
+def _untrained(name: str, work: Work) -> Callable[[], Worked]:
+    return _done(Worked(work.release.number, None, {}, NOT_TRAINED if work.train else ""))
+
+
+def _learner(data: bytes, shares: Mapping[str, Share], refused: Mapping[str, str], threads: int) -> Learner:
+    return Learner(open_oracle(read_bundle(data), threads), shares, refused)
+
+
+_here: list[Learner] = []
+"""Of a process that works for others."""
+
+
+def _open(data: bytes, shares: Mapping[str, Share], refused: Mapping[str, str], threads: int) -> None:
+    _here.append(_learner(data, shares, refused, threads))
+
+
+def _work(name: str, work: Work) -> Worked:
+    return _here[0](name, work)
