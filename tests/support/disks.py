@@ -34,7 +34,7 @@ class Databases(World):
 
     def _save(self, name: str, disk: Disk, action: Any) -> None:
         super()._save(name, disk, action)
-        self._open[name][1].act(TASK, action)
+        self._open[name][1].act([(TASK, action)])
 
     def close(self) -> None:
         """Close every file; nothing can be saved any more."""

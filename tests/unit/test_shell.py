@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from edgemw.core.events import Fact, Finished, LinkUp, Stop
 from edgemw.core.ids import Place
 from edgemw.transport.channel import ChannelLimits
 from edgemw.transport.memory import MemoryBroker, MemoryLink
-from edgemw.transport.shell import Doors, Shell, last_will
+from edgemw.transport.shell import Doors, Shell, Wanted, last_will
 from edgemw.wire import topics
 from edgemw.wire.fetching import MAX_KNOWN
 from edgemw.wire.messages import Ack, Blob, Frame, Presence, pack
@@ -71,8 +71,8 @@ class Role:
     def machine(self, task: str, now: float) -> Machine:
         return self.only
 
-    def act(self, task: str, action: Any) -> None:
-        raise AssertionError(f"nobody carries out {action}")
+    def act(self, wanted: Sequence[Wanted]) -> None:
+        raise AssertionError(f"nobody carries out {wanted}")
 
     def observe(self, task: str, fact: Fact) -> None:
         pass
