@@ -124,7 +124,7 @@ class Shell:
         self._events: asyncio.Queue[tuple[str | None, Any]] = asyncio.Queue()
         self._room = asyncio.Event()  # set while the queue is short enough to read on
         self._room.set()
-        self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
+        self._timers: dict[tuple[str, str], tuple[float, asyncio.TimerHandle]] = {}  # by task and name: when, and what rings
         self._wanted: dict[bytes, set[str]] = {}
         self._presence: dict[str, Arrived] = {}  # the last word about each neighbour, for machines that are made later
         self._finished: set[str] = set()
@@ -171,7 +171,7 @@ class Shell:
                     self._gate.close()
                 for helper in helpers:
                     helper.cancel()
-                for timer in self._timers.values():
+                for _, timer in self._timers.values():
                     timer.cancel()
 
     def stop(self) -> None:
@@ -315,11 +315,17 @@ class Shell:
                 self._role.observe(task, action)
 
     def _set_timer(self, task: str, name: str, at: float) -> None:
-        old = self._timers.pop((task, name), None)
+        old_at, old = self._timers.get((task, name), (None, None))
+        if old_at == at:
+            return  # machines say so at every event
         if old is not None:
             old.cancel()
         delay = max(0.0, at - self._doors.clock())
-        self._timers[task, name] = asyncio.get_running_loop().call_later(delay, self.post, task, Timer(name))
+        self._timers[task, name] = at, asyncio.get_running_loop().call_later(delay, self._ring, task, name)
+
+    def _ring(self, task: str, name: str) -> None:
+        del self._timers[task, name]
+        self.post(task, Timer(name))
 
     def _spawn(self, work: Any) -> None:
         assert self._group is not None
