@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,25 @@ from edgemw.core.encoded import Section
 from edgemw.core.errors import StorageError
 from edgemw.core.events import Fact, Finished, SetTimer, Stop, Timer
 from edgemw.core.ids import Place, UpdateId
+from edgemw.device.agent import DeviceRole
+from edgemw.device.events import Memory, OpenTask, SaveAck, SaveRound
 from edgemw.fog.accounts import accounts_of
 from edgemw.fog.agent import FogRole
 from edgemw.fog.release import TopOptions
 from edgemw.fog.server import ServerOptions
 from edgemw.fog.top import Top
 from edgemw.fog.window import WindowOptions
-from edgemw.storage import journal
+from edgemw.storage import journal, outbox
 from edgemw.storage.database import Database
 from edgemw.transport.channel import ChannelLimits
 from edgemw.transport.memory import MemoryBroker, MemoryLink
 from edgemw.transport.shell import MAX_BATCH, Doors, Shell, Wanted, last_will
 from edgemw.wire import publication, topics
+from edgemw.wire.chunks import blob_of
 from edgemw.wire.messages import Ack, Frame, Update
 from edgemw.wire.traffic import Arrived
 from tests.contract.test_link_kinds import run
+from tests.support.disks import NO_PARTS
 from tests.support.world import NET, TASK, toy_bundle
 
 SIZE, WEIGHT = 64, 10
@@ -228,6 +233,43 @@ def test_a_batch_in_which_a_machine_fails_keeps_what_was_decided_before(tmp_path
             assert life.link.kept == {frame.id for frame in sent}
 
     run(scenario())
+
+
+def round_of(seq: int) -> SaveRound:
+    """What a device keeps of a round."""
+    frame = updates(1)[0]
+    return SaveRound(Memory(run=1, trained_on=seq), replace(frame, node="device", seq=seq))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "waits"), [([SaveAck(UpdateId("device", 1, 0))], False), ([SaveAck(UpdateId("device", 1, 0)), round_of(1)], True)]
+)
+def test_a_device_waits_for_the_disk_where_something_of_a_batch_is_not_said_again(
+    tmp_path: Path, wanted: list[Any], waits: bool
+) -> None:
+    db = Database(tmp_path)
+    role = DeviceRole(Place(NET, "device", "top", 1), db, NO_PARTS)
+    role.act([(TASK, round_of(0))])
+    statements: list[str] = []
+    db._db.set_trace_callback(statements.append)
+    role.act([(TASK, action) for action in wanted])
+    assert statements.count("COMMIT") == 1
+    assert ("PRAGMA synchronous = NORMAL" not in statements) == waits
+    assert [row.acknowledged for row in outbox.kept_updates(db, TASK)] == [True, *(False for _ in wanted[1:])]
+    role.close()
+    db.close()
+
+
+def test_a_device_begins_no_work_where_a_batch_cannot_be_kept(tmp_path: Path) -> None:
+    db = Database(tmp_path)
+    role = DeviceRole(Place(NET, "device", "top", 1), db, NO_PARTS)
+    db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count')[0][0]}")
+    large = replace(round_of(0).frame, message=Update(1, "dense", SIZE, (Section(0, WEIGHT, 1, 1.0, bytes(100_000)),)))
+    with pytest.raises(StorageError, match="full"):  # it has no shell to begin work with, and gets no further than this
+        role.act([(TASK, OpenTask(blob_of(b"bundle"), b"bundle")), (TASK, SaveRound(Memory(), large))])
+    assert outbox.kept_updates(db, TASK) == []
+    role.close()
+    db.close()
 
 
 class Busy:
