@@ -17,7 +17,7 @@ from typing import get_args
 
 import numpy as np
 
-from edgemw.compression.codec import Bound, Codec, Merging, Shifting, ring_of
+from edgemw.compression.codec import Bound, Codec, Merging, is_shifting, ring_of
 from edgemw.compression.merge import fold, merge
 from edgemw.core.bundle import LARGEST, Vector
 from edgemw.core.encoded import Encoded, Section
@@ -180,7 +180,7 @@ def check_step(case: Case) -> None:
 def check_shifting(case: Case) -> None:
     """Where payloads add across powers of two, they do so exactly and in any grouping; `shifted` divides, and folding weighs."""
     codec, size = case.codec, case.size
-    if not isinstance(codec, Shifting):
+    if not is_shifting(codec):
         return
     payloads = [codec.encode(vector, step) for vector, step in zip(case.vectors, itertools.cycle(_POWERS), strict=False)]
     for payload in payloads:

@@ -9,7 +9,7 @@ Payloads describe themselves: whoever reads or merges makes the codec without pa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -82,7 +82,6 @@ class Codec(Protocol):
         ...
 
 
-@runtime_checkable
 class Ringed(Codec, Protocol):
     """A codec whose payloads must share more than the step to be added, such as their places."""
 
@@ -106,15 +105,14 @@ class Ringed(Codec, Protocol):
 
 def codec_at(codec: Codec, release: int) -> Codec:
     """The codec that encodes what is trained from a release; for most codecs it is the same for all."""
-    return codec.at(release) if isinstance(codec, Ringed) else codec
+    return codec.at(release) if is_ringed(codec) else codec
 
 
 def ring_of(codec: Codec, payload: bytes) -> bytes:
     """What a well-formed payload must share with others to be added to them, beside the step; most codecs ask for nothing."""
-    return codec.ring(payload) if isinstance(codec, Ringed) else b""
+    return codec.ring(payload) if is_ringed(codec) else b""
 
 
-@runtime_checkable
 class Shifting(Codec, Protocol):
     """A codec whose payloads add across steps that are powers of two.
 
@@ -138,6 +136,16 @@ class Shifting(Codec, Protocol):
             WireError: the payload is malformed, or its step becomes one that float32 does not have.
         """
         ...
+
+
+def is_ringed(codec: Codec) -> TypeGuard[Ringed]:
+    """What isinstance would say; it takes 30 us for a Protocol of Python 3.11, and is asked several times for every update."""
+    return all(hasattr(codec, name) for name in ("members", "ring", "own_ring", "at"))
+
+
+def is_shifting(codec: Codec) -> TypeGuard[Shifting]:
+    """The same of Shifting."""
+    return all(hasattr(codec, name) for name in ("dyadic", "most", "measure", "shifted"))
 
 
 def whole_number(name: str, value: Parameter, least: int, most: int) -> int:

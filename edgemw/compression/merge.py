@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from edgemw.compression import side
-from edgemw.compression.codec import Codec, Shifting
+from edgemw.compression.codec import Codec, Shifting, is_shifting
 from edgemw.core.encoded import Encoded, Section
 from edgemw.core.errors import CodecError
 from edgemw.core.ids import UpdateId
@@ -67,7 +67,7 @@ def halvings(behind: int) -> int:
 
 def gathered(codec: Codec, encoded: Encoded, release: int) -> Encoded:
     """What a node makes of its window for `release`: one section where the codec's parameters ask for dyadic steps."""
-    return fold(codec, encoded, release) if isinstance(codec, Shifting) and codec.dyadic else encoded
+    return fold(codec, encoded, release) if is_shifting(codec) and codec.dyadic else encoded
 
 
 def _rebased(codec: Shifting, section: Section, release: int) -> Section:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgemw.compression.codec import Codec, Shifting
+from edgemw.compression.codec import Codec, is_shifting
 from edgemw.core.bundle import Vector
 from edgemw.core.errors import WireError
 
@@ -33,7 +33,7 @@ def nearest_power(step: float) -> float:
 
 def announced(codec: Codec, step: float) -> float:
     """The step that a release announces where `step` is wanted: what the codec's parameters allow."""
-    return nearest_power(step) if isinstance(codec, Shifting) and codec.dyadic else step
+    return nearest_power(step) if is_shifting(codec) and codec.dyadic else step
 
 
 def own_step(vector: Vector, kappa: float) -> float:

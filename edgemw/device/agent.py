@@ -8,7 +8,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -43,7 +43,7 @@ from edgemw.learning.trainer import Trained, evaluate, train
 from edgemw.storage import outbox
 from edgemw.storage.database import Database
 from edgemw.storage.outbox import DeviceRow
-from edgemw.transport.shell import Shell
+from edgemw.transport.shell import Shell, Wanted
 from edgemw.wire import topics
 from edgemw.wire.messages import ReleaseManifest
 from edgemw.wire.sender import Kept
@@ -143,21 +143,30 @@ class DeviceRole:
         log.log(level, "%s", fact.name, extra={"facts": {"task": task, **fact.values}})
         self._parts.observe(task, fact)
 
-    def act(self, task: str, action: Any) -> None:
+    def act(self, wanted: Sequence[Wanted]) -> None:
         """See Role."""
+        saves = [(task, action) for task, action in wanted if isinstance(action, SaveRound | SaveMemory | SaveAck)]
+        if saves:
+            with self._db.transaction(durable=not all(_said_again(action) for _, action in saves)):
+                for task, action in saves:
+                    self._save(task, action)
+        for task, action in wanted:
+            self._begin(task, action)
+
+    def _save(self, task: str, action: SaveRound | SaveMemory | SaveAck) -> None:
         match action:
             case SaveRound(memory=memory, frame=frame):
-                with self._db.transaction():
-                    outbox.put_update(self._db, frame, self._place.parent)
-                    outbox.put_device_row(self._db, task, _row(memory))
-            case SaveMemory(memory=memory, forget=forget, durable=durable):
-                with self._db.transaction(durable=durable):
-                    outbox.put_device_row(self._db, task, _row(memory))
-                    for update in forget:
-                        outbox.forget(self._db, task, update)
+                outbox.put_update(self._db, frame, self._place.parent)
+                outbox.put_device_row(self._db, task, _row(memory))
+            case SaveMemory(memory=memory, forget=forget):
+                outbox.put_device_row(self._db, task, _row(memory))
+                for update in forget:
+                    outbox.forget(self._db, task, update)
             case SaveAck(update=update):
-                with self._db.transaction(durable=False):
-                    outbox.acknowledge(self._db, task, update)
+                outbox.acknowledge(self._db, task, update)
+
+    def _begin(self, task: str, action: Any) -> None:
+        match action:
             case OpenTask():
                 self._in_background(task, lambda: self._open(task, action), lambda r: TaskRefused(action.blob.digest, r))
             case Install():
@@ -260,6 +269,11 @@ def _lower_priority(nice: int) -> None:
     """Linux gives every thread a niceness of its own; elsewhere the whole process would suffer, so it is left alone."""
     if nice and hasattr(os, "sched_setscheduler"):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
+
+
+def _said_again(action: SaveRound | SaveMemory | SaveAck) -> bool:
+    """Whether a power cut may take this back, because whoever said it says it again."""
+    return isinstance(action, SaveAck) or (isinstance(action, SaveMemory) and not action.durable)
 
 
 def _row(memory: Memory) -> DeviceRow:

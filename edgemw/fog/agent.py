@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -40,7 +40,7 @@ from edgemw.storage import journal, outbox
 from edgemw.storage.database import Database
 from edgemw.storage.journal import OutcomeRow, ReleaseRow
 from edgemw.storage.outbox import KeptUpdate
-from edgemw.transport.shell import Shell
+from edgemw.transport.shell import Shell, Wanted
 from edgemw.wire import topics
 from edgemw.wire.messages import Blob, Frame, ReleaseManifest
 
@@ -114,17 +114,22 @@ class FogRole:
         log.log(level, "%s", fact.name, extra={"facts": {"task": task, **fact.values}})
         self._observe(task, fact)
 
-    def act(self, task: str, action: Any) -> None:
-        """See Role."""
-        with self._db.transaction(durable=not _said_again(action)):
-            self._save(task, action)
+    def act(self, wanted: Sequence[Wanted]) -> None:
+        """See Role; a fog node's own actions are all to keep something."""
+        books: dict[str, Accounts] = {}
+        with self._db.transaction(durable=not all(_said_again(action) for _, action in wanted)):
+            for task, action in wanted:
+                self._save(task, action)
+                if isinstance(action, SaveUpdate | SaveOutcomes | SaveRelease):
+                    books[task] = action.accounts
+            for task, accounts in books.items():
+                journal.put_accounts(self._db, task, json.dumps(asdict(accounts)))
 
     def _save(self, task: str, action: Any) -> None:
         db = self._db
         match action:
-            case SaveUpdate(frame=frame, accounts=accounts):
+            case SaveUpdate(frame=frame):
                 journal.put_window(db, frame)
-                self._put_accounts(task, accounts)
             case SaveForward(forwarded=forwarded, remainder=remainder):
                 outbox.put_update(db, forwarded.frame, self._place.parent, _pack_note(forwarded))
                 self._put_remainder(task, remainder)
@@ -132,15 +137,13 @@ class FogRole:
                     journal.take_from_window(db, task, member)
             case SaveAck(update=update):
                 outbox.acknowledge(db, task, update)
-            case SaveOutcomes(outcomes=outcomes, accounts=accounts, forwarded=forwarded, remainder=remainder):
+            case SaveOutcomes(outcomes=outcomes, forwarded=forwarded, remainder=remainder):
                 self._put_outcomes(task, outcomes)
-                self._put_accounts(task, accounts)
                 self._put_remainder(task, remainder)
                 if forwarded is not None:
                     outbox.forget(db, task, forwarded)
-            case SaveRelease(released=released, outcomes=outcomes, accounts=accounts):
+            case SaveRelease(released=released, outcomes=outcomes):
                 self._put_outcomes(task, outcomes)
-                self._put_accounts(task, accounts)
                 journal.put_release(db, task, self._release_row(task, released))
             case SaveShelf(blobs=blobs):
                 journal.put_shelf(db, task, _pack_blobs(blobs))
@@ -149,11 +152,8 @@ class FogRole:
                 journal.put_release(db, task, self._release_row(task, released))
 
     def _put_outcomes(self, task: str, outcomes: tuple[tuple[UpdateId, Settled], ...]) -> None:
-        for update, outcome in outcomes:
-            journal.put_outcome(self._db, task, OutcomeRow(update, outcome.counted, outcome.release, outcome.reason))
-
-    def _put_accounts(self, task: str, accounts: Accounts) -> None:
-        journal.put_accounts(self._db, task, json.dumps(asdict(accounts)))
+        rows = [OutcomeRow(update, outcome.counted, outcome.release, outcome.reason) for update, outcome in outcomes]
+        journal.put_outcomes(self._db, task, rows)
 
     def _put_remainder(self, task: str, remainder: Remainder | None) -> None:
         if remainder is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from edgemw.compression import side
-from edgemw.compression.codec import Ringed
+from edgemw.compression.codec import is_ringed
 from edgemw.compression.table import codec_named
 from edgemw.core.errors import CodecError, WireError
 from edgemw.core.events import Fact, SetTimer
@@ -123,12 +123,13 @@ class Collector:
         """Take, acknowledge again, or return an update; before the first release it is left to be sent again."""
         if self._release is None:
             return []
-        if self.ledger.seen(frame.id):
+        identity = frame.id
+        if self.ledger.seen(identity):
             duplicate = Fact("duplicate", {"node": frame.node})
-            outcome = self.ledger.outcome(frame.id)
+            outcome = self.ledger.outcome(identity)
             if outcome is not None and not outcome.counted:
                 self.window.returned(frame, now)  # perhaps in an earlier life, and this one waits for the answer
-            return [duplicate, self._ack(frame.id), *([self._outcome(frame.id, outcome)] if outcome else [])]
+            return [duplicate, self._ack(identity), *([self._outcome(identity, outcome)] if outcome else [])]
         if self.window.full and not self.window.knows(frame.node):
             return self._refused(frame, update, "too many children", self._release)  # not kept: there may be any number
         if self.window.held(frame.node) >= max(MAX_OPEN, self._options.quorum, self._options.k):
@@ -139,18 +140,18 @@ class Collector:
             if update.run == self._release.run:
                 self.window.returned(frame, now)
             settled = Settled(False, self._release.number, reason)
-            self.ledger.settle(frame.id, settled)
+            self.ledger.settle(identity, settled)
             self.accounts = self.accounts.refuse(frame)
-            return [SaveOutcomes(((frame.id, settled),), self.accounts), *self._refused(frame, update, reason, self._release)]
+            return [SaveOutcomes(((identity, settled),), self.accounts), *self._refused(frame, update, reason, self._release)]
         self._taken_at = now
-        self.ledger.open(frame.id)
+        self.ledger.open(identity)
         self.window.add(frame, now)
         self.accounts = self.accounts.take(frame)
         staleness = max((self._release.number - section.base for section in update.sections), default=0)
         size = sum(section.size_bytes for section in update.sections)
         values: dict[str, int | float | str] = {"node": frame.node, "staleness": max(staleness, 0), "codec": update.codec}
         fact = Fact("update_taken", values | {"bytes": size})
-        return [SaveUpdate(frame, self.accounts), self._ack(frame.id), fact]
+        return [SaveUpdate(frame, self.accounts), self._ack(identity), fact]
 
     def _refused(self, frame: Frame, update: Update, reason: str, release: ReleaseManifest) -> list[Action]:
         fact = Fact("update_refused", {"node": frame.node, "reason": reason, "weight": update_weight(update)})
@@ -205,7 +206,7 @@ class Collector:
                 refusal = self._steps.refusal(codec, section, update.size)
                 if refusal:
                     return refusal
-                if isinstance(codec, Ringed) and self.window.counted(section.base) + section.count > codec.members:
+                if is_ringed(codec) and self.window.counted(section.base) + section.count > codec.members:
                     return f"{codec.name} of members = {codec.members} would wrap: give more"
         except (CodecError, WireError) as error:  # of the payload, or a codec that is not installed properly
             return f"malformed: {error}"[:80]

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgemw.compression.codec import Codec, Ringed, Shifting
+from edgemw.compression.codec import Codec, Shifting, is_ringed, is_shifting
 from edgemw.compression.merge import halvings
 from edgemw.compression.steps import LEAST_STEP, MOST_PLACES, is_power
 from edgemw.core.encoded import Section
@@ -71,17 +71,17 @@ class Steps:
         base = section.base
         step, largest = _measured(codec, section.payload, size)
         reason = self._step_refusal(codec, base, step) if codec.stepped else ""
-        if isinstance(codec, Shifting) and not reason:
+        if is_shifting(codec) and not reason:
             reason = self._range_refusal(codec, section, step, largest)
         if reason:
             return reason
-        if isinstance(codec, Ringed) and codec.ring(section.payload) != codec.at(base).own_ring():
+        if is_ringed(codec) and codec.ring(section.payload) != codec.at(base).own_ring():
             return f"other parameters of {codec.name} than was asked for in release {base}"
         self._note(base, step, largest * step)
         return ""
 
     def _step_refusal(self, codec: Codec, base: int, step: float) -> str:
-        if isinstance(codec, Shifting) and codec.dyadic and step and not is_power(step):
+        if is_shifting(codec) and codec.dyadic and step and not is_power(step):
             return f"step {step} where powers of two were asked for"
         announced = self._know(codec, base, step)
         if step != announced and not _fits(codec, step, announced):
@@ -113,7 +113,7 @@ class Steps:
 
     def _know(self, codec: Codec, base: int, step: float) -> float:
         """What the release announced, as far as one of its updates tells: a power of two may be the device's own."""
-        own = isinstance(codec, Shifting) and is_power(step)
+        own = is_shifting(codec) and is_power(step)
         return self._announced.setdefault(base, 0.0 if own else step)
 
     def _note(self, base: int, step: float, reach: float) -> None:
@@ -124,12 +124,12 @@ class Steps:
 
 def _measured(codec: Codec, payload: bytes, size: int) -> tuple[float, int]:
     """The step of a payload and its largest symbol, 0 where steps do not differ."""
-    return codec.measure(payload, size) if isinstance(codec, Shifting) else (codec.check(payload, size), 0)
+    return codec.measure(payload, size) if is_shifting(codec) else (codec.check(payload, size), 0)
 
 
 def _fits(codec: Codec, step: float, announced: float) -> bool:
     """Whether a step that is not the announced one adds to those that are."""
-    if not isinstance(codec, Shifting) or not (codec.dyadic or announced == 0):
+    if not is_shifting(codec) or not (codec.dyadic or announced == 0):
         return False
     if step == 0 or announced == 0:
         return step == 0 or (is_power(step) and step * _FINER >= LEAST_STEP)

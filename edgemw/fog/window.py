@@ -60,6 +60,8 @@ class Window:
     def __init__(self, options: WindowOptions) -> None:
         self._options = options
         self._frames: dict[UpdateId, Frame] = {}
+        self._held: Counter[str] = Counter()  # of them, by child
+        self._silent: set[UpdateId] = set()  # those of them without sections
         self._children: dict[str, tuple[bool, int]] = {}  # present, boot
         self._answered: dict[str, int] = {}
         self._run = self._release = -1
@@ -129,9 +131,13 @@ class Window:
         return f"waiting for {', '.join(late[:8])} since {now - self._asked_at:.0f} s" if late else ""
 
     def add(self, frame: Frame, now: float) -> None:
-        """Take a child's update; the first one starts the time until the deadline."""
+        """Take a child's update, each once; the first one starts the time until the deadline."""
         self._start(now)
-        self._frames[frame.id] = frame
+        update = frame.id
+        self._frames[update] = frame
+        self._held[frame.node] += 1
+        if not (isinstance(frame.message, Update) and frame.message.sections):
+            self._silent.add(update)
         self.heard(frame)
         self._note_answer(frame)
 
@@ -163,7 +169,7 @@ class Window:
 
     def held(self, child: str) -> int:
         """How many updates of a child are in the window."""
-        return sum(update.node == child for update in self._frames)
+        return self._held[child]
 
     def counted(self, base: int) -> int:
         """How many device updates that were trained from a release are in the window."""
@@ -193,15 +199,12 @@ class Window:
 
     def _count(self) -> int:
         """The updates in the window, and one for each child that has nothing to add or was returned what it had."""
-        said = {update for update, frame in self._frames.items() if isinstance(frame.message, Update) and frame.message.sections}
-        silent = {update.node for update in self._frames.keys() - said} | self._returned
-        return len(said) + len(silent)
+        return len(self._frames) - len(self._silent) + len({update.node for update in self._silent} | self._returned)
 
     def drop(self, run: int, codec: str, now: float) -> list[Frame]:
         """Forget updates of any other training run or codec, and who answered in another run; gives these updates."""
         foreign = [frame for frame in self._frames.values() if not _belongs(frame, run, codec)]
-        for frame in foreign:
-            del self._frames[frame.id]
+        self._forget(foreign)
         if run != self._run:
             self._run = run
             self._answered.clear()
@@ -220,15 +223,16 @@ class Window:
 
     def give_up(self, frames: Iterable[Frame], now: float) -> None:
         """Forget some of the updates, which are to be returned."""
+        frames = list(frames)
+        self._forget(frames)
         for frame in frames:
-            del self._frames[frame.id]
             self.returned(frame, now)
         self._look()
 
     def close(self, now: float) -> list[Frame]:
         """Empty the window and give its updates."""
         frames = list(self._frames.values())
-        self._frames.clear()
+        self._forget(frames)
         if now >= self._deadline:
             self._expected = 0  # whoever has not appeared by now is not waited for again
             for child in self.late:
@@ -236,6 +240,14 @@ class Window:
         self._returned.clear()
         self._deadline = math.inf
         return frames
+
+    def _forget(self, frames: Iterable[Frame]) -> None:
+        for frame in frames:
+            update = frame.id
+            del self._frames[update]
+            self._silent.discard(update)
+            self._held[frame.node] -= 1
+        self._held = +self._held  # without the children that have none left
 
     def _note_answer(self, frame: Frame) -> int:
         """Note which release a child has answered; gives its number."""

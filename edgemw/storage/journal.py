@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,19 +64,21 @@ def take_from_window(db: Database, task: str, update: UpdateId) -> None:
     db.execute(sql, task, update.node, update.boot, update.seq)
 
 
-def put_outcome(db: Database, task: str, row: OutcomeRow) -> None:
-    """Keep an outcome; of each child the last KEPT_OUTCOMES stay."""
-    update = row.update
-    take_from_window(db, task, update)
-    db.execute(
-        "INSERT OR REPLACE INTO settled VALUES (?, ?, ?, ?, ?, ?, ?)",
-        task, update.node, update.boot, update.seq, row.counted, row.release, row.reason,
-    )  # fmt: skip
-    db.execute(
-        "DELETE FROM settled WHERE task = ?1 AND node = ?2 AND (boot, seq) NOT IN "
-        "(SELECT boot, seq FROM settled WHERE task = ?1 AND node = ?2 ORDER BY boot DESC, seq DESC LIMIT ?3)",
-        task, update.node, KEPT_OUTCOMES,
-    )  # fmt: skip
+def put_outcomes(db: Database, task: str, rows: Sequence[OutcomeRow]) -> None:
+    """Keep outcomes; of each child the last KEPT_OUTCOMES stay."""
+    for row in rows:
+        update = row.update
+        take_from_window(db, task, update)
+        db.execute(
+            "INSERT OR REPLACE INTO settled VALUES (?, ?, ?, ?, ?, ?, ?)",
+            task, update.node, update.boot, update.seq, row.counted, row.release, row.reason,
+        )  # fmt: skip
+    for child in {row.update.node for row in rows}:
+        db.execute(
+            "DELETE FROM settled WHERE task = ?1 AND node = ?2 AND (boot, seq) <= "
+            "(SELECT boot, seq FROM settled WHERE task = ?1 AND node = ?2 ORDER BY boot DESC, seq DESC LIMIT 1 OFFSET ?3)",
+            task, child, KEPT_OUTCOMES,
+        )  # fmt: skip
 
 
 def outcomes(db: Database, task: str) -> list[OutcomeRow]:

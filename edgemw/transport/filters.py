@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from edgemw.core.errors import LinkError
 
 MAX_TOPIC_BYTES = 65535
@@ -32,6 +34,7 @@ def check_filter(topic_filter: str, where: str) -> None:
         raise LinkError(f"topic filter {topic_filter[:80]!r} was refused", where=where, hint=hint)
 
 
+@functools.lru_cache(4096)  # a node hears the same topics over and over
 def matches(topic_filter: str, topic: str) -> bool:
     """Whether a publication on the topic is for the filter; `$` topics want their first level spelled out."""
     wanted = topic_filter.split("/")

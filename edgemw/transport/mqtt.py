@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import random
 import socket
@@ -197,22 +198,27 @@ class _PahoConnection:
 
     async def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool, expiry_s: int | None) -> None:
         """See `Link.publish`."""
-        properties = _publish_properties(self._level, expiry_s)
-        size_bytes = publish_packet_bytes(topic, len(payload), qos=qos, properties_bytes=_packed_bytes(properties))
+        size_bytes = self._packet_bytes(topic, payload, qos, self._properties(expiry_s, 0))
         check_publication(self._limits, size_bytes, qos=qos, retain=retain, where=self._where)
         often = not retain and size_bytes + ALIAS_BYTES <= self._limits.max_packet_bytes  # what is retained is seldom said twice
 
         def hand_over() -> int:  # in the order of sending: the broker learns a number before it is used
             written, number = self._aliases.use(topic) if often else (topic, 0)
-            if properties is not None and number:
-                properties.TopicAlias = number
+            properties = self._properties(expiry_s, number)
             info = self._client.publish(written, payload, qos=qos, retain=retain, properties=properties)
             if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 raise BrokerUnreachable(f"not sent ({info.rc.name})", where=self._where, hint="publish again")
-            self._meter.sent(publish_packet_bytes(written, len(payload), qos=qos, properties_bytes=_packed_bytes(properties)))
+            self._meter.sent(self._packet_bytes(written, payload, qos, properties))
             return info.mid
 
         await self._outgoing.send(size_bytes, qos=qos, hand_over=hand_over)
+
+    def _properties(self, expiry_s: int | None, alias: int) -> _Packed | None:
+        return _publish_properties(expiry_s, alias) if self._level == 5 else None
+
+    def _packet_bytes(self, topic: str, payload: bytes, qos: int, properties: _Packed | None) -> int:
+        properties_bytes = 0 if properties is None else len(properties.pack())
+        return publish_packet_bytes(topic, len(payload), qos=qos, properties_bytes=properties_bytes)
 
     async def ended(self) -> str:
         """See `Connection`."""
@@ -423,25 +429,39 @@ def _limits(level: int, properties: Properties | None) -> Limits:
     )
 
 
-def _publish_properties(level: int, expiry_s: int | None) -> Properties | None:
-    if level != 5:
-        return None
-    properties = _properties(PacketTypes.PUBLISH)
-    if expiry_s is not None:
-        properties.MessageExpiryInterval = max(0, min(expiry_s, 0xFFFFFFFF))
-    return properties
+class _Packed(Properties):
+    """Properties of a PUBLISH packet, packed beforehand: paho takes longer to pack them than to send the packet."""
+
+    def __init__(self, expiry_s: int | None, alias: int) -> None:
+        super().__init__(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        if expiry_s is not None:
+            self.MessageExpiryInterval = max(0, min(expiry_s, 0xFFFFFFFF))
+        if alias:
+            self.TopicAlias = alias
+        object.__setattr__(self, "packed", super().pack())  # type: ignore[no-untyped-call]
+
+    def pack(self) -> bytes:
+        packed: bytes = object.__getattribute__(self, "packed")
+        return packed
+
+
+@functools.lru_cache(256)
+def _publish_properties(expiry_s: int | None, alias: int) -> _Packed:
+    return _Packed(expiry_s, alias)
 
 
 def _properties(packet_type: int) -> Properties:
     return Properties(packet_type)  # type: ignore[no-untyped-call]  # paho leaves these methods untyped
 
 
+_EMPTY = vars(_properties(PacketTypes.PUBLISH)).keys()
+
+
 def _packed_bytes(properties: Properties | None) -> int:
+    """Of what was received; most have none, which paho takes long to say."""
     if properties is None:
         return 0
-    if properties.isEmpty():  # type: ignore[no-untyped-call]
-        return 1
-    return len(properties.pack())  # type: ignore[no-untyped-call]
+    return 1 if vars(properties).keys() == _EMPTY else len(properties.pack())  # type: ignore[no-untyped-call]
 
 
 def _report_refusal(topic_filters: Sequence[str], answer: asyncio.Future[None]) -> None:

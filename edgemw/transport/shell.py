@@ -2,13 +2,17 @@
 
 Everything that happens becomes an event in one queue; one task takes them in order. Transfers run beside it, so that a
 slow link never holds up a decision. What the machines ask for beyond messages (training, saving, serving) is the role's.
+
+Events that wait together are decided on together: the role keeps what they ask for in one transaction, because waiting for the
+disk costs more than all the rest, and only then anything is sent. Where it cannot be kept, nothing of it is sent and the node
+ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,7 +30,14 @@ from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, PublishBlo
 
 REFRESH_S = 30.0
 MAX_QUEUE = 1000
+TURNS = 2  # of the loop, for what has arrived to become an event: one to read it, one to take it
+MAX_BATCH = 100  # events that are decided on before timers, arrivals and what was asked for have their turn
 MAX_NEIGHBOURS = 100_000
+
+Wanted = tuple[str, Any]
+"""A task, and an action that its machine asks for."""
+
+_OF_THE_SHELL = (Send, Upload, PublishBlob, Retire, Fetch, SetTimer, Fact, Finished)
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +76,11 @@ class Role(Protocol):
         """A machine for a task that was heard of; None to leave the task alone."""
         ...
 
-    def act(self, task: str, action: Any) -> None:
-        """Carry out an action that is the role's own; what comes of it is posted as an event."""
+    def act(self, wanted: Sequence[Wanted]) -> None:
+        """Carry out actions that are the role's own; what comes of them is posted as events.
+
+        What is to be kept comes first and in one transaction. Where this raises, nothing of it is kept.
+        """
         ...
 
     def observe(self, task: str, fact: Fact) -> None:
@@ -110,7 +124,7 @@ class Shell:
         self._events: asyncio.Queue[tuple[str | None, Any]] = asyncio.Queue()
         self._room = asyncio.Event()  # set while the queue is short enough to read on
         self._room.set()
-        self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
+        self._timers: dict[tuple[str, str], tuple[float, asyncio.TimerHandle]] = {}  # by task and name: when, and what rings
         self._wanted: dict[bytes, set[str]] = {}
         self._presence: dict[str, Arrived] = {}  # the last word about each neighbour, for machines that are made later
         self._finished: set[str] = set()
@@ -157,7 +171,7 @@ class Shell:
                     self._gate.close()
                 for helper in helpers:
                     helper.cancel()
-                for timer in self._timers.values():
+                for _, timer in self._timers.values():
                     timer.cancel()
 
     def stop(self) -> None:
@@ -215,18 +229,44 @@ class Shell:
                 self.post(None, event)
 
     async def _decide(self) -> None:
-        while True:
-            task, event = await self._events.get()
-            if self._events.qsize() < MAX_QUEUE:
-                self._room.set()
-            for name in [task] if task is not None else list(self._machines):
-                if name in self._machines:
-                    for action in self._handle(name, event):
-                        self._act(name, action)
-            if isinstance(event, Stop) and not self._machines:
-                return
-            if self._finished and self._finished >= set(self._machines):
-                return
+        while not self._over:
+            events = await self._waiting()
+            wanted: list[Wanted] = []
+            try:
+                for task, event in events:
+                    wanted += self._wants(task, event)
+                    if self._over:
+                        break
+            finally:
+                self._carry_out(wanted)  # also where a machine has failed at a later event
+            await asyncio.sleep(0)  # timers, arrivals and what is sent have their turn, however many events wait
+
+    async def _waiting(self) -> list[tuple[str | None, Any]]:
+        """The events that are there, at least one, and those that come while the loop has turns to bring more."""
+        events = [await self._events.get()]
+        idle = 0
+        while len(events) < MAX_BATCH and idle < TURNS:
+            if self._events.empty():
+                idle += 1
+                await asyncio.sleep(0)
+            else:
+                idle = 0
+                events.append(self._events.get_nowait())
+        if self._events.qsize() < MAX_QUEUE:
+            self._room.set()
+        return events
+
+    @property
+    def _over(self) -> bool:
+        """Whether nobody here has anything more to do."""
+        return self._stopping if not self._machines else self._finished >= set(self._machines)
+
+    def _wants(self, task: str | None, event: Any) -> list[Wanted]:
+        """What the machine of a task makes of an event, or all machines where it is for every task."""
+        names = list(self._machines) if task is None else [task] if task in self._machines else []
+        wanted = [(name, action) for name in names for action in self._handle(name, event)]
+        self._finished.update(name for name, action in wanted if isinstance(action, Finished))
+        return wanted
 
     def _handle(self, task: str, event: Any) -> Iterable[Any]:
         """What a machine makes of an event.
@@ -254,6 +294,14 @@ class Shell:
 
     # -- actions
 
+    def _carry_out(self, wanted: Sequence[Wanted]) -> None:
+        """Keep first, then send: what is said is on the disk."""
+        own = [(task, action) for task, action in wanted if not isinstance(action, _OF_THE_SHELL)]
+        if own:
+            self._role.act(own)
+        for task, action in wanted:
+            self._act(task, action)
+
     def _act(self, task: str, action: Any) -> None:
         match action:
             case Send() | Upload() | PublishBlob() | Retire():
@@ -265,17 +313,19 @@ class Shell:
                 self._set_timer(task, name, at)
             case Fact():
                 self._role.observe(task, action)
-            case Finished():
-                self._finished.add(task)
-            case _:
-                self._role.act(task, action)
 
     def _set_timer(self, task: str, name: str, at: float) -> None:
-        old = self._timers.pop((task, name), None)
+        old_at, old = self._timers.get((task, name), (None, None))
+        if old_at == at:
+            return  # machines say so at every event
         if old is not None:
             old.cancel()
         delay = max(0.0, at - self._doors.clock())
-        self._timers[task, name] = asyncio.get_running_loop().call_later(delay, self.post, task, Timer(name))
+        self._timers[task, name] = at, asyncio.get_running_loop().call_later(delay, self._ring, task, name)
+
+    def _ring(self, task: str, name: str) -> None:
+        del self._timers[task, name]
+        self.post(task, Timer(name))
 
     def _spawn(self, work: Any) -> None:
         assert self._group is not None

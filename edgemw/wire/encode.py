@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
 
 _SINGLE = struct.Struct("<f")
+_PLAIN = frozenset((int, str, bytes, bool, type(None)))  # most values
 
 
 def encode(value: Any) -> bytes:
     """The bytes of lists, maps, bytes, text, numbers, truth values and None; `decode` is the inverse."""
-    return b"".join(_parts(value, msgpack.Packer()))
+    parts: list[bytes] = []
+    _write(value, msgpack.Packer(), parts.append)
+    return b"".join(parts)
 
 
-def _parts(value: Any, packer: msgpack.Packer) -> Iterator[bytes]:
-    match value:
-        case list() | tuple():
-            yield packer.pack_array_header(len(value))
-            for item in value:
-                yield from _parts(item, packer)
-        case dict():
-            yield packer.pack_map_header(len(value))
-            for key, item in value.items():
-                yield packer.pack(key)
-                yield from _parts(item, packer)
-        case float() if _is_single(value):
-            yield b"\xca" + struct.pack(">f", value)
-        case _:
-            yield packer.pack(value)
+def _write(value: Any, packer: msgpack.Packer, put: Callable[[bytes], None]) -> None:
+    if type(value) in _PLAIN:
+        put(packer.pack(value))
+    elif isinstance(value, (list, tuple)):
+        put(packer.pack_array_header(len(value)))
+        for item in value:
+            _write(item, packer, put)
+    elif isinstance(value, dict):
+        put(packer.pack_map_header(len(value)))
+        for key, item in value.items():
+            put(packer.pack(key))
+            _write(item, packer, put)
+    elif isinstance(value, float) and _is_single(value):
+        put(b"\xca" + struct.pack(">f", value))
+    else:
+        put(packer.pack(value))
 
 
 def _is_single(value: float) -> bool:

@@ -8,6 +8,7 @@ a set of domains of one shape, and access rules, bridges and code do not depend 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -92,6 +93,7 @@ def build(net: str, domain: str, channel: str, **values: str) -> str:
     return f"em1/{net}/{domain}/" + kind.pattern.format_map(values)
 
 
+@functools.lru_cache(2048)  # a node hears and says the same topics over and over
 def parse(text: str) -> Topic:
     """The inverse of `build`. Raises WireError for a topic that is not in the table."""
     levels = text.split("/", 8)

@@ -29,12 +29,12 @@ class Databases(World):
         db = Database(self.folder / name)
         place, options = Place(NET, name, self.parents[name], self.disks[name].boots), self.options[name]
         db.note_place(place, "device" if options is None else "fog")
-        role = DeviceRole(place, db, _PARTS) if options is None else FogRole(place, db, options, lambda task, fact: None)
+        role = DeviceRole(place, db, NO_PARTS) if options is None else FogRole(place, db, options, lambda task, fact: None)
         self._open[name] = db, role
 
     def _save(self, name: str, disk: Disk, action: Any) -> None:
         super()._save(name, disk, action)
-        self._open[name][1].act(TASK, action)
+        self._open[name][1].act([(TASK, action)])
 
     def close(self) -> None:
         """Close every file; nothing can be saved any more."""
@@ -53,5 +53,5 @@ class _NoParts:
     nice = 0
 
 
-_PARTS = cast(Parts, _NoParts())
+NO_PARTS = cast(Parts, _NoParts())
 """A device that only saves needs nothing else."""

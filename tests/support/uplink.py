@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from edgemw.learning.trainer import Trained
 from edgemw.transport.channel import Channel, ChannelLimits
 from edgemw.transport.link import Received
 from edgemw.transport.memory import MemoryBroker, MemoryLink
-from edgemw.transport.shell import Doors, Shell
+from edgemw.transport.shell import Doors, Shell, Wanted
 from edgemw.wire import topics
 from edgemw.wire.bucket import Bucket
 from edgemw.wire.chunks import blob_of
@@ -94,7 +95,11 @@ class Device:
     def observe(self, task: str, fact: Fact) -> None:
         self.facts.append(fact)
 
-    def act(self, task: str, action: Any) -> None:
+    def act(self, wanted: Sequence[Wanted]) -> None:
+        for task, action in wanted:
+            self._act(task, action)
+
+    def _act(self, task: str, action: Any) -> None:
         assert self.shell is not None
         match action:
             case SaveRound(memory=memory, frame=frame):

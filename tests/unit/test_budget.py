@@ -198,7 +198,7 @@ def test_a_rate_comes_back_from_the_disk(tmp_path: Path) -> None:
     assert released is not None
     db = Database(tmp_path)
     role = FogRole(Place("net", "top", "", 2), db, net.options["top"], lambda task, fact: None)
-    role.act(TASK, SaveBundle(released.manifest.bundle, net.bundle.to_bytes(), released))
+    role.act([(TASK, SaveBundle(released.manifest.bundle, net.bundle.to_bytes(), released))])
     db.close()
     db = Database(tmp_path)
     top = FogRole(Place("net", "top", "", 3), db, net.options["top"], lambda task, fact: None).machine(TASK, 0.0)

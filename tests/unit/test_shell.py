@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from edgemw.core.events import Fact, Finished, LinkUp, Stop
+from edgemw.core.events import Fact, Finished, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import Place
 from edgemw.transport.channel import ChannelLimits
 from edgemw.transport.memory import MemoryBroker, MemoryLink
-from edgemw.transport.shell import Doors, Shell, last_will
+from edgemw.transport.shell import Doors, Shell, Wanted, last_will
 from edgemw.wire import topics
 from edgemw.wire.fetching import MAX_KNOWN
 from edgemw.wire.messages import Ack, Blob, Frame, Presence, pack
@@ -71,8 +71,8 @@ class Role:
     def machine(self, task: str, now: float) -> Machine:
         return self.only
 
-    def act(self, task: str, action: Any) -> None:
-        raise AssertionError(f"nobody carries out {action}")
+    def act(self, wanted: Sequence[Wanted]) -> None:
+        raise AssertionError(f"nobody carries out {wanted}")
 
     def observe(self, task: str, fact: Fact) -> None:
         pass
@@ -197,6 +197,30 @@ def test_a_presence_that_the_broker_refuses_is_an_error_that_names_the_topic(cap
 
     run(scenario())
     assert [PRESENCE in record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == [True]
+
+
+# -- timers
+
+
+def test_a_timer_that_is_set_again_for_the_same_time_rings_once_and_again_when_it_is_asked_for_after_that() -> None:
+    rang: list[int] = []
+
+    def respond(event: Any) -> list[Any]:
+        if isinstance(event, Timer):
+            rang.append(len(rang))
+        wanted = len(rang) < 3 and isinstance(event, Arrived | Timer)
+        return [SetTimer("wake", 0.0), SetTimer("wake", 0.0)] if wanted else []
+
+    async def scenario() -> None:
+        async with node(respond) as it:
+            await say(it.broker, REPLY, pack(Frame("toy", "fog", 1, 0, Ack(7, 0))))
+            for _ in range(3):
+                await it.machine.next(Timer)
+            await settle()
+            assert rang == [0, 1, 2]
+            assert it.shell._timers == {}
+
+    run(scenario())
 
 
 # -- what fails

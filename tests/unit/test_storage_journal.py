@@ -122,19 +122,20 @@ def test_an_outcome_takes_its_update_out_of_the_window(db: Database) -> None:
     frame = update(1)
     journal.put_window(db, frame)
     row = OutcomeRow(frame.id, counted=False, release=4, reason="stale: trained from release 0, now 5")
-    journal.put_outcome(db, "toy", row)
+    journal.put_outcomes(db, "toy", [row])
     assert journal.open_window(db, "toy") == []
     assert journal.outcomes(db, "toy") == [row]
 
 
-def test_the_newest_outcomes_of_each_child_stay(db: Database) -> None:
+@pytest.mark.parametrize("together", [1, 7, 100])
+def test_the_newest_outcomes_of_each_child_stay(db: Database, together: int) -> None:
     ids = [UpdateId("busy", boot, seq) for boot in (1, 2) for seq in range(50)]
     with db.transaction():
-        for update_id in ids[50:] + ids[:50]:  # in whatever order they were settled
-            journal.put_outcome(db, "toy", OutcomeRow(update_id, True, 1, ""))
-        for seq in range(3):
-            journal.put_outcome(db, "toy", OutcomeRow(UpdateId("quiet", 1, seq), True, 1, ""))
-        journal.put_outcome(db, "other", OutcomeRow(UpdateId("busy", 1, 0), True, 1, ""))
+        for first in range(0, len(ids), together):
+            some = [*ids[50:], *ids[:50]][first : first + together]  # in whatever order they were settled
+            journal.put_outcomes(db, "toy", [OutcomeRow(update_id, True, 1, "") for update_id in some])
+        journal.put_outcomes(db, "toy", [OutcomeRow(UpdateId("quiet", 1, seq), True, 1, "") for seq in range(3)])
+        journal.put_outcomes(db, "other", [OutcomeRow(UpdateId("busy", 1, 0), True, 1, "")])
     kept = [row.update for row in journal.outcomes(db, "toy")]
     assert sorted(update_id for update_id in kept if update_id.node == "busy") == ids[-KEPT_OUTCOMES:]
     assert sum(update_id.node == "quiet" for update_id in kept) == 3
@@ -170,7 +171,7 @@ def test_everything_survives_reopening(tmp_path: Path) -> None:
     outbox.put_update(first, update(1), "fog-0", b"members")
     outbox.put_device_row(first, "toy", ROW)
     journal.put_window(first, update(2))
-    journal.put_outcome(first, "toy", OutcomeRow(UpdateId("x", 1, 1), True, 3, ""))
+    journal.put_outcomes(first, "toy", [OutcomeRow(UpdateId("x", 1, 1), True, 3, "")])
     first.close()
     second = Database(tmp_path)
     assert outbox.kept_updates(second, "toy") == [KeptUpdate(update(1), "fog-0", b"members", False)]
