@@ -62,7 +62,7 @@ class Collector:
             self.accounts = Accounts(manifest.run)
         again = old is not None and old.number == manifest.number and manifest.train and not old.train
         self._steps.begin(manifest.run, manifest.number, manifest.step, self._options.max_staleness)
-        self.window.begin(manifest.number, now, again=again)
+        self.window.begin(manifest.number, now, again=again, last=not manifest.train)
         returned = self.give_back(self.window.drop(manifest.run, manifest.codec, now), OTHER_RUN_OR_CODEC)
         if old is None or old.parameters != manifest.parameters:
             misfits = [frame for frame in self.window.frames if self._is_misfit(frame, manifest)]

@@ -59,6 +59,7 @@ class Window:
 
     def __init__(self, options: WindowOptions) -> None:
         self._options = options
+        self._quorum = options.quorum
         self._frames: dict[UpdateId, Frame] = {}
         self._held: Counter[str] = Counter()  # of them, by child
         self._silent: set[UpdateId] = set()  # those of them without sections
@@ -111,8 +112,12 @@ class Window:
             if message.state == "online":
                 self._appeared.add(child)
 
-    def begin(self, release: int, now: float, *, again: bool = False) -> None:
-        """A new release is out, or the same one is to be trained from `again`: everybody is asked."""
+    def begin(self, release: int, now: float, *, again: bool = False, last: bool = False) -> None:
+        """A new release is out, or the same one is to be trained from `again`: everybody is asked.
+
+        Where it is the `last`, nobody comes whom a late answer could wait for: the deadline closes the window with any number.
+        """
+        self._quorum = 1 if last else self._options.quorum
         if release != self._release:
             self._returned.clear()
         self._release, self._asked_at = release, now
@@ -125,8 +130,8 @@ class Window:
         """What keeps the window open longer than it should be; empty when nothing does."""
         if now - self._asked_at <= self._options.deadline_s or self._release < 0:
             return ""
-        if len(self._frames) and len(self._frames) < self._options.quorum:
-            return f"{len(self._frames)} of {self._options.quorum} updates that the quorum needs"
+        if len(self._frames) and len(self._frames) < self._quorum:
+            return f"{len(self._frames)} of {self._quorum} updates that the quorum needs"
         late = self.late
         return f"waiting for {', '.join(late[:8])} since {now - self._asked_at:.0f} s" if late else ""
 
@@ -189,7 +194,7 @@ class Window:
         """Whether to close now."""
         if not (self._frames or self._returned):
             return False
-        quorum = self._options.quorum
+        quorum = self._quorum
         if now >= self._deadline:
             return len(self._frames) >= quorum or (not self.late and self._count() >= quorum)
         if self._options.k:

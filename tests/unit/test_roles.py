@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Vector
 from edgemw.core.encoded import Section
 from edgemw.core.events import Stop
+from edgemw.device.events import Work
 from edgemw.fog.events import BundleGiven
 from edgemw.fog.release import TopOptions
 from edgemw.fog.server import ServerOptions
@@ -53,9 +55,10 @@ def tree(
     rounds: int = 6,
     codec: str = "lattice",
     parameters: dict[str, int | float | str] | None = None,
+    make: Callable[[Learner], World] = World,
     **window: int | float,
 ) -> World:
-    world = World(learner)
+    world = make(learner)
     options = WindowOptions(**{"deadline_s": 10.0, **window})  # type: ignore[arg-type]
     top_window = WindowOptions(deadline_s=20.0, children=2)
     how = TopOptions(top_window, ServerOptions(), {}, rounds=rounds, codec=codec, parameters=parameters or {}, kappa=2.0)
@@ -119,6 +122,26 @@ def test_error_feedback_conserves_mass_over_the_tree() -> None:
     per_window = learner.weight / 6
     moved = released.master.astype(np.float64) * per_window
     np.testing.assert_allclose(moved + carried(world), learner.total, atol=1e-3)
+
+
+def test_whoever_answers_after_the_end_waits_for_no_quorum() -> None:
+    class Late(World):
+        """Where device-3 is late with the last release, which is only measured."""
+
+        def work(self, name: str, work: Work) -> None:
+            if name == "device-3" and not work.train:
+                self.holding.setdefault(name, [])
+            super().work(name, work)
+
+    world = tree(Learner(), rounds=3, quorum=2, deadline_s=5.0, make=Late)
+    world.device("device-5", "fog-1")
+    world.run(600)
+    assert world.machines["top"].state == "finished"
+    assert world.holding["device-3"]
+    world.finish("device-3")
+    del world.holding["device-3"]
+    world.run(600)
+    assert not any(disk.outbox or disk.forwarded or disk.window for disk in world.disks.values())
 
 
 @pytest.mark.parametrize("codec", ["lattice", "dense"])

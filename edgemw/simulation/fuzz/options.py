@@ -88,8 +88,8 @@ class Options:
         rate = "" if math.isinf(self.link.rate) else f" {8e-3 * self.link.rate:g} kbit/s"
         return (
             f"{len(self.fogs)} fogs, {len(self.devices)} devices, {self.size} parameters, {self.rounds} rounds; "
-            f"{codec}; k {self.k}, deadline {self.deadline_s:g} s, staleness {self.max_staleness}; link{rate} "
-            f"{1e3 * self.link.delay_s:g} ms; for {self.storm_s:g} s, every {self.every_s:g} s: {', '.join(self.faults)}"
+            f"{codec}; k {self.k}, quorum {self.quorum}, deadline {self.deadline_s:g} s, staleness {self.max_staleness}; "
+            f"link{rate} {1e3 * self.link.delay_s:g} ms; {self.storm_s:g} s, every {self.every_s:g} s: {', '.join(self.faults)}"
         )
 
 
@@ -118,6 +118,7 @@ def options_of(seed: int) -> Options:
     dyadic = parameters.get("steps") == "dyadic"
     deadline_s = chance.one_of((5.0, 20.0, 60.0), "window")
     count = chance.whole(1, 5, "faults")
+    k = chance.one_of((0, 0, 1), "window")
     return Options(
         seed=seed,
         fogs=fogs,
@@ -127,8 +128,8 @@ def options_of(seed: int) -> Options:
         codec=codec,
         parameters=parameters,
         fog_bytes=chance.one_of((0, 40), "codec") if dyadic else 0,
-        k=chance.one_of((0, 0, 1), "window"),
-        quorum=1,
+        k=k,
+        quorum=1 if k == 1 else chance.one_of((1, 1, 2), "window"),
         deadline_s=deadline_s,
         max_staleness=chance.one_of((0, 1, 4), "window"),
         chunk_bytes=chance.one_of((1024, 120_000), "size"),

@@ -77,7 +77,7 @@ class Storm(World):
         children = Counter([*asked.fogs.values(), *asked.devices.values()])
         window = WindowOptions(k=asked.k, quorum=asked.quorum, deadline_s=asked.deadline_s, max_staleness=asked.max_staleness)
         top = TopOptions(
-            replace(window, children=children["top"]),
+            _among(children["top"], window),
             ServerOptions(),
             {},
             rounds=asked.rounds,
@@ -89,7 +89,7 @@ class Storm(World):
         self.add("top", "", top)
         self.give("top", BundleGiven(self.bundle.to_bytes()))
         for node, parent in asked.fogs.items():
-            self.add(node, parent, replace(window, children=children[node], budget_bytes=asked.fog_bytes))
+            self.add(node, parent, replace(_among(children[node], window), budget_bytes=asked.fog_bytes))
         for node, parent in asked.devices.items():
             self.add(node, parent, None)
 
@@ -379,6 +379,11 @@ class Storm(World):
         super()._upload(name, upload)
         if before and parts is not None and parts.held_bytes == before:
             self.seen["a transfer went on with the chunks that were missing"] += 1
+
+
+def _among(children: int, window: WindowOptions) -> WindowOptions:
+    """A window that asks for no more updates than there are children, as files are checked to do."""
+    return replace(window, children=children, quorum=min(window.quorum, children))
 
 
 def _text(topic: Topic) -> str:
