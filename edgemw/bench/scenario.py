@@ -10,11 +10,12 @@ from pathlib import Path
 
 from edgemw.app.dealing import deal_out
 from edgemw.app.deployment import device_ids, load_deployment
-from edgemw.app.settings import Deployment, FogFile, Node
+from edgemw.app.settings import Deployment, FogFile, Node, read_text
 from edgemw.app.tiers import child_counts, node_id
 from edgemw.app.wiring import check_plan_fits, fog_options, load_bundle, open_oracle
 from edgemw.bench.experiment import top_options, tree_of
 from edgemw.core.bundle import Bundle, read_bundle
+from edgemw.core.config.tree import parse_toml
 from edgemw.core.errors import BundleError, ConfigError
 from edgemw.device.events import Work, Worked
 from edgemw.fog.release import TopOptions
@@ -86,9 +87,7 @@ def scenario_of(
         BundleError: the bundle cannot be used.
         DataError: the data cannot be used with it.
     """
-    settings = load_deployment(file, samples, env, overrides)
-    if devices:
-        settings = load_deployment(file, samples, env, [*overrides, *_as_many(settings, devices)])
+    settings = load_deployment(file, samples, env, [*overrides, *(_as_many(file, devices) if devices else ())])
     if settings.task.bundle is None:
         raise ConfigError("a simulation needs a bundle", key="task.bundle", file=str(file))
     if not settings.task.bundle.exists():
@@ -103,10 +102,13 @@ def scenario_of(
     return Scenario(settings.name, metric, rounds, data, tree, options, shares, refused, threads, how)
 
 
-def _as_many(settings: Deployment, devices: int) -> list[str]:
-    """The settings that make it so many devices."""
-    tiers = [name for name, tier in settings.tiers.items() if tier.role == "device"]
-    if len(tiers) != 1:
+def _as_many(file: Path, devices: int) -> list[str]:
+    """The settings that make it so many devices; the file need not fit together without them."""
+    written = parse_toml(read_text(file), str(file)).get("tiers", {})
+    tiers = [name for name, tier in written.items() if isinstance(tier, dict) and tier.get("role") == "device"]
+    if not tiers:
+        return []  # what is wrong is said when it is loaded
+    if len(tiers) > 1:
         raise ConfigError(f"which of {', '.join(tiers)}? Say --set tiers.NAME.count={devices}", key="--devices")
     return [f"tiers.{tiers[0]}.count={devices}"]
 

@@ -84,8 +84,16 @@ class Window:
     @property
     def late(self) -> tuple[str, ...]:
         """Children that are there and have not answered the current release; the silent are not waited for."""
-        here = [child for child, (present, _) in self._children.items() if present and self._missed.get(child, 0) < PATIENCE]
-        return tuple(sorted(child for child in here if self._answered.get(child, -1) < self._release))
+        return tuple(sorted(child for child in self._children if self._is_late(child)))
+
+    def _is_late(self, child: str) -> bool:
+        present, _ = self._children[child]
+        waited_for = present and self._missed.get(child, 0) < PATIENCE
+        return waited_for and self._answered.get(child, -1) < self._release
+
+    def _has_late(self) -> bool:
+        """Whether anybody is late: mostly one of the first children is."""
+        return any(map(self._is_late, self._children))
 
     @property
     def full(self) -> bool:
@@ -196,11 +204,11 @@ class Window:
             return False
         quorum = self._quorum
         if now >= self._deadline:
-            return len(self._frames) >= quorum or (not self.late and self._count() >= quorum)
+            return len(self._frames) >= quorum or (not self._has_late() and self._count() >= quorum)
         if self._options.k:
             return self._count() >= self._options.k
         unseen = self._expected - len(self._appeared)
-        return unseen <= 0 and not self.late and self._count() >= quorum
+        return unseen <= 0 and not self._has_late() and self._count() >= quorum
 
     def _count(self) -> int:
         """The updates in the window, and one for each child that has nothing to add or was returned what it had."""

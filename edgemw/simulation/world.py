@@ -141,7 +141,7 @@ class World:
         self._opened: dict[bytes, Bundle] = {}
         self._incoming: dict[str, Incoming] = {}
         self._parts: dict[str, _Parts] = {}
-        self._retained_in: dict[str, dict[str, None]] = {}  # topics that were ever retained, by domain
+        self._retained_in: dict[tuple[str, bool], dict[str, None]] = {}  # topics by domain, those of presence apart
         self._awaited: dict[_Key, dict[str, Fetch]] = {}
         self._wants: dict[str, set[_Key]] = {}
 
@@ -214,8 +214,8 @@ class World:
     def reconnect(self, name: str) -> None:
         """The link is up: the broker says again what is retained."""
         self.give(name, LinkUp())
-        for domain in dict.fromkeys((name, self.parents[name])):
-            for text in list(self._retained_in.get(domain, ())):
+        for place in ((name, False), (name, True), (self.parents[name], False)):  # children do not listen to presence
+            for text in list(self._retained_in.get(place, ())):
                 topic, frame = self._topic(text), self.retained.get(text)
                 if frame is not None and name in self._readers(topic):
                     self._deliver(name, topic, frame, len(pack(frame)), self.now)
@@ -459,7 +459,7 @@ class World:
         frame, size_bytes = unpack(data), len(data) + added_bytes(text, len(data))
         if retain:
             self.retained[text] = frame
-            self._retained_in.setdefault(topic.domain, {})[text] = None
+            self._retained_in.setdefault((topic.domain, topic.channel == "presence"), {})[text] = None
         at = self.now
         if topic.domain != name and not is_will:
             at = self.links.arrival(name, "up", size_bytes, at)

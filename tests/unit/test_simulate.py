@@ -1,0 +1,139 @@
+"""`edgemw simulate`: the same command is the same run, links and absences take their time, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgemw.cli.main import main
+from edgemw.cli.simulate import _link
+from edgemw.simulation.chance import Chance
+from edgemw.simulation.links import DIRECT, Links, LinkSpec
+
+CONFIG = Path(__file__).parents[2] / "examples" / "quickstart" / "edgemw.toml"
+SHORT = ["simulate", str(CONFIG), "--set", "task.rounds=3", "--set", "window.deadline=60s"]
+HARD = ["--link", "250kbit,40ms,1%", "--work", "10s", "--away", "2m,30s", "--devices", "12"]
+
+
+def simulated(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    assert main([*SHORT, "--json", *words]) == 0
+    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return document
+
+
+def test_the_same_command_is_the_same_run_whoever_trains(capsys: pytest.CaptureFixture[str]) -> None:
+    digests = [
+        (found["events_sha256"], found["model_sha256"], found["virtual_s"], found["uplink_bytes"])
+        for workers in ("0", "0", "1", "2")
+        for found in [simulated(capsys, *HARD, "--workers", workers)]
+    ]
+    assert len(set(digests)) == 1
+    other = simulated(capsys, *HARD, "--seed", "1")
+    assert other["events_sha256"] != digests[0][0]
+    assert other["model_sha256"] != digests[0][1]
+
+
+def test_everything_is_counted_or_returned(capsys: pytest.CaptureFixture[str]) -> None:
+    found = simulated(capsys, *HARD)
+    assert found["finished"]
+    assert found["rounds"] >= 3
+    assert found["updates_sent"] == found["updates_counted"] + found["updates_returned"] > 0
+    assert found["weight_sent"] == found["weight_counted"] + found["weight_returned"]
+
+
+def test_links_and_work_take_their_time(capsys: pytest.CaptureFixture[str]) -> None:
+    fast, slow = simulated(capsys), simulated(capsys, "--link", "20kbit,500ms,5%", "--work", "30s")
+    assert fast["virtual_s"] == 0
+    assert slow["virtual_s"] > 3 * 30
+    assert fast["updates_counted"] == slow["updates_counted"] == 24
+
+
+def test_a_run_is_left_and_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ["--work", "10s", "--for", "25s", "--set", "task.rounds=0", "--out", str(tmp_path / "out")]
+    assert main([*SHORT, *words]) == 0
+    out = capsys.readouterr().out
+    assert "digest of model" in out
+    document = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (document["finished"], document["virtual_s"]) == (False, 25.0)
+    assert [row["release"] for row in document["rounds_history"]] == [*range(document["rounds"] + 1)]
+    assert (tmp_path / "out" / "report.png").exists()
+
+
+def test_without_training_a_fleet_only_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    found = simulated(capsys, "--devices", "200", "--train", "none", "--join", "1m", "--work", "5s")
+    assert found["finished"]
+    assert found["updates_counted"] == 0
+    assert found["events"] > 200 * 5
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--link", "3,4"], "is not a link such as 250kbit,40ms,1%"),
+        (["--link", "0kbit,4ms,1%"], "is not a link"),
+        (["--away", "3m"], "is not two times"),
+        (["--devices", "none"], "is not a whole number of 1 or more"),
+        (["--set", "task.rounds=0"], "has no end of its own"),
+    ],
+)
+def test_wrong_usage_says_what_to_write(words: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*SHORT, *words])
+    assert ended.value.code == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_what_is_refused_ends_with_3(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "nothing.toml"]) == 3
+    assert main([*SHORT, "--devices", "2000"]) == 3
+    assert "training samples cannot give 2000 devices" in capsys.readouterr().err
+    assert main([*SHORT, "--set", "task.bundle=none.edge"]) == 3
+
+
+# ------------------------------------------------------------------------------------------------------------------ links
+
+
+def test_a_link_carries_one_message_after_the_other() -> None:
+    links = Links(lambda node: LinkSpec(1000.0, 0.5))
+    assert links.arrival("a", "up", 100, 0.0) == pytest.approx(0.6)
+    assert links.arrival("a", "up", 100, 0.0) == pytest.approx(0.7)
+    assert links.arrival("a", "down", 100, 0.0) == pytest.approx(0.6)
+    assert links.arrival("a", "up", 100, 9.0) == pytest.approx(9.6)
+    links.slowed["a"] = 10.0
+    late = links.arrival("a", "up", 100, 10.0)
+    assert late == pytest.approx(16.0)
+    del links.slowed["a"]
+    assert links.arrival("a", "up", 1, 11.0) >= late, "nothing overtakes what was sent before"
+    links.forget("a")
+    assert links.arrival("a", "up", 100, 11.0) == pytest.approx(11.6)
+    assert links.bytes["a", "up"] == 501
+
+
+def test_losses_cost_time_in_proportion() -> None:
+    links = Links(lambda node: LinkSpec(loss=0.1, retry_s=1.0), Chance(3))
+    assert links.arrival("a", "up", 1460 * 10_000, 0.0) == pytest.approx(1000, rel=0.15)
+    small = Links(lambda node: LinkSpec(loss=0.1, retry_s=1.0), Chance(3))
+    assert sum(small.arrival(f"n{n}", "up", 1000, 0.0) for n in range(3000)) == pytest.approx(300, rel=0.15)
+
+
+def test_what_is_typed_is_what_a_link_does() -> None:
+    assert _link("250kbit,40ms,1%") == LinkSpec(31_250.0, 0.04, 0.01)
+    assert _link("2Mbit,1s,0%") == LinkSpec(250_000.0, 1.0, 0.0)
+    assert Links().arrival("a", "up", 10**9, 3.0) == 3.0
+    assert LinkSpec() == DIRECT
+
+
+def test_a_stream_does_not_depend_on_other_streams() -> None:
+    one, other = Chance(5), Chance(5)
+    first = [one.number("a") for _ in range(5)]
+    mixed = [(other.number("b"), other.number("a"))[1] for _ in range(5)]
+    assert first == mixed
+    assert len(set(first)) == 5
+    assert [Chance(6).number("a")] != first[:1]
+    numbers = [one.number("c") for _ in range(4000)]
+    assert 0.48 < sum(numbers) / 4000 < 0.52
+    assert {one.whole(1, 3, "d") for _ in range(100)} == {1, 2, 3}
+    assert sum(one.waiting(2.0, "e") for _ in range(4000)) / 4000 == pytest.approx(2.0, rel=0.1)
