@@ -10,5 +10,5 @@ settings.load_profile("edgemw")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of `tests/system/test_soak.py`, here because pytest asks nobody further down in time."""
     group = parser.getgroup("soak")
-    group.addoption("--kills", type=int, default=25, metavar="N", help="how many processes the soak kills (default: 25)")
+    group.addoption("--kills", type=int, default=20, metavar="N", help="how many processes the soak kills (default: 20)")
     group.addoption("--storm", type=int, default=0, metavar="SEED", help="seed of what the soak does (default: 0)")
