@@ -1,11 +1,14 @@
 # Two commands: `make quickstart` needs Python 3.11 and make; `make test` also installs what the tests need.
+# `make soak` is a long test: docs/delivery.md says what it does.
 PYTHON ?= python3
 VENV := .venv
 DEV := .venv-dev
+KILLS ?= 200
+STORM ?= $(shell date +%s)
 PIP := -m pip install --quiet --disable-pip-version-check
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
-.PHONY: quickstart test check format clean
+.PHONY: quickstart test soak check format clean
 
 quickstart: $(VENV)/.quickstart
 	$(VENV)/bin/edgemw up examples/quickstart/edgemw.toml $(ARGS)
@@ -14,6 +17,9 @@ quickstart: $(VENV)/.quickstart
 test: $(DEV)/.dev mosquitto
 	$(MAKE) --no-print-directory check
 	$(DEV)/bin/python -m pytest -q
+
+soak: $(DEV)/.dev mosquitto
+	$(DEV)/bin/python -m pytest tests/system/test_soak.py -s -q --kills $(KILLS) --storm $(STORM)
 
 check: $(DEV)/.dev
 	$(DEV)/bin/ruff check .

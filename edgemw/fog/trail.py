@@ -44,6 +44,8 @@ class Trail:
         self._origin = b""
         self._whole: Shelf = {}
         self._hops: Shelf = {}  # by label
+        self._last: tuple[Blob, Theta] | None = None  # the release that was asked for last
+        self._reached: set[bytes] = set()  # hops that lead back to a theta which is here as a whole
 
     def start(self, theta0: Theta) -> None:
         """The bundle is known; its theta0 is never put on the broker."""
@@ -68,6 +70,7 @@ class Trail:
         """A release is out; every one of them is told, also those that are passed over."""
         if manifest.whole:
             self._hops = {}
+            self._reached.clear()
         elif manifest.difference:
             self.put(blob_of(manifest.difference, manifest.theta.chunk_size), manifest.difference)
 
@@ -76,34 +79,57 @@ class Trail:
         self._hops[blob.label] = blob_of(data, blob.chunk_size), data
         while len(self._hops) > MAX_HOPS + 1:
             del self._hops[next(iter(self._hops))]
+            self._reached.clear()
 
     def release(self, manifest: ReleaseManifest, theta: Theta) -> tuple[ReleaseManifest, Shelf, Shelf]:
         """The present release: its manifest for this domain, what has to be on the broker for it, what for the next besides.
 
-        The manifest loses a difference that is not here, where the whole is; and becomes whole where what its difference needs
-        is not here: a node that did not hear of a whole release knows its theta, but its children could not get it.
+        A node that did not hear of a whole release knows its theta, but its children could not get it: the theta is put on the
+        broker where the differences since begin at it and it is here, the release before this one. Where the way back is
+        broken otherwise, the manifest becomes whole. It loses a difference that is not here, where the whole is.
         """
-        if not manifest.whole and not self._is_reached(manifest):
-            manifest = replace(manifest, whole=True)
+        if not manifest.whole:
+            lacking = self._lacking(manifest)
+            if lacking is not None and self._last is not None and lacking == self._last[0].label:
+                self._stand_on(*self._last)
+                lacking = self._lacking(manifest)
+            if lacking is not None:
+                manifest = replace(manifest, whole=True)
         if manifest.whole:
-            known = manifest.theta.digest == self._origin
-            self._whole = {} if known else {manifest.theta.digest: (manifest.theta, bytes(theta))}
+            self._stand_on(manifest.theta, theta)
             if not all(blob.label in self._hops for blob in manifest.packed):
                 manifest = replace(manifest, packed=())
+        self._last = manifest.theta, theta
         own, shelf = hashlib.sha256(manifest.difference).digest(), {hop[0].digest: hop for hop in self._hops.values()}
         ahead = {digest: hop for digest, hop in shelf.items() if digest == own}
         return manifest, self._whole | {digest: hop for digest, hop in shelf.items() if digest != own}, ahead
 
-    def _is_reached(self, manifest: ReleaseManifest) -> bool:
-        """Whether all that leads to a release is here: every difference, back to one that begins at a theta that is."""
-        known = {label[:LABEL_BYTES] for label in (self._origin, *self._whole)} | self._hops.keys()
-        data, before = manifest.difference, manifest.packed
-        while True:
-            if not data:
-                if not before or before[0].label not in self._hops:
-                    return False
-                data = self._hops[before[0].label][1]
-            last = unpack_difference(data)
-            if not last.before:
-                return last.base in known
-            data, before = b"", last.before
+    def _stand_on(self, blob: Blob, theta: Theta) -> None:
+        """From now on this theta is on the broker as a whole, unless it came with the bundle."""
+        self._whole = {} if blob.digest == self._origin else {blob.digest: (blob, bytes(theta))}
+        self._reached.clear()
+
+    def _lacking(self, manifest: ReleaseManifest) -> bytes | None:
+        """The label of what is not here of the way back from a release to a theta that is; None where nothing is missing."""
+        walked: list[bytes] = []
+        if not (manifest.difference or manifest.packed):
+            return manifest.theta.label
+        own = (blob_of(manifest.difference, manifest.theta.chunk_size),) if manifest.difference else manifest.packed
+        label = own[0].label
+        while label not in self._reached:
+            hop = self._hops.get(label)
+            if hop is None:
+                return label
+            walked.append(label)
+            difference = unpack_difference(hop[1])
+            if not difference.before:
+                if not self._is_here(difference.base):
+                    return difference.base
+                break
+            label = difference.before[0].label
+        self._reached.update(walked)
+        return None
+
+    def _is_here(self, theta: bytes) -> bool:
+        """Whether a theta is known to everybody, or here as a whole: made so, or fetched."""
+        return theta in {label[:LABEL_BYTES] for label in (self._origin, *self._whole)} or theta in self._hops

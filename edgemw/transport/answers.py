@@ -19,12 +19,16 @@ class Answers:
 
     def __init__(self) -> None:
         self._open: dict[int, _Question] = {}
+        self._failed: LinkError | None = None
 
     def expect(self, packet_id: int) -> asyncio.Future[None]:
-        """A future for the answer to the request with this id."""
+        """A future for the answer to the request with this id; none comes any more once the connection has ended."""
         loop = asyncio.get_running_loop()
         question = _Question(loop.create_future(), loop.time())
-        self._open[packet_id] = question
+        if self._failed is not None:
+            finish(question.future, self._failed)
+        else:
+            self._open[packet_id] = question
         return question.future
 
     def settle(self, packet_id: int, error: LinkError | None) -> None:
@@ -34,7 +38,8 @@ class Answers:
             finish(question.future, error)
 
     def fail(self, error: LinkError) -> None:
-        """The connection ended."""
+        """The connection ended: whoever waits for an answer gets the error, and whoever asks from now on."""
+        self._failed = error
         questions, self._open = self._open, {}
         for question in questions.values():
             finish(question.future, error)

@@ -183,6 +183,23 @@ def test_pitfall_8_a_node_that_was_away_gets_what_it_missed(stage: Stage) -> Non
     run(scenario())
 
 
+def test_what_is_asked_for_at_the_moment_of_a_cut_waits_for_nobody(stage: Stage) -> None:
+    async def scenario() -> None:
+        async with stage.link("a") as link:
+            events = link.events()
+            await next_up(events)
+            await link.subscribe(stage.topic("old"))
+            link.cut()
+            await link.subscribe(stage.topic("new"))
+            await link.unsubscribe(stage.topic("old"))
+            await next_up(events)
+            for name in ("old", "new"):
+                await link.publish(stage.topic(name), b"after")
+            assert (await next_received(events)).topic == stage.topic("new")
+
+    run(scenario())
+
+
 @needs(Needs.REDELIVERY)
 def test_what_the_reader_had_in_hand_is_delivered_again_after_a_cut(stage: Stage) -> None:
     async def scenario() -> None:

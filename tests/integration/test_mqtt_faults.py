@@ -13,7 +13,7 @@ from edgemw.transport.broker import Broker
 from edgemw.transport.link import Down, Received
 from edgemw.transport.mqtt import MqttLink, MqttSettings
 from tests.contract.test_link_kinds import next_down, next_event, next_received, next_up, run
-from tests.integration.faultproxy import FaultProxy
+from tests.support.faultproxy import FaultProxy
 
 PAYLOAD = bytes(1000)
 

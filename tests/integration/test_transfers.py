@@ -24,7 +24,7 @@ from edgemw.wire.fetching import AHEAD
 from edgemw.wire.messages import Frame, Update
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, PublishBlob, Published, Upload
 from tests.contract.test_link_kinds import run
-from tests.integration.faultproxy import FaultProxy
+from tests.support.faultproxy import FaultProxy
 
 NET, TASK = "transfers", "toy"
 FOG, DEVICE = Place(NET, "fog", "", 1), Place(NET, "device", "fog", 1)

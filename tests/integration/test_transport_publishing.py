@@ -17,7 +17,7 @@ from edgemw.wire.chunks import blob_of
 from edgemw.wire.messages import Blob
 from edgemw.wire.traffic import Arrived, Fetched, FetchFailed, PublishBlob, Published, Retire
 from tests.contract.test_link_kinds import next_event, next_up, run
-from tests.integration.faultproxy import FaultProxy
+from tests.support.faultproxy import FaultProxy
 
 PLACE = Place("uplink", "fog", "", 1)
 CHUNKS = 40

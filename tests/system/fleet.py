@@ -19,6 +19,7 @@ import numpy as np
 
 from edgemw.app.console import NodeStatus, open_console
 from edgemw.app.settings import Broker
+from edgemw.transport import tethered
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "examples/quickstart/digits.edge"
@@ -102,9 +103,9 @@ class Fleet:
             path = self.folder / f"{node}.toml"
             role = "device" if "[serving]" in path.read_text() else "fog"
             with (self.folder / f"{node}.log").open("ab") as log:
-                self.processes[node] = subprocess.Popen(
-                    [sys.executable, "-m", "edgemw", role, "--config", str(path)], stdout=log, stderr=log, env=environment()
-                )
+                tether = [sys.executable, "-I", "-S", tethered.__file__, str(os.getpid())]  # to whoever runs the test
+                command = [*tether, sys.executable, "-m", "edgemw", role, "--config", str(path)]
+                self.processes[node] = subprocess.Popen(command, stdout=log, stderr=log, env=environment())
 
     def signal(self, node: str, number: signal.Signals) -> None:
         """Send a signal."""
@@ -127,7 +128,9 @@ class Fleet:
 
     def wait(self, node: str, timeout_s: float = PATIENCE_S) -> int:
         """Wait until a node has ended and give its exit code."""
-        return self.processes.pop(node).wait(timeout_s)
+        code = self.processes[node].wait(timeout_s)
+        del self.processes[node]
+        return code
 
     # -- asking
 

@@ -77,19 +77,25 @@ class Maker:
 
 def take(following: Following, maker: Maker, number: int) -> list[Blob]:
     """Follow a release to its end with what is on the broker then; gives what was fetched."""
-    fetched: list[Blob] = []
-    found = following.want(maker.manifests[number])
-    while isinstance(found, Blob):
-        fetched.append(found)
-        assert following.waits_for(found)
-        blob, data = next(held for held in maker.shelves[number].values() if held[0].label == found.label)
-        assert blob.digest.startswith(found.digest)
-        assert (blob.size, blob.chunk_size) == (found.size, found.chunk_size)
-        found = following.on_blob(blob, data)
-    assert found is not None
+    found, fetched = follow(following, maker.manifests[number], maker.shelves[number])
     assert found.manifest == maker.manifests[number]
     assert bytes(found.theta) == maker.theta[number]
-    return fetched
+    return [blob for blob, _ in fetched]
+
+
+def follow(following: Following, manifest: ReleaseManifest, shelf: Shelf) -> tuple[Taken, list[tuple[Blob, bytes]]]:
+    """Follow a release to its end with these blobs; gives it and what was fetched."""
+    fetched: list[tuple[Blob, bytes]] = []
+    found = following.want(manifest)
+    while isinstance(found, Blob):
+        assert following.waits_for(found)
+        blob, data = next(held for held in shelf.values() if held[0].label == found.label)
+        assert blob.digest.startswith(found.digest)
+        assert (blob.size, blob.chunk_size) == (found.size, found.chunk_size)
+        fetched.append((blob, data))
+        found = following.on_blob(blob, data)
+    assert found is not None
+    return found, fetched
 
 
 def reader(maker: Maker) -> Following:
@@ -242,32 +248,65 @@ def test_a_blob_that_nobody_waits_for_changes_nothing() -> None:
     assert following.on_blob(Blob(b"z" * 32, 4, CHUNK), b"data") is None
 
 
-def test_a_fog_that_did_not_hear_of_a_whole_release_lets_its_children_have_it() -> None:
-    """A top that begins another life says its release again, as a whole; the next difference begins there."""
-    maker, fog = Maker(), Trail()
-    fog.start(maker.theta[0])
-    fog.release(maker.manifests[0], maker.theta[0])
-    maker.release()
-    fog.heard(maker.manifests[1])
-    fog.release(maker.manifests[1], maker.theta[1])
-    again = replace(maker.manifests[1], whole=True, difference=b"", packed=())
-    maker._out(again, maker.theta[1])
-    maker.release()
-    for later in range(4):
-        last = maker.manifests[-1]
-        assert not last.whole
-        fog.heard(last)
-        manifest, needed, ahead = fog.release(last, maker.theta[-1])
-        assert not set(needed) & set(ahead)
-        there = {blob.label: (blob, data) for blob, data in needed.values()}
-        late = reader(maker)
-        found = late.want(manifest)
-        while isinstance(found, Blob):
-            assert found.label in there, f"nobody who comes {later} releases later could have it"
-            found = late.on_blob(*there[found.label])
-        assert isinstance(found, Taken)
-        assert bytes(found.theta) == maker.theta[-1]
+class Fog:
+    """Hears releases, perhaps not all, and lets others have them."""
+
+    def __init__(self, maker: Maker) -> None:
+        self.trail, self.following = Trail(), reader(maker)
+        self.trail.start(maker.theta[0])
+
+    def hear(self, manifest: ReleaseManifest, shelf: Shelf) -> None:
+        """Take a release out of the domain above."""
+        self.trail.heard(manifest)
+        taken, fetched = follow(self.following, manifest, shelf)
+        for blob, data in fetched:
+            self.trail.put(blob, data)
+        self.manifest, self.needed, ahead = self.trail.release(manifest, taken.theta)
+        assert not set(self.needed) & set(ahead)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.booleans(), st.booleans(), st.sampled_from([False, False, True])), min_size=1, max_size=25),
+    st.sampled_from([4.0, 0.3]),
+)
+def test_whoever_comes_late_gets_every_release_from_fog_nodes_that_have_missed_some(
+    heard: list[tuple[bool, bool, bool]], kappa: float
+) -> None:
+    """A top that begins another life says its release again, as a whole: who does not hear of that knows its theta already."""
+    maker = Maker(kappa=kappa)
+    mid, leaf = Fog(maker), Fog(maker)
+    mid.hear(maker.manifests[0], maker.shelves[0])
+    leaf.hear(mid.manifest, mid.needed)
+    for mid_hears, leaf_hears, again in heard:
+        if again:
+            maker._out(replace(maker.manifests[-1], whole=True, difference=b"", packed=()), maker.theta[-1])
         maker.release()
+        if mid_hears:
+            mid.hear(maker.manifests[-1], maker.shelves[-1])
+            if leaf_hears:
+                leaf.hear(mid.manifest, mid.needed)
+        for fog in (mid, leaf):
+            found, _ = follow(reader(maker), fog.manifest, fog.needed)
+            assert found.manifest == fog.manifest
+            assert hashlib.sha256(found.theta).digest() == fog.manifest.theta.digest
+
+
+def test_a_fog_that_did_not_hear_of_a_whole_release_writes_its_theta_once() -> None:
+    maker = Maker()
+    fog = Fog(maker)
+    fog.hear(maker.manifests[0], maker.shelves[0])
+    maker.release()
+    fog.hear(maker.manifests[1], maker.shelves[1])
+    maker._out(replace(maker.manifests[1], whole=True, difference=b"", packed=()), maker.theta[1])
+    before, written = fog.needed, 0
+    for _ in range(5):
+        maker.release()
+        assert not maker.manifests[-1].whole
+        fog.hear(maker.manifests[-1], maker.shelves[-1])
+        written += sum(len(data) for digest, (_, data) in fog.needed.items() if digest not in before)
+        before = before | fog.needed
+    assert 4 * SIZE <= written < 2 * 4 * SIZE
 
 
 def test_error_feedback_loses_nothing() -> None:

@@ -72,10 +72,10 @@ class Direction:
 class FaultProxy:
     """Listens on a loopback port and forwards to another: `async with FaultProxy(port) as proxy`."""
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int, port: int = 0) -> None:
         self.up = Direction()  # from the client to the broker
         self.down = Direction()
-        self.port = 0
+        self.port = port
         self.accepted = 0
         self._target_port = target_port
         self._server: asyncio.Server | None = None
