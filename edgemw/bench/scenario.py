@@ -105,6 +105,8 @@ def scenario_of(
 def _as_many(file: Path, devices: int) -> list[str]:
     """The settings that make it so many devices; the file need not fit together without them."""
     written = parse_toml(read_text(file), str(file)).get("tiers", {})
+    if not isinstance(written, dict):
+        return []
     tiers = [name for name, tier in written.items() if isinstance(tier, dict) and tier.get("role") == "device"]
     if not tiers:
         return []  # what is wrong is said when it is loaded

@@ -17,9 +17,9 @@ REPORT_EVERY_S = 2.0
 _EPILOG = f"""A seed stands for a net, its settings and links, and for what happens to it: nodes killed between any two
 actions, power cuts, lost, doubled and altered messages and chunks, half-dead connections, clocks that jump, full disks, brokers
 that forget, a fleet that comes back at once, a new task. Roles, codecs and windows are those of production, in virtual time. Then
-everything heals. At every moment the books of all nodes must agree, each update be counted once at most, and a release be the
-mean of its window, the same bits wherever it is used; at the end the run must be over, and nothing wait. {SOMETIMES_AFTER} seeds
-or more must also have seen certain things happen: docs/delivery.md has the list.
+everything heals. After every fault the books of all nodes must agree; always each update must be counted once at most, and a
+release be the mean of its window, the same bits wherever it is used; at the end the run must be over, and nothing wait.
+{SOMETIMES_AFTER} seeds or more must also have seen certain things happen: docs/delivery.md has the list.
 
 A seed that fails is written to --out, with its options in words; --replay runs those files again.
 
@@ -65,19 +65,20 @@ def run(args: argparse.Namespace) -> int:
     for result in run_many(asked, min(args.workers, len(asked))):
         results.append(result)
         if result.failure:
-            _write(args.out, result)
+            if args.replay is None:
+                _write(args.out, result)
             print(f"! seed {result.options.seed}: {result.failure}\n    {result.options}", file=sys.stderr, flush=True)
         if time.monotonic() - told > REPORT_EVERY_S:
             told = time.monotonic()
             failed = sum(bool(one.failure) for one in results)
             print(f"{len(results)} of {len(asked)} seeds, {failed} failed", file=sys.stderr, flush=True)
-    never = never_seen(results) if len(results) >= SOMETIMES_AFTER else []
+    never = never_seen(results) if args.replay is None and len(results) >= SOMETIMES_AFTER else []
     failures = [result for result in results if result.failure]
     if args.json:
         document = {"seeds": len(results), "failed": [*map(_document, failures)], "never_seen": never, "seen": _seen(results)}
         print(json.dumps(document))
     else:
-        _print(results, len(failures), never, args.out)
+        _print(results, len(failures), never, args.replay or args.out)
     return 1 if failures or never else 0
 
 

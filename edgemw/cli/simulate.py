@@ -29,8 +29,10 @@ A link is RATE,DELAY,LOSS: 250kbit,40ms,1% carries 250 kbit/s each way, 40 ms la
 work for --work on average, each at its own speed (the slowest takes four times as long as the fastest), and by chance half to one
 and a half of that; with --away 10m,2m they are connected for 10 and gone for 2 minutes at a time, on average.
 
-exit code: 0 the run came to its end, or --for passed; 1 nothing was learned; 2 wrong usage; 3 a file or data was refused; 130
-stopped by Ctrl-C
+`[uplink]`, `training.max_batch` and limits on messages are not used.
+
+exit code: 0 the run came to its end, or --for passed; 1 nothing was learned, or it stood still; 2 wrong usage; 3 a file or data
+was refused; 130 stopped by Ctrl-C
 
 examples:
   edgemw simulate examples/quickstart/edgemw.toml --seed 7
@@ -67,7 +69,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--data", type=Path, metavar="FILE.npz", help="other samples, as for `edgemw up`")
     add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="as for `edgemw up`")
     add("--out", type=Path, metavar="DIR", help="folder for report.json and report.png (default: none)")
-    add("--json", action="store_true", help="print what report.json holds; progress goes to standard error")
+    add("--json", action="store_true", help="print the summary as JSON; progress goes to standard error")
     parser.set_defaults(run=run, usage_error=parser.error)
 
 
@@ -76,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
     scenario = scenario_of(args.file, args.data, args.devices, os.environ, args.overrides, train=args.train == "real")
     if not (scenario.rounds or args.limit):
         args.usage_error("this deployment has no end of its own: say --for TIME, or --set task.rounds=N")
+    if not scenario.rounds and args.link == DIRECT and not args.work:
+        args.usage_error("nothing takes time here, so --for would never pass: say --work TIME or --link RATE,DELAY,LOSS as well")
     on, off = args.away
     conditions = Conditions(link=args.link, work_s=args.work, online_s=on, offline_s=off, join_s=args.join)
     report = Report(scenario.name, scenario.metric, len(scenario.tree.devices), scenario.rounds)
@@ -100,14 +104,14 @@ def run(args: argparse.Namespace) -> int:
     files = _write(args.out, report, document)
     print(json.dumps(document) if args.json else _summary(report, document, files), flush=True)
     learned = args.train == "none" or report.accounts.updates_counted
-    return 0 if learned else 1
+    return 0 if learned and (outcome.finished or args.limit) else 1
 
 
 def _about(outcome: Outcome, wall_s: float, seed: int) -> dict[str, Any]:
     return {
         "seed": seed,
         "virtual_s": round(outcome.at_s, 3),
-        "wall_s": round(wall_s, 3),
+        "real_s": round(wall_s, 3),
         "events": outcome.events,
         "events_sha256": outcome.events_digest,
         "model_sha256": outcome.model_digest,
@@ -144,7 +148,7 @@ def _summary(report: Report, document: dict[str, Any], files: list[Path]) -> str
     lines = [
         "",
         report.screen(files),
-        f"  {'events':<18}{document['events']} in {document['wall_s']:.1f} s of real time",
+        f"  {'events':<18}{document['events']} in {document['real_s']:.1f} s of real time",
         f"  {'digest of events':<18}{document['events_sha256'][:32]}",
         f"  {'digest of model':<18}{document['model_sha256'][:32]}",
     ]

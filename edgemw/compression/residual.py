@@ -2,7 +2,8 @@
 
     p = w delta + e ;  sent = decode(encode(p)) ;  e <- p - sent
 
-A codec that rounds by chance (`Codec.feedback` is false) leaves e empty, unless a limit, or the codec's range, cut something off.
+A codec that rounds by chance (`Codec.feedback` is false) leaves e empty, unless a limit, or the codec's range, cut a step or
+more off.
 
 A returned update is added to e, and its weight to that of the next update: the mean stays sum(w delta) / sum(w).
 What the plan keeps at home is in neither; a tensor that waits for its release is in e alone. Running statistics go beside the

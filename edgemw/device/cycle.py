@@ -6,7 +6,8 @@ Rules:
     personal values lie over every release, whoever uses it; a new run begins without any
     it is sent again until acknowledged, and kept until its outcome is known; what was returned goes back to the residual, and
         its weight to that of the next update
-    a device whose codec leaves nothing for the next time (`Codec.feedback`) has a residual only from a return to its next update
+    a device whose codec rounds by chance (`Codec.feedback` is false) has a residual only of what was returned to it, or cut off
+        by a limit, until its next update
     while more than ALLOWANCE updates wait for an acknowledgement it does not train: residuals would only grow stale
     out of tokens it does not train either, and saves the energy; it serves, and between two trainings it measures one release
     whatever is refused has a reason that `status` shows, and the next release is tried all the same

@@ -185,7 +185,7 @@ class Fleet(World):
     def work(self, name: str, work: Work) -> None:
         """Begin it now, so that others may do it meanwhile; what comes of it is asked for when its time has come."""
         ends = self._begin(name, work)
-        self.call_at(self.now + self.work_s(name, work), lambda: self._worked(name, ends), self.in_this_life(name))
+        self.give_later(self.now + self.work_s(name, work), lambda: self._worked(name, ends), self.in_this_life(name))
 
     def _worked(self, name: str, ends: Callable[[], Worked]) -> None:
         worked = ends()

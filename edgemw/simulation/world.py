@@ -6,6 +6,7 @@ Nothing here decides anything: it carries messages, keeps what is to be kept, an
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from heapq import heappop, heappush
 from typing import Any, Protocol
 
 from edgemw.core.bundle import Bundle, read_bundle
-from edgemw.core.errors import WireError
+from edgemw.core.errors import EdgeError, WireError
 from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Timer
 from edgemw.core.ids import Place
 from edgemw.device.cycle import Cycle
@@ -112,6 +113,7 @@ class World:
         finished: nodes that have nothing more to do.
         chunk_bytes: larger updates travel in chunks of this size.
         malformed: messages that were dropped, by reason.
+        most_steps: events at one moment; more are taken for a circle.
     """
 
     def __init__(self, bundle: Bundle, do: Do, links: Links | None = None) -> None:
@@ -131,6 +133,7 @@ class World:
         self.finished: set[str] = set()
         self.chunk_bytes = CHUNK_BYTES
         self.malformed: Counter[str] = Counter()
+        self.most_steps = 1_000_000
         self._children: dict[str, dict[str, None]] = {}
         self._below: dict[str, str] = {}  # under whom a node has started last
         self._timers: dict[str, dict[str, float]] = {}
@@ -255,7 +258,14 @@ class World:
         """Let an event wait for a node until a time; it is lost if a connection or a life that it depends on ends before."""
         if at <= self.now:
             self.give(name, event)
-            return
+        else:
+            self._push(at, name, event, depends_on)
+
+    def give_later(self, at: float, function: Callable[[], None], depends_on: Iterable[_Of]) -> None:
+        """Call a function at a time, or after all that is due now, unless something that it depends on ends before."""
+        self._push(at, "", function, depends_on)
+
+    def _push(self, at: float, name: str, event: Any, depends_on: Iterable[_Of]) -> None:
         self._order += 1
         heappush(self._later, (at, self._order, name, event, tuple((of, self._ended[of]) for of in depends_on)))
 
@@ -264,12 +274,17 @@ class World:
         if at <= self.now:
             function()
         else:
-            self.give_at(at, "", function, depends_on)
+            self._push(at, "", function, depends_on)
 
     def settle(self) -> None:
         """Deliver everything that is due, and what comes of it."""
+        steps = 0
         while self.queue:
             self.step()
+            steps += 1
+            if steps > self.most_steps:
+                names = ", ".join(sorted({name for name, _ in self.queue})[:8])
+                raise EdgeError(f"more than {self.most_steps} events at one moment, {self.now:g} s: {names} go on and on")
 
     def step(self) -> None:
         """Deliver the next event that is due."""
@@ -299,7 +314,7 @@ class World:
                 else:
                     self.give(name, event)
             self.settle()
-        if not until():
+        if not until() and math.isfinite(end):
             self.now = end
 
     def _ring(self, name: str, timer: str, at: float) -> None:

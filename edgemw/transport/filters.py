@@ -7,6 +7,7 @@ import functools
 from edgemw.core.errors import LinkError
 
 MAX_TOPIC_BYTES = 65535
+MAX_KNOWN_CHARS = 256  # as long as our own topics are
 
 
 def check_topic(topic: str, where: str) -> None:
@@ -34,9 +35,14 @@ def check_filter(topic_filter: str, where: str) -> None:
         raise LinkError(f"topic filter {topic_filter[:80]!r} was refused", where=where, hint=hint)
 
 
-@functools.lru_cache(4096)  # a node hears the same topics over and over
 def matches(topic_filter: str, topic: str) -> bool:
     """Whether a publication on the topic is for the filter; `$` topics want their first level spelled out."""
+    if len(topic) > MAX_KNOWN_CHARS:  # anybody may publish on a long one, and what is remembered has to stay small
+        return _matches(topic_filter, topic)
+    return _known_matches(topic_filter, topic)
+
+
+def _matches(topic_filter: str, topic: str) -> bool:
     wanted = topic_filter.split("/")
     levels = topic.split("/")
     if topic.startswith("$") and wanted[0] in ("+", "#"):
@@ -45,3 +51,6 @@ def matches(topic_filter: str, topic: str) -> bool:
         wanted.pop()
         levels = levels[: len(wanted)]  # "a/#" is for "a" too
     return len(wanted) == len(levels) and all(want in ("+", level) for want, level in zip(wanted, levels, strict=True))
+
+
+_known_matches = functools.lru_cache(4096)(_matches)  # a node hears the same topics over and over

@@ -166,6 +166,22 @@ def test_a_batch_that_sees_nothing_fails(capsys: pytest.CaptureFixture[str], mon
     assert "! never seen: a duplicate was dropped" in capsys.readouterr().out
 
 
+def test_whatever_goes_wrong_is_a_failure_with_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: Cycle, *given: Any) -> Any:
+        raise AssertionError
+
+    monkeypatch.setattr(Cycle, "handle", fails)
+    failure = run_one(options_of(1)).failure
+    assert failure.startswith("AssertionError in ")
+    assert "test_fuzz.py:" in failure
+
+
+def test_what_goes_in_a_circle_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cycle, "handle", lambda self, event, now: [event])  # what is asked for comes back at once
+    monkeypatch.setattr(Storm, "_act", lambda self, name, action: self.give(name, action))
+    assert "events at one moment" in run_one(options_of(1)).failure
+
+
 @pytest.mark.parametrize(("text", "reason"), [("{}", "not a file that"), ("[", "not a file that"), (None, "No such file")])
 def test_what_is_not_a_seed_is_refused(text: str | None, reason: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = tmp_path / "1.json"

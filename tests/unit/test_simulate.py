@@ -77,6 +77,7 @@ def test_without_training_a_fleet_only_answers(capsys: pytest.CaptureFixture[str
         (["--away", "3m"], "is not two times"),
         (["--devices", "none"], "is not a whole number of 1 or more"),
         (["--set", "task.rounds=0"], "has no end of its own"),
+        (["--set", "task.rounds=0", "--for", "1s"], "nothing takes time here"),
     ],
 )
 def test_wrong_usage_says_what_to_write(words: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,8 +87,11 @@ def test_wrong_usage_says_what_to_write(words: list[str], reason: str, capsys: p
     assert reason in capsys.readouterr().err
 
 
-def test_what_is_refused_ends_with_3(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_refused_ends_with_3(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["simulate", "nothing.toml"]) == 3
+    bad = tmp_path / "bad.toml"
+    bad.write_text('name = "n"\ntiers = 3\n')
+    assert main(["simulate", str(bad), "--devices", "4"]) == 3
     assert main([*SHORT, "--devices", "2000"]) == 3
     assert "training samples cannot give 2000 devices" in capsys.readouterr().err
     assert main([*SHORT, "--set", "task.bundle=none.edge"]) == 3

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
+from edgemw.simulation.fuzz.invariants import Broken
 from edgemw.simulation.fuzz.options import Options
 from edgemw.simulation.fuzz.storm import Storm
 
@@ -52,10 +53,10 @@ def run_one(options: Options) -> Result:
         storm.run_through()
     except Exception as error:  # a machine may fail in any way: that is what is looked for
         where = traceback.extract_tb(error.__traceback__)[-1]
-        name = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-        at = "" if isinstance(error, AssertionError) else f" ({where.filename.rpartition('edgemw/')[2]}:{where.lineno})"
+        at = f"{type(error).__name__} in {where.filename.rpartition('edgemw/')[2]}:{where.lineno}: "
+        name = "" if isinstance(error, Broken) else at
         moment = "" if storm is None else f", {storm.now:.1f} s after the start"
-        return Result(options, f"{name}{error}{at}{moment}", dict(storm.seen) if storm is not None else {})
+        return Result(options, f"{name}{error}{moment}", dict(storm.seen) if storm is not None else {})
     return Result(options, "", dict(storm.seen))
 
 

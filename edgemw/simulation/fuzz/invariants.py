@@ -1,4 +1,4 @@
-"""What has to hold at every moment of a run, whatever happens: checked with sums of its own, not with those of the product."""
+"""What has to hold whatever happens, in every save and after every fault: checked with sums of its own, not the product's."""
 
 from __future__ import annotations
 

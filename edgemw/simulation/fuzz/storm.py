@@ -69,7 +69,7 @@ class Storm(World):
         self._slow: set[str] = set()
         self._messages: list[tuple[Topic, Frame]] = []
         self._heals: list[tuple[float, Callable[[], None]]] = []
-        self.chunk_bytes = options.chunk_bytes
+        self.chunk_bytes, self.most_steps = options.chunk_bytes, 100_000
         self._build()
 
     def _build(self) -> None:
@@ -246,7 +246,7 @@ class Storm(World):
                     self.give(reader, Arrived(topic, frame))
 
     def hostile_one(self) -> None:
-        """A neighbour sends something malformed: cut short, with flipped bits, or with numbers that cannot be."""
+        """A neighbour sends something malformed, for its reader: cut short, with flipped bits, or with numbers that cannot be."""
         if not self._messages:
             return
         topic, frame = self.chance.one_of(self._messages, "hostile")
@@ -268,7 +268,7 @@ class Storm(World):
             self.seen["a malformed message was dropped"] += 1  # what is readable is not let through: a link has its own checksum
 
     def _not_finite(self, topic: Topic, frame: Frame, update: Update) -> None:
-        """The fog node that gets it returns it; its sender has never made it, so that nothing comes of it."""
+        """A number that is none is refused where the message is read: no role sees it."""
         section = update.sections[0]
         vector = np.full(update.size, np.nan, "<f4").tobytes()
         bad = replace(update, sections=(Section(section.base, 1, 1, float("nan"), vector), *update.sections[1:]))
