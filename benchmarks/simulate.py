@@ -29,8 +29,8 @@ from edgemw.fog.release import TopOptions
 from edgemw.fog.server import ServerOptions
 from edgemw.fog.window import WindowOptions
 from edgemw.simulation.fleet import Conditions, Fleet, Outcome
-from edgemw.simulation.fuzz.storm import toy_bundle
 from edgemw.simulation.links import LinkSpec
+from edgemw.simulation.toy import toy_bundle
 from edgemw.simulation.tree import Tree
 
 QUICKSTART = Path(__file__).parents[1] / "examples" / "quickstart" / "edgemw.toml"

@@ -132,7 +132,7 @@ def prepare(request: Request, env: Mapping[str, str]) -> Experiment:
     first = deployments[0]
     if first.task.bundle is None:
         raise ConfigError("is missing: give a bundle, such as --task digits.edge (`edgemw compile` makes one)", key="--task")
-    data, bundle = _bundle(first.task.bundle)
+    data, bundle = bundle_at(first.task.bundle)
     if first.task.rounds == 0:
         raise ConfigError("is missing: this deployment has no end of its own", key="--rounds")
     if not bundle.manifest.metrics:
@@ -147,7 +147,8 @@ def prepare(request: Request, env: Mapping[str, str]) -> Experiment:
     )
 
 
-def _bundle(path: Path) -> tuple[bytes, Bundle]:
+def bundle_at(path: Path) -> tuple[bytes, Bundle]:
+    """A bundle file: its bytes, and what is in it. Raises BundleError, which says how one is made where there is none."""
     if not path.exists():
         raise BundleError(f"{path}: there is no such file: make it with `edgemw compile`")
     return load_bundle(path)
@@ -157,7 +158,7 @@ def _classes(task: Path | None) -> bool:
     """Whether a bundle is of a classification, so that its samples can be dealt out by class."""
     if task is None:
         return True
-    manifest: Manifest = _bundle(task)[1].manifest
+    manifest: Manifest = bundle_at(task)[1].manifest
     return manifest.classes is not None and manifest.target.shape == ()
 
 

@@ -12,11 +12,11 @@ from edgemw.app.dealing import deal_out
 from edgemw.app.deployment import device_ids, load_deployment
 from edgemw.app.settings import Deployment, FogFile, Node, read_text
 from edgemw.app.tiers import child_counts, node_id
-from edgemw.app.wiring import check_plan_fits, fog_options, load_bundle, open_oracle
-from edgemw.bench.experiment import top_options, tree_of
+from edgemw.app.wiring import check_plan_fits, fog_options, open_oracle
+from edgemw.bench.experiment import bundle_at, top_options, tree_of
 from edgemw.core.bundle import Bundle, read_bundle
 from edgemw.core.config.tree import parse_toml
-from edgemw.core.errors import BundleError, ConfigError
+from edgemw.core.errors import ConfigError
 from edgemw.device.events import Work, Worked
 from edgemw.fog.release import TopOptions
 from edgemw.fog.window import WindowOptions
@@ -90,9 +90,7 @@ def scenario_of(
     settings = load_deployment(file, samples, env, [*overrides, *(_as_many(file, devices) if devices else ())])
     if settings.task.bundle is None:
         raise ConfigError("a simulation needs a bundle", key="task.bundle", file=str(file))
-    if not settings.task.bundle.exists():
-        raise BundleError(f"{settings.task.bundle}: there is no such file: make it with `edgemw compile`")
-    data, bundle = load_bundle(settings.task.bundle)
+    data, bundle = bundle_at(settings.task.bundle)
     check_plan_fits(bundle, settings.plan)
     tree = tree_of(settings)
     shares, refused, how = _shares(settings, tree, bundle) if train else ({}, {}, NOT_TRAINED)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgemw.cli.typed import count, count_or_none
 from edgemw.core.config.units import size
 from edgemw.core.errors import ConfigError, EdgeError
 
@@ -68,18 +69,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="an .npz file with arrays x and y, and split and client where there are, as for `edgemw up`; or digits",
     )
     codec.add_argument("--config", metavar="FILE", type=Path, help="deployment file: its tree, data, plan, server and release")
-    codec.add_argument("--devices", metavar="N", type=_count, help="devices (default: 8)")
-    codec.add_argument("--fogs", metavar="M", type=_count_or_none, help="fog nodes between devices and top, or 0 (default: 2)")
+    codec.add_argument("--devices", metavar="N", type=count, help="devices (default: 8)")
+    codec.add_argument("--fogs", metavar="M", type=count_or_none, help="fog nodes between devices and top, or 0 (default: 2)")
     codec.add_argument(
         "--partition",
         choices=("natural", "dirichlet", "iid"),
         help="who gets which samples (default: natural where the file has an array client; else dirichlet, for classes, or iid)",
     )
-    codec.add_argument("--rounds", metavar="R", type=_count, help="rounds of every run (default: that of --config, or 60)")
+    codec.add_argument("--rounds", metavar="R", type=count, help="rounds of every run (default: that of --config, or 60)")
     codec.add_argument(
         "--participation", metavar="P", type=_chance, default=1.0, help="chance that a device trains in a round (default: 1)"
     )
-    codec.add_argument("--seeds", metavar="S", type=_count, default=3, help="runs of every setting (default: 3)")
+    codec.add_argument("--seeds", metavar="S", type=count, default=3, help="runs of every setting (default: 3)")
     codec.add_argument("--codecs", metavar="A,B,...", help="settings to compare (default: a dozen)")
     codec.add_argument("--budget", metavar="BYTES", help="bytes that a device may move in a run, both ways, such as 300kB")
     codec.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="as for `edgemw up`")
@@ -150,16 +151,6 @@ def _budget(text: str | None) -> int:
     return budget_bytes
 
 
-def _count(text: str) -> int:
-    """A number of 1 or more."""
-    return _at_least(1, text)
-
-
-def _count_or_none(text: str) -> int:
-    """A number of 0 or more."""
-    return _at_least(0, text)
-
-
 def _chance(text: str) -> float:
     """A number above 0 and at most 1."""
     try:
@@ -169,12 +160,6 @@ def _chance(text: str) -> float:
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and at most 1")
     return value
-
-
-def _at_least(least: int, text: str) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {least} or more")
-    return int(text)
 
 
 class _Screen:

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from edgemw.cli.typed import count
 from edgemw.core.errors import ConfigError, EdgeError
 from edgemw.simulation.fuzz.batch import SOMETIMES_AFTER, Result, never_seen, run_many
 from edgemw.simulation.fuzz.options import Options, from_json, options_of, to_json
@@ -41,10 +42,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--seeds", metavar="N", type=_count, default=100, help="how many (default: 100)")
+    parser.add_argument("--seeds", metavar="N", type=count, default=100, help="how many (default: 100)")
     parser.add_argument("--first", metavar="S", type=int, default=0, help="the first of them (default: 0)")
     parser.add_argument(
-        "--workers", metavar="W", type=_count, default=os.cpu_count() or 1, help="processes (default: one for each core)"
+        "--workers", metavar="W", type=count, default=os.cpu_count() or 1, help="processes (default: one for each core)"
     )
     parser.add_argument(
         "--out", metavar="DIR", type=Path, default=Path("seeds"), help="where failing seeds are written (default: seeds)"
@@ -124,10 +125,3 @@ def _options_in(file: Path) -> Options:
         raise ConfigError(f"{file}: {error.strerror}", key="--replay") from error
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{file}: not a file that `edgemw fuzz` has written: {error}", key="--replay") from error
-
-
-def _count(text: str) -> int:
-    """A number of 1 or more."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
-    return int(text)

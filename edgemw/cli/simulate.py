@@ -14,6 +14,7 @@ from typing import Any
 
 from edgemw.app.report import Accounts, Report, Round, amount
 from edgemw.bench.scenario import Scenario, scenario_of
+from edgemw.cli.typed import count, count_or_none
 from edgemw.core.config.units import duration
 from edgemw.core.errors import ConfigError, EdgeError
 from edgemw.simulation import fleet
@@ -51,11 +52,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add = parser.add_argument
     add("file", type=Path, metavar="FILE", help="deployment file (TOML)")
-    add("--devices", metavar="N", type=_count, default=0, help="devices (default: as many as the file has)")
+    add("--devices", metavar="N", type=count, default=0, help="devices (default: as many as the file has)")
     add("--seed", metavar="S", type=int, default=0, help="of everything random (default: 0)")
     add("--for", metavar="TIME", dest="limit", type=_seconds, default=0.0, help="virtual time, such as 6h (default: to the end)")
     add("--train", choices=("real", "none"), default="real", help="whether devices train (default: real)")
-    add("--workers", metavar="W", type=_count_or_none, default=0, help="processes that train beside this one (default: 0)")
+    add("--workers", metavar="W", type=count_or_none, default=0, help="processes that train beside this one (default: 0)")
     add("--link", metavar="RATE,DELAY,LOSS", type=_link, default=DIRECT, help="of every node (default: nothing takes time)")
     add("--work", metavar="TIME", type=_seconds, default=0.0, help="mean time of a training (default: none)")
     add(
@@ -221,19 +222,3 @@ def _link(text: str) -> LinkSpec:
 def _three(words: list[str]) -> tuple[str, str, str]:
     first, second, third = words
     return first, second, third
-
-
-def _count(text: str) -> int:
-    """A number of 1 or more."""
-    return _at_least(1, text)
-
-
-def _count_or_none(text: str) -> int:
-    """A number of 0 or more."""
-    return _at_least(0, text)
-
-
-def _at_least(least: int, text: str) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {least} or more")
-    return int(text)

@@ -124,6 +124,7 @@ class Fleet(World):
         super().__init__(read_bundle(bundle), lambda name, work: begin(name, work)(), Links(lambda node: link, self.chance))
         self._tree, self._begin, self._on_round, self._tick = tree, begin, on_round, tick
         self._events, self._seen = 0, hashlib.sha256()
+        self._waiting: set[str] = set()  # nodes without all outcomes; asked for after every event, of a large fleet
         self._told = dict.fromkeys(tree.devices, (0, 0))
         self._speed: dict[str, float] = {}
         for name in (tree.top, *tree.parents):
@@ -144,7 +145,7 @@ class Fleet(World):
         return bool(self.machines[self._tree.top].state == "finished")
 
     def _is_over(self) -> bool:
-        return self._is_finished() and not any(disk.outbox or disk.forwarded for disk in self.disks.values())
+        return self._is_finished() and not self._waiting
 
     # -- devices
 
@@ -185,7 +186,7 @@ class Fleet(World):
     def work(self, name: str, work: Work) -> None:
         """Begin it now, so that others may do it meanwhile; what comes of it is asked for when its time has come."""
         ends = self._begin(name, work)
-        self.give_later(self.now + self.work_s(name, work), lambda: self._worked(name, ends), self.in_this_life(name))
+        self.put_off(self.now + self.work_s(name, work), "", lambda: self._worked(name, ends), self.in_this_life(name))
 
     def _worked(self, name: str, ends: Callable[[], Worked]) -> None:
         worked = ends()
@@ -221,5 +222,9 @@ class Fleet(World):
 
     def _save(self, name: str, disk: Disk, action: Any) -> None:
         super()._save(name, disk, action)
+        if disk.outbox or disk.forwarded:
+            self._waiting.add(name)
+        else:
+            self._waiting.discard(name)
         if isinstance(action, SaveRelease):
             self._seen.update(action.released.theta.astype("<f4").tobytes())

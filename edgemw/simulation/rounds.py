@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
 
 from edgemw.core.bundle import Vector, read_bundle
 from edgemw.core.errors import EdgeError
 from edgemw.core.events import LinkUp, SetTimer, Timer
 from edgemw.core.ids import Place
 from edgemw.device.cycle import Cycle
-from edgemw.device.events import Install, Installed, Memory, OpenTask, SaveRound, TaskOpened, Work, Worked
+from edgemw.device.events import Install, Installed, Memory, OpenTask, SaveRound, TaskOpened, Work
 from edgemw.fog.events import BundleGiven, FogMemory, Released, SaveRelease
 from edgemw.fog.forwarder import Forwarder
 from edgemw.fog.release import TopOptions
@@ -24,14 +23,12 @@ from edgemw.fog.top import Top
 from edgemw.simulation.carrier import NET, Carrier
 from edgemw.simulation.traffic import Traffic
 from edgemw.simulation.tree import Tree
+from edgemw.simulation.world import Do, Machine
 from edgemw.wire import topics
 from edgemw.wire.messages import Frame, Presence, ReleaseManifest, RoundReport
 from edgemw.wire.traffic import Fetch, PublishBlob, Retire, Send, Upload
 
 _MOST_PAUSES = 1000  # timers in a row that bring no round
-
-Do = Callable[[str, Work], Worked]
-"""Does the work of a device: measures a release, and trains from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,19 +118,6 @@ def run_rounds(tree: Tree, bundle: bytes, options: TopOptions, do: Do, *, seed: 
     return world.run()
 
 
-class _Machine(Protocol):
-    """What the three roles have in common."""
-
-    @property
-    def state(self) -> str: ...
-
-    def reason(self, now: float) -> str: ...
-
-    def facts(self, now: float) -> dict[str, int | float | str]: ...
-
-    def handle(self, event: Any, now: float) -> list[Any]: ...
-
-
 class _World:
     """The machines, and the events that wait for them."""
 
@@ -150,7 +134,7 @@ class _World:
         self._links: dict[str, Traffic] = {}
         self._released: Released | None = None
         self._rounds: list[Round] = []
-        self._machines: dict[str, _Machine] = {node: self._machine(node, options) for node in (tree.top, *tree.parents)}
+        self._machines: dict[str, Machine] = {node: self._machine(node, options) for node in (tree.top, *tree.parents)}
 
     def run(self) -> Run:
         """From nothing to the end of the training run."""
@@ -177,7 +161,7 @@ class _World:
             {node: reason for node, reason in reasons.items() if reason},
         )
 
-    def _machine(self, node: str, options: TopOptions) -> _Machine:
+    def _machine(self, node: str, options: TopOptions) -> Machine:
         place = Place(NET, node, self._tree.parents.get(node, ""), self._boot)
         children = len(self._tree.children.get(node, ()))
         window = replace(options.window, k=0, quorum=1, children=children, max_children=max(children, 1))

@@ -259,13 +259,10 @@ class World:
         if at <= self.now:
             self.give(name, event)
         else:
-            self._push(at, name, event, depends_on)
+            self.put_off(at, name, event, depends_on)
 
-    def give_later(self, at: float, function: Callable[[], None], depends_on: Iterable[_Of]) -> None:
-        """Call a function at a time, or after all that is due now, unless something that it depends on ends before."""
-        self._push(at, "", function, depends_on)
-
-    def _push(self, at: float, name: str, event: Any, depends_on: Iterable[_Of]) -> None:
+    def put_off(self, at: float, name: str, event: Any, depends_on: Iterable[_Of]) -> None:
+        """As `give_at`, but after all that is due where the time is now; what can be called is called, and needs no name."""
         self._order += 1
         heappush(self._later, (at, self._order, name, event, tuple((of, self._ended[of]) for of in depends_on)))
 
@@ -274,7 +271,7 @@ class World:
         if at <= self.now:
             function()
         else:
-            self._push(at, "", function, depends_on)
+            self.put_off(at, "", function, depends_on)
 
     def settle(self) -> None:
         """Deliver everything that is due, and what comes of it."""
@@ -330,8 +327,7 @@ class World:
     def _ring_at(self, name: str, timer: str, at: float) -> None:
         at = max(self.now, at)
         self._timers.setdefault(name, {})[timer] = at
-        self._order += 1
-        heappush(self._later, (at, self._order, name, _Due(timer), ()))
+        self.put_off(at, name, _Due(timer), ())
 
     # -- what nodes ask for
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from edgemw.core.bundle import Bundle, Manifest, Slot, Spec, Vector
+from edgemw.core.bundle import Bundle, Vector
 from edgemw.core.events import Fact
 from edgemw.device.events import Install, Work, Worked
 from edgemw.fog.events import BundleGiven, SaveRelease
@@ -16,28 +14,13 @@ from edgemw.fog.window import WindowOptions
 from edgemw.learning.trainer import Trained
 from edgemw.simulation import world
 from edgemw.simulation.disk import Disk
+from edgemw.simulation.toy import TASK, toy_bundle
 from edgemw.simulation.world import NET
 from edgemw.wire.messages import Blob, Frame, RoundReport
 from edgemw.wire.topics import Topic
 from edgemw.wire.traffic import Fetch, FetchFailed
 
 __all__ = ["NET", "TASK", "Disk", "Fact", "Learn", "World", "toy_bundle"]
-
-TASK = "toy"
-
-
-def toy_bundle(size: int = 64, value: float = 0.0) -> Bundle:
-    """A bundle whose graphs are never run."""
-    manifest = Manifest(
-        name=TASK,
-        layout=(Slot("w", (size,), 0),),
-        input=Spec((1,), "float32"),
-        target=Spec((), "int64"),
-        output=Spec((1,), "float32"),
-        loss="mse",
-        metrics=("mse",),
-    )
-    return Bundle(manifest, b"infer", b"train", np.full(size, value, np.float32))
 
 
 Learn = Callable[[str, int, Vector], Trained]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgemw.core.bundle import Bundle, Manifest, Slot, Spec, Vector
+from edgemw.core.bundle import Vector
 from edgemw.core.encoded import Section
 from edgemw.core.errors import WireError
 from edgemw.core.events import Fact
@@ -25,30 +25,16 @@ from edgemw.simulation.disk import Disk
 from edgemw.simulation.fuzz.invariants import Invariants, require
 from edgemw.simulation.fuzz.options import Options
 from edgemw.simulation.links import Links
+from edgemw.simulation.toy import toy_bundle
 from edgemw.simulation.world import World
 from edgemw.wire import publication, topics
 from edgemw.wire.messages import Chunk, Frame, Update
 from edgemw.wire.topics import Topic
 from edgemw.wire.traffic import Arrived, Upload
 
-TASK = "toy"
 MOST_PAUSE_S = 90.0
 LIVENESS_S = 20_000.0
 _KEPT_MESSAGES = 50
-
-
-def toy_bundle(size: int, value: float = 0.0) -> Bundle:
-    """A bundle whose graphs are never run."""
-    manifest = Manifest(
-        name=TASK,
-        layout=(Slot("w", (size,), 0),),
-        input=Spec((1,), "float32"),
-        target=Spec((), "int64"),
-        output=Spec((1,), "float32"),
-        loss="mse",
-        metrics=("mse",),
-    )
-    return Bundle(manifest, b"infer", b"train", np.full(size, value, np.float32))
 
 
 class Storm(World):
