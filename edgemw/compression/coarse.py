@@ -13,6 +13,7 @@ Source: hard threshold as the sparsifier of least total error under a budget: Sa
 from __future__ import annotations
 
 import math
+from typing import TypeGuard
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from edgemw.core.errors import TooLargeError
 _SHIFTS = range(1, 32)
 
 
-def can_coarsen(codec: Codec) -> bool:
+def can_coarsen(codec: Codec) -> TypeGuard[Lattice]:
     """Whether the codec's updates can be made smaller on the step that they have."""
     return isinstance(codec, Lattice)
 
@@ -42,7 +43,7 @@ def encode_within(codec: Codec, vector: Vector, step: float, limit_bytes: int) -
     payload = codec.encode(vector, step)
     if len(payload) <= limit_bytes:
         return payload, False
-    if not isinstance(codec, Lattice):
+    if not can_coarsen(codec):
         reason = f"more than the {limit_bytes} that may be sent at once (uplink.burst), and it cannot be made coarser"
         raise TooLargeError(f"an update takes {len(payload)} bytes in {codec.name}, {reason}")
     codec, step = codec.to_nearest(), codec.check(payload, vector.size)  # where none was announced it is the device's own
