@@ -127,7 +127,7 @@ def test_killed_nodes_are_started_again_and_everything_is_counted_once(tmp_path:
     summary = run.summary()
     assert run.process.returncode == 0
     assert set(summary["restarts"]) == {"device-0", "fog-1", "top"}
-    assert summary["rounds"] >= 25
+    assert summary["rounds"] == 25
     assert conserved(summary)
 
 
@@ -137,7 +137,7 @@ def test_the_quickstart_runs_on_amqtt(tmp_path: Path) -> None:
         done = edgemw("up", QUICKSTART, "--json", "--out", tmp_path / "out", *settings, timeout_s=150)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout.splitlines()[-1])
-    assert summary["rounds"] >= 3  # what is late for the last round, on a slow broker, makes another release
+    assert summary["rounds"] == 3
     assert conserved(summary)
 
 
