@@ -215,7 +215,7 @@ class Task:
     """[task]: what the top fog runs."""
 
     bundle: Path | None = option(None, help="task bundle (.edge) published at start; absent: published later")
-    rounds: int = option(60, help="releases after which it stops; updates that come late make one more; 0: without end", min=0)
+    rounds: int = option(60, help="releases after which it stops; what is late for the last one is returned; 0: never", min=0)
     target: float = option(0.0, help="stop when the first metric reaches this; 0: off")
 
 

@@ -51,7 +51,7 @@ from edgemw.device.personal import overlaid
 from edgemw.device.update import REFUSED, after_return, make_update
 from edgemw.device.uplink import ANSWER_BYTES, Budget, Uplink
 from edgemw.wire.following import Following, Taken, Theta
-from edgemw.wire.messages import Ack, Blob, Frame, Outcome, ReleaseManifest, TaskManifest, Update, pack
+from edgemw.wire.messages import RUN_FINISHED, Ack, Blob, Frame, Outcome, ReleaseManifest, TaskManifest, Update, pack
 from edgemw.wire.sender import Kept, Sender, nothing_for
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed
 
@@ -169,7 +169,7 @@ class Cycle:
             case TaskManifest(blob=blob) if frame.node == self._place.parent:  # others only propose one to the top
                 return self._on_task_manifest(blob)
             case ReleaseManifest() as manifest:
-                taken = self._on_release_manifest(manifest, now)
+                taken = self._on_release_manifest(manifest, frame.boot, now)
                 return [*taken, *self._answer_again(manifest, frame.boot, now)]
             case Ack() as ack:
                 return self._answered(self._on_ack(ack, now), now)
@@ -194,7 +194,7 @@ class Cycle:
         self._state = "fetching"
         return [Fetch(self._place.parent, blob)]
 
-    def _on_release_manifest(self, manifest: ReleaseManifest, now: float) -> list[Action]:
+    def _on_release_manifest(self, manifest: ReleaseManifest, boot: int, now: float) -> list[Action]:
         actions: list[Action] = []
         if manifest.run < self._memory.run:
             self._note("release", f"a release of run {manifest.run} was ignored: this device is in run {self._memory.run}")
@@ -220,6 +220,7 @@ class Cycle:
             return [*actions, *self._cannot_take(manifest, self._unusable[1], now)]
         if self._opened is None or self._opened[0] != manifest.bundle:
             return actions  # it is followed once its bundle is open
+        self._following.hear(manifest, boot)
         return [*actions, *self._follow(lambda: self._following.want(manifest), now)]
 
     def _answer_again(self, manifest: ReleaseManifest, boot: int, now: float) -> list[Action]:
@@ -409,11 +410,13 @@ class Cycle:
         if frame is None:
             return []
         message = frame.message
-        if not outcome.counted and isinstance(message, Update) and message.sections and message.run == self._memory.run:
+        lacks = not outcome.counted and isinstance(message, Update) and message.sections and message.run == self._memory.run
+        if lacks:
             self._memory = after_return(self._memory, frame, self._current.ranges if self._current else None)
-            self._note("outcome", f"update {update} was returned: {outcome.reason}")
-        elif outcome.counted:
+        if outcome.counted or outcome.reason == RUN_FINISHED:
             self._note("outcome", "")
+        elif lacks:
+            self._note("outcome", f"update {update} was returned: {outcome.reason}")
         fact = Fact("settled", {"counted": int(outcome.counted), "reason": outcome.reason})
         save = SaveMemory(self._memory, (update,), durable=not outcome.counted)
         return [save, fact]

@@ -23,7 +23,7 @@ from edgemw.fog.telling import Telling, outcome_of
 from edgemw.fog.window import Window, WindowOptions
 from edgemw.wire import topics
 from edgemw.wire.fields import MAX_INTEGER
-from edgemw.wire.messages import Ack, Frame, Outcome, Presence, ReleaseManifest, Update
+from edgemw.wire.messages import RUN_FINISHED, Ack, Frame, Outcome, Presence, ReleaseManifest, Update
 from edgemw.wire.traffic import Send
 
 OUTCOMES = "outcomes"
@@ -55,7 +55,10 @@ class Collector:
             self._remember_steps(frame)
 
     def begin(self, manifest: ReleaseManifest, now: float, statistics: Slots = ()) -> list[Action]:
-        """A release is out in this domain, of a task with these statistics; what waits for another run is returned."""
+        """A release is out in this domain, of a task with these statistics; what waits for another run is returned.
+
+        After the last one nothing more is learned: so that a run of n rounds ends with release n, what is late is returned.
+        """
         self._statistics = count(statistics)
         old, self._release = self._release, manifest
         if self.accounts.run != manifest.run:
@@ -68,6 +71,10 @@ class Collector:
             misfits = [frame for frame in self.window.frames if self._is_misfit(frame, manifest)]
             self.window.give_up(misfits, now)
             returned += self.give_back(misfits, OTHER_PARAMETERS)
+        if not manifest.train:
+            late = [frame for frame in self.window.frames if isinstance(frame.message, Update) and frame.message.sections]
+            self.window.give_up(late, now)
+            returned += self.give_back(late, RUN_FINISHED)
         return returned
 
     def _is_misfit(self, frame: Frame, release: ReleaseManifest) -> bool:
@@ -178,6 +185,8 @@ class Collector:
     def _refusal(self, update: Update, release: ReleaseManifest) -> str:
         if update.run != release.run:
             return OTHER_RUN
+        if update.sections and not release.train:
+            return RUN_FINISHED
         if not update.sections and update.codec != release.codec:
             return f"{update.codec} where {release.codec} was asked for"
         if update.report_on > release.number:

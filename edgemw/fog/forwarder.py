@@ -25,7 +25,7 @@ from edgemw.fog.nesting import Nesting, Sent
 from edgemw.fog.trail import Trail
 from edgemw.fog.window import NOT_MERGED, WindowOptions, parts_of, readable, tally_of
 from edgemw.wire.following import Following, Taken, Theta
-from edgemw.wire.messages import Ack, Blob, Frame, Outcome, Presence, ReleaseManifest, TaskManifest, Update
+from edgemw.wire.messages import RUN_FINISHED, Ack, Blob, Frame, Outcome, Presence, ReleaseManifest, TaskManifest, Update
 from edgemw.wire.sender import RESEND, Kept, Sender, newest, nothing_for
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, Published
 
@@ -120,6 +120,7 @@ class Forwarder:
                 self._hear(manifest, frame.boot, now)
                 return [*self._sender.hurry(now)]  # the parent may have been away
             case ReleaseManifest() as manifest if self._newer(manifest, frame.boot):
+                self._following.hear(manifest, frame.boot)
                 self._hear(manifest, frame.boot, now)
                 self._release = manifest
                 self._trail.heard(manifest)
@@ -220,7 +221,8 @@ class Forwarder:
         forwarded = self._forwarded.pop(update, None)
         if self._sender.settle(update) is None or forwarded is None:
             return []
-        self._returned = "" if outcome.counted else f"window {update} was returned: {outcome.reason}"
+        known = outcome.counted or outcome.reason == RUN_FINISHED
+        self._returned = "" if known else f"window {update} was returned: {outcome.reason}"
         if not outcome.counted and isinstance(forwarded.frame.message, Update):
             self._nesting.returned(forwarded.frame.message, forwarded.brought)
             # whoever is told so idles until the next release; this life may not have heard of the answer before

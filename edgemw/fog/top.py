@@ -249,7 +249,7 @@ class Top:
         if seen.empty_bytes:
             self._poor = shortage(self._options.budget, seen)
         facts = self._facts(released, tally, report_on)
-        if not manifest.train and not parts:
+        if not manifest.train:
             return [closed, *self._measured(replace(released, report=facts), frames, late, now)]
         self._enough = self._enough or self._reached(tally)
         nxt, reason = self._next_release(released, parts, seen)
@@ -273,12 +273,9 @@ class Top:
         return seen_of(frames, tally, codec_named(codec), self._place)
 
     def _after_the_end(self, frames: list[Frame], number: int, now: float) -> list[Action]:
-        """Give back what was trained for a run that is finished."""
-        late = {frame.id for frame in frames if isinstance(frame.message, Update) and frame.message.sections}
-        ends = {True: Settled(False, number, "the run is finished"), False: Settled(True, number, "")}
-        outcomes = tuple((frame.id, ends[frame.id in late]) for frame in frames)
-        books = self._collector.book(frames, counted=False)  # what is not late says nothing that could be counted
-        return [SaveOutcomes(outcomes, books), *self._collector.settle(outcomes, now)] if outcomes else []
+        """Whoever measured the last release after its report was made has been heard all the same."""
+        outcomes = tuple((frame.id, Settled(True, number, "")) for frame in frames)
+        return [SaveOutcomes(outcomes, self._collector.accounts), *self._collector.settle(outcomes, now)] if outcomes else []
 
     def _measured(self, released: Released, frames: list[Frame], late: tuple[str, ...], now: float) -> list[Action]:
         self._released, self._finished = released, True

@@ -53,6 +53,7 @@ MAX_MESSAGE_BYTES = MAX_CHUNK_BYTES + 4096  # of one publication
 MAX_SECTIONS = 256
 MAX_LATE = 256
 MAX_OUTCOMES = 16  # with one Ack
+RUN_FINISHED = "the run is finished"  # the one reason of an Outcome that is nothing to see to
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ PARENTS = (
 SHARES = {"device": 9, "leaf": 4, "mid": 3, "top": 1, BROKER: 3}
 """How often each kind of process is killed, of twenty times."""
 
-CALM_ROUNDS = 40  # after the last kill, so that the end of both runs can be compared
+CALM_ROUNDS = 40  # after the storm and with everybody there, so that the end of both runs can be compared
 LAST = 10  # releases whose accuracies are averaged
 MAX_DOWN = 4  # nodes that are down, or on their way back, at one moment
 MAX_FAULTY = 3  # links that are slow or silent at one moment
@@ -126,13 +126,13 @@ def weather(seed: int) -> Iterator[Weather]:
 class Net:
     """A broker, a relay for every node and the tree as processes, learning the quickstart's digits."""
 
-    def __init__(self, fleet: Fleet, broker: Broker, relays: dict[str, FaultProxy], rounds: int) -> None:
-        self.fleet, self.broker, self.relays, self.rounds = fleet, broker, relays, rounds
+    def __init__(self, fleet: Fleet, broker: Broker, relays: dict[str, FaultProxy]) -> None:
+        self.fleet, self.broker, self.relays = fleet, broker, relays
         self._records: list[dict[str, Any]] = []
         self._read_bytes = 0
-        self._write_files()
 
-    def _write_files(self) -> None:
+    def write_files(self, rounds: int) -> None:
+        """A run of so many rounds; 0 is without end."""
         data = Dataset(source="digits", partition="dirichlet", alpha=0.3, seed=1)
         samples = deal_out(data, DEVICES, read_bundle(BUNDLE.read_bytes()).manifest).write(self.fleet.folder / "data")
         for node, parent in PARENTS.items():
@@ -142,7 +142,7 @@ class Net:
                 continue
             window = {"deadline": "1s", "children": sum(above == node for above in PARENTS.values())}
             top: dict[str, dict[str, Any]] = {
-                "task": {"bundle": str(BUNDLE), "rounds": self.rounds},
+                "task": {"bundle": str(BUNDLE), "rounds": rounds},
                 "plan": {"epochs": 4},  # so that both runs have arrived: what is compared is no lottery
                 "telemetry": {"http": "127.0.0.1:0", "log_format": "json"},
             }
@@ -190,6 +190,12 @@ class Net:
             if self.release > newest:
                 newest, since = self.release, time.monotonic()
             assert time.monotonic() - since < STUCK_S, f"no release after {newest} for {STUCK_S:g} s"
+
+    async def whole(self) -> None:
+        """Return when everybody is there; fails where somebody stays away."""
+        deadline = time.monotonic() + STUCK_S
+        while missing := set(PARENTS) - set(await asyncio.to_thread(self.fleet.status)):
+            assert time.monotonic() < deadline, f"{', '.join(sorted(missing))} cannot be reached {STUCK_S:g} s after the storm"
 
     # -- lives
 
@@ -256,13 +262,13 @@ def _rests(status: NodeStatus) -> bool:
 
 
 @asynccontextmanager
-async def open_net(folder: Path, rounds: int, broker_lines: Sequence[str] = ()) -> AsyncIterator[Net]:
+async def open_net(folder: Path, broker_lines: Sequence[str] = ()) -> AsyncIterator[Net]:
     """A net whose nodes are not started yet; nothing of it is left afterwards."""
     async with AsyncExitStack() as stack:
         start = partial(start_broker, "mosquitto", folder / "broker", _free_port(), extra=broker_lines)
         broker = stack.enter_context(await asyncio.to_thread(start))
         relays = {node: await stack.enter_async_context(FaultProxy(broker.port, _free_port())) for node in PARENTS}
-        yield Net(stack.enter_context(Fleet(folder, broker.url)), broker, relays, rounds)
+        yield Net(stack.enter_context(Fleet(folder, broker.url)), broker, relays)
 
 
 def _free_port() -> int:
@@ -275,14 +281,14 @@ def _free_port() -> int:
 
 
 class Storm:
-    """What happens to a net between its start and its last rounds."""
+    """What happens to a net from its start on, in so many rounds or more: those without most of their devices are fast."""
 
-    def __init__(self, net: Net, seed: int, kills: int, say: Say) -> None:
+    def __init__(self, net: Net, seed: int, kills: int, rounds: int, say: Say) -> None:
         self.killed: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self._net, self._seed, self._say = net, seed, say
         self._strikes = strikes(seed, kills)
-        self._kills = kills
+        self._kills, self._rounds = kills, rounds
         self._room = asyncio.Semaphore(MAX_DOWN)
         self._turns = {node: asyncio.Lock() for node in (*PARENTS, BROKER)}
 
@@ -293,7 +299,7 @@ class Storm:
             planned = 0
             for strike in self._strikes:
                 before, planned = planned, planned + strike.kills
-                await self._net.reached(before * (self._net.rounds - CALM_ROUNDS) // self._kills)
+                await self._net.reached(before * self._rounds // self._kills)
                 await asyncio.sleep(strike.after_s)
                 if before < self._kills // 2 <= planned:
                     await self._cut_power()
@@ -301,7 +307,7 @@ class Storm:
                 await self._room.acquire()
                 group.create_task(self._strike(strike))
                 if planned // 10 > before // 10:
-                    self._say(f"{planned} of {self._kills} kills, release {self._net.release} of {self._net.rounds}")
+                    self._say(f"{planned} of {self._kills} kills, release {self._net.release}")
             blowing.cancel()
 
     async def _strike(self, strike: Strike) -> None:
@@ -403,6 +409,7 @@ class Ended:
 
     Attributes:
         accuracy: mean of the last releases.
+        rounds: how many were asked for in the end.
         release: the last one.
         wall_s: from the first start to the last answer.
         audit: what `edgemw audit` printed.
@@ -411,6 +418,7 @@ class Ended:
     """
 
     accuracy: float
+    rounds: int
     release: int
     wall_s: float
     audit: str
@@ -421,16 +429,23 @@ class Ended:
 async def run_to_the_end(
     folder: Path, rounds: int, say: Say, *, seed: int = 0, kills: int = 0, broker_lines: Sequence[str] = ()
 ) -> Ended:
-    """A whole run: its start, its storm where there are kills, its last round, its books."""
-    async with open_net(folder, rounds, broker_lines) as net:
+    """A whole run: its start, its storm where there are kills, its last rounds, its books."""
+    async with open_net(folder, broker_lines) as net:
         begun = time.monotonic()
-        storm = Storm(net, seed, kills, say) if kills else None
+        storm = Storm(net, seed, kills, rounds - CALM_ROUNDS, say) if kills else None
+        net.write_files(0 if storm else rounds)
         try:
             net.start(*PARENTS)
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(net.watch())
                 if storm is not None:
                     await storm.blow()
+                    await net.whole()
+                    net.kill("top")
+                    rounds = net.release + CALM_ROUNDS
+                    net.write_files(rounds)
+                    await net.started("top")
+                    say(f"the storm is over and everybody there: {CALM_ROUNDS} more rounds")
                 await net.reached(rounds)
                 await net.at_rest()
                 watching.cancel()
@@ -443,4 +458,4 @@ async def run_to_the_end(
         assert net.tracebacks() == []
         table, found = edgemw("audit", folder), edgemw("audit", folder, "--json")
         assert (table.returncode, found.returncode) == (0, 0), table.stdout + table.stderr
-        return Ended(net.accuracy, net.release, wall_s, table.stdout, json.loads(found.stdout)["tasks"], storm)
+        return Ended(net.accuracy, rounds, net.release, wall_s, table.stdout, json.loads(found.stdout)["tasks"], storm)

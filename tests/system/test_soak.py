@@ -35,11 +35,12 @@ def test_kills_cuts_and_slow_links_lose_nothing_and_cost_no_accuracy(tmp_path: P
     ended = asyncio.run(run_to_the_end(tmp_path / "storm", rounds, say, seed=seed, kills=kills, broker_lines=BROKERS[broker]))
     assert ended.storm is not None
     killed, faults = ended.storm.killed, ended.storm.faults
-    say(f"disturbed: accuracy {ended.accuracy:.4f}, {ended.wall_s:.0f} s; killed {dict(killed)}; links {dict(faults)}")
+    say(f"disturbed: accuracy {ended.accuracy:.4f} after {ended.rounds} rounds, {ended.wall_s:.0f} s")
+    say(f"killed {dict(killed)}; links {dict(faults)}")
     say(ended.audit)
     assert killed.total() == kills
-    assert calm.release >= rounds <= ended.release  # what is late for the last round makes another release
     for run in (calm, ended):
+        assert run.release == run.rounds
         (found,) = run.tasks
         assert found["faults"] == []
         assert {row["node"] for row in found["rows"]} == set(soak.PARENTS)

@@ -211,6 +211,22 @@ def test_a_reader_that_is_slower_than_rounds_takes_releases_all_the_same(rounds:
     assert taken[0] <= 20 + 3 * rounds + 14
 
 
+@pytest.mark.parametrize(("number", "boot"), [(2, 2), (3, 1)], ids=["another life of the fog node", "releases went unheard"])
+def test_who_waits_for_what_may_have_been_removed_asks_anew(number: int, boot: int) -> None:
+    """A fog node began again with its release as a whole, and said so to nobody before it had the next one."""
+    maker, following = Maker(size=60_000, kappa=2.0, chunk=2048), Following(advance)
+    for _ in range(4):
+        maker.release()
+    first, next_one = maker.manifests[1], maker.manifests[number]
+    following.hear(first, 1)
+    gone = following.want(first)
+    following.hear(maker.manifests[1], 1)
+    assert isinstance(gone, Blob)
+    assert following.want(first) is None, "on its way"
+    following.hear(next_one, boot)
+    assert isinstance(following.want(next_one), Blob)
+
+
 def test_a_release_that_moved_nothing_is_passed_over() -> None:
     maker = Maker()
     for _ in range(2):

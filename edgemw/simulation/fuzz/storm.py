@@ -112,6 +112,7 @@ class Storm(World):
         released = self.disks["top"].released
         assert released is not None
         last = released.manifest.number
+        require(last == self.asked.rounds, f"the run ends with release {last} of {self.asked.rounds}")
         self.run(LIVENESS_S, lambda: all(self.machines[device].release == last for device in self.asked.devices))
         for device in self.asked.devices:
             at = self.machines[device].release
