@@ -1,23 +1,18 @@
-"""Flower's simulation engine on the task of `peer_simulation.py`, which runs this under a Python that has `flwr[simulation]` and torch.
+"""Flower's simulation engine on the task of `simulate.py`, which runs this under a Python that has flwr[simulation] and torch.
 
     python flower_simulation.py SAMPLES.npz CLIENTS ROUNDS CPUS_PER_CLIENT
 
-SAMPLES holds x float32[n, 64], y int64[n] and client int64[n]. Prints the seconds of every round, without evaluation, and the most
-memory of this process and of the actors, as one JSON object in the last line.
+SAMPLES holds x float32[n, 64], y int64[n] and client int64[n]. Prints the seconds of every round, without evaluation, and the
+most memory of this process and of the actors, as one JSON object in the last line.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-import os
 import sys
 import threading
 import time
-
-for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
-os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 import numpy as np
 import psutil
@@ -40,7 +35,9 @@ def model() -> torch.nn.Module:
     """The quickstart's."""
     torch.set_num_threads(1)
     layers = torch.nn
-    return layers.Sequential(layers.Linear(64, 256), layers.ReLU(), layers.Linear(256, 128), layers.ReLU(), layers.Linear(128, 10))
+    return layers.Sequential(
+        layers.Linear(64, 256), layers.ReLU(), layers.Linear(256, 128), layers.ReLU(), layers.Linear(128, 10)
+    )
 
 
 @client_app.train()
@@ -100,4 +97,4 @@ if __name__ == "__main__":
     finally:
         ended.set()
         watching.join()
-    print(json.dumps({"rounds_s": [b - a for a, b in zip(starts, starts[1:], strict=False)], "peak_mib": max(used) / 2**20}))
+    print(json.dumps({"rounds_s": [b - a for a, b in itertools.pairwise(starts)], "peak_mib": max(used) / 2**20}))

@@ -8,22 +8,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from edgemw.app import sections
 from edgemw.app.dealing import deal_out
 from edgemw.app.deployment import device_ids, load_deployment
 from edgemw.app.settings import Deployment, FogFile, Node, read_text
-from edgemw.app.tiers import child_counts, node_id
+from edgemw.app.tiers import Tier, child_counts, node_id
 from edgemw.app.wiring import check_plan_fits, fog_options, open_oracle
 from edgemw.bench.experiment import bundle_at, top_options, tree_of
 from edgemw.core.bundle import Bundle, read_bundle
 from edgemw.core.config.tree import parse_toml
 from edgemw.core.errors import ConfigError
 from edgemw.device.events import Work, Worked
+from edgemw.device.uplink import Uplink
 from edgemw.fog.release import TopOptions
 from edgemw.fog.window import WindowOptions
 from edgemw.learning.dataset import fit
 from edgemw.simulation.fleet import Begin
 from edgemw.simulation.learner import Learner, Share
 from edgemw.simulation.tree import Tree
+from edgemw.wire.bucket import Bucket
 
 NOT_TRAINED = "nobody trains in this simulation"
 
@@ -40,6 +43,7 @@ class Scenario:
         options: of the top and of every fog node.
         shares: what devices have to train on and to measure with; empty where nobody trains.
         refused: why others cannot train.
+        uplinks: what devices may send about updates, where that is limited.
         threads: of a training.
         how: how the samples were dealt out, in words.
     """
@@ -52,8 +56,17 @@ class Scenario:
     options: Mapping[str, TopOptions | WindowOptions]
     shares: Mapping[str, Share] = field(repr=False)
     refused: Mapping[str, str]
+    uplinks: Mapping[str, sections.Uplink]
     threads: int
     how: str
+
+    def uplink(self, device: str, now: float) -> Uplink | None:
+        """Of one life of a device, whose bucket is empty at first; None is no limit."""
+        found = self.uplinks.get(device)
+        if found is None:
+            return None
+        bucket = Bucket(found.rate, found.burst, now) if found.rate else None
+        return Uplink(bucket, float(found.max_upload))
 
     @contextmanager
     def working(self, workers: int) -> Iterator[Begin]:
@@ -97,7 +110,16 @@ def scenario_of(
     metric = bundle.manifest.metrics[0] if bundle.manifest.metrics else "loss"
     threads = next(tier.training.threads for tier in settings.tiers.values() if tier.role == "device")
     rounds, options = settings.task.rounds, _options(settings)
-    return Scenario(settings.name, metric, rounds, data, tree, options, shares, refused, threads, how)
+    uplinks = {device: tier.uplink for device, tier in _devices(settings) if tier.uplink.rate or tier.uplink.max_upload}
+    return Scenario(settings.name, metric, rounds, data, tree, options, shares, refused, uplinks, threads, how)
+
+
+def _devices(settings: Deployment) -> Iterator[tuple[str, Tier]]:
+    """Every device with its tier."""
+    for name, tier in settings.tiers.items():
+        if tier.role == "device":
+            for number in range(tier.count):
+                yield node_id(name, number, top=False), tier
 
 
 def _as_many(file: Path, devices: int) -> list[str]:
@@ -133,11 +155,11 @@ def _shares(settings: Deployment, tree: Tree, bundle: Bundle) -> tuple[dict[str,
     if settings.data is None or device_ids(settings) != tree.devices:
         raise ConfigError("every device takes its part of [data] here: give --data, and no tier its own", key="--data")
     dealt = deal_out(settings.data, tree.devices, bundle.manifest)
-    shares = {}
+    shares, tiers = {}, dict(_devices(settings))
     for device, (train, test) in dealt.rows.items():
         if device not in dealt.refused:
             train_part, test_part = (fit(dealt.samples.take(rows), bundle.manifest) for rows in (train, test))
-            shares[device] = Share(train_part, {"": test_part})
+            shares[device] = Share(train_part, {"": test_part}, tiers[device].training.max_batch)
     return shares, dict(dealt.refused), dealt.how
 
 

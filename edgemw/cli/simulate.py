@@ -15,9 +15,10 @@ from typing import Any
 from edgemw.app.report import Accounts, Report, Round, amount
 from edgemw.bench.scenario import Scenario, scenario_of
 from edgemw.cli.typed import count, count_or_none
-from edgemw.core.config.units import duration
+from edgemw.core.config.units import duration, size
 from edgemw.core.errors import ConfigError, EdgeError
 from edgemw.simulation import fleet
+from edgemw.simulation.broker import ON_THEIR_WAY, BrokerSpec
 from edgemw.simulation.fleet import Conditions, Fleet, Outcome
 from edgemw.simulation.links import DIRECT, LinkSpec
 
@@ -30,7 +31,8 @@ A link is RATE,DELAY,LOSS: 250kbit,40ms,1% carries 250 kbit/s each way, 40 ms la
 work for --work on average, each at its own speed (the slowest takes four times as long as the fastest), and by chance half to one
 and a half of that; with --away 10m,2m they are connected for 10 and gone for 2 minutes at a time, on average.
 
-`[uplink]`, `training.max_batch` and limits on messages are not used.
+The broker keeps what was on its way to a device that is gone, for an hour. It drops what finds the queue of a reader full
+(--queue) or is larger than its packets may be (--packet); senders ask again, as they do in reality.
 
 exit code: 0 the run came to its end, or --for passed; 1 nothing was learned, or it stood still; 2 wrong usage; 3 a file or data
 was refused; 130 stopped by Ctrl-C
@@ -67,6 +69,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="how long devices are there and away (default: always there)",
     )
     add("--join", metavar="TIME", type=_seconds, default=0.0, help="in which devices appear, evenly (default: all at once)")
+    add(
+        "--queue",
+        metavar="N",
+        type=count_or_none,
+        default=1000,
+        help="messages that wait for one reader (default: 1000; 0: no limit)",
+    )
+    add("--packet", metavar="SIZE", type=_size, default=0, help="largest message of the broker, such as 64kB (default: no limit)")
     add("--data", type=Path, metavar="FILE.npz", help="other samples, as for `edgemw up`")
     add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="as for `edgemw up`")
     add("--out", type=Path, metavar="DIR", help="folder for report.json and report.png (default: none)")
@@ -82,7 +92,16 @@ def run(args: argparse.Namespace) -> int:
     if not scenario.rounds and args.link == DIRECT and not args.work:
         args.usage_error("nothing takes time here, so --for would never pass: say --work TIME or --link RATE,DELAY,LOSS as well")
     on, off = args.away
-    conditions = Conditions(link=args.link, work_s=args.work, online_s=on, offline_s=off, join_s=args.join)
+    broker = BrokerSpec(args.queue + ON_THEIR_WAY if args.queue else 0, args.packet)
+    conditions = Conditions(
+        link=args.link,
+        work_s=args.work,
+        online_s=on,
+        offline_s=off,
+        join_s=args.join,
+        broker=broker,
+        uplink=scenario.uplink,
+    )
     report = Report(scenario.name, scenario.metric, len(scenario.tree.devices), scenario.rounds)
     screen = _Screen(report, sys.stderr if args.json else sys.stdout)
     screen.line(f"{len(scenario.tree.devices)} devices, {len(scenario.tree.fogs) + 1} fog nodes; {scenario.how}")
@@ -101,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
         outcome = net.run_for(args.limit or float("inf"))
     report.wall_s, report.finished = outcome.at_s, outcome.finished
     report.accounts = _accounts(report.accounts, net, scenario)
-    document = report.summary() | _about(outcome, time.monotonic() - started, args.seed)
+    document = report.summary() | _about(outcome, time.monotonic() - started, args.seed) | {"dropped": dict(net.dropped)}
     files = _write(args.out, report, document)
     print(json.dumps(document) if args.json else _summary(report, document, files), flush=True)
     learned = args.train == "none" or report.accounts.updates_counted
@@ -152,6 +171,7 @@ def _summary(report: Report, document: dict[str, Any], files: list[Path]) -> str
         f"  {'events':<18}{document['events']} in {document['real_s']:.1f} s of real time",
         f"  {'digest of events':<18}{document['events_sha256'][:32]}",
         f"  {'digest of model':<18}{document['model_sha256'][:32]}",
+        *(f"  {'dropped':<18}{number} messages by the broker: {why}" for why, number in document["dropped"].items()),
     ]
     return "\n".join(lines)
 
@@ -200,6 +220,10 @@ def _checked(text: str, read: Callable[[str], Any], what: str) -> Any:
 
 def _seconds(text: str) -> float:
     return float(_checked(text, lambda given: float(duration(given)), "a time such as 90s, 40ms or 6h"))
+
+
+def _size(text: str) -> int:
+    return int(_checked(text, lambda given: int(size(given)), "a size such as 64kB"))
 
 
 def _pair(text: str) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from edgemw.core.config.words import nearest, one_of, quoted
@@ -106,6 +106,11 @@ def _wanted(name: str, value: object) -> str:
 def plan_of(values: Mapping[str, int | float | str]) -> Plan:
     """The plan of values that `check_plan` accepts; what they leave out is as in `Plan`."""
     return Plan(**values)  # type: ignore[arg-type]  # the types of values are checked, by name, where they are read
+
+
+def within(plan: Plan, max_batch: int) -> Plan:
+    """The same plan with batches of at most so many samples; 0 is no limit."""
+    return replace(plan, batch_size=max_batch) if max_batch and plan.batch_size > max_batch else plan
 
 
 def as_carried(tally: Tally) -> Tally:

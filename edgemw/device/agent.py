@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from edgemw.core.bundle import Bundle, Manifest, Vector, read_bundle
 from edgemw.core.errors import DataError, EdgeError
 from edgemw.core.events import Fact
 from edgemw.core.ids import Place
-from edgemw.core.plan import Plan, Tally, plan_of
+from edgemw.core.plan import Tally, plan_of, within
 from edgemw.device.balance import Balance
 from edgemw.device.cycle import Cycle
 from edgemw.device.events import (
@@ -243,7 +243,7 @@ class DeviceRole:
         return Worked(manifest.number, trained, self._tally(tally), reason)
 
     def _train(self, opened: _Opened, data: Dataset, action: Work) -> tuple[Trained, float]:
-        plan = _within(action.release.plan or plan_of(opened.bundle.manifest.training), self._parts.max_batch)
+        plan = within(action.release.plan or plan_of(opened.bundle.manifest.training), self._parts.max_batch)
         started = time.perf_counter()
         trained = train(opened.oracle, action.theta, data.train, plan, action.seed, self._stop_now.is_set)
         return trained, time.perf_counter() - started
@@ -259,10 +259,6 @@ class DeviceRole:
         sent, received = self._parts.traffic()
         before, self._reported = self._reported, (sent, received)
         return tally | {"uplink": (float(sent - before[0]), 1.0), "downlink": (float(received - before[1]), 1.0)}
-
-
-def _within(plan: Plan, max_batch: int) -> Plan:
-    return replace(plan, batch_size=max_batch) if max_batch and plan.batch_size > max_batch else plan
 
 
 def _lower_priority(nice: int) -> None:

@@ -15,9 +15,11 @@ from typing import Any
 from edgemw.core.bundle import Vector, read_bundle
 from edgemw.core.events import Fact
 from edgemw.device.events import Work, Worked
+from edgemw.device.uplink import Uplink
 from edgemw.fog.events import BundleGiven, SaveRelease
 from edgemw.fog.release import TopOptions
 from edgemw.fog.window import WindowOptions
+from edgemw.simulation.broker import MOSQUITTO, BrokerSpec
 from edgemw.simulation.chance import Chance
 from edgemw.simulation.disk import Disk
 from edgemw.simulation.links import DIRECT, Links, LinkSpec
@@ -42,9 +44,13 @@ class Conditions:
         spread: how much slower the slowest device is than the fastest.
         online_s, offline_s: mean times for which a device is connected, and is not; 0 keeps all connected.
         join_s: devices connect for the first time within this time.
+        broker: every one.
+        uplink: what a device may send about updates, from the beginning of its life on; None is no limit.
     """
 
     link: LinkSpec = DIRECT
+    broker: BrokerSpec = MOSQUITTO
+    uplink: Callable[[str, float], Uplink | None] = lambda device, now: None
     work_s: float = 0.0
     spread: float = 4.0
     online_s: float = 0.0
@@ -121,7 +127,8 @@ class Fleet(World):
         """
         self.conditions, self.chance = conditions or Conditions(), Chance(seed)
         link = self.conditions.link
-        super().__init__(read_bundle(bundle), lambda name, work: begin(name, work)(), Links(lambda node: link, self.chance))
+        links = Links(lambda node: link, self.chance)
+        super().__init__(read_bundle(bundle), lambda name, work: begin(name, work)(), links, self.conditions.broker)
         self._tree, self._begin, self._on_round, self._tick = tree, begin, on_round, tick
         self._events, self._seen = 0, hashlib.sha256()
         self._waiting: set[str] = set()  # nodes without all outcomes; asked for after every event, of a large fleet
@@ -140,6 +147,11 @@ class Fleet(World):
         released = self.disks[self._tree.top].released
         theta = None if released is None else released.theta
         return Outcome(self._is_finished(), self.now, theta, self._events, self._seen.hexdigest())
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """Messages that the broker dropped, by why."""
+        return self.sessions.dropped if self.sessions is not None else {}
 
     def _is_finished(self) -> bool:
         return bool(self.machines[self._tree.top].state == "finished")
@@ -160,6 +172,9 @@ class Fleet(World):
             self.call_at(self.conditions.join_s * self.chance.number(name, "joins"), lambda: self._joins(name), ())
 
     def _joins(self, name: str) -> None:
+        uplink = self.conditions.uplink(name, self.now)
+        if uplink is not None:
+            self.uplinks[name] = uplink
         self.start(name)
         if self.conditions.online_s:
             self._goes_later(name)

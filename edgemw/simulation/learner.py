@@ -12,7 +12,7 @@ import numpy as np
 
 from edgemw.core.bundle import Vector
 from edgemw.core.errors import DataError
-from edgemw.core.plan import Tally, plan_of
+from edgemw.core.plan import Tally, plan_of, within
 from edgemw.device.events import Work, Worked
 from edgemw.learning.dataset import Samples
 from edgemw.learning.oracle import Oracle, Predict
@@ -29,10 +29,12 @@ class Share:
     Attributes:
         train: to train on.
         held: samples that are only measured on, by what goes before the names of their metrics ("" for the test samples).
+        max_batch: largest batch that fits the device; 0 is no limit.
     """
 
     train: Samples
     held: Mapping[str, Samples]
+    max_batch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ class Learner:
         if not trains:
             return Worked(number, None, tally, broken or SITS_OUT)
         try:
-            plan = work.release.plan or plan_of(self._oracle.manifest.training)
+            plan = within(work.release.plan or plan_of(self._oracle.manifest.training), share.max_batch)
             trained = train(self._oracle, work.theta, share.train, plan, work.seed, lambda: False)
         except DataError as error:
             return Worked(number, None, tally, str(error))

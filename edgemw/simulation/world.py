@@ -24,7 +24,9 @@ from edgemw.fog.forwarder import Forwarder
 from edgemw.fog.release import TopOptions
 from edgemw.fog.top import Top
 from edgemw.fog.window import WindowOptions
+from edgemw.simulation.broker import BrokerSpec, Sessions
 from edgemw.simulation.disk import Disk
+from edgemw.simulation.gate import Gate
 from edgemw.simulation.links import Links
 from edgemw.simulation.packets import added_bytes
 from edgemw.wire import topics
@@ -114,9 +116,12 @@ class World:
         chunk_bytes: larger updates travel in chunks of this size.
         malformed: messages that were dropped, by reason.
         most_steps: events at one moment; more are taken for a circle.
+        sessions: what the broker keeps for its readers; None is nothing.
     """
 
-    def __init__(self, bundle: Bundle, do: Do, links: Links | None = None) -> None:
+    def __init__(self, bundle: Bundle, do: Do, links: Links | None = None, broker: BrokerSpec | None = None) -> None:
+        """Build a net without nodes; without a `broker` nothing is kept for who is not connected, and nothing is limited."""
+        self.sessions = Sessions(broker) if broker is not None else None
         self.bundle, self.do, self.links = bundle, do, links or Links()
         self.now = 0.0
         self.machines: dict[str, Any] = {}
@@ -144,6 +149,7 @@ class World:
         self._opened: dict[bytes, Bundle] = {}
         self._incoming: dict[str, Incoming] = {}
         self._parts: dict[str, _Parts] = {}
+        self._gates: dict[str, Gate] = {}
         self._retained_in: dict[tuple[str, bool], dict[str, None]] = {}  # topics by domain, those of presence apart
         self._awaited: dict[_Key, dict[str, Fetch]] = {}
         self._wants: dict[str, set[_Key]] = {}
@@ -184,6 +190,8 @@ class World:
         self._not_awaited(name)
         self._ended[_LIFE, name] += 1
         self._incoming.pop(name, None)
+        if name in self._gates:
+            self._gates.pop(name).close()
         self.queue = deque(item for item in self.queue if item[0] != name)
         self._disconnect(name)
         self.presence(name, "lost")
@@ -215,8 +223,11 @@ class World:
             self.mend(name)
 
     def reconnect(self, name: str) -> None:
-        """The link is up: the broker says again what is retained."""
+        """The link is up: the broker sends what it has kept, and says again what is retained."""
         self.give(name, LinkUp())
+        if self.sessions is not None:
+            for message in self.sessions.returns(name, self.now):
+                self._deliver(name, *message, self.now)
         for place in ((name, False), (name, True), (self.parents[name], False)):  # children do not listen to presence
             for text in list(self._retained_in.get(place, ())):
                 topic, frame = self._topic(text), self.retained.get(text)
@@ -236,6 +247,8 @@ class World:
     def _disconnect(self, name: str) -> None:
         self._ended[_LINK, name] += 1
         self.links.forget(name)
+        if self.sessions is not None:
+            self.sessions.leaves(name, self.now)
         self.queue = deque(item for item in self.queue if item[0] != name or not isinstance(item[1], Arrived | Fetched))
 
     # -- time
@@ -351,7 +364,7 @@ class World:
             case Send(topic=topic, frame=frame, retain=retain):
                 self._publish(topic, frame, retain=retain)
             case Upload():
-                self._upload(name, action)
+                self._upload_in_turn(name, action)
             case PublishBlob(domain=domain, blob=blob, data=data):
                 self._put_blob(name, domain, blob, data)
             case Retire(domain=domain, blob=blob):
@@ -397,10 +410,13 @@ class World:
         self._awaited.setdefault(key, {})[name] = fetch
         self._wants.setdefault(name, set()).add(key)
         found = self.blobs.get(key)
-        if found is not None and name not in self.offline:
+        if found is not None and name not in self.offline and self._carries_chunks_of(fetch.blob):
             size_bytes = fetch.blob.size + fetch.blob.chunks * _AROUND_BYTES
             at = self.links.arrival(name, "down", size_bytes, self.now)
             self.give_at(at, name, Fetched(fetch.blob, found), [(_LINK, name)])
+
+    def _carries_chunks_of(self, blob: Blob) -> bool:
+        return self.sessions is None or self.sessions.takes(min(blob.size, blob.chunk_size) + _AROUND_BYTES)
 
     def _not_awaited(self, name: str, blob: Blob | None = None) -> None:
         """A node has a blob, or waits for none any more."""
@@ -419,7 +435,25 @@ class World:
         for reader, fetch in [*self._awaited.get((domain, blob.label), {}).items()]:
             self.fetch(reader, fetch)
 
-    # -- large updates
+    # -- updates
+
+    def _upload_in_turn(self, name: str, upload: Upload) -> None:
+        """Send an update when the uplink has tokens for it."""
+        uplink = self.uplinks.get(name)
+        if uplink is None or uplink.bucket is None:
+            self._upload(name, upload)
+            return
+
+        def leave() -> bool:
+            self._upload(name, upload)
+            return name not in self.offline
+
+        def wait(seconds: float, then: Callable[[], None]) -> None:
+            self.put_off(self.now + seconds, "", then, self.in_this_life(name))
+
+        if name not in self._gates:
+            self._gates[name] = Gate(uplink.bucket, lambda: self.clock(name), wait)
+        self._gates[name].pass_through(len(pack(upload.frame)), leave)
 
     def _upload(self, name: str, upload: Upload) -> None:
         """Send an update: offered, and in the chunks that are missing, where it is large."""
@@ -431,6 +465,8 @@ class World:
         if name in self.offline or reader in self.offline or reader not in self.machines:
             return
         blob = blob_of(data, self.chunk_bytes)
+        if not self._carries_chunks_of(blob):
+            return
         missing = self._incoming_of(reader).offer(name, topic, blob)
         at = self.links.arrival(name, "up", _AROUND_BYTES, self.now)
         for index in missing:
@@ -468,6 +504,8 @@ class World:
             return
         topic, data = self._topic(text), pack(frame)
         frame, size_bytes = unpack(data), len(data) + added_bytes(text, len(data))
+        if self.sessions is not None and not self.sessions.takes(size_bytes):
+            return
         if retain:
             self.retained[text] = frame
             self._retained_in.setdefault((topic.domain, topic.channel == "presence"), {})[text] = None
@@ -479,10 +517,16 @@ class World:
 
     def _deliver(self, reader: str, topic: Topic, frame: Frame, size_bytes: int, at: float, writer: str = "") -> None:
         """Bring a message that is on the broker at a time to one who reads it."""
+        sessions, message = self.sessions, (topic, frame, size_bytes)
         if reader not in self.machines or reader in self.offline:
+            if sessions is not None:
+                sessions.keep(reader, message, self.now)
             return
+        sent_at = at
         if topic.domain != reader:
             at = self.links.arrival(reader, "down", size_bytes, at)
+        if sessions is not None and not sessions.keep(reader, message, self.now, at + (at - sent_at)):
+            return
         self.give_at(at, reader, Arrived(topic, frame), [(_LINK, node) for node in (reader, writer) if node])
 
     def _topic(self, text: str) -> Topic:

@@ -26,7 +26,6 @@ from edgemw.learning.trainer import Trained
 from edgemw.simulation.books import books_of
 from edgemw.wire.bucket import Bucket
 from edgemw.wire.messages import Frame, Update, pack
-from edgemw.wire.traffic import Upload
 from tests.support.world import Disk, World
 
 Wide = npt.NDArray[np.float64]
@@ -127,15 +126,6 @@ class Books(World):
                         self.settled.add(disk.window[update])
                         self.in_releases.add(update)
         super()._save(name, disk, action)
-
-    def _act(self, name: str, action: Any) -> None:
-        if isinstance(action, Upload) and name in self.uplinks:
-            bucket, size_bytes = self.uplinks[name].bucket, len(pack(action.frame))
-            assert bucket is not None
-            if bucket.take(size_bytes, self.now):
-                return  # as if it were lost: this world has no gate to wait at
-            bucket.left(size_bytes, self.now)
-        super()._act(name, action)
 
     def is_counted(self, name: str, update: UpdateId) -> bool:
         """Whether an update is inside a release, which its sender need not know yet."""

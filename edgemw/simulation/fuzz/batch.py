@@ -16,6 +16,7 @@ SOMETIMES = (
     "a crash between two actions",
     "a device took an update back",
     "a duplicate was dropped",
+    "a forged update was refused",
     "a malformed message was dropped",
     "a message was lost",
     "a message with NaN was dropped",

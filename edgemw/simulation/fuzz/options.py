@@ -21,6 +21,7 @@ FAULTS = (
     "crowd",
     "replay",
     "hostile",
+    "forged",
     "fresh-fog",
     "disk-full",
     "new-task",

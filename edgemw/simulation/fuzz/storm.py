@@ -22,7 +22,7 @@ from edgemw.fog.window import WindowOptions
 from edgemw.learning.trainer import Trained
 from edgemw.simulation.chance import Chance
 from edgemw.simulation.disk import Disk
-from edgemw.simulation.fuzz.invariants import Invariants, require
+from edgemw.simulation.fuzz.invariants import STRANGER, Invariants, require
 from edgemw.simulation.fuzz.options import Options
 from edgemw.simulation.links import Links
 from edgemw.simulation.toy import toy_bundle
@@ -52,6 +52,7 @@ class Storm(World):
         self._crash_after: dict[str, int] = {}
         self._full: set[str] = set()
         self._muted: dict[str, str] = {}
+        self._forged = 0
         self._slow: set[str] = set()
         self._messages: list[tuple[Topic, Frame]] = []
         self._heals: list[tuple[float, Callable[[], None]]] = []
@@ -264,6 +265,23 @@ class Storm(World):
         except WireError:
             self.seen["a message with NaN was dropped"] += 1
 
+    def forged_one(self) -> None:
+        """A stranger sends an update that can be read and cannot be right; whoever takes it is found out at once."""
+        if not self._messages:
+            return
+        topic, frame = self.chance.one_of(self._messages, "forged")
+        update, reader = frame.message, topic.domain
+        if not (isinstance(update, Update) and update.sections and reader in self.machines):
+            return
+        kind = self.chance.one_of([*_FORGERIES], "forged")
+        self._forged += 1
+        frame = replace(frame, node=STRANGER, boot=1, seq=self._forged, message=_FORGERIES[kind](update))
+        self.give(reader, Arrived(replace(topic, values={**topic.values, "node": STRANGER}), frame))
+        self.settle()
+        if reader in self.machines:
+            self.seen["a forged update was refused"] += 1
+            require(frame.id not in self.disks[reader].window, f"{reader} took an update that was forged: {kind}")
+
     def fresh_fog(self) -> None:
         """Another node takes the id of a fog node over: the broker lets the first one go, and gives the second its place."""
         name = self._any([*self.asked.fogs] or ["top"])
@@ -388,6 +406,21 @@ def _is_durable(action: Any) -> bool:
             return type(action).__name__ not in ("SaveAck", "SaveShelf")
 
 
+def _first(update: Update, **places: Any) -> Update:
+    return replace(update, sections=(replace(update.sections[0], **places), *update.sections[1:]))
+
+
+_FORGERIES: dict[str, Callable[[Update], Update]] = {
+    "cut short": lambda update: _first(update, payload=update.sections[0].payload[:-1]),
+    "longer": lambda update: _first(update, payload=update.sections[0].payload + b"\x01"),
+    "of another size": lambda update: replace(update, size=update.size + 1),
+    "of another codec": lambda update: replace(update, codec="other"),
+    "of another run": lambda update: replace(update, run=update.run + 1000),
+    "from the future": lambda update: _first(update, base=update.sections[0].base + 1000),
+    "too heavy": lambda update: _first(update, weight=1 << 60),
+    "too many": lambda update: _first(update, count=1 << 40),
+}
+
 _FAULTS: dict[str, Callable[[Storm], None]] = {
     "kill": Storm.kill_one,
     "power": Storm.power_cut,
@@ -400,6 +433,7 @@ _FAULTS: dict[str, Callable[[Storm], None]] = {
     "crowd": Storm.half_gone,
     "replay": Storm.replay_one,
     "hostile": Storm.hostile_one,
+    "forged": Storm.forged_one,
     "fresh-fog": Storm.fresh_fog,
     "disk-full": Storm.disk_full,
     "new-task": Storm.new_task,
