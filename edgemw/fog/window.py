@@ -69,6 +69,7 @@ class Window:
         self._deadline = math.inf
         self._asked_at = 0.0
         self._missed: dict[str, int] = {}  # deadlines in a row that a child has not answered by
+        self._known_late = ""
         self._expected = options.children
         self._appeared: set[str] = set()
         self._returned: set[str] = set()  # children whose answer to the present release was returned to them
@@ -92,8 +93,10 @@ class Window:
         return waited_for and self._answered.get(child, -1) < self._release
 
     def _has_late(self) -> bool:
-        """Whether anybody is late: mostly one of the first children is."""
-        return any(map(self._is_late, self._children))
+        """Whether anybody is late: mostly who was late the last time still is, which spares looking at all of many children."""
+        if self._known_late not in self._children or not self._is_late(self._known_late):
+            self._known_late = next(filter(self._is_late, self._children), "")
+        return self._known_late != ""
 
     @property
     def full(self) -> bool:

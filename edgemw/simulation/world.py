@@ -150,6 +150,8 @@ class World:
         self._incoming: dict[str, Incoming] = {}
         self._parts: dict[str, _Parts] = {}
         self._gates: dict[str, Gate] = {}
+        self._retained_bytes: dict[str, int] = {}
+        self._last_packed: tuple[Frame | None, bytes] = (None, b"")
         self._retained_in: dict[tuple[str, bool], dict[str, None]] = {}  # topics by domain, those of presence apart
         self._awaited: dict[_Key, dict[str, Fetch]] = {}
         self._wants: dict[str, set[_Key]] = {}
@@ -232,7 +234,7 @@ class World:
             for text in list(self._retained_in.get(place, ())):
                 topic, frame = self._topic(text), self.retained.get(text)
                 if frame is not None and name in self._readers(topic):
-                    self._deliver(name, topic, frame, len(pack(frame)), self.now)
+                    self._deliver(name, topic, frame, self._retained_bytes[text], self.now)
         for key in sorted(self._wants.get(name, ())):
             if key in self.blobs:
                 self.fetch(name, self._awaited[key][name])
@@ -453,11 +455,11 @@ class World:
 
         if name not in self._gates:
             self._gates[name] = Gate(uplink.bucket, lambda: self.clock(name), wait)
-        self._gates[name].pass_through(len(pack(upload.frame)), leave)
+        self._gates[name].pass_through(len(self._packed(upload.frame)), leave)
 
     def _upload(self, name: str, upload: Upload) -> None:
         """Send an update: offered, and in the chunks that are missing, where it is large."""
-        data, topic = pack(upload.frame), self._topic(upload.topic)
+        data, topic = self._packed(upload.frame), self._topic(upload.topic)
         if len(data) <= min(MAX_INLINE_BYTES, self.chunk_bytes):
             self._publish(upload.topic, upload.frame, retain=False)
             return
@@ -502,18 +504,25 @@ class World:
         name, is_will = frame.node, isinstance(frame.message, Presence) and frame.message.state == "lost"
         if name in self.offline and not is_will:
             return
-        topic, data = self._topic(text), pack(frame)
+        topic, data = self._topic(text), self._packed(frame)
         frame, size_bytes = unpack(data), len(data) + added_bytes(text, len(data))
         if self.sessions is not None and not self.sessions.takes(size_bytes):
             return
         if retain:
             self.retained[text] = frame
+            self._retained_bytes[text] = size_bytes
             self._retained_in.setdefault((topic.domain, topic.channel == "presence"), {})[text] = None
         at = self.now
         if topic.domain != name and not is_will:
             at = self.links.arrival(name, "up", size_bytes, at)
         for reader in list(self._readers(topic)):
             self._deliver(reader, topic, frame, size_bytes, at, "" if is_will else name)
+
+    def _packed(self, frame: Frame) -> bytes:
+        """The bytes of a frame, made once where it is asked for several times in a row."""
+        if self._last_packed[0] is not frame:
+            self._last_packed = frame, pack(frame)
+        return self._last_packed[1]
 
     def _deliver(self, reader: str, topic: Topic, frame: Frame, size_bytes: int, at: float, writer: str = "") -> None:
         """Bring a message that is on the broker at a time to one who reads it."""
