@@ -208,6 +208,7 @@ class Cycle:
             actions.append(SaveMemory(self._memory, dropped))
         if self._wanted is not None and manifest.number < self._wanted.number:
             return actions
+        actions += self._sender.heard(manifest, now)
         current = self._current
         if current is not None and current.manifest.number == manifest.number:
             self._wanted = manifest

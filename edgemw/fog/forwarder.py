@@ -26,7 +26,8 @@ from edgemw.fog.trail import Trail
 from edgemw.fog.window import NOT_MERGED, WindowOptions, parts_of, readable, tally_of
 from edgemw.wire.following import Following, Taken, Theta
 from edgemw.wire.messages import RUN_FINISHED, Ack, Blob, Frame, Outcome, Presence, ReleaseManifest, TaskManifest, Update
-from edgemw.wire.sender import RESEND, Kept, Sender, newest, nothing_for
+from edgemw.wire.pending import newest
+from edgemw.wire.sender import RESEND, Kept, Sender, nothing_for
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, Published
 
 WINDOW = "window"
@@ -124,7 +125,7 @@ class Forwarder:
                 self._hear(manifest, frame.boot, now)
                 self._release = manifest
                 self._trail.heard(manifest)
-                return self._follow(lambda: self._following.want(manifest), now)
+                return [*self._sender.heard(manifest, now), *self._follow(lambda: self._following.want(manifest), now)]
             case Ack() as ack:
                 return self._on_ack(ack, now)
             case Outcome() as outcome:

@@ -3,7 +3,7 @@
     counted   with the next Ack to the same child, or alone after HOLD_S
     returned  at once, so that its mass is back in the residual before the next training
 
-A message of its own costs more than all that it says. A child asks about an outcome only after a minute (`wire/pending.py`), so
+A message of its own costs more than all that it says. A child asks only a minute after a release (`wire/pending.py`), so
 what waits less costs nothing; and what a restart forgets here is in the ledger when the child asks.
 """
 

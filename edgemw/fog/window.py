@@ -22,7 +22,7 @@ from edgemw.core.errors import WireError
 from edgemw.core.ids import UpdateId
 from edgemw.core.plan import Tally, add_tallies, as_carried
 from edgemw.wire.messages import Frame, Presence, Update, encoded_of, pack, unpack
-from edgemw.wire.sender import newest
+from edgemw.wire.pending import newest
 
 PATIENCE = 3  # deadlines in a row that a child may miss before it is not waited for any more
 MAX_NAMES = 32

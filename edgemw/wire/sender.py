@@ -12,19 +12,12 @@ from edgemw.core.events import SetTimer
 from edgemw.core.ids import Place, UpdateId
 from edgemw.wire import topics
 from edgemw.wire.messages import Frame, ReleaseManifest, Update
-from edgemw.wire.pending import Pending
+from edgemw.wire.pending import Pending, newest
 from edgemw.wire.traffic import Upload
 
 RESEND = "resend"
 
 Sending = Upload | SetTimer
-
-
-def newest(frame: Frame) -> int:
-    """The newest release that an update answers."""
-    update = frame.message
-    assert isinstance(update, Update)
-    return max([update.report_on, *(section.base for section in update.sections)])
 
 
 def nothing_for(release: ReleaseManifest) -> Update:
@@ -79,6 +72,10 @@ class Sender:
         """Send what is not acknowledged again, now: somebody may be listening again."""
         self._pending.hurry(now)
         return self.resend(now)
+
+    def heard(self, release: ReleaseManifest, now: float) -> list[Sending]:
+        """A release is out."""
+        return self._timer() if self._pending.heard(release.run, release.number, now) else []
 
     def acknowledge(self, update: UpdateId, now: float) -> bool:
         """Note an acknowledgement; False if it changes nothing."""

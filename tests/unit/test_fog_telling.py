@@ -8,7 +8,7 @@ from edgemw.core.ids import UpdateId
 from edgemw.fog.events import Settled
 from edgemw.fog.telling import HOLD_S, Telling
 from edgemw.wire.answers import Answers
-from edgemw.wire.messages import MAX_OUTCOMES, Ack, Frame, Outcome
+from edgemw.wire.messages import MAX_OUTCOMES, Ack, Frame, Outcome, Update
 from edgemw.wire.pending import Pending
 from edgemw.wire.traffic import Send
 from tests.support.world import World
@@ -44,9 +44,10 @@ def test_what_finds_no_ack_is_said_alone_before_its_child_asks() -> None:
     assert telling.due == 10.0 + HOLD_S
     assert telling.overdue(9.0 + HOLD_S) == []
     assert telling.overdue(10.0 + HOLD_S) == [("device-0", outcome(1)), ("device-0", outcome(2))]
-    frame = Frame("toy", "device-0", 1, 1, outcome(1))
+    frame = Frame("toy", "device-0", 1, 1, Update(1, "lattice", 10, ()))
     pending.add(frame, 0.0)
     pending.acknowledge(frame.id, 0.0)
+    pending.heard(1, 0, 0.0)
     asked_at = pending.next_due()
     assert asked_at is not None
     assert asked_at > HOLD_S

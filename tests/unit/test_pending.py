@@ -30,13 +30,38 @@ def test_an_update_is_sent_again_with_growing_pauses() -> None:
     assert sendings(pending, 300.0) == [5.0, 15.0, 35.0, 75.0, 135.0, 195.0, 255.0]
 
 
-def test_an_acknowledged_update_is_asked_about_more_rarely() -> None:
+def test_an_acknowledged_update_is_hardly_asked_about_before_anybody_can_know() -> None:
     pending = Pending()
     pending.add(update(0), 0.0)
     assert pending.acknowledge(update(0).id, 2.0)
     assert not pending.acknowledge(update(0).id, 3.0)
     assert (len(pending), pending.waiting) == (1, ())
+    assert sendings(pending, 2000.0) == [602.0, 1202.0, 1802.0]
+
+
+@pytest.mark.parametrize("release_first", [False, True])
+def test_it_is_asked_about_more_and_more_rarely_after_the_next_release(*, release_first: bool) -> None:
+    pending = Pending()
+    pending.add(update(0), 0.0)
+    if release_first:
+        assert not pending.heard(1, 0, 2.0), "nobody has it"
+        assert pending.acknowledge(update(0).id, 2.0)
+    else:
+        assert pending.acknowledge(update(0).id, 1.0)
+        assert pending.heard(1, 0, 2.0)
+    assert not pending.heard(1, 1, 50.0), "that changes nothing more"
     assert sendings(pending, 3000.0) == [62.0, 182.0, 422.0, 902.0, 1502.0, 2102.0, 2702.0]
+
+
+def test_a_release_says_nothing_of_who_has_answered_it() -> None:
+    pending = Pending()
+    frame = Frame("task", "node", 1, 0, Update(1, "lattice", 10, (), {}, 7))
+    pending.add(frame, 0.0)
+    pending.acknowledge(frame.id, 0.0)
+    assert not pending.heard(1, 7, 1.0)
+    assert sendings(pending, 700.0) == [600.0]
+    assert pending.heard(2, 0, 701.0), "another run"
+    assert sendings(pending, 800.0) == [761.0]
 
 
 def test_one_that_was_acknowledged_before_a_restart_goes_on_as_such() -> None:

@@ -25,7 +25,7 @@ from edgemw.learning.trainer import Trained
 from edgemw.wire import topics
 from edgemw.wire.chunks import blob_of
 from edgemw.wire.messages import Frame, Outcome, Status, TaskManifest, Update, encoded_of, pack
-from edgemw.wire.sender import newest
+from edgemw.wire.pending import newest
 from edgemw.wire.traffic import Arrived, Fetched, FetchFailed
 from tests.support.world import NET, TASK, World, toy_bundle
 from tests.unit.test_roles import Learner, counted, sent, tree
