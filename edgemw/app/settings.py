@@ -35,8 +35,9 @@ from edgemw.app.sections import (
 )
 from edgemw.app.tiers import Tier, check_reachable, check_tree
 from edgemw.core.config.loader import Loaded, load
+from edgemw.core.config.reading import read_text
 from edgemw.core.config.schema import option, required, section
-from edgemw.core.config.tree import MAX_TEXT_CHARS, parse_toml
+from edgemw.core.config.tree import parse_toml
 from edgemw.core.errors import ConfigError
 
 __all__ = [
@@ -222,17 +223,6 @@ def load_file(cls: type[T], path: Path, *, env: Mapping[str, str], overrides: Se
         ConfigError: the file cannot be read, or what it says is refused.
     """
     return load(cls, read_text(path), str(path), cwd=Path.cwd(), env=env, overrides=overrides, also=tuple(SCHEMAS.values()))
-
-
-def read_text(path: Path) -> str:
-    """The text of a configuration file. Raises ConfigError when it cannot be read."""
-    try:
-        with path.open("rb") as stream:
-            return stream.read(MAX_TEXT_CHARS + 1).decode()
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror or error}", file=str(path)) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError("is not UTF-8 text", file=str(path)) from error
 
 
 def kind_of(text: str, file: str) -> Kind:
