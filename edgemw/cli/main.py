@@ -27,6 +27,7 @@ COMMANDS = (
     "simulate",
     "fuzz",
     "config",
+    "profile",
 )
 _EXAMPLES = """examples:
   edgemw up examples/quickstart/edgemw.toml      run a whole deployment on this machine

@@ -257,7 +257,10 @@ def test_explain_opens_a_tier(capsys: pytest.CaptureFixture[str]) -> None:
     assert "tiers.fog.window.quorum = 2" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", [*COMMANDS, "config show", "config explain", "bench codec", "task publish", "task show"])
+@pytest.mark.parametrize(
+    "words",
+    [*COMMANDS, "config show", "config explain", "bench codec", "task publish", "task show", "profile list", "profile show"],
+)
 def test_help_ends_with_examples(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([*words.split(), "--help"])
