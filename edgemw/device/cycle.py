@@ -53,7 +53,7 @@ from edgemw.device.uplink import ANSWER_BYTES, Budget, Uplink
 from edgemw.wire.following import Following, Taken, Theta
 from edgemw.wire.messages import RUN_FINISHED, Ack, Blob, Frame, Outcome, ReleaseManifest, TaskManifest, Update, pack
 from edgemw.wire.sender import Kept, Sender, nothing_for
-from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed
+from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, FetchStalled
 
 ALLOWANCE = 4
 GRACE, GRACE_S = "grace", 20.0
@@ -145,6 +145,8 @@ class Cycle:
                 return self._on_frame(frame, now)
             case Fetched(blob=blob, data=data):
                 return self._on_blob(blob, data, now)
+            case FetchStalled(blob=blob):
+                return self._follow(self._anew, now) if self._following.waits_for(blob) else []
             case FetchFailed(blob=blob, reason=reason):
                 return self._on_fetch_failed(blob, reason, now)
             case TaskOpened() | TaskRefused() | Installed() | Worked():
@@ -221,7 +223,7 @@ class Cycle:
             return [*actions, *self._cannot_take(manifest, self._unusable[1], now)]
         if self._opened is None or self._opened[0] != manifest.bundle:
             return actions  # it is followed once its bundle is open
-        self._following.hear(manifest, boot)
+        self._following.hear(manifest.run, boot)
         return [*actions, *self._follow(lambda: self._following.want(manifest), now)]
 
     def _answer_again(self, manifest: ReleaseManifest, boot: int, now: float) -> list[Action]:
@@ -264,6 +266,11 @@ class Cycle:
         if self._opened is None or self._wanted is None or self._opened[0] != self._wanted.bundle:
             return []  # of a release that nobody wants any more
         return self._follow(lambda: self._following.on_blob(blob, data), now)
+
+    def _anew(self) -> Blob | Taken | None:
+        """Go for the newest release, whatever an earlier one waits for."""
+        self._following.forget()
+        return self._following.want(self._wanted) if self._wanted is not None else None
 
     def _on_fetch_failed(self, blob: Blob, reason: str, now: float) -> list[Action]:
         if self._bundle is not None and blob.digest == self._bundle.digest:

@@ -12,7 +12,7 @@ from edgemw.core.plan import Tally
 from edgemw.device.balance import Balance
 from edgemw.learning.trainer import Trained
 from edgemw.wire.messages import Blob, Frame, ReleaseManifest
-from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, Upload
+from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, FetchStalled, Upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,5 +135,18 @@ class SaveAck:
     update: UpdateId
 
 
-Event = LinkUp | LinkDown | Timer | Stop | Arrived | Fetched | FetchFailed | TaskOpened | TaskRefused | Installed | Worked
+Event = (
+    LinkUp
+    | LinkDown
+    | Timer
+    | Stop
+    | Arrived
+    | Fetched
+    | FetchFailed
+    | FetchStalled
+    | TaskOpened
+    | TaskRefused
+    | Installed
+    | Worked
+)
 Action = SetTimer | Fact | Finished | Upload | Fetch | OpenTask | Install | Work | SaveRound | SaveMemory | SaveAck

@@ -10,7 +10,7 @@ from edgemw.core.ids import UpdateId
 from edgemw.fog.accounts import Accounts
 from edgemw.fog.rate import Rate
 from edgemw.wire.messages import Blob, Frame, ReleaseManifest
-from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, PublishBlob, Published, Retire, Send, Upload
+from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, FetchStalled, PublishBlob, Published, Retire, Send, Upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +168,6 @@ class SaveShelf:
     blobs: tuple[Blob, ...]
 
 
-Event = LinkUp | LinkDown | Timer | Stop | Arrived | Fetched | FetchFailed | Published | BundleGiven
+Event = LinkUp | LinkDown | Timer | Stop | Arrived | Fetched | FetchFailed | FetchStalled | Published | BundleGiven
 Save = SaveUpdate | SaveForward | SaveAck | SaveOutcomes | SaveRelease | SaveBundle | SaveShelf
 Action = SetTimer | Fact | Finished | Send | Upload | Fetch | PublishBlob | Retire | Save

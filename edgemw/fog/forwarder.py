@@ -28,7 +28,7 @@ from edgemw.wire.following import Following, Taken, Theta
 from edgemw.wire.messages import RUN_FINISHED, Ack, Blob, Frame, Outcome, Presence, ReleaseManifest, TaskManifest, Update
 from edgemw.wire.pending import newest
 from edgemw.wire.sender import RESEND, Kept, Sender, nothing_for
-from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, Published
+from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, FetchStalled, Published
 
 WINDOW = "window"
 
@@ -94,6 +94,8 @@ class Forwarder:
                 return self._on_blob(blob, data, now)
             case Published(blob=blob):
                 return self._announcer.on_published(blob)
+            case FetchStalled(blob=blob) if self._following.waits_for(blob):
+                return self._follow(self._anew, now)
             case FetchFailed(blob=blob, reason=reason):
                 return self._on_fetch_failed(blob, reason)
             case Timer(name=name) if name == RESEND:
@@ -121,7 +123,7 @@ class Forwarder:
                 self._hear(manifest, frame.boot, now)
                 return [*self._sender.hurry(now)]  # the parent may have been away
             case ReleaseManifest() as manifest if self._newer(manifest, frame.boot):
-                self._following.hear(manifest, frame.boot)
+                self._following.hear(manifest.run, frame.boot)
                 self._hear(manifest, frame.boot, now)
                 self._release = manifest
                 self._trail.heard(manifest)
@@ -161,6 +163,11 @@ class Forwarder:
             return []
         self._trail.put(blob, data)
         return self._follow(lambda: self._following.on_blob(blob, data), now)
+
+    def _anew(self) -> Blob | Taken | None:
+        """Go for the newest release, whatever an earlier one waits for."""
+        self._following.forget()
+        return self._following.want(self._release) if self._release is not None else None
 
     def _on_fetch_failed(self, blob: Blob, reason: str) -> list[Action]:
         if self._bundle is not None and blob.digest == self._bundle.digest:
@@ -235,10 +242,11 @@ class Forwarder:
 
     def _advance(self, now: float) -> list[Action]:
         window, release = self._collector.window, self._collector.release
+        window.look(now)
         if release is None or not window.ready(now):
-            return [SetTimer(WINDOW, window.deadline)] if now < window.deadline < math.inf else []
-        late, by_deadline = window.late, now >= window.deadline
-        frames = window.close(now)
+            return [SetTimer(WINDOW, window.look_at)] if window.look_at < math.inf else []
+        late, by_deadline = window.without, now >= window.deadline
+        frames = window.close()
         closed = Fact("window_closed", {"updates": len(frames), "late": len(late), "release": release.number})
         self._late = f"the deadline closed the last window without {', '.join(late[:8])}" if late and by_deadline else ""
         merged = _merged(frames, release)

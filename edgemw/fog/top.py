@@ -226,10 +226,11 @@ class Top:
     def _advance(self, now: float) -> list[Action]:
         window = self._collector.window
         actions: list[Action] = []
+        window.look(now)
         if self._released is not None and (window.ready(now) or (self._finished and len(window))):
             actions = self._close(self._released, now)
-        elif now < window.deadline < math.inf:
-            actions = [SetTimer(WINDOW, window.deadline)]
+        elif window.look_at < math.inf:
+            actions = [SetTimer(WINDOW, window.look_at)]
         actions = [*self._collector.tell(math.inf if self._stopping else now), *actions]
         alone = not (len(window) or window.present)
         if self._stopping and (self._finished or self._grace_over or self._released is None or alone):
@@ -237,8 +238,8 @@ class Top:
         return actions
 
     def _close(self, released: Released, now: float) -> list[Action]:
-        manifest, late = released.manifest, self._collector.window.late
-        frames = self._collector.window.close(now)
+        manifest, late = released.manifest, self._collector.window.without
+        frames = self._collector.window.close()
         closed = Fact("window_closed", {"updates": len(frames), "late": len(late), "release": manifest.number})
         if self._finished:
             return [closed, *self._after_the_end(frames, manifest.number, now)]

@@ -67,6 +67,8 @@ class Window:
         self._answered: dict[str, int] = {}
         self._run = self._release = -1
         self._deadline = math.inf
+        self._look_at = math.inf
+        self._overdue: set[str] = set()  # who has missed a deadline of this window
         self._asked_at = 0.0
         self._missed: dict[str, int] = {}  # deadlines in a row that a child has not answered by
         self._known_late = ""
@@ -83,9 +85,30 @@ class Window:
         return self._deadline
 
     @property
+    def look_at(self) -> float:
+        """When to look at the window although nothing has come: at the deadline, and as long after that again and again."""
+        return self._look_at
+
+    def look(self, now: float) -> None:
+        """Note who has missed the deadline; where the quorum keeps the window open, once more for each further one that passes."""
+        if now < self._look_at:
+            return
+        self._expected = 0  # whoever has not appeared by now is not waited for again
+        self._overdue |= set(self.late)
+        for child in self.late:
+            self._missed[child] = self._missed.get(child, 0) + 1
+        self._look_at = now + self._options.deadline_s
+
+    @property
     def late(self) -> tuple[str, ...]:
         """Children that are there and have not answered the current release; the silent are not waited for."""
         return tuple(sorted(child for child in self._children if self._is_late(child)))
+
+    @property
+    def without(self) -> tuple[str, ...]:
+        """Children that the window closes without: the late, and whoever is not waited for since its deadline."""
+        given_up = {child for child in self._overdue if self._answered.get(child, -1) < self._release}
+        return tuple(sorted({*self.late, *given_up}))
 
     def _is_late(self, child: str) -> bool:
         present, _ = self._children[child]
@@ -194,12 +217,12 @@ class Window:
 
     def _start(self, now: float) -> None:
         if self._deadline == math.inf:
-            self._deadline = now + self._options.deadline_s
+            self._deadline = self._look_at = now + self._options.deadline_s
 
     def _look(self) -> None:
         """A window in which nothing is left has no deadline."""
         if not (self._frames or self._returned):
-            self._deadline = math.inf
+            self._deadline = self._look_at = math.inf
 
     def ready(self, now: float) -> bool:
         """Whether to close now."""
@@ -245,16 +268,13 @@ class Window:
             self.returned(frame, now)
         self._look()
 
-    def close(self, now: float) -> list[Frame]:
+    def close(self) -> list[Frame]:
         """Empty the window and give its updates."""
         frames = list(self._frames.values())
         self._forget(frames)
-        if now >= self._deadline:
-            self._expected = 0  # whoever has not appeared by now is not waited for again
-            for child in self.late:
-                self._missed[child] = self._missed.get(child, 0) + 1
         self._returned.clear()
-        self._deadline = math.inf
+        self._overdue.clear()
+        self._deadline = self._look_at = math.inf
         return frames
 
     def _forget(self, frames: Iterable[Frame]) -> None:

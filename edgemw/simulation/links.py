@@ -64,9 +64,13 @@ class Links:
         seconds = size_bytes / spec.rate + self._lost(node, direction, size_bytes, spec.loss) * spec.retry_s
         free = max(now, self._free.get((node, direction), 0.0)) + seconds * self.slowed.get(node, 1.0)
         self._free[node, direction] = free
-        at = free + spec.delay_s * self.slowed.get(node, 1.0)
+        at = free + self.delay_s(node)
         self._last[node, direction] = max(at, self._last.get((node, direction), 0.0))  # nothing overtakes what was sent before
         return self._last[node, direction]
+
+    def delay_s(self, node: str) -> float:
+        """How long the smallest message takes on the link of a node."""
+        return self._spec(node).delay_s * self.slowed.get(node, 1.0)
 
     def forget(self, node: str) -> None:
         """The connection of a node is gone, and all that was on it."""

@@ -34,12 +34,13 @@ from edgemw.wire.chunks import CHUNK_BYTES, blob_of, cut
 from edgemw.wire.incoming import Incoming
 from edgemw.wire.messages import MAX_INLINE_BYTES, Blob, Chunk, Frame, Presence, pack, unpack
 from edgemw.wire.topics import Topic
-from edgemw.wire.traffic import Arrived, Fetch, Fetched, PublishBlob, Published, Retire, Send, Upload
+from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchStalled, PublishBlob, Published, Retire, Send, Upload
 
 NET = "net"
 _LINK, _LIFE = "link", "life"
 _AROUND_BYTES = 100  # of a frame and a topic around an offer, or a chunk
 _INCOMING_BYTES = 64 << 20
+_STALLED_S = 60.0  # two looks of `transport/shell.py`
 _ROUNDING_S = 1e-6
 """A clock that is ahead rounds: a timer that rang too early by that would be set again and again."""
 _Key = tuple[str, bytes]
@@ -412,10 +413,17 @@ class World:
         self._awaited.setdefault(key, {})[name] = fetch
         self._wants.setdefault(name, set()).add(key)
         found = self.blobs.get(key)
+        if found is None:
+            self.call_at(self.now + _STALLED_S, lambda: self._stalls(name, fetch), self.in_this_life(name))
         if found is not None and name not in self.offline and self._carries_chunks_of(fetch.blob):
             size_bytes = fetch.blob.size + fetch.blob.chunks * _AROUND_BYTES
             at = self.links.arrival(name, "down", size_bytes, self.now)
             self.give_at(at, name, Fetched(fetch.blob, found), [(_LINK, name)])
+
+    def _stalls(self, name: str, fetch: Fetch) -> None:
+        """Say so where a blob that was not there is waited for still."""
+        if self._awaited.get((fetch.domain, fetch.blob.label), {}).get(name) is fetch:
+            self.give(name, FetchStalled(fetch.blob))
 
     def _carries_chunks_of(self, blob: Blob) -> bool:
         return self.sessions is None or self.sessions.takes(min(blob.size, blob.chunk_size) + _AROUND_BYTES)
@@ -455,7 +463,7 @@ class World:
 
         if name not in self._gates:
             self._gates[name] = Gate(uplink.bucket, lambda: self.clock(name), wait)
-        self._gates[name].pass_through(len(self._packed(upload.frame)), leave)
+        self._gates[name].pass_through(upload.frame.id, len(self._packed(upload.frame)), leave)
 
     def _upload(self, name: str, upload: Upload) -> None:
         """Send an update: offered, and in the chunks that are missing, where it is large."""
@@ -531,11 +539,10 @@ class World:
             if sessions is not None:
                 sessions.keep(reader, message, self.now)
             return
-        sent_at = at
-        if topic.domain != reader:
+        if topic.domain != reader:  # who reads its own domain is beside the broker
             at = self.links.arrival(reader, "down", size_bytes, at)
-        if sessions is not None and not sessions.keep(reader, message, self.now, at + (at - sent_at)):
-            return
+            if sessions is not None and not sessions.keep(reader, message, self.now, at + self.links.delay_s(reader)):
+                return
         self.give_at(at, reader, Arrived(topic, frame), [(_LINK, node) for node in (reader, writer) if node])
 
     def _topic(self, text: str) -> Topic:

@@ -44,7 +44,19 @@ from edgemw.wire.messages import (
 )
 from edgemw.wire.parts import Parts
 from edgemw.wire.topics import Topic
-from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, PublishBlob, Published, Retire, Send, Upload
+from edgemw.wire.traffic import (
+    Arrived,
+    Emitted,
+    Fetch,
+    Fetched,
+    FetchFailed,
+    FetchStalled,
+    PublishBlob,
+    Published,
+    Retire,
+    Send,
+    Upload,
+)
 
 MAX_ANSWERING = 64
 
@@ -85,7 +97,7 @@ class Channel:
         link: Link,
         place: Place,
         limits: ChannelLimits,
-        emit: Callable[[Arrived | Fetched | FetchFailed | Published], None],
+        emit: Callable[[Emitted], None],
         spawn: Callable[[Work], None],
         gate: Gate | None = None,
         parts: Parts | None = None,
@@ -218,6 +230,8 @@ class Channel:
                 self._asked.discard(again)
                 await self._link.unsubscribe(again)
         self._ask()
+        for blob in self._fetching.stalled:
+            self._emit(FetchStalled(blob))
         await self._publishing.finish()
 
     async def _guard(self, work: Callable[[], Work]) -> None:

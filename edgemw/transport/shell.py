@@ -26,7 +26,19 @@ from edgemw.wire import publication, topics
 from edgemw.wire.bucket import Bucket
 from edgemw.wire.messages import Frame, Presence, ReleaseManifest, Status, StatusRequest, TaskManifest
 from edgemw.wire.parts import Parts
-from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, PublishBlob, Published, Retire, Send, Upload
+from edgemw.wire.traffic import (
+    Arrived,
+    Emitted,
+    Fetch,
+    Fetched,
+    FetchFailed,
+    FetchStalled,
+    PublishBlob,
+    Published,
+    Retire,
+    Send,
+    Upload,
+)
 
 REFRESH_S = 30.0
 MAX_QUEUE = 1000
@@ -210,7 +222,7 @@ class Shell:
             if self.channel.fetching and self._connected:
                 await self.channel.refresh()
 
-    def _on_channel(self, event: Arrived | Fetched | FetchFailed | Published) -> None:
+    def _on_channel(self, event: Emitted) -> None:
         match event:
             case Arrived(topic=topic, frame=Frame(message=StatusRequest())):
                 self._spawn(self._answer(topic))
@@ -222,11 +234,17 @@ class Shell:
                 if isinstance(frame.message, TaskManifest | ReleaseManifest):  # nothing else makes a task known here
                     self._machine(frame.task)
                 self.post(frame.task, event)
-            case Fetched(blob=blob) | FetchFailed(blob=blob):
-                for task in self._wanted.pop(blob.digest, set()):
-                    self.post(task, event)
             case Published():
                 self.post(None, event)
+            case _:
+                self._tell_readers(event)
+
+    def _tell_readers(self, event: Fetched | FetchFailed | FetchStalled) -> None:
+        """Say what became of a blob to the tasks that have asked for it."""
+        for task in self._wanted.get(event.blob.digest, set()):
+            self.post(task, event)
+        if not isinstance(event, FetchStalled):
+            self._wanted.pop(event.blob.digest, None)
 
     async def _decide(self) -> None:
         while not self._over:

@@ -58,12 +58,17 @@ class _Entry:
 
 
 class Fetching:
-    """The blobs that are wanted and not here yet."""
+    """The blobs that are wanted and not here yet.
+
+    Attributes:
+        stalled: those that stood still at the last look.
+    """
 
     def __init__(self, limit_bytes: int, parts: Parts | None = None) -> None:
         self._limit_bytes, self._parts = limit_bytes, parts
         self._entries: list[_Entry] = []
         self._moved = False  # since the last look
+        self.stalled: list[Blob] = []
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -126,6 +131,7 @@ class Fetching:
         for entry in late:
             entry.still, entry.patience = 0, min(2 * entry.patience, MOST_PATIENCE)
             entry.begin()
+        self.stalled = [entry.assembler.blob for entry in late]
         return [piece for entry in self._entries[:MAX_ACTIVE] if entry in late for piece in entry.pieces]
 
     def _find(self, label: bytes) -> _Entry | None:

@@ -45,7 +45,7 @@ class Following:
         self._hops: dict[bytes, Difference] = {}  # by the label of their bytes
         self._wanted: ReleaseManifest | None = None
         self._asked: dict[bytes, bool] = {}  # blobs by label: whether they are a theta
-        self._heard: tuple[int, int, int] | None = None  # run, number and life of its fog, of the last manifest
+        self._heard: tuple[int, int] | None = None  # run, and life of its fog node, of the last manifest
 
     def know(self, theta0: Theta) -> None:
         """The bundle is here: its theta0 need not travel."""
@@ -56,15 +56,14 @@ class Following:
         self._wanted = None
         self._asked.clear()
 
-    def hear(self, manifest: ReleaseManifest, boot: int) -> None:
-        """A manifest has come, from this life of the fog node.
+    def hear(self, run: int, boot: int) -> None:
+        """A manifest of this run has come, from this life of the fog node.
 
-        If others have gone unheard before it, what was asked for may have been removed since, and nobody would ever say so.
+        Another life may have removed what an earlier one had put on the broker.
         """
-        here = manifest.run, manifest.number, boot
-        if self._heard not in (here, (manifest.run, manifest.number - 1, boot)):
+        if self._heard not in (None, (run, boot)):
             self.forget()
-        self._heard = here
+        self._heard = run, boot
 
     def want(self, manifest: ReleaseManifest) -> Blob | Taken | None:
         """Go for a release: it, or the blob that is needed next; None while an earlier one is on its way.

@@ -33,11 +33,22 @@ class FetchFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class FetchStalled:
+    """Nothing of a blob that was asked for has come for long: it may not be on the broker any more. It is waited for still."""
+
+    blob: Blob
+
+
+@dataclass(frozen=True, slots=True)
 class Published:
     """A blob is on the broker."""
 
     domain: str
     blob: Blob
+
+
+Emitted = Arrived | Fetched | FetchFailed | FetchStalled | Published
+"""What comes from the network."""
 
 
 @dataclass(frozen=True, slots=True)

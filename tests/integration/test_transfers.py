@@ -22,7 +22,7 @@ from edgemw.wire import topics
 from edgemw.wire.chunks import blob_of
 from edgemw.wire.fetching import AHEAD
 from edgemw.wire.messages import Frame, Update
-from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, PublishBlob, Published, Upload
+from edgemw.wire.traffic import Arrived, Emitted, Fetch, Fetched, PublishBlob, Upload
 from tests.contract.test_link_kinds import run
 from tests.support.faultproxy import FaultProxy
 
@@ -31,7 +31,7 @@ FOG, DEVICE = Place(NET, "fog", "", 1), Place(NET, "device", "fog", 1)
 CHUNK_BYTES = 8 << 10
 LIMITS = ChannelLimits(chunk_bytes=CHUNK_BYTES)
 KILLS = 3
-Emit = Callable[[Arrived | Fetched | FetchFailed | Published], None]
+Emit = Callable[[Emitted], None]
 
 
 def content(size: int) -> bytes:
@@ -89,7 +89,7 @@ def test_a_reader_that_is_killed_again_and_again_gets_each_chunk_about_once(mosq
     blob = blob_of(data, CHUNK_BYTES)
     got = asyncio.Event()
 
-    def note(event: Arrived | Fetched | FetchFailed | Published) -> None:
+    def note(event: Emitted) -> None:
         assert event == Fetched(blob, data)
         got.set()
 
@@ -125,7 +125,7 @@ def test_a_fog_that_is_killed_again_and_again_gets_each_chunk_of_an_update_about
     topic = topics.build(NET, "fog", "update", node="device", task=TASK)
     got = asyncio.Event()
 
-    def note(event: Arrived | Fetched | FetchFailed | Published) -> None:
+    def note(event: Emitted) -> None:
         assert isinstance(event, Arrived)
         assert event.frame == frame
         got.set()

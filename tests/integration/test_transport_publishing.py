@@ -15,7 +15,7 @@ from edgemw.transport.mqtt import MqttLink, MqttSettings
 from edgemw.wire import topics
 from edgemw.wire.chunks import blob_of
 from edgemw.wire.messages import Blob
-from edgemw.wire.traffic import Arrived, Fetched, FetchFailed, PublishBlob, Published, Retire
+from edgemw.wire.traffic import Emitted, PublishBlob, Published, Retire
 from tests.contract.test_link_kinds import next_event, next_up, run
 from tests.support.faultproxy import FaultProxy
 
@@ -43,7 +43,7 @@ def test_releases_that_were_retired_before_they_were_out_are_not_on_the_broker(m
     blobs = [(blob_of(data, 1024), data) for data in (bytes([number]) * 1024 * CHUNKS for number in range(10))]
     there: list[Blob] = []
 
-    def note(event: Arrived | Fetched | FetchFailed | Published) -> None:
+    def note(event: Emitted) -> None:
         assert isinstance(event, Published)
         there.append(event.blob)
 

@@ -35,7 +35,7 @@ from edgemw.wire.messages import (
     Update,
     pack,
 )
-from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, PublishBlob, Published, Retire, Send, Upload
+from edgemw.wire.traffic import Arrived, Emitted, Fetch, Fetched, PublishBlob, Published, Retire, Send, Upload
 
 NET, TASK = "net", "toy"
 SMALL = ChannelLimits(update_bytes=200_000, blob_bytes=200_000, chunk_bytes=1024, held_bytes=200_000)
@@ -51,7 +51,7 @@ class Peer:
     def __init__(self, broker: MemoryBroker, place: Place, limits: ChannelLimits, spawn: Spawn) -> None:
         self.place = place
         self.link = MemoryLink(broker, place.node, wait_for_broker=True)
-        self.events: list[Arrived | Fetched | FetchFailed | Published] = []
+        self.events: list[Emitted] = []
         self.channel = Channel(self.link, place, limits, self.events.append, spawn)
         self.spoil: Callable[[Received], list[Received]] = lambda received: [received]
 

@@ -14,6 +14,12 @@ from edgemw.wire.messages import Frame, Presence, Update
 RUN = 1
 
 
+def closed(window: Window, now: float) -> list[Frame]:
+    """What a role does with a window at a time."""
+    window.look(now)
+    return window.close()
+
+
 def update(
     child: str, release: int, *, boot: int = 1, seq: int = 0, base: int | None = None, run: int = RUN, trained: bool = True
 ) -> Frame:
@@ -99,7 +105,7 @@ def test_an_answer_without_training_is_an_answer() -> None:
     birth(window, "a")
     window.add(update("a", 0, trained=False), 0.0)
     assert window.ready(0)
-    assert parts_of(window.close(0)) == []
+    assert parts_of(closed(window, 0)) == []
 
 
 def test_who_has_answered_an_older_release_only_is_late() -> None:
@@ -114,7 +120,7 @@ def test_who_has_answered_an_older_release_only_is_late() -> None:
     window.add(update("b", 2, seq=1), 0.0)
     assert list(window.late) == []
     assert window.ready(0)
-    assert len(window.close(0)) == 3  # the older update is merged all the same
+    assert len(closed(window, 0)) == 3  # the older update is merged all the same
 
 
 def test_a_late_answer_waits_in_the_next_window() -> None:
@@ -123,7 +129,7 @@ def test_a_late_answer_waits_in_the_next_window() -> None:
     for child in "ab":
         birth(window, child)
     window.add(update("a", 1), 0.0)
-    assert [frame.node for frame in window.close(10)] == ["a"]
+    assert [frame.node for frame in closed(window, 10)] == ["a"]
     window.begin(2, 10.0)
     window.add(update("b", 1), 12.0)
     assert len(window) == 1
@@ -150,7 +156,7 @@ def test_the_deadline_counts_from_the_first_update_so_that_slow_training_does_no
     assert not window.ready(60.0)
     window.add(update("b", 1), 61.0)
     assert window.ready(61.0)
-    assert len(window.close(61.0)) == 2
+    assert len(closed(window, 61.0)) == 2
 
 
 def test_a_child_that_misses_three_deadlines_in_a_row_is_not_waited_for_until_it_is_heard_of() -> None:
@@ -161,7 +167,7 @@ def test_a_child_that_misses_three_deadlines_in_a_row_is_not_waited_for_until_it
         window.begin(release, 0.0)
         window.add(update("a", release, seq=release), 0.0)
         assert not window.ready(9.0)
-        window.close(10.0)
+        closed(window, 10.0)
     window.begin(3, 0.0)
     window.add(update("a", 3, seq=3), 0.0)
     assert window.ready(0.0)
@@ -184,7 +190,7 @@ def test_the_deadline_starts_with_the_first_update_of_the_next_window() -> None:
     window = Window(WindowOptions(k=1, deadline_s=10))
     window.begin(1, 0.0)
     window.add(update("a", 1), 0.0)
-    window.close(4.0)
+    closed(window, 4.0)
     assert window.deadline == float("inf")
     assert len(window) == 0
     assert not window.ready(20)
@@ -342,3 +348,20 @@ def test_who_says_several_times_that_it_has_nothing_to_add_counts_once() -> None
     assert not window.ready(0.0)
     window.add(update("b", 0, seq=1), 0.0)
     assert window.ready(0.0)
+
+
+def test_a_child_that_stays_silent_is_given_up_though_the_quorum_keeps_the_window_open() -> None:
+    window = Window(WindowOptions(k=0, quorum=2, deadline_s=10))
+    for child in ("a", "b", "silent"):
+        window.presence(child, 1, Presence("online", "device", "fog"))
+    window.begin(1, 0.0)
+    window.add(update("a", 1), 0.0)
+    window.returned(update("b", 1), 1.0)
+    looks = []
+    while not window.ready(window.look_at):
+        looks.append(window.look_at)
+        window.look(window.look_at)
+    assert looks == [10.0, 20.0, 30.0]
+    assert window.late == ()
+    assert window.without == ("silent",)
+    assert [frame.node for frame in window.close()] == ["a"]

@@ -77,8 +77,9 @@ def test_a_device_sends_no_more_than_its_uplink_allows(capsys: pytest.CaptureFix
     rate, burst = 20.0, 2048
     words = ["--set", f"tiers.device.uplink.rate={rate:g}", "--set", f"tiers.device.uplink.burst={burst}"]
     held = simulated(capsys, "--work", "1s", "--set", "window.deadline=1h", *words)
-    assert held["updates_counted"] == free["updates_counted"] == 24
-    assert free["virtual_s"] < 10 < held["virtual_s"]
+    assert held["updates_counted"] + held["updates_returned"] == held["updates_sent"] > 16
+    assert held["uplink_bytes"] < 1.2 * free["uplink_bytes"], "what waits for tokens waits once"
+    assert 2 * free["virtual_s"] < held["virtual_s"]
     around = 8 * 4 * 200  # presence, acknowledgements and headers are not counted
     assert held["uplink_bytes"] <= 8 * (burst + rate * held["virtual_s"]) + around
 
