@@ -90,7 +90,7 @@ class Window:
         return self._look_at
 
     def look(self, now: float) -> None:
-        """Note who has missed the deadline; where the quorum keeps the window open, once more for each further one that passes."""
+        """Note who has missed the deadline; where the quorum keeps the window open, again for each further one that passes."""
         if now < self._look_at:
             return
         self._expected = 0  # whoever has not appeared by now is not waited for again
