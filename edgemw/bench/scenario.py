@@ -18,6 +18,7 @@ from edgemw.bench.experiment import bundle_at, top_options, tree_of
 from edgemw.core.bundle import Bundle, read_bundle
 from edgemw.core.config.tree import parse_toml
 from edgemw.core.errors import ConfigError
+from edgemw.core.plan import plan_of
 from edgemw.device.events import Work, Worked
 from edgemw.device.uplink import Uplink
 from edgemw.fog.release import TopOptions
@@ -59,6 +60,15 @@ class Scenario:
     uplinks: Mapping[str, sections.Uplink]
     threads: int
     how: str
+
+    @property
+    def training(self) -> tuple[int, float, int]:
+        """Parameters, the mean number of samples of a device, and epochs; one sample where nobody trains."""
+        top = next(options for options in self.options.values() if isinstance(options, TopOptions))
+        manifest = read_bundle(self.data).manifest
+        plan = plan_of({**manifest.training, **top.plan})
+        samples = sum(len(share.train) for share in self.shares.values()) / max(len(self.shares), 1)
+        return manifest.size, max(samples, 1.0), plan.epochs
 
     def uplink(self, device: str, now: float) -> Uplink | None:
         """Of one life of a device, whose bucket is empty at first; None is no limit."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemw.app.report import Accounts, Report, Round, amount
+from edgemw.bench.cost import class_of
 from edgemw.bench.scenario import Scenario, scenario_of
 from edgemw.cli.typed import count, count_or_none
 from edgemw.core.config.units import duration, size
@@ -31,6 +32,10 @@ A link is RATE,DELAY,LOSS: 250kbit,40ms,1% carries 250 kbit/s each way, 40 ms la
 work for --work on average, each at its own speed (the slowest takes four times as long as the fastest), and by chance half to one
 and a half of that; with --away 10m,2m they are connected for 10 and gone for 2 minutes at a time, on average.
 
+With --profile devices are of a class: it gives the link of their radio and the time of a training, where --link and --work do
+not, and what they cost in joules. A training is estimated as one multiplication for each parameter and sample, and twice as
+many on the way back.
+
 The broker keeps what was on its way to a device that is gone, for an hour. It drops what finds the queue of a reader full
 (--queue) or is larger than its packets may be (--packet); senders ask again, as they do in reality.
 
@@ -40,6 +45,7 @@ was refused; 130 stopped by Ctrl-C
 examples:
   edgemw simulate examples/quickstart/edgemw.toml --seed 7
   edgemw simulate examples/quickstart/edgemw.toml --devices 200 --link 250kbit,40ms,1% --work 20s --away 10m,2m --for 6h
+  edgemw simulate examples/quickstart/edgemw.toml --profile raspberry-pi-4b --away 10m,2m
   edgemw simulate examples/quickstart/edgemw.toml --devices 20000 --set tiers.fog.count=100 --train none --for 1h --json
 """
 
@@ -61,6 +67,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--workers", metavar="W", type=count_or_none, default=0, help="processes that train beside this one (default: 0)")
     add("--link", metavar="RATE,DELAY,LOSS", type=_link, default=DIRECT, help="of every node (default: nothing takes time)")
     add("--work", metavar="TIME", type=_seconds, default=0.0, help="mean time of a training (default: none)")
+    add("--profile", metavar="NAME", default="", help="class of all devices, as in `edgemw profile list`, or a file of your own")
     add(
         "--away",
         metavar="ON,OFF",
@@ -89,13 +96,16 @@ def run(args: argparse.Namespace) -> int:
     scenario = scenario_of(args.file, args.data, args.devices, os.environ, args.overrides, train=args.train == "real")
     if not (scenario.rounds or args.limit):
         args.usage_error("this deployment has no end of its own: say --for TIME, or --set task.rounds=N")
-    if not scenario.rounds and args.link == DIRECT and not args.work:
+    kind = class_of(args.profile) if args.profile else None
+    link = kind.link if kind is not None and args.link == DIRECT else args.link
+    work_s = kind.training_s(*scenario.training) if kind is not None and not args.work else args.work
+    if not scenario.rounds and link == DIRECT and not work_s:
         args.usage_error("nothing takes time here, so --for would never pass: say --work TIME or --link RATE,DELAY,LOSS as well")
     on, off = args.away
     broker = BrokerSpec(args.queue + ON_THEIR_WAY if args.queue else 0, args.packet)
     conditions = Conditions(
-        link=args.link,
-        work_s=args.work,
+        link=link,
+        work_s=work_s,
         online_s=on,
         offline_s=off,
         join_s=args.join,
@@ -121,6 +131,8 @@ def run(args: argparse.Namespace) -> int:
     report.wall_s, report.finished = outcome.at_s, outcome.finished
     report.accounts = _accounts(report.accounts, net, scenario)
     document = report.summary() | _about(outcome, time.monotonic() - started, args.seed) | {"dropped": dict(net.dropped)}
+    if kind is not None:
+        document["energy"] = kind.energy(net, scenario.tree.devices, outcome.at_s)
     files = _write(args.out, report, document)
     print(json.dumps(document) if args.json else _summary(report, document, files), flush=True)
     learned = args.train == "none" or report.accounts.updates_counted
@@ -171,9 +183,17 @@ def _summary(report: Report, document: dict[str, Any], files: list[Path]) -> str
         f"  {'events':<18}{document['events']} in {document['real_s']:.1f} s of real time",
         f"  {'digest of events':<18}{document['events_sha256'][:32]}",
         f"  {'digest of model':<18}{document['model_sha256'][:32]}",
+        *([f"  {'energy':<18}{_energy(document['energy'])}"] if "energy" in document else []),
         *(f"  {'dropped':<18}{number} messages by the broker: {why}" for why, number in document["dropped"].items()),
     ]
     return "\n".join(lines)
+
+
+def _energy(found: dict[str, Any]) -> str:
+    idle, cpu, radio = (f"{found[f'{part}_joules']:.4g}" for part in ("idle", "cpu", "radio"))
+    within = "" if found["uncertainty_ratio"] is None else f", within {found['uncertainty_ratio']:.0%}"
+    parts = f"idle {idle}, processor {cpu}, radio {radio}"
+    return f"{found['joules_per_device']:.4g} J per device ({parts}){within}: {found['profile']} {found['radio']}".rstrip()
 
 
 class _Screen:

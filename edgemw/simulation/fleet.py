@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -99,7 +100,12 @@ class Outcome:
 
 
 class Fleet(World):
-    """See the module."""
+    """See the module.
+
+    Attributes:
+        busy_s: how long devices have worked.
+        answers: how often they have.
+    """
 
     def __init__(
         self,
@@ -134,6 +140,8 @@ class Fleet(World):
         self._waiting: set[str] = set()  # nodes without all outcomes; asked for after every event, of a large fleet
         self._told = dict.fromkeys(tree.devices, (0, 0))
         self._speed: dict[str, float] = {}
+        self.busy_s: dict[str, float] = dict.fromkeys(tree.devices, 0.0)
+        self.answers: Counter[str] = Counter()
         for name in (tree.top, *tree.parents):
             if name in options:
                 self.add(name, tree.parents.get(name, ""), options[name])
@@ -200,8 +208,10 @@ class Fleet(World):
 
     def work(self, name: str, work: Work) -> None:
         """Begin it now, so that others may do it meanwhile; what comes of it is asked for when its time has come."""
-        ends = self._begin(name, work)
-        self.put_off(self.now + self.work_s(name, work), "", lambda: self._worked(name, ends), self.in_this_life(name))
+        ends, seconds = self._begin(name, work), self.work_s(name, work)
+        self.busy_s[name] += seconds
+        self.answers[name] += 1
+        self.put_off(self.now + seconds, "", lambda: self._worked(name, ends), self.in_this_life(name))
 
     def _worked(self, name: str, ends: Callable[[], Worked]) -> None:
         worked = ends()

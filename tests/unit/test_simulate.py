@@ -84,6 +84,22 @@ def test_a_device_sends_no_more_than_its_uplink_allows(capsys: pytest.CaptureFix
     assert held["uplink_bytes"] <= 8 * (burst + rate * held["virtual_s"]) + around
 
 
+def test_a_class_of_devices_has_a_speed_a_link_and_a_price(capsys: pytest.CaptureFixture[str]) -> None:
+    found = simulated(capsys, "--profile", "raspberry-pi-4b")
+    energy, seconds = found["energy"], found["virtual_s"]
+    assert seconds > 0, "the radio's rate, and training, take time"
+    assert (energy["profile"], energy["radio"], energy["uncertainty_ratio"]) == ("raspberry-pi-4b", "wifi-sbc", 0.25)
+    assert energy["idle_joules"] == pytest.approx(2.7 * seconds, abs=2e-3)
+    assert energy["cpu_joules"] == pytest.approx((6.4 - 2.7) * energy["busy_s"] / 4, abs=2e-3)
+    sent, received = found["uplink_bytes"] / 8, found["downlink_bytes"] / 8
+    assert energy["radio_joules"] == pytest.approx(2.3e-7 * sent + 8.2e-8 * received, rel=0.1), "reports come before the end"
+    parts = sum(energy[f"{part}_joules"] for part in ("idle", "cpu", "radio"))
+    assert energy["joules_per_device"] == pytest.approx(parts, abs=2e-3)
+    slower = simulated(capsys, "--profile", "raspberry-pi-4b", "--link", "8kbit,40ms,0%", "--work", "30s")
+    assert slower["virtual_s"] > 3 * 30
+    assert slower["energy"]["busy_s"] > 3 * 15
+
+
 def test_a_batch_is_no_larger_than_a_device_can_hold(capsys: pytest.CaptureFixture[str]) -> None:
     models = {simulated(capsys, "--set", f"tiers.device.training.max_batch={most}")["model_sha256"] for most in (0, 32, 8)}
     assert len(models) == 2, "the plan has batches of 32"
@@ -135,6 +151,8 @@ def test_a_session_ends_and_a_queue_is_bounded() -> None:
         (["--away", "3m"], "is not two times"),
         (["--devices", "none"], "is not a whole number of 1 or more"),
         (["--set", "task.rounds=0"], "has no end of its own"),
+        (["--queue", "-1"], "--queue"),
+        (["--packet", "much"], "is not a size such as 64kB"),
         (["--set", "task.rounds=0", "--for", "1s"], "nothing takes time here"),
     ],
 )
