@@ -6,13 +6,14 @@ import argparse
 import json
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgemw.app.report import Accounts, Report, Round, amount
+from edgemw.app.report import REPORT, Accounts, Report, Round, amount
 from edgemw.bench.cost import class_of
 from edgemw.bench.scenario import Scenario, scenario_of
 from edgemw.cli.typed import count, count_or_none
@@ -40,11 +41,12 @@ The broker keeps what was on its way to a device that is gone, for an hour. It d
 (--queue) or is larger than its packets may be (--packet); senders ask again, as they do in reality.
 
 exit code: 0 the run came to its end, or --for passed; 1 nothing was learned, or it stood still; 2 wrong usage; 3 a file or data
-was refused; 130 stopped by Ctrl-C
+was refused; 130 stopped by Ctrl-C, with what there
+is by then
 
 examples:
   edgemw simulate examples/quickstart/edgemw.toml --seed 7
-  edgemw simulate examples/quickstart/edgemw.toml --devices 200 --link 250kbit,40ms,1% --work 20s --away 10m,2m --for 6h
+  edgemw simulate examples/quickstart/edgemw.toml --devices 100 --set data.partition=iid --link 250kbit,40ms,1% --work 20s
   edgemw simulate examples/quickstart/edgemw.toml --profile raspberry-pi-4b --away 10m,2m
   edgemw simulate examples/quickstart/edgemw.toml --devices 20000 --set tiers.fog.count=100 --train none --for 1h --json
 """
@@ -93,6 +95,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Simulate, print and write. Returns the exit code."""
+    if args.out is not None:
+        _check_folder(args.out)
     scenario = scenario_of(args.file, args.data, args.devices, os.environ, args.overrides, train=args.train == "real")
     if not (scenario.rounds or args.limit):
         args.usage_error("this deployment has no end of its own: say --for TIME, or --set task.rounds=N")
@@ -115,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     report = Report(scenario.name, scenario.metric, len(scenario.tree.devices), scenario.rounds)
     screen = _Screen(report, sys.stderr if args.json else sys.stdout)
     screen.line(f"{len(scenario.tree.devices)} devices, {len(scenario.tree.fogs) + 1} fog nodes; {scenario.how}")
-    started = time.monotonic()
+    started, stopped = time.monotonic(), False
     with scenario.working(args.workers) as begin:
         net = Fleet(
             scenario.tree,
@@ -127,14 +131,19 @@ def run(args: argparse.Namespace) -> int:
             on_round=screen.round,
             tick=screen.tick,
         )
-        outcome = net.run_for(args.limit or float("inf"))
-    report.wall_s, report.finished = outcome.at_s, outcome.finished
+        try:
+            outcome = net.run_for(args.limit or float("inf"))
+        except KeyboardInterrupt:
+            outcome, stopped = net.outcome(), True
+    report.wall_s, report.finished, report.interrupted = outcome.at_s, outcome.finished, stopped
     report.accounts = _accounts(report.accounts, net, scenario)
     document = report.summary() | _about(outcome, time.monotonic() - started, args.seed) | {"dropped": dict(net.dropped)}
     if kind is not None:
         document["energy"] = kind.energy(net, scenario.tree.devices, outcome.at_s)
     files = _write(args.out, report, document)
     print(json.dumps(document) if args.json else _summary(report, document, files), flush=True)
+    if stopped:
+        return 128 + signal.SIGINT
     learned = args.train == "none" or report.accounts.updates_counted
     return 0 if learned and (outcome.finished or args.limit) else 1
 
@@ -161,6 +170,20 @@ def _accounts(accounts: Accounts, net: Fleet, scenario: Scenario) -> Accounts:
         updates_counted=released.totals.updates if released is not None else accounts.updates_counted,
         weight_counted=released.totals.weight if released is not None else accounts.weight_counted,
     )
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse, before anything is simulated, a folder that cannot be written or has something else in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        there = {path.name for path in folder.iterdir()}
+        report = folder / REPORT
+        own = not there or (there <= {REPORT, "report.png"} and "events_sha256" in json.loads(report.read_text()))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"{REPORT} is not one of a simulation"
+        raise ConfigError(f"{folder}: {reason}: give another folder", key="--out") from error
+    if not own:
+        raise ConfigError(f"{folder} holds something else than an earlier simulation: give another folder", key="--out")
 
 
 def _write(folder: Path | None, report: Report, document: dict[str, Any]) -> list[Path]:

@@ -152,6 +152,10 @@ class Fleet(World):
     def run_for(self, seconds: float = math.inf) -> Outcome:
         """Let time pass until the training run is over and nothing waits any more, or until so many seconds have passed."""
         self.run(seconds, self._is_over)
+        return self.outcome()
+
+    def outcome(self) -> Outcome:
+        """What the run has come to by now."""
         released = self.disks[self._tree.top].released
         theta = None if released is None else released.theta
         return Outcome(self._is_finished(), self.now, theta, self._events, self._seen.hexdigest())

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgemw.bench.scenario import scenario_of
 from edgemw.cli.main import main
-from edgemw.cli.simulate import _link
+from edgemw.cli.simulate import _EPILOG, _link, add_parser
 from edgemw.simulation.broker import BrokerSpec, Sessions
 from edgemw.simulation.chance import Chance
 from edgemw.simulation.links import DIRECT, Links, LinkSpec
@@ -82,6 +87,51 @@ def test_a_device_sends_no_more_than_its_uplink_allows(capsys: pytest.CaptureFix
     assert 2 * free["virtual_s"] < held["virtual_s"]
     around = 8 * 4 * 200  # presence, acknowledgements and headers are not counted
     assert held["uplink_bytes"] <= 8 * (burst + rate * held["virtual_s"]) + around
+
+
+def test_a_folder_with_something_else_in_it_is_refused_before_anything_is_simulated(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = [*SHORT, "--out"]
+    assert main([*words, str(tmp_path / "new")]) == 0
+    assert main([*words, str(tmp_path / "new")]) == 0, "its own"
+    (tmp_path / "file").write_text("")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "report.json").write_text("{}")
+    capsys.readouterr()
+    for name in ("file", "run", ""):
+        assert main([*words, str(tmp_path / name)]) == 3
+        captured = capsys.readouterr()
+        assert "give another folder" in captured.err
+        assert captured.out == ""
+
+
+def test_ctrl_c_leaves_what_is_there(tmp_path: Path) -> None:
+    words = [*SHORT, "--set", "task.rounds=0", "--work", "1s", "--for", "1000h", "--json", "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgemw", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    while not process.stderr.readline().lstrip().startswith("3 "):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    document = json.loads(out)
+    assert document["interrupted"]
+    assert document["rounds"] >= 3
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["events_sha256"] == document["events_sha256"]
+
+
+def test_every_example_in_the_help_can_be_simulated() -> None:
+    examples = [line.split()[1:] for line in _EPILOG.splitlines() if line.startswith("  edgemw simulate")]
+    assert len(examples) == 4
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers())
+    for words in examples:
+        args = parser.parse_args(words)
+        path = CONFIG.parents[2] / args.file
+        assert scenario_of(path, None, args.devices, {}, args.overrides, train=args.train == "real").tree.devices
 
 
 def test_a_class_of_devices_has_a_speed_a_link_and_a_price(capsys: pytest.CaptureFixture[str]) -> None:
