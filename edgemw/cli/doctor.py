@@ -45,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("\n".join(_line(check) for check in checks))
         if broker is None:
-            print("      broker          not checked: give --config FILE or --broker URL")
+            own = args.config is not None and f"{args.config} starts one of its own"
+            print(f"      broker          not checked: {own or 'give --config FILE or --broker URL'}")
     if any(check.level == "fail" for check in broker_checks):
         return 4
     return 1 if any(check.level == "fail" for check in checks) else 0
