@@ -227,11 +227,18 @@ class Cycle:
         return [*actions, *self._follow(lambda: self._following.want(manifest), now)]
 
     def _answer_again(self, manifest: ReleaseManifest, boot: int, now: float) -> list[Action]:
-        """Another life of the parent does not know who has answered, where the answer was returned and nothing of it is left."""
+        """Another life of the parent does not know who has answered, where the answer was returned and nothing of it is left.
+
+        The measure of a last release that an earlier life of this device heard of is not said again: the manifest may be what
+        the broker has kept of a run that goes on by now, and the answer would be taken for one to that.
+        """
         if manifest is not self._wanted or boot <= self._heard_from:
             return []
-        self._heard_from = boot
-        idle = self._work is None and not self._stopping and self._memory.measured_on >= manifest.number
+        is_first, self._heard_from = self._heard_from < 0, boot
+        if is_first and not manifest.train:
+            return []
+        done = self._memory.trained_on if manifest.train else self._memory.measured_on  # it may be asked for more than before
+        idle = self._work is None and not self._stopping and done >= manifest.number
         return self._send(nothing_for(manifest), self._memory, now) if idle and not self._sender.answers(manifest.number) else []
 
     def _follow(self, step: Callable[[], Blob | Taken | None], now: float) -> list[Action]:

@@ -237,8 +237,7 @@ class World:
                 if frame is not None and name in self._readers(topic):
                     self._deliver(name, topic, frame, self._retained_bytes[text], self.now)
         for key in sorted(self._wants.get(name, ())):
-            if key in self.blobs:
-                self.fetch(name, self._awaited[key][name])
+            self.fetch(name, self._awaited[key][name])
 
     def presence(self, name: str, state: str) -> None:
         """What is said of a node in its parent's domain."""

@@ -20,6 +20,7 @@ from edgemw.fog.release import TopOptions
 from edgemw.fog.server import ServerOptions
 from edgemw.fog.window import WindowOptions
 from edgemw.learning.trainer import Trained
+from edgemw.simulation.links import Links, LinkSpec
 from edgemw.wire import topics
 from edgemw.wire.chunks import blob_of
 from edgemw.wire.messages import Ack, Frame, Outcome, TaskManifest, Update, encoded_of
@@ -567,3 +568,21 @@ def test_with_lanes_every_release_asks_for_the_next_block_and_all_mass_arrives()
     assert released is not None
     moved = released.master.astype(np.float64) * learner.weight / 9
     np.testing.assert_allclose(moved + carried(world), learner.total, atol=1e-3)
+
+
+def test_a_run_that_goes_on_waits_for_everybody_again() -> None:
+    learner = Learner()
+    world = tree(learner, rounds=3, children=2)
+    world.run(100)
+    assert counted(world)[0] == 3 * len(DEVICES)
+    nodes = ["top", "fog-0", "fog-1", *DEVICES]
+    for name in nodes:
+        world.kill(name)
+    world.options["top"] = replace(world.options["top"], rounds=5)
+    world.links = Links(lambda node: LinkSpec(2_000.0 if node == "device-1" else 20_000.0, 0.05))  # one takes its time
+    for name in nodes:
+        world.start(name)
+    world.run(100)
+    assert world.machines["top"].state == "finished"
+    assert counted(world)[0] == 5 * len(DEVICES)
+    assert sum(disk.memory.updates_returned for disk in world.disks.values()) == 0
