@@ -9,7 +9,7 @@ from edgemw.app.settings import Deployment, FogFile
 from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Manifest
 from edgemw.core.config.units import size_text
-from edgemw.fog.spending import empty_update_bytes
+from edgemw.fog.spending import empty_release_bytes, empty_update_bytes
 
 
 def budget_text(spending: Codec | Release) -> str:
@@ -20,19 +20,16 @@ def budget_text(spending: Codec | Release) -> str:
 
 
 def budget_warnings(settings: Deployment | FogFile, manifest: Manifest) -> Iterator[str]:
-    """A budget that updates without symbols exceed already."""
-    codec, task = settings.codec, settings.task
-    round_bytes = _round_bytes(codec, task)
-    if not round_bytes:
-        return
-    least = empty_update_bytes(manifest.name, manifest.metrics, codec_named(codec.use, **codec.parameters), manifest.size)
-    if round_bytes < least:
-        name = "budget_round" if codec.budget_round is not None else "budget_run"
-        symbols = f"an update without symbols is about {least:.0f} B"
-        yield f"codec.{name}: {round_bytes:.0f} B a round, and {symbols}: nothing would be learnt"
+    """A budget that messages in which nothing is said exceed already."""
+    spending, codec = settings.codec, codec_named(settings.codec.use, **settings.codec.parameters)
+    update_bytes = empty_update_bytes(manifest.name, manifest.metrics, codec, manifest.size)
+    yield from _too_little("codec", spending, settings.task, update_bytes, "an update without symbols")
+    release_bytes = empty_release_bytes(codec, spending.parameters, manifest.size)
+    yield from _too_little("release", settings.release, settings.task, release_bytes, "a release in which nothing moves")
 
 
-def _round_bytes(codec: Codec, task: Task) -> float:
-    if codec.budget_run is not None:
-        return codec.budget_run / task.rounds
-    return codec.budget_round or 0.0
+def _too_little(section: str, spending: Codec | Release, task: Task, least: float, what: str) -> Iterator[str]:
+    round_bytes = spending.budget_run / task.rounds if spending.budget_run is not None else spending.budget_round or 0.0
+    if 0 < round_bytes < least:
+        name = "budget_round" if spending.budget_round is not None else "budget_run"
+        yield f"{section}.{name}: {round_bytes:.0f} B a round, and {what} is about {least:.0f} B: nothing would be learned"

@@ -6,18 +6,21 @@ needed, its presence and its answers. It says so with its next update, as the su
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from edgemw.compression.codec import Codec
+from edgemw.compression.lattice import Lattice
 from edgemw.core.encoded import Section
 from edgemw.core.ids import Place
 from edgemw.core.plan import Tally
 from edgemw.fog.rate import Budget, Rate, Seen
 from edgemw.wire import topics
-from edgemw.wire.messages import Frame, ReleaseManifest, Update, pack
+from edgemw.wire.chunks import CHUNK_BYTES
+from edgemw.wire.fields import LABEL_BYTES
+from edgemw.wire.messages import Blob, Difference, Frame, ReleaseManifest, Update, pack, pack_difference
 from edgemw.wire.publication import write
 
 _PACKET_BYTES = 13  # of a PUBLISH besides topic and payload: header, lengths, identifier, MQTT 5 with an expiry
@@ -75,6 +78,14 @@ def shortage(budget: Budget, seen: Seen) -> str:
     if not budget.given or seen.empty_bytes < budget.mean_bytes:
         return ""
     return f"the budget of {budget.mean_bytes:.0f} B a round is less than an update without symbols: {seen.empty_bytes:.0f} B"
+
+
+def empty_release_bytes(codec: Codec, parameters: Mapping[str, int | float | str], size: int) -> int:
+    """About what a release in which nothing moves costs a device."""
+    difference = pack_difference(Difference(bytes(LABEL_BYTES), (), Lattice().encode(np.zeros(1, np.float32), 0.0), b""))
+    theta = Blob(bytes(2 * LABEL_BYTES), 4 * size, CHUNK_BYTES)
+    places = (1 << 31, 100, bytes(LABEL_BYTES), theta, True, codec.name, dict(parameters), 1.5, None, 4)
+    return announced_bytes(ReleaseManifest(*places, whole=False, difference=difference))
 
 
 def spending_facts(rate: Rate) -> dict[str, int | float | str]:
