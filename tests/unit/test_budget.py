@@ -85,7 +85,9 @@ def test_check_says_what_no_update_fits(budget: str, short: bool) -> None:
     assert "budget" in dict(report.facts)["codec"]
 
 
-@pytest.mark.parametrize(("budget", "short"), [("budget_round=50", True), ('budget_run="5kB"', True), ("budget_round=400", False)])
+@pytest.mark.parametrize(
+    ("budget", "short"), [("budget_round=50", True), ('budget_run="5kB"', True), ("budget_round=400", False)]
+)
 def test_check_says_what_no_release_fits(budget: str, short: bool) -> None:
     report = check(QUICKSTART / "edgemw.toml", None, [f"release.{budget}"], {})
     assert any("a release in which nothing moves is about" in warning for warning in report.warnings) is short
