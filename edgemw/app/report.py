@@ -40,6 +40,12 @@ class Accounts:
     weight_returned: int | None = None
 
     @property
+    def waiting(self) -> int:
+        """Updates that were sent and have no outcome; 0 where devices could not be asked."""
+        sent = self.updates_sent or 0
+        return max(0, sent - self.updates_counted - (self.updates_returned or 0))
+
+    @property
     def settled(self) -> bool:
         """Whether all that devices have sent was counted or returned."""
         updates = self.updates_counted + (self.updates_returned or 0)
@@ -199,6 +205,8 @@ class Report:
         if accounts.updates_returned:
             text = f"{accounts.updates_returned} updates came too late and went back into their devices' residuals"
             lines.append(f"  {'returned':<18}{text}")
+        if accounts.waiting > 0:
+            lines.append(f"  {'on their way':<18}{accounts.waiting} updates, neither counted nor returned yet")
         if self.restarts:
             lines.append(f"  {'restarted':<18}{', '.join(f'{node} {count}x' for node, count in self.restarts.items())}")
         lines += _some([f"  {node:<18}could not run: {why}" for node, why in self.failed.items()])

@@ -60,6 +60,14 @@ def test_what_is_unknown_is_not_called_nothing() -> None:
     assert "unknown sent, 24 counted" in stopped.screen([])
 
 
+@pytest.mark.parametrize(("returned", "said"), [(3, "4 updates, neither counted nor returned yet"), (7, "")])
+def test_updates_without_an_outcome_are_named(returned: int, said: str) -> None:
+    stopped = report()
+    stopped.accounts = Accounts(updates_sent=266, updates_counted=259, updates_returned=returned)
+    assert said in stopped.screen([])
+    assert ("on their way" in stopped.screen([])) is bool(said)
+
+
 def test_a_run_that_did_not_finish_says_how_far_it_came() -> None:
     stopped = report()
     assert stopped.screen([]).startswith("net: stopped after 3 of 60 rounds in 4.5 s")
