@@ -109,6 +109,7 @@ def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
             max_batch=settings.training.max_batch,
             nice=settings.training.nice,
             uplink=Uplink(bucket, float(settings.uplink.max_upload)),
+            stored=store.latest_theta,
         )
         role = DeviceRole(node.place, node.db, parts)
         for task in store.tasks():  # predictions go on from the last good release, whatever the network does

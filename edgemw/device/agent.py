@@ -68,6 +68,7 @@ class Parts:
         max_batch: largest batch that fits this device; 0 is no limit.
         nice: niceness of the training thread.
         uplink: what may be sent; None is no limit.
+        stored: theta of the last release of a task that was served, float32[P]; None where there is none.
     """
 
     open_oracle: Callable[[Bundle], Oracle]
@@ -80,6 +81,7 @@ class Parts:
     max_batch: int = 0
     nice: int = 10
     uplink: Uplink | None = None
+    stored: Callable[[str], Vector | None] = lambda task: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,8 @@ class DeviceRole:
             return None
         row = outbox.device_row(self._db, task)
         kept = tuple(Kept(row.frame, row.receiver, row.acknowledged) for row in outbox.kept_updates(self._db, task))
-        return Cycle(self._place, task, _memory(row) if row else Memory(), kept, now, self._parts.uplink)
+        memory, theta = _memory(row) if row else Memory(), self._parts.stored(task)
+        return Cycle(self._place, task, memory, kept, now, self._parts.uplink, theta)
 
     def observe(self, task: str, fact: Fact) -> None:
         """See Role."""

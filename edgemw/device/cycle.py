@@ -74,8 +74,16 @@ class Cycle:
     """See the module. `handle` is the only way in."""
 
     def __init__(
-        self, place: Place, task: str, memory: Memory, kept: tuple[Kept, ...], now: float, uplink: Uplink | None = None
+        self,
+        place: Place,
+        task: str,
+        memory: Memory,
+        kept: tuple[Kept, ...],
+        now: float,
+        uplink: Uplink | None = None,
+        theta: Vector | None = None,
     ) -> None:
+        """Begin a life with what an earlier one has left; `theta` need not be fetched if it is the release's still."""
         self._place, self._task, self._memory = place, task, memory
         self._sender = Sender(place, task, kept, now)
         self._budget = Budget(uplink or Uplink())
@@ -84,6 +92,8 @@ class Cycle:
         self._bundle: Blob | None = None
         self._opened: tuple[bytes, Manifest] | None = None
         self._following = Following(self._moved)
+        if theta is not None:
+            self._following.remember(theta.astype("<f4").tobytes())
         self._unusable = b"", ""  # label of a bundle, and why
         self._wanted: ReleaseManifest | None = None
         self._heard_from = -1  # life of the parent that announced it

@@ -51,6 +51,10 @@ class Following:
         """The bundle is here: its theta0 need not travel."""
         self._origin = {_label(theta0): theta0}
 
+    def remember(self, theta: Theta) -> None:
+        """A theta of an earlier life is here, perhaps of the release that is out still."""
+        self._newest = {_label(theta): theta}
+
     def forget(self) -> None:
         """Nothing is wanted any more."""
         self._wanted = None

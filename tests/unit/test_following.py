@@ -220,6 +220,20 @@ def test_a_reader_that_is_slower_than_rounds_takes_releases_all_the_same(rounds:
     assert taken[0] <= 20 + 3 * rounds + 14 * every
 
 
+def test_what_an_earlier_life_had_is_not_fetched_again() -> None:
+    maker, following = Maker(), Following(advance)
+    for _ in range(3):
+        maker.release()
+    following.remember(maker.theta[3])
+    whole = replace(maker.manifests[3], whole=True, difference=b"", packed=())  # of a fog node that began again
+    found = following.want(whole)
+    assert isinstance(found, Taken)
+    assert bytes(found.theta) == maker.theta[3]
+    other = Following(advance)
+    other.remember(maker.theta[1])
+    assert isinstance(other.want(whole), Blob)
+
+
 def test_another_life_of_a_fog_node_may_have_removed_what_is_waited_for() -> None:
     """It began again with its release as a whole, and said so to nobody before it had the next one."""
     maker, following = Maker(size=60_000, kappa=2.0, chunk=2048), Following(advance)
