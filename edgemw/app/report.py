@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from edgemw.core.errors import EdgeError
 
-REPORT = "report.json"
+REPORT, PICTURE = "report.json", "report.png"
 _MAX_LINES = 8
 
 
@@ -180,7 +180,7 @@ class Report:
             axis.grid(alpha=0.3)
         figure.suptitle(f"{self.name}: {self.devices} devices, {self.summary()['rounds']} rounds")
         figure.tight_layout()
-        path = folder / "report.png"
+        path = folder / PICTURE
         figure.savefig(path, dpi=110)
         pyplot.close(figure)
         return path

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgemw.app import sections
 from edgemw.app.samples import load_samples
 from edgemw.app.secrets import reveal
 from edgemw.app.settings import Broker, Codec, DeviceFile, FogFile, Limits, Plan, Release, Task
@@ -67,6 +68,12 @@ def mqtt_settings(
     )
 
 
+def uplink_of(settings: sections.Uplink, now: float) -> Uplink:
+    """The uplink of a life that begins now, whose bucket is empty at first."""
+    bucket = Bucket(settings.rate, settings.burst, now) if settings.rate else None
+    return Uplink(bucket, float(settings.max_upload))
+
+
 def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
     """Run a device until it is told to stop. Raises ConfigError where ONNX Runtime is not installed."""
     try:
@@ -96,8 +103,7 @@ def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
         def check(predict: Predict, oracle: Oracle, theta: Vector, data: Dataset | None) -> str:
             return check_release(predict, oracle, theta, data.test if data is not None and len(data.test) else None)
 
-        rate, burst = settings.uplink.rate, settings.uplink.burst
-        bucket = Bucket(rate, burst, time.monotonic()) if rate else None
+        uplink, thetas = uplink_of(settings.uplink, time.monotonic()), dict[str, Vector]()
         parts = Parts(
             open_oracle=lambda bundle: open_oracle(bundle, settings.training.threads),
             load_data=lambda manifest: load_samples(settings.data, manifest),
@@ -108,13 +114,14 @@ def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
             trained=observer.trained_seconds,
             max_batch=settings.training.max_batch,
             nice=settings.training.nice,
-            uplink=Uplink(bucket, float(settings.uplink.max_upload)),
-            stored=store.latest_theta,
+            uplink=uplink,
+            stored=lambda task: thetas.pop(task, None),
         )
         role = DeviceRole(node.place, node.db, parts)
         for task in store.tasks():  # predictions go on from the last good release, whatever the network does
             stored = store.latest(task)
             if stored is not None:
+                thetas[task] = stored.theta
                 threads, size = settings.training.threads, stored.manifest.size
                 try:
                     session = open_inference(stored.bundle.infer, stored.theta, size=size, threads=threads)
@@ -129,7 +136,7 @@ def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
 
         with _http(settings.serving.http, Api(slots).handle, settings.node.state / "serving.address", "serving.http"):
             try:
-                node.run(role, attach, bucket)
+                node.run(role, attach, uplink.bucket)
             finally:
                 role.close()
                 saver.close()

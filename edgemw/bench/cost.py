@@ -11,7 +11,6 @@ as its profile says.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from edgemw.core.errors import ConfigError
@@ -22,7 +21,7 @@ from edgemw.profiles.radio import Radio
 from edgemw.simulation.fleet import Fleet
 from edgemw.simulation.links import DIRECT, LinkSpec
 
-_BACKWARD = 3.0  # forward, and twice that on the way back
+_PASSES = 3.0  # forward, and twice that on the way back
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +34,11 @@ class Class:
     @property
     def link(self) -> LinkSpec:
         """The link of its radio: the slower of both directions, without losses; direct where the radio's rate is not known."""
-        rates = [] if self.radio is None else [self.radio.rate.up_bytes_per_s, self.radio.rate.down_bytes_per_s]
-        known = [rate.value for rate in rates if rate is not None]
-        if not known:
+        if self.radio is None:
             return DIRECT
-        delay = self.radio.rate.delay_s if self.radio is not None else None
-        return LinkSpec(min(known), 0.0 if delay is None else delay.value)
+        rate = self.radio.rate
+        known = [way.value for way in (rate.up_bytes_per_s, rate.down_bytes_per_s) if way is not None]
+        return LinkSpec(min(known), 0.0 if rate.delay_s is None else rate.delay_s.value) if known else DIRECT
 
     def training_s(self, parameters: int, samples: float, epochs: int) -> float:
         """Seconds of one training.
@@ -57,7 +55,7 @@ class Class:
             raise ConfigError(
                 "its profile does not say how fast it calculates: say --work TIME", key=f"profile {self.profile.name}"
             )
-        return _BACKWARD * parameters * samples * epochs / rate
+        return _PASSES * parameters * samples * epochs / rate
 
     def energy(self, net: Fleet, devices: tuple[str, ...], seconds: float) -> dict[str, Any]:
         """Mean joules of a device over a run of so many seconds, with what they went into.
@@ -95,5 +93,5 @@ def class_of(name: str) -> Class:
     Raises:
         ConfigError: there is no such profile, or it is refused.
     """
-    profile = load_profile(Path(name) if name.endswith(".toml") else name)
+    profile = load_profile(name)
     return Class(profile, load_radio(profile.radios[0]) if profile.radios else None)

@@ -13,7 +13,7 @@ from edgemw.app.dealing import deal_out
 from edgemw.app.deployment import device_ids, load_deployment
 from edgemw.app.settings import Deployment, FogFile, Node, read_text
 from edgemw.app.tiers import Tier, child_counts, node_id
-from edgemw.app.wiring import check_plan_fits, fog_options, open_oracle
+from edgemw.app.wiring import check_plan_fits, fog_options, open_oracle, uplink_of
 from edgemw.bench.experiment import bundle_at, top_options, tree_of
 from edgemw.core.bundle import Bundle, read_bundle
 from edgemw.core.config.tree import parse_toml
@@ -27,7 +27,6 @@ from edgemw.learning.dataset import fit
 from edgemw.simulation.fleet import Begin
 from edgemw.simulation.learner import Learner, Share
 from edgemw.simulation.tree import Tree
-from edgemw.wire.bucket import Bucket
 
 NOT_TRAINED = "nobody trains in this simulation"
 
@@ -71,12 +70,9 @@ class Scenario:
         return manifest.size, max(samples, 1.0), plan.epochs
 
     def uplink(self, device: str, now: float) -> Uplink | None:
-        """Of one life of a device, whose bucket is empty at first; None is no limit."""
+        """Of one life of a device; None is no limit."""
         found = self.uplinks.get(device)
-        if found is None:
-            return None
-        bucket = Bucket(found.rate, found.burst, now) if found.rate else None
-        return Uplink(bucket, float(found.max_upload))
+        return None if found is None else uplink_of(found, now)
 
     @contextmanager
     def working(self, workers: int) -> Iterator[Begin]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgemw.app.report import REPORT, Accounts, Report, Round, amount
+from edgemw.app.report import PICTURE, REPORT, Accounts, Report, Round, amount
 from edgemw.bench.cost import class_of
 from edgemw.bench.scenario import Scenario, scenario_of
 from edgemw.cli.typed import count, count_or_none
@@ -38,11 +38,10 @@ not, and what they cost in joules. A training is estimated as one multiplication
 many on the way back.
 
 The broker keeps what was on its way to a device that is gone, for an hour. It drops what finds the queue of a reader full
-(--queue) or is larger than its packets may be (--packet); senders ask again, as they do in reality.
+(--queue) or is larger than its packets may be (--packet). Updates are sent again, as they are in reality; a release is not.
 
 exit code: 0 the run came to its end, or --for passed; 1 nothing was learned, or it stood still; 2 wrong usage; 3 a file or data
-was refused; 130 stopped by Ctrl-C, with what there
-is by then
+was refused; 130 stopped by Ctrl-C, with what there is by then
 
 examples:
   edgemw simulate examples/quickstart/edgemw.toml --seed 7
@@ -178,7 +177,7 @@ def _check_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         there = {path.name for path in folder.iterdir()}
         report = folder / REPORT
-        own = not there or (there <= {REPORT, "report.png"} and "events_sha256" in json.loads(report.read_text()))
+        own = not there or (there <= {REPORT, PICTURE} and "events_sha256" in json.loads(report.read_text()))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"{REPORT} is not one of a simulation"
         raise ConfigError(f"{folder}: {reason}: give another folder", key="--out") from error

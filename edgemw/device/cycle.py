@@ -156,7 +156,7 @@ class Cycle:
             case Fetched(blob=blob, data=data):
                 return self._on_blob(blob, data, now)
             case FetchStalled(blob=blob):
-                return self._follow(self._anew, now) if self._following.waits_for(blob) else []
+                return self._on_stalled(blob, now)
             case FetchFailed(blob=blob, reason=reason):
                 return self._on_fetch_failed(blob, reason, now)
             case TaskOpened() | TaskRefused() | Installed() | Worked():
@@ -284,10 +284,10 @@ class Cycle:
             return []  # of a release that nobody wants any more
         return self._follow(lambda: self._following.on_blob(blob, data), now)
 
-    def _anew(self) -> Blob | Taken | None:
-        """Go for the newest release, whatever an earlier one waits for."""
-        self._following.forget()
-        return self._following.want(self._wanted) if self._wanted is not None else None
+    def _on_stalled(self, blob: Blob, now: float) -> list[Action]:
+        """A part of an earlier release may be on the broker no more: the newest one is what to go for."""
+        waits = self._following.waits_for(blob)
+        return self._follow(lambda: self._following.want_anew(self._wanted), now) if waits else []
 
     def _on_fetch_failed(self, blob: Blob, reason: str, now: float) -> list[Action]:
         if self._bundle is not None and blob.digest == self._bundle.digest:
@@ -435,12 +435,12 @@ class Cycle:
         if frame is None:
             return []
         message = frame.message
-        lacks = not outcome.counted and isinstance(message, Update) and message.sections and message.run == self._memory.run
-        if lacks:
+        returned = not outcome.counted and isinstance(message, Update) and message.sections and message.run == self._memory.run
+        if returned:
             self._memory = after_return(self._memory, frame, self._current.ranges if self._current else None)
         if outcome.counted or outcome.reason == RUN_FINISHED:
             self._note("outcome", "")
-        elif lacks:
+        elif returned:
             self._note("outcome", f"update {update} was returned: {outcome.reason}")
         fact = Fact("settled", {"counted": int(outcome.counted), "reason": outcome.reason})
         save = SaveMemory(self._memory, (update,), durable=not outcome.counted)

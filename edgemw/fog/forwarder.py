@@ -94,8 +94,8 @@ class Forwarder:
                 return self._on_blob(blob, data, now)
             case Published(blob=blob):
                 return self._announcer.on_published(blob)
-            case FetchStalled(blob=blob) if self._following.waits_for(blob):
-                return self._follow(self._anew, now)
+            case FetchStalled(blob=blob) if self._following.waits_for(blob):  # it may be on the broker no more
+                return self._follow(lambda: self._following.want_anew(self._release), now)
             case FetchFailed(blob=blob, reason=reason):
                 return self._on_fetch_failed(blob, reason)
             case Timer(name=name) if name == RESEND:
@@ -163,11 +163,6 @@ class Forwarder:
             return []
         self._trail.put(blob, data)
         return self._follow(lambda: self._following.on_blob(blob, data), now)
-
-    def _anew(self) -> Blob | Taken | None:
-        """Go for the newest release, whatever an earlier one waits for."""
-        self._following.forget()
-        return self._following.want(self._release) if self._release is not None else None
 
     def _on_fetch_failed(self, blob: Blob, reason: str) -> list[Action]:
         if self._bundle is not None and blob.digest == self._bundle.digest:

@@ -94,8 +94,8 @@ class Window:
         if now < self._look_at:
             return
         self._expected = 0  # whoever has not appeared by now is not waited for again
-        self._overdue |= set(self.late)
         for child in self.late:
+            self._overdue.add(child)
             self._missed[child] = self._missed.get(child, 0) + 1
         self._look_at = now + self._options.deadline_s
 
@@ -158,7 +158,7 @@ class Window:
         if again:
             self._answered.clear()
             self._returned.clear()
-        self._look()
+        self._rest()
 
     def waiting_for(self, now: float) -> str:
         """What keeps the window open longer than it should be; empty when nothing does."""
@@ -219,7 +219,7 @@ class Window:
         if self._deadline == math.inf:
             self._deadline = self._look_at = now + self._options.deadline_s
 
-    def _look(self) -> None:
+    def _rest(self) -> None:
         """A window in which nothing is left has no deadline."""
         if not (self._frames or self._returned):
             self._deadline = self._look_at = math.inf
@@ -252,7 +252,7 @@ class Window:
         for frame in foreign:
             if isinstance(frame.message, Update) and frame.message.run == run:
                 self.returned(frame, now)
-        self._look()
+        self._rest()
         return foreign
 
     @property
@@ -266,7 +266,7 @@ class Window:
         self._forget(frames)
         for frame in frames:
             self.returned(frame, now)
-        self._look()
+        self._rest()
 
     def close(self) -> list[Frame]:
         """Empty the window and give its updates."""
@@ -274,7 +274,7 @@ class Window:
         self._forget(frames)
         self._returned.clear()
         self._overdue.clear()
-        self._deadline = self._look_at = math.inf
+        self._rest()
         return frames
 
     def _forget(self, frames: Iterable[Frame]) -> None:

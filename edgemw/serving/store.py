@@ -116,11 +116,6 @@ class ReleaseStore:
             if places == self._places(task) or time.monotonic() > deadline:
                 return None
 
-    def latest_theta(self, task: str) -> Vector | None:
-        """Theta of the newest release of a task that is whole, float32[P]. Raises as `latest`."""
-        found = self.latest(task)
-        return None if found is None else found.theta
-
     def newest_place(self, task: str) -> int:
         """The place of the newest release, whole or not; -1 where there is none. Cheap: one look at the folder."""
         return max(self._places(task), default=-1)

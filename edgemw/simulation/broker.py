@@ -3,7 +3,8 @@
     sent, or kept while the reader is away --acknowledged--> gone
 
 A message that was on its way when the connection ended is sent again on the next one, also one that had arrived and whose
-acknowledgement was lost. What finds a queue full is dropped, and so is what is larger than a packet may be: senders ask again.
+acknowledgement was lost. What finds a queue full is dropped, and so is what is larger than a packet may be. Updates are sent
+again; a release is said again only to who connects anew.
 """
 
 from __future__ import annotations

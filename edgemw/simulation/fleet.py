@@ -50,13 +50,13 @@ class Conditions:
     """
 
     link: LinkSpec = DIRECT
-    broker: BrokerSpec = MOSQUITTO
-    uplink: Callable[[str, float], Uplink | None] = lambda device, now: None
     work_s: float = 0.0
     spread: float = 4.0
     online_s: float = 0.0
     offline_s: float = 0.0
     join_s: float = 0.0
+    broker: BrokerSpec = MOSQUITTO
+    uplink: Callable[[str, float], Uplink | None] = lambda device, now: None
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,11 @@ class Following:
         self._wanted = manifest
         return self._proceed(manifest)
 
+    def want_anew(self, manifest: ReleaseManifest | None) -> Blob | Taken | None:
+        """Go for a release, whatever an earlier one waits for. Raises as `want`."""
+        self.forget()
+        return None if manifest is None else self.want(manifest)
+
     def on_blob(self, blob: Blob, data: bytes) -> Blob | Taken | None:
         """A blob has come: a release, or the blob that is needed next; None where nobody waits for it.
 

@@ -74,7 +74,7 @@ class Sender:
         return self.resend(now)
 
     def heard(self, release: ReleaseManifest, now: float) -> list[Sending]:
-        """A release is out."""
+        """A release is out: ask in time what became of updates for earlier ones."""
         return self._timer() if self._pending.heard(release.run, release.number, now) else []
 
     def acknowledge(self, update: UpdateId, now: float) -> bool:
