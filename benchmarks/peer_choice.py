@@ -27,6 +27,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from edgemw.compression.merge import merge
 from edgemw.compression.residual import Contribution, encode_update
 from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Bundle, Vector, read_bundle
@@ -80,7 +81,7 @@ def rounds(setting: Setting) -> Iterator[tuple[float, int]]:
         carried += sum(len(e.sections[0].payload) for e in encodings) // len(encodings)
         past = past.then(released, 0)
         nxt = replace(released, manifest=replace(manifest, number=number + 1))
-        released = moved(nxt, past, encodings, 0.0, options, trail)
+        released = moved(nxt, past, merge(codec, encodings), 0.0, options, trail)
         if released.manifest.difference != manifest.difference:
             carried += len(unpack_difference(released.manifest.difference).payload)
         trail.heard(released.manifest)

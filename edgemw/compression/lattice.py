@@ -167,6 +167,12 @@ class Lattice:
         _, symbols = self._unpack(opened, size)
         return opened.step, max(int(symbols.max(initial=0)), -int(symbols.min(initial=0)))
 
+    def mass(self, payload: bytes, size: int) -> tuple[float, float]:
+        """The sum over all coordinates of what the payload stands for, and the sum of their sizes. Raises as `check`."""
+        opened = _opened(payload)
+        symbols = self._unpack(opened, size)[1].astype(np.int64)
+        return opened.step * int(symbols.sum()), opened.step * int(np.abs(symbols).sum())
+
     def bound(self, vector: Vector, step: float) -> Bound:
         """Half a step within the range, a whole one where rounding is stochastic; what exceeds the range stays out."""
         step32, sizes = self._step_for(vector, step), np.abs(vector.astype(np.float64))

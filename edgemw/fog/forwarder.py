@@ -19,6 +19,7 @@ from edgemw.core.events import Fact, Finished, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import Place, UpdateId
 from edgemw.core.ranges import Slots, statistics_of
 from edgemw.fog.announcer import Announcer
+from edgemw.fog.balance import Balance
 from edgemw.fog.collector import Collector
 from edgemw.fog.events import Action, Event, FogMemory, Forwarded, SaveAck, SaveForward, SaveOutcomes, SaveShelf, Settled
 from edgemw.fog.nesting import Nesting, Sent
@@ -44,7 +45,8 @@ class Forwarder:
         self._announcer.inherit("release", memory.shelf)
         self._sender = Sender(place, task, tuple(Kept(f.frame, f.receiver, f.acknowledged) for f in memory.forwarded), now)
         self._forwarded = {forwarded.frame.id: forwarded for forwarded in memory.forwarded}
-        self._nesting = Nesting(options.budget_bytes, memory.remainder)
+        self._balance = Balance()
+        self._nesting = Nesting(options.budget_bytes, memory.remainder, self._balance)
         self._seq = 0
         self._bundle: Blob | None = None
         self._opened = b""  # label of the bundle that is here
@@ -73,6 +75,7 @@ class Forwarder:
             "release": self._announced,
             "updates_pending": len(self._sender),
             "remainder_bytes": self._nesting.kept_bytes,
+            "mass_imbalance": self._balance.worst,
         }
 
     @property
@@ -244,7 +247,7 @@ class Forwarder:
         frames = window.close()
         closed = Fact("window_closed", {"updates": len(frames), "late": len(late), "release": release.number})
         self._late = f"the deadline closed the last window without {', '.join(late[:8])}" if late and by_deadline else ""
-        merged = _merged(frames, release)
+        merged = self._merged(frames, release)
         if merged is not None and readable(self._frame(merged)):
             if not frames and self._answered >= release.number:
                 return [closed]
@@ -265,15 +268,15 @@ class Forwarder:
         self._answered = max(self._answered, update.report_on, *(section.base for section in update.sections), -1)
         return [SaveForward(forwarded, self._nesting.remainder), *self._sender.send(frame, now)]
 
-
-def _merged(frames: list[Frame], release: ReleaseManifest) -> Update | None:
-    """The sum of a window, for the release that its updates were taken for; None where they do not add."""
-    tally, report_on = tally_of(frames)
-    parts = parts_of(frames)
-    try:
-        codec = codec_named(release.codec, **release.parameters)
-        sections = gathered(codec, merge(codec, parts), release.number).sections if parts else ()
-    except (CodecError, WireError):
-        return None
-    nothing = nothing_for(release)
-    return replace(nothing, sections=sections, tally=tally, report_on=report_on) if frames else nothing
+    def _merged(self, frames: list[Frame], release: ReleaseManifest) -> Update | None:
+        """The sum of a window, for the release that its updates were taken for; None where they do not add."""
+        tally, report_on = tally_of(frames)
+        parts = parts_of(frames)
+        try:
+            codec = codec_named(release.codec, **release.parameters)
+            sections = gathered(codec, merge(codec, parts), release.number).sections if parts else ()
+            self._balance.merged(codec, parts, sections, release.number)
+        except (CodecError, WireError):
+            return None
+        nothing = nothing_for(release)
+        return replace(nothing, sections=sections, tally=tally, report_on=report_on) if frames else nothing

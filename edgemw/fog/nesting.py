@@ -13,6 +13,7 @@ from edgemw.compression.lattice import Lattice
 from edgemw.compression.nested import Nested, nest, taken_back
 from edgemw.compression.table import codec_named
 from edgemw.core.errors import WireError
+from edgemw.fog.balance import Balance
 from edgemw.fog.events import Remainder
 from edgemw.wire.messages import ReleaseManifest, Update
 
@@ -34,8 +35,8 @@ class Nesting:
         reason: why the budget is not kept; empty where it is, or there is none.
     """
 
-    def __init__(self, budget_bytes: int, remainder: Remainder | None) -> None:
-        self._budget_bytes, self._remainder = budget_bytes, remainder
+    def __init__(self, budget_bytes: int, remainder: Remainder | None, balance: Balance) -> None:
+        self._budget_bytes, self._remainder, self._balance = budget_bytes, remainder, balance
         self.reason = ""
 
     @property
@@ -67,6 +68,7 @@ class Nesting:
             return Sent(update)
         self.reason = ""
         self._remainder = Remainder(update.run, nested.kept)
+        self._balance.nested(codec, update.size, [section.payload, kept], [nested.sent, nested.kept])
         return Sent(replace(update, sections=(replace(section, payload=nested.sent),)), section.payload)
 
     def _nested(self, lattice: Lattice, payload: bytes, kept: bytes, size: int) -> Nested:
@@ -82,6 +84,7 @@ class Nesting:
         (section,) = update.sections
         try:
             payload = taken_back(Lattice(), remainder.payload, section.payload, brought, update.size)
+            self._balance.nested(Lattice(), update.size, [remainder.payload, section.payload], [brought, payload])
         except WireError as error:
             self.reason = f"the remainder of a window that was returned could not be taken back: {error}"
             return

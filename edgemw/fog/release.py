@@ -12,7 +12,6 @@ import numpy as np
 
 from edgemw.compression.codec import Codec
 from edgemw.compression.difference import advance, difference, difference_within, statistics_difference
-from edgemw.compression.merge import merge
 from edgemw.compression.step_rule import as_step, mean_move, next_step
 from edgemw.compression.steps import announced
 from edgemw.compression.table import codec_named
@@ -131,23 +130,22 @@ def past_of(bundle: Bundle) -> Past:
     return Past(bundle.manifest.layout, plan_of(bundle.manifest.training))
 
 
-def moved(nxt: Released, past: Past, parts: list[Encoded], empty_bytes: float, options: TopOptions, trail: Trail) -> Released:
+def moved(nxt: Released, past: Past, merged: Encoded, empty_bytes: float, options: TopOptions, trail: Trail) -> Released:
     """The release after the server step.
 
     Args:
         nxt: the release before, with the number of the next.
         past: the releases before.
-        parts: the updates of the window, at least one.
+        merged: the sum of the window.
         empty_bytes: of an update without symbols.
         trail: told of a difference that is too large for the manifest.
 
     Raises:
-        CodecError: updates do not add, or the release would not be finite.
+        CodecError: the release would not be finite.
         ConfigError: the patterns of the plan do not fit the layout.
         WireError: a payload is malformed.
     """
     codec = codec_named(nxt.manifest.codec, **nxt.manifest.parameters)
-    merged = merge(codec, parts)
     base, ranges, master = nxt.manifest.number - 1, past.ranges(nxt.manifest.plan), nxt.master
     mean = mean_update(codec, merged, base, options.server.staleness)
     state = server_step(ServerState(master, nxt.first, nxt.second), mean, options.server)

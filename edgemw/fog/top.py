@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from edgemw.compression.merge import merge
 from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Bundle, read_bundle
 from edgemw.core.encoded import Encoded
@@ -22,6 +23,7 @@ from edgemw.core.ids import Place
 from edgemw.core.plan import LOWER_IS_BETTER, Tally
 from edgemw.core.ranges import statistics_of
 from edgemw.fog.announcer import Announcer
+from edgemw.fog.balance import Balance
 from edgemw.fog.collector import Collector
 from edgemw.fog.events import (
     Action,
@@ -58,7 +60,7 @@ class Top:
         self._announcer, self._trail = Announcer(place, task), Trail()
         self._known = set(memory.bundles_known)
         self._fetching, self._metric = b"", ""
-        self._past = Past()
+        self._past, self._balance = Past(), Balance()
         self._released: Released | None = None
         self._stopping = self._grace_over = self._finished = False
         self._enough = False  # the target is reached
@@ -84,7 +86,7 @@ class Top:
 
     def facts(self, now: float) -> dict[str, int | float | str]:
         """Numbers for `status`."""
-        facts = self._collector.facts(now)
+        facts = self._collector.facts(now) | {"mass_imbalance": self._balance.worst}
         if self._released is not None:
             totals = self._released.totals
             facts |= {
@@ -291,7 +293,10 @@ class Top:
         reason = ""
         if parts:
             try:
-                nxt = moved(nxt, self._past, parts, seen.empty_bytes, self._options, self._trail)
+                codec = codec_named(nxt.manifest.codec, **nxt.manifest.parameters)
+                merged = merge(codec, parts)
+                self._balance.merged(codec, parts, merged.sections)
+                nxt = moved(nxt, self._past, merged, seen.empty_bytes, self._options, self._trail)
             except (EdgeError, ArithmeticError) as error:  # whatever children sent, the next window is another attempt
                 reason = f"{NOT_MERGED}: {error}"
                 nxt = replace(nxt, totals=(self._released or released).totals)

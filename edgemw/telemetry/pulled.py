@@ -38,7 +38,7 @@ _MACHINE = (
     (
         "mass_imbalance",
         "edgemw_learning_mass_imbalance_ratio",
-        "Worst difference between what was trained here and what was sent or kept, as a part of what was trained.",
+        "Worst difference between what was trained or merged here and what was sent or kept, as a part of it.",
     ),
     ("updates_pending", "edgemw_learning_pending_updates", "Updates made here whose outcome is not known yet."),
 )

@@ -275,6 +275,8 @@ def test_mass_is_conserved_over_the_tree_at_every_moment(seed: int, fleet: Fleet
     assert churn == 0 or sum(world.spoilt.values()) > 10
     for device in DEVICES:
         assert world.machines[device].facts(world.now)["mass_imbalance"] < 1e-5
+    for fog in ("top", *FOGS):
+        assert world.machines[fog].facts(world.now)["mass_imbalance"] < 1e-14
 
 
 def balanced(world: Books) -> None:

@@ -14,8 +14,8 @@ import pytest
 
 from edgemw.cli.main import main
 from edgemw.device.cycle import Cycle
-from edgemw.fog import forwarder
 from edgemw.fog.collector import Collector
+from edgemw.fog.forwarder import Forwarder
 from edgemw.fog.ledger import Ledger
 from edgemw.fog.window import Window
 from edgemw.simulation.fuzz.batch import SOMETIMES_AFTER, never_seen, run_many, run_one
@@ -97,7 +97,7 @@ def window_never_closes(patch: pytest.MonkeyPatch) -> None:
 
 
 def weight_not_forwarded(patch: pytest.MonkeyPatch) -> None:
-    merged = forwarder._merged
+    merged = Forwarder._merged
 
     def light(*given: Any) -> Update | None:
         update = merged(*given)
@@ -105,7 +105,7 @@ def weight_not_forwarded(patch: pytest.MonkeyPatch) -> None:
             return None
         return replace(update, sections=tuple(replace(section, weight=section.count) for section in update.sections))
 
-    patch.setattr(forwarder, "_merged", light)
+    patch.setattr(Forwarder, "_merged", light)
 
 
 def chunk_index_trusted(patch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ def fog() -> Observer:
     totals |= {"kappa": 12.5, "spent_bytes": 640, "release_spent_bytes": 1280}
     it.observe("digits", Fact("round", {**totals, "accuracy": 0.875, "train_loss": 0.5, "uplink": 40.0, "measured": 4}))
     it.observe("digits", Fact("release", {"release": 5, "step": 0.0625}))
-    machine: Facts = {"release": 5, "children": 2, "window": 1, "awaited": 1, "remainder_bytes": 180}
+    machine: Facts = {"release": 5, "children": 2, "window": 1, "awaited": 1, "remainder_bytes": 180, "mass_imbalance": 0.0}
     machine |= {"updates_taken": 12, "updates_counted": 8, "updates_waiting": 3, "updates_returned": 1, "updates_unaccounted": 0}
     machine |= {"weight_taken": 480, "weight_counted": 320, "weight_waiting": 120, "weight_returned": 40, "weight_refused": 10}
     it.watch_machines(lambda: [("digits", "collecting", "", machine)])
