@@ -154,6 +154,16 @@ def test_what_says_nothing_is_all_header(coder: str) -> None:
     assert len(Lattice(coder=coder).encode(np.zeros(10**6, np.float32), 0.5)) <= 24
 
 
+@pytest.mark.parametrize("coder", ["range", "golomb"])
+@pytest.mark.parametrize("scale", [0.01, 0.2, 1.0, 30.0])
+def test_beside_its_symbols_a_payload_has_a_header_of_8_bytes(coder: str, scale: float) -> None:
+    lattice, size = Lattice(coder, "nearest"), 20_000
+    symbols = np.rint(np.random.default_rng(7).laplace(0, scale, size)).clip(-127, 127).astype(np.int32)
+    positions = np.flatnonzero(symbols)
+    packed = lattice.coders.one(ranged=coder == "range").pack(positions, symbols[positions], size)
+    assert len(lattice.encode(symbols.astype(np.float32), 1.0)) == 8 + len(packed)
+
+
 def test_parameters_that_nobody_knows_are_refused_by_name() -> None:
     with pytest.raises(CodecError, match="coder = 'zip' is none of range, golomb"):
         Lattice("zip")

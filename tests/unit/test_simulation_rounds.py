@@ -176,6 +176,19 @@ def test_dense_updates_cost_four_bytes_for_a_parameter_and_five_for_each() -> No
         assert traffic.down.bits_per_parameter(SIZE) == 32.0
 
 
+@pytest.mark.parametrize("release_codec", ["lattice", "dense"])
+@pytest.mark.parametrize("devices", [1, 12])
+def test_the_link_above_a_fog_node_carries_one_copy_of_a_release(release_codec: str, devices: int) -> None:
+    """However many devices are below, and of the bundle too: as many bytes as go down to one device, but for packet headers."""
+    tree = Tree({"fog-0": "top", **{f"device-{n % 10}{n}": "fog-0" for n in range(devices)}})
+    links = run(tree, size=4096, release_codec=release_codec).links
+    long, short = links["fog-0"].down, [links[device].down for device in links if device != "fog-0"]
+    assert len(short) == devices
+    assert long.vectors == 6
+    assert all((link.vectors, link.codec_bytes) == (6, long.codec_bytes) for link in short)
+    assert long.frame_bytes == pytest.approx(short[0].frame_bytes, rel=0.02)
+
+
 def test_a_merged_update_costs_more_bits_than_one_of_a_device() -> None:
     done = run(size=4096, rounds=8)
     device, fog = done.links["device-0"].up, done.links["fog-0"].up
