@@ -21,7 +21,7 @@ Source: Alistarh et al., QSGD, arXiv:1610.02132, section 3; without its buckets.
 >>> vector = np.random.default_rng(7).laplace(0, 1, 1000).astype(np.float32)
 >>> payload = Qsgd().encode(vector, step=0.0)
 >>> len(payload), payload == Qsgd().encode(vector, step=0.0)
-(316, True)
+(318, True)
 >>> error = Qsgd().decode(payload, 1000) - vector
 >>> bool((np.abs(error) < np.linalg.norm(vector) / 31).all())
 True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,16 +37,17 @@ def nearest(vector: Vector, step: float) -> tuple[Positions, Symbols]:
 def stochastic(vector: Vector, step: float) -> tuple[Positions, Symbols]:
     """Up as often as the value is above the step below it: |q| = floor(|p| / step + u), u uniform in [0, 1).
 
-    Unbiased over u within the range. u is a function of the vector (`uniform.py`), so the same vector gives the same integers.
+    Unbiased over u within the range, but for the rounding of float32. u is a function of the vector (`uniform.py`), so the same
+    vector gives the same integers.
     """
-    scaled = np.abs(vector).astype(np.float64)
-    scaled /= step
-    scaled += uniform(vector, vector.size)
+    scaled = uniform(vector, vector.size)
+    with np.errstate(over="ignore"):  # infinitely many steps are out of range, as many are
+        scaled += np.abs(vector) / np.float32(step)
     places = np.flatnonzero(scaled >= 1)
     return _kept(places, np.copysign(np.floor(scaled[places]), vector[places]), step)
 
 
-def _kept(places: Positions, rounded: npt.NDArray[np.float64], step: float) -> tuple[Positions, Symbols]:
+def _kept(places: Positions, rounded: npt.NDArray[np.floating[Any]], step: float) -> tuple[Positions, Symbols]:
     """Those that are not zero, within the range."""
     limit = most_steps(step)
     symbols = rounded.clip(-limit, limit).astype(np.int32)
