@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from edgemw.app import sections
 from edgemw.app.samples import load_samples
@@ -36,7 +37,7 @@ from edgemw.telemetry.exporter import Exporter
 from edgemw.telemetry.observer import Observer
 from edgemw.telemetry.summary import Summary
 from edgemw.transport.channel import ChannelLimits
-from edgemw.transport.http import Handler, HttpServer
+from edgemw.transport.http import HttpServer
 from edgemw.transport.link import Will
 from edgemw.transport.mqtt import MqttLink, MqttSettings, TlsSettings
 from edgemw.transport.shell import Doors, Role, Shell, last_will
@@ -78,6 +79,7 @@ def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
     """Run a device until it is told to stop. Raises ConfigError where ONNX Runtime is not installed."""
     try:
         from edgemw.serving.api import Api
+        from edgemw.serving.beside import BesideDoor
         from edgemw.serving.check import check_release
         from edgemw.serving.saver import Saver
         from edgemw.serving.session import open_inference
@@ -134,7 +136,8 @@ def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
             role.attach(shell)
             _summarize_later(shell, Summary())
 
-        with _http(settings.serving.http, Api(slots).handle, settings.node.state / "serving.address", "serving.http"):
+        door = BesideDoor(Api(slots).handle, settings.serving.http) if settings.serving.http else None
+        with _listening(door, settings.node.state / "serving.address", "serving.http"):
             try:
                 node.run(role, attach, uplink.bucket)
             finally:
@@ -270,7 +273,8 @@ class _Running:
         self.observer.watch_machines(lambda: [(task, s.state, s.reason, s.facts) for task, s in ask()])
         exporter = Exporter(self.observer, health)
         address = self.settings.node.state / "telemetry.address"
-        with _http(self.settings.telemetry.http, exporter.handle, address, "telemetry.http"):
+        http, key = self.settings.telemetry.http, "telemetry.http"
+        with _listening(HttpServer(http, exporter.handle, setting=key) if http else None, address, key):
             await _until_stopped(shell, attach)
 
 
@@ -306,6 +310,15 @@ async def _until_stopped(shell: Shell, attach: Callable[[Shell], None]) -> None:
         log.warning("stopped at once; what was finished is on disk")
 
 
+class _Server(Protocol):
+    @property
+    def url(self) -> str: ...
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
 @contextmanager
 def _node(settings: DeviceFile | FogFile) -> Iterator[_Running]:
     db = Database(settings.node.state)
@@ -325,13 +338,12 @@ def _node(settings: DeviceFile | FogFile) -> Iterator[_Running]:
 
 
 @contextmanager
-def _http(address: str, handler: Handler, note: Path, key: str) -> Iterator[None]:
-    """Serve on an address, and leave the actual one in a file for tools and people."""
+def _listening(server: _Server | None, note: Path, key: str) -> Iterator[None]:
+    """Serve, and leave the address in a file for tools and people."""
     note.unlink(missing_ok=True)
-    if not address:
+    if server is None:
         yield
         return
-    server = HttpServer(address, handler, setting=key)
     server.start()
     try:
         note.write_text(server.url + "\n")

@@ -23,6 +23,7 @@ COMMANDS = (
     "compile",
     "task",
     "predict",
+    "serve",
     "bench",
     "simulate",
     "fuzz",

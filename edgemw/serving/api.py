@@ -1,36 +1,51 @@
-"""The HTTP door to predictions: Open Inference Protocol, version 2, with JSON tensors. A request in, an answer out, no socket.
+"""The door to predictions: Open Inference Protocol, version 2, with its binary tensors. A request in, an answer out, no socket.
 
     GET  /v2                          name and version of the server
     GET  /v2/health/live | ready      whether it runs; whether every model answers
     GET  /v2/models/{m}               inputs and outputs
     GET  /v2/models/{m}/ready         whether it answers
+    GET  /v2/models/{m}/config        the same in the words of Triton's clients
+    GET  /v2/models/{m}/stats         what it has answered
     POST /v2/models/{m}/infer         outputs for a batch
+    POST /v2/repository/index         all models
 
 `/versions/{v}` may follow `{m}`: v is the number of the release being served, and every answer says it as `model_version`.
-A model's one input is `x` and its one output `y`. Protocol: github.com/kserve/open-inference-protocol.
+A model's one input is `x` and its one output `y` (`tensors.py`). Protocol: github.com/kserve/open-inference-protocol.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from edgemw import __version__
 from edgemw.core.bundle import Spec
 from edgemw.core.errors import DataError
-from edgemw.learning.oracle import Array
 from edgemw.serving.slot import Served, Slot
+from edgemw.serving.tensors import NAMES, Malformed, an_object, read_tensor, wanted_output, write_output
 
-Answer = tuple[int, str, bytes]
-JSON = "application/json"
+JSON, BINARY = "application/json", "application/octet-stream"
 MAX_ID_LENGTH = 256
-_DATATYPES = {"float32": "FP32", "int64": "INT64"}
-_ACCEPTED = ("BOOL", *(f"{kind}{bits}" for kind in ("UINT", "INT") for bits in (8, 16, 32, 64)), "FP16", "FP32", "FP64")
-"""Numbers; JSON writes them all alike."""
+_LEAVES: tuple[list[str], ...] = ([], ["ready"], ["config"], ["stats"], ["infer"])
+
+
+class Answer(NamedTuple):
+    """What is sent back.
+
+    Attributes:
+        status: of HTTP.
+        content_type: of the body.
+        body: JSON, and perhaps tensors behind it.
+        json_bytes: how much of the body is JSON, where tensors follow.
+    """
+
+    status: int
+    content_type: str
+    body: bytes
+    json_bytes: int | None = None
 
 
 class _Refused(Exception):
@@ -39,12 +54,6 @@ class _Refused(Exception):
     def __init__(self, status: int, text: str) -> None:
         self.status = status
         super().__init__(text)
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    x: Array
-    id: str | None
 
 
 class Api:
@@ -59,28 +68,37 @@ class Api:
         """
         self._slots, self._max_body_bytes = slots, max_body_bytes
 
-    def handle(self, method: str, path: str, body: bytes) -> Answer:
-        """Status, content type and body of the answer to one request."""
+    def handle(self, method: str, path: str, body: bytes, json_bytes: int | None = None) -> Answer:
+        """The answer to one request; `json_bytes` says how much of the body is JSON, where tensors follow."""
         try:
-            return self._route(method, path.strip("/").split("/"), body)
+            return self._route(method, path.strip("/").split("/"), body, json_bytes)
         except _Refused as refused:
-            return _error(refused.status, str(refused))
+            return problem(refused.status, str(refused))
+        except Malformed as error:
+            return problem(400, str(error))
 
-    def _route(self, method: str, levels: list[str], body: bytes) -> Answer:
+    def _route(self, method: str, levels: list[str], body: bytes, json_bytes: int | None) -> Answer:
         match levels:
             case ["v2"]:
                 _only("GET", method)
-                return _answer({"name": "edgemw", "version": __version__, "extensions": []})
+                extensions = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
+                return _answer({"name": "edgemw", "version": __version__, "extensions": extensions})
             case ["v2", "health", "live"]:
                 _only("GET", method)
                 return _answer({"live": True})
             case ["v2", "health", "ready"]:
                 _only("GET", method)
                 return self._ready()
+            case ["v2", "repository", "index"]:
+                _only("POST", method)
+                return _answer([_indexed(name, slot.current) for name, slot in sorted(self._slots.items())])
+            case ["v2", "models", "stats"]:
+                _only("GET", method)
+                return _answer({"model_stats": [_counted(slot, slot.current) for slot in self._slots.values() if slot.current]})
             case ["v2", "models", model, "versions", version, *rest]:
-                return self._model(method, model, version, rest, body)
+                return self._model(method, model, version, rest, body, json_bytes)
             case ["v2", "models", model, *rest]:
-                return self._model(method, model, None, rest, body)
+                return self._model(method, model, None, rest, body, json_bytes)
         raise _Refused(404, "no such path: predictions are at /v2/models/NAME/infer")
 
     def _ready(self) -> Answer:
@@ -89,115 +107,75 @@ class Api:
         if slots and not waiting:
             return _answer({"ready": True})
         reason = f"no release yet of {', '.join(waiting)}" if waiting else "no task yet"
-        return 503, JSON, _json({"ready": False, "error": reason})
+        return Answer(503, JSON, _json({"ready": False, "error": reason}))
 
-    def _model(self, method: str, model: str, version: str | None, rest: list[str], body: bytes) -> Answer:
+    def _model(
+        self, method: str, model: str, version: str | None, rest: list[str], body: bytes, json_bytes: int | None
+    ) -> Answer:
         slot = self._slots.get(model)
         if slot is None:
             raise _Refused(404, f"no model {model[:80]!r}; served here: {', '.join(sorted(self._slots)) or 'none'}")
-        if rest not in ([], ["ready"], ["infer"]):
-            raise _Refused(404, "no such path under the model: use none, /ready or /infer")
+        if rest not in _LEAVES:
+            raise _Refused(404, "no such path under the model: use none, /ready, /config, /stats or /infer")
         _only("POST" if rest == ["infer"] else "GET", method)
         served = slot.current
         if served is None:
             raise _Refused(503, f"model {model!r} has no release yet")
         if version is not None and version != str(served.release):
             raise _Refused(404, f"model {model!r} has no version {version[:80]!r}, release {served.release} is being served")
-        if rest == ["infer"]:
-            return self._infer(slot, served, body)
-        return _answer({"name": model, "ready": True}) if rest else _answer(_metadata(served))
+        match rest:
+            case ["infer"]:
+                return self._infer(slot, served, body, json_bytes)
+            case ["ready"]:
+                return _answer({"name": model, "ready": True})
+            case ["config"]:
+                return _answer(_configured(served))
+            case ["stats"]:
+                return _answer({"model_stats": [_counted(slot, served)]})
+        return _answer(_metadata(served))
 
-    def _infer(self, slot: Slot, served: Served, body: bytes) -> Answer:
+    def _infer(self, slot: Slot, served: Served, body: bytes, json_bytes: int | None) -> Answer:
         if len(body) > self._max_body_bytes:
             raise _Refused(413, f"the request has {len(body)} bytes, at most {self._max_body_bytes} are accepted")
-        request = _read(body, served.manifest.input)
+        if json_bytes is not None and not 0 <= json_bytes <= len(body):
+            raise _Refused(400, f"the JSON is said to have {json_bytes} bytes, the body has {len(body)}")
+        view = memoryview(body)
+        document = an_object(_parsed(body if json_bytes is None else bytes(view[:json_bytes])), "the request")
+        identity = document.get("id")
+        if identity is not None and (not isinstance(identity, str) or len(identity) > MAX_ID_LENGTH):
+            raise _Refused(400, f"id is a text of at most {MAX_ID_LENGTH} characters")
+        inputs = document.get("inputs")
+        if not isinstance(inputs, list) or len(inputs) != 1:
+            raise _Refused(400, 'give one tensor: {"inputs": [{"name": "x", "shape": [...], "datatype": "FP32", "data": [...]}]}')
+        wanted = wanted_output(document)
+        x = read_tensor(inputs[0], view[json_bytes:] if json_bytes is not None else view[:0], served.manifest.input)
         try:
-            outputs, release = slot.serve(request.x, served)
+            outputs, release = slot.serve(x, served)
         except DataError as error:
             raise _Refused(400, str(error)) from error
         if not np.isfinite(outputs).all():
             raise _Refused(500, f"release {release} gives NaN or infinite outputs for this input")
-        output = {"name": "y", "datatype": "FP32", "shape": list(outputs.shape), "data": outputs.ravel().tolist()}
-        answer = {"model_name": served.task, "model_version": str(release), "outputs": [output]}
-        return _answer(answer if request.id is None else {"id": request.id} | answer)
+        output, behind = write_output(outputs, wanted)
+        said = {"model_name": served.task, "model_version": str(release), "outputs": [output]}
+        text = _json(said if identity is None else {"id": identity} | said)
+        return Answer(200, BINARY, text + behind, len(text)) if behind else Answer(200, JSON, text)
 
 
-# -- reading
+def problem(status: int, text: str) -> Answer:
+    """An answer that says what was wrong."""
+    return Answer(status, JSON, _json({"error": text}))
 
 
-def _read(body: bytes, spec: Spec) -> _Request:
-    document = _object(_parsed(body), "the request")
-    _refuse_binary(document)
-    inputs = document.get("inputs")
-    if not isinstance(inputs, list) or len(inputs) != 1:
-        raise _Refused(400, 'give one tensor: {"inputs": [{"name": "x", "shape": [...], "datatype": "FP32", "data": [...]}]}')
-    for output in _list(document.get("outputs", []), "outputs"):
-        wanted = _object(output, "an output")
-        _refuse_binary(wanted)
-        if wanted.get("name") != "y":
-            raise _Refused(400, "the model's only output is 'y'")
-    name = document.get("id")
-    if name is not None and (not isinstance(name, str) or len(name) > MAX_ID_LENGTH):
-        raise _Refused(400, f"id is a text of at most {MAX_ID_LENGTH} characters")
-    return _Request(_tensor(_object(inputs[0], "the input"), spec), name)
-
-
-def _tensor(tensor: dict[str, Any], spec: Spec) -> Array:
-    _refuse_binary(tensor)
-    if tensor.get("name") != "x":
-        raise _Refused(400, "the model's only input is 'x'")
-    if tensor.get("datatype") not in _ACCEPTED:
-        raise _Refused(400, f"datatype is one of {', '.join(_ACCEPTED)}; the model takes {_DATATYPES[spec.dtype]}")
-    shape = _list(tensor.get("shape"), "shape")
-    if not all(type(n) is int and n >= 0 for n in shape):
-        raise _Refused(400, "shape holds whole numbers that are not negative")
-    if len(shape) != len(spec.shape) + 1 or tuple(shape[1:]) != spec.shape:
-        raise _Refused(400, f"shape is {shape[:16]}, the model takes {[-1, *spec.shape]}")
+def _parsed(data: bytes) -> Any:
     try:
-        data = np.array(_list(tensor.get("data"), "data"))
-    except (ValueError, OverflowError) as error:
-        raise _Refused(400, f"data is not an array of numbers: {error}") from error
-    if data.size == 0:
-        data = data.astype(spec.dtype)
-    if data.dtype.kind not in "fiub":
-        raise _Refused(400, "data holds something that is not a number")
-    if data.size != np.prod(shape, dtype=object):  # as Python integers: a product of shapes may be beyond 64 bits
-        raise _Refused(400, f"data has {data.size} values, shape {shape[:16]} needs another number")
-    return data.reshape(shape)
-
-
-def _parsed(body: bytes) -> Any:
-    try:
-        return json.loads(body)
+        return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise _Refused(400, f"the body is not JSON: {error}") from error
-
-
-def _refuse_binary(part: dict[str, Any]) -> None:
-    parameters = part.get("parameters")
-    names = ("binary_data_size", "binary_data", "binary_data_output")
-    if isinstance(parameters, dict) and any(parameters.get(name) for name in names):
-        raise _Refused(400, "binary tensors are not supported here, use JSON data (tritonclient: binary_data=False)")
-
-
-def _object(value: Any, what: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise _Refused(400, f"{what} is not a JSON object")
-    return value
-
-
-def _list(value: Any, what: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise _Refused(400, f"{what} is not a JSON array")
-    return value
 
 
 def _only(allowed: str, method: str) -> None:
     if method != allowed:
         raise _Refused(405, f"use {allowed} here")
-
-
-# -- writing
 
 
 def _metadata(served: Served) -> dict[str, Any]:
@@ -215,16 +193,40 @@ def _metadata(served: Served) -> dict[str, Any]:
 
 
 def _described(name: str, spec: Spec) -> dict[str, Any]:
-    return {"name": name, "datatype": _DATATYPES[spec.dtype], "shape": [-1, *spec.shape]}
+    return {"name": name, "datatype": NAMES[spec.dtype], "shape": [-1, *spec.shape]}
 
 
-def _answer(document: dict[str, Any]) -> Answer:
-    return 200, JSON, _json(document)
+def _configured(served: Served) -> dict[str, Any]:
+    """What Triton calls a model's configuration; a batch has as many rows as its client likes."""
+    ends = (("input", "x", served.manifest.input), ("output", "y", served.manifest.output))
+    tensors = {
+        side: [{"name": name, "data_type": f"TYPE_{NAMES[spec.dtype]}", "dims": [-1, *spec.shape]}] for side, name, spec in ends
+    }
+    return {"name": served.task, "platform": "onnxruntime_onnx", "backend": "onnxruntime", "max_batch_size": 0, **tensors}
 
 
-def _error(status: int, text: str) -> Answer:
-    return status, JSON, _json({"error": text})
+def _counted(slot: Slot, served: Served) -> dict[str, Any]:
+    """What was answered since the process began, whatever the release."""
+    count, total_ns = slot.answered, int(1e9 * slot.seconds)
+    success = {"count": count, "ns": total_ns}
+    return {
+        "name": served.task,
+        "version": str(served.release),
+        "inference_count": slot.samples,
+        "execution_count": count,
+        "inference_stats": {"success": success, "compute_infer": success},
+    }
 
 
-def _json(document: dict[str, Any]) -> bytes:
+def _indexed(name: str, served: Served | None) -> dict[str, Any]:
+    if served is None:
+        return {"name": name, "state": "UNAVAILABLE", "reason": "no release yet"}
+    return {"name": name, "version": str(served.release), "state": "READY", "reason": ""}
+
+
+def _answer(document: dict[str, Any] | list[Any]) -> Answer:
+    return Answer(200, JSON, _json(document))
+
+
+def _json(document: dict[str, Any] | list[Any]) -> bytes:
     return json.dumps(document, allow_nan=False, separators=(",", ":")).encode()

@@ -42,6 +42,15 @@ def check_release(predict: Predict, oracle: Oracle, theta: Vector, samples: Samp
     return reason
 
 
+def check_outputs(predict: Predict, manifest: Manifest) -> str:
+    """Why a release must not be served, as far as a batch of zeros and ones shows it; "" when its outputs are fine."""
+    try:
+        x = _canary(manifest)
+        return _check_outputs(predict(x), len(x), manifest)
+    except EdgeError as error:
+        return str(error)
+
+
 def _canary(manifest: Manifest) -> Array:
     shape = manifest.input.shape
     return np.stack([np.zeros(shape, manifest.input.dtype), np.ones(shape, manifest.input.dtype)])

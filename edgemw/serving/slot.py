@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,13 @@ class Served:
 
 
 class Slot:
-    """Holds the release that answers now; safe to use from several threads."""
+    """Holds the release that answers now; safe to use from several threads.
+
+    Attributes:
+        answered: requests so far, whichever release answered them.
+        samples: in those.
+        seconds: that they took.
+    """
 
     def __init__(self, observe: Callable[[float], None] | None = None) -> None:
         """Start empty.
@@ -38,6 +45,8 @@ class Slot:
         """
         self._observe = observe
         self._current: Served | None = None
+        self._counting = Lock()
+        self.answered, self.samples, self.seconds = 0, 0, 0.0
 
     @property
     def current(self) -> Served | None:
@@ -66,8 +75,13 @@ class Slot:
         if single:
             raise DataError(f"x is one sample of shape {list(x.shape)}, not a batch")
         outputs = served.predict(batch)
+        seconds = time.perf_counter() - started
+        with self._counting:
+            self.answered += 1
+            self.samples += len(batch)
+            self.seconds += seconds
         if self._observe is not None:
-            self._observe(time.perf_counter() - started)
+            self._observe(seconds)
         return outputs, served.release
 
 

@@ -25,6 +25,7 @@ import numpy as np
 from edgemw.core.bundle import MAX_PART_BYTES, Bundle, Manifest, Vector, read_bundle
 from edgemw.core.errors import BundleError, EdgeError, StorageError
 from edgemw.core.ids import valid_id
+from edgemw.serving.bell import ring
 
 THETA, META = "theta.f32", "meta.json"
 MAX_META_BYTES = 4096
@@ -79,6 +80,7 @@ class ReleaseStore:
         self._folder, self._keep = folder, max(1, keep)
         self._writing = Lock()
         self._whole: set[tuple[str, str]] = set()  # bundles that this process has written or verified
+        self._read_bundles: dict[str, tuple[str, Bundle]] = {}  # the last of each task, with its key
 
     def save(self, task: str, bundle: Bundle, run: int, number: int, theta: Vector) -> None:
         """Keep a release as the newest of its task; after the return it survives a power cut.
@@ -96,6 +98,7 @@ class ReleaseStore:
         try:
             with self._writing:
                 self._save(self._folder / task, task, bundle, run, number, theta.astype("<f4").tobytes())
+            ring(self._folder)
         except OSError as error:
             raise StorageError(f"{self._folder}: release {number} of {task} cannot be kept: {error}") from error
 
@@ -188,9 +191,12 @@ class ReleaseStore:
         folder = self._folder / task
         meta = _read_meta(folder / "releases" / _name(place))
         path = folder / "bundles" / f"{meta.bundle}.edge"
-        if path.stat().st_size > 3 * MAX_PART_BYTES:
-            raise StorageError(f"{path} is larger than a bundle can be")
-        bundle = read_bundle(path.read_bytes())
+        known = self._read_bundles.get(task)
+        if known is None or known[0] != meta.bundle:
+            if path.stat().st_size > 3 * MAX_PART_BYTES:
+                raise StorageError(f"{path} is larger than a bundle can be")
+            known = self._read_bundles[task] = meta.bundle, read_bundle(path.read_bytes())
+        bundle = known[1]
         theta = _read_theta(folder / "releases" / _name(place) / THETA, bundle.manifest.size, meta.sha256)
         return StoredRelease(task, meta.run, meta.number, bundle, theta, place)
 

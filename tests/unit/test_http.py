@@ -18,6 +18,7 @@ from edgemw.cli import predict as command
 from edgemw.core.bundle import read_bundle
 from edgemw.core.errors import ConfigError, DataError, LinkError
 from edgemw.serving.api import Api
+from edgemw.serving.beside import BesideDoor
 from edgemw.serving.session import open_inference
 from edgemw.serving.slot import Served, Slot
 from edgemw.transport.http import HttpLimits, HttpServer, Response
@@ -253,8 +254,8 @@ def device() -> Iterator[str]:
     slots = {"digits": Slot(), "empty": Slot()}
     session = open_inference(bundle.infer, bundle.theta0, size=bundle.manifest.size)
     slots["digits"].install(Served(session.run, "digits", 3, bundle.manifest))
-    with HttpServer("127.0.0.1:0", Api(slots).handle) as server:
-        yield server.url
+    with BesideDoor(Api(slots).handle, "127.0.0.1:0") as door:
+        yield door.url
 
 
 @pytest.mark.parametrize("shape", [(64,), (2, 64)])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edgemw import __version__
 from edgemw.core.bundle import Bundle, read_bundle
-from edgemw.serving.api import Api
+from edgemw.serving.api import Answer, Api
 from edgemw.serving.session import open_inference
 from edgemw.serving.slot import Served, Slot
 
@@ -40,8 +40,8 @@ def bundle() -> Bundle:
 
 def call(method: str, path: str, body: object = b"", api: Api = API) -> tuple[int, Any]:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    status, content_type, answer = api.handle(method, path, data)
-    assert content_type == "application/json"
+    status, content_type, answer, json_bytes = api.handle(method, path, data)
+    assert (content_type, json_bytes) == ("application/json", None)
     document = json.loads(answer)
     assert (status < 400) == ("error" not in document)
     return status, document
@@ -56,7 +56,8 @@ def infer(body: object) -> tuple[int, Any]:
 
 
 def test_the_server_describes_itself() -> None:
-    assert call("GET", "/v2") == (200, {"name": "edgemw", "version": __version__, "extensions": []})
+    extensions = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
+    assert call("GET", "/v2") == (200, {"name": "edgemw", "version": __version__, "extensions": extensions})
     assert call("GET", "/v2/health/live") == (200, {"live": True})
 
 
@@ -130,8 +131,13 @@ def test_other_numbers_are_converted(datatype: str) -> None:
         (tensor() | {"id": "a" * 300}, "id is a text"),
         (tensor() | {"outputs": [{"name": "z"}]}, "only output is 'y'"),
         (tensor() | {"outputs": "y"}, "outputs is not a JSON array"),
-        (tensor() | {"parameters": {"binary_data_output": True}}, "binary"),
-        (tensor(parameters={"binary_data_size": 256}), "binary"),
+        (tensor(parameters={"binary_data_size": 256}), "give one"),
+        (
+            {"inputs": [{k: v for k, v in tensor(parameters={"binary_data_size": 256})["inputs"][0].items() if k != "data"}]},
+            "0 bytes",
+        ),
+        (tensor() | {"outputs": [{"name": "y", "parameters": {"classification": -1}}]}, "a number of classes"),
+        (tensor() | {"outputs": [{"name": "y", "parameters": {"classification": True}}]}, "a number of classes"),
     ],
 )
 def test_a_request_that_does_not_fit_is_refused_with_the_reason(body: object, text: str) -> None:
@@ -146,7 +152,8 @@ def test_a_request_that_does_not_fit_is_refused_with_the_reason(body: object, te
         ("GET", "/", 404),
         ("GET", "/v2/models", 404),
         ("GET", "/v2/models/unknown", 404),
-        ("GET", "/v2/models/digits/config", 404),
+        ("GET", "/v2/models/digits/weights", 404),
+        ("GET", "/v2/repository/index", 405),
         ("GET", "/v2/models/digits/versions", 404),
         ("GET", "/v2/models/digits/versions/11", 404),
         ("GET", "/v2/models/digits/infer", 405),
@@ -159,6 +166,130 @@ def test_a_request_that_does_not_fit_is_refused_with_the_reason(body: object, te
 )
 def test_paths_and_methods_that_do_not_fit(method: str, path: str, status: int) -> None:
     assert call(method, path)[0] == status
+
+
+# -- tensors as bytes
+
+
+def with_bytes(x: np.ndarray[Any, Any], datatype: str) -> tuple[dict[str, Any], bytes]:
+    """A request whose input follows the JSON."""
+    data = x.tobytes()
+    head = {"name": "x", "shape": list(x.shape), "datatype": datatype, "parameters": {"binary_data_size": len(data)}}
+    return {"inputs": [head]}, data
+
+
+def send(document: dict[str, Any], behind: bytes) -> Answer:
+    text = json.dumps(document).encode()
+    return API.handle("POST", "/v2/models/digits/infer", text + behind, len(text))
+
+
+def received(answer: Answer) -> tuple[dict[str, Any], bytes]:
+    assert answer.status == 200, answer.body
+    assert answer.content_type == ("application/json" if answer.json_bytes is None else "application/octet-stream")
+    return json.loads(answer.body[: answer.json_bytes]), answer.body[answer.json_bytes :] if answer.json_bytes else b""
+
+
+@pytest.mark.parametrize(
+    ("datatype", "dtype"),
+    [
+        ("FP32", "<f4"),
+        ("FP64", "<f8"),
+        ("FP16", "<f2"),
+        ("INT8", "i1"),
+        ("UINT8", "u1"),
+        ("INT64", "<i8"),
+        ("UINT16", "<u2"),
+        ("BOOL", "?"),
+    ],
+)
+@pytest.mark.parametrize(
+    "asked", [{"parameters": {"binary_data_output": True}}, {"outputs": [{"name": "y", "parameters": {"binary_data": True}}]}]
+)
+def test_bytes_in_and_out_say_what_numbers_say(bundle: Bundle, datatype: str, dtype: str, asked: dict[str, Any]) -> None:
+    x = np.random.default_rng(3).integers(0, 2, (2, 64)).astype(dtype)
+    document, data = with_bytes(x, datatype)
+    said, behind = received(send(document | asked | {"id": "b"}, data))
+    expected = open_inference(bundle.infer, bundle.theta0, size=bundle.manifest.size).run(x.astype(np.float32))
+    output = {"name": "y", "datatype": "FP32", "shape": [2, 10], "parameters": {"binary_data_size": 80}}
+    assert said == {"id": "b", "model_name": "digits", "model_version": "12", "outputs": [output]}
+    np.testing.assert_array_equal(np.frombuffer(behind, "<f4").reshape(2, 10), expected)
+    as_numbers, nothing = received(send(document, data))
+    assert nothing == b""
+    np.testing.assert_array_equal(np.array(as_numbers["outputs"][0]["data"], np.float32).reshape(2, 10), expected)
+
+
+def test_one_output_may_ask_otherwise_than_the_request() -> None:
+    document, data = with_bytes(np.zeros((1, 64), np.float32), "FP32")
+    asked = {"parameters": {"binary_data_output": True}, "outputs": [{"name": "y", "parameters": {"binary_data": False}}]}
+    assert received(send(document | asked, data))[1] == b""
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_the_best_classes_are_said_with_their_scores(bundle: Bundle, binary: bool) -> None:
+    x = np.random.default_rng(4).random((2, 64), np.float32)
+    document, data = with_bytes(x, "FP32")
+    asked = {"outputs": [{"name": "y", "parameters": {"classification": 3, "binary_data": binary}}]}
+    said, behind = received(send(document | asked, data))
+    output = said["outputs"][0]
+    assert (output["datatype"], output["shape"]) == ("BYTES", [2, 3])
+    texts = output.get("data", [])
+    while behind:
+        length = int.from_bytes(behind[:4], "little")
+        texts.append(behind[4 : 4 + length].decode())
+        behind = behind[4 + length :]
+    scores = open_inference(bundle.infer, bundle.theta0, size=bundle.manifest.size).run(x)
+    best = np.argsort(-scores, axis=1)[:, :3]
+    assert texts == [f"{scores[row, column]:f}:{column}" for row in range(2) for column in best[row]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "behind", "text"),
+    [
+        ({}, b"", "0 bytes follow"),
+        ({}, bytes(255), "255 bytes follow"),
+        ({}, bytes(257), "257 bytes follow"),
+        ({"parameters": {"binary_data_size": "256"}}, bytes(256), "256 bytes follow"),
+        ({"parameters": {"binary_data_size": 255}}, bytes(255), "no whole number"),
+        ({"parameters": {}}, bytes(256), "says nothing of them"),
+        ({"shape": [2, 64]}, bytes(256), "needs another number"),
+        ({"datatype": "BYTES"}, bytes(256), "datatype is one of"),
+        ({}, b"\xff" * 256, "NaN or infinite"),
+    ],
+)
+def test_bytes_that_do_not_fit_are_refused_with_the_reason(changes: dict[str, Any], behind: bytes, text: str) -> None:
+    document, _ = with_bytes(np.zeros((1, 64), np.float32), "FP32")
+    document["inputs"][0] |= changes
+    answer = send(document, behind)
+    assert answer.status == 400
+    assert text in json.loads(answer.body)["error"]
+
+
+@pytest.mark.parametrize("json_bytes", [-1, 0, 5, 10**9])
+def test_a_length_of_the_json_that_cannot_be_is_refused(json_bytes: int) -> None:
+    answer = API.handle("POST", "/v2/models/digits/infer", json.dumps(tensor()).encode(), json_bytes)
+    assert answer.status == 400
+
+
+@settings(max_examples=50)
+@given(st.binary(max_size=300), st.integers(0, 300))
+def test_whatever_bytes_are_sent_are_answered(data: bytes, json_bytes: int) -> None:
+    assert API.handle("POST", "/v2/models/digits/infer", data, json_bytes).status == 400
+
+
+def test_what_was_answered_is_counted() -> None:
+    slots = _slots()
+    api = Api(slots)
+    for _ in range(3):
+        assert call("POST", "/v2/models/digits/infer", tensor(shape=[2, 64], data=[0.0] * 128), api)[0] == 200
+    (stats,) = call("GET", "/v2/models/digits/stats", api=api)[1]["model_stats"]
+    assert (stats["version"], stats["inference_count"], stats["execution_count"]) == ("12", 6, 3)
+    assert stats["inference_stats"]["success"]["ns"] == int(1e9 * slots["digits"].seconds) > 0
+    assert call("GET", "/v2/models/stats", api=api)[1]["model_stats"] == [stats]
+    index = [
+        {"name": "digits", "version": "12", "state": "READY", "reason": ""},
+        {"name": "empty", "state": "UNAVAILABLE", "reason": "no release yet"},
+    ]
+    assert json.loads(api.handle("POST", "/v2/repository/index", b"").body) == index
 
 
 def test_a_request_beyond_the_bound_is_refused() -> None:
@@ -212,4 +343,5 @@ def test_whatever_is_sent_is_answered(document: object) -> None:
 @settings(max_examples=50)
 @given(st.sampled_from(["name", "shape", "datatype", "data", "parameters"]), _JSON)
 def test_whatever_stands_in_a_tensor_is_answered(place: str, value: object) -> None:
-    assert infer(tensor(**{place: value}))[0] == (200 if place == "parameters" else 400)
+    fine = place == "parameters" and not (isinstance(value, dict) and "binary_data_size" in value)
+    assert infer(tensor(**{place: value}))[0] == (200 if fine else 400)

@@ -1,0 +1,111 @@
+"""`edgemw serve`: predictions from a store, in a process of its own that needs neither trainer nor broker."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgemw.core.errors import ConfigError, StorageError
+from edgemw.serving.api import Api
+from edgemw.serving.bell import Bell
+from edgemw.serving.door import Door, DoorLimits
+from edgemw.serving.keeper import Keeper
+from edgemw.serving.store import ReleaseStore
+
+LOOK_S = 1.0
+"""How often a store is looked at where nobody rings."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeSettings:
+    """What is served, and where.
+
+    Attributes:
+        store: a device's folder of releases.
+        tasks: the only ones to serve; empty is all.
+        http: "HOST:PORT", or "" for none.
+        socket: a Unix socket, or None.
+        threads: of one prediction.
+        limits: what clients may take.
+    """
+
+    store: Path
+    tasks: tuple[str, ...] = ()
+    http: str = "127.0.0.1:8090"
+    socket: Path | None = None
+    threads: int = 1
+    limits: DoorLimits = field(default_factory=DoorLimits)
+
+
+def run_serve(settings: ServeSettings) -> None:
+    """Serve until a signal says stop.
+
+    Raises:
+        ConfigError: there is no such store, or an address cannot be used.
+        StorageError: the store cannot be read.
+    """
+    if not settings.store.is_dir():
+        raise ConfigError(f"there is no folder {settings.store}: a device keeps releases in its node.state/releases", key="STORE")
+    keeper = Keeper(ReleaseStore(settings.store, keep=1), settings.tasks, threads=settings.threads)
+    keeper.look()
+    if not keeper.slots or any(slot.current is None for slot in keeper.slots.values()):
+        waiting = ", ".join(name for name, slot in keeper.slots.items() if slot.current is None) or "any task"
+        log.info("waiting for a release of %s", waiting)
+    asyncio.run(_serve(settings, keeper))
+
+
+async def _serve(settings: ServeSettings, keeper: Keeper) -> None:
+    loop, stopping, rung = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    door = Door(Api(keeper.slots, max_body_bytes=settings.limits.body_bytes).handle, settings.limits)
+    bell = _hang_up(settings.store)
+    if bell is not None:
+        loop.add_reader(bell, rung.set)
+    try:
+        if settings.http:
+            log.info("listening", extra={"facts": {"http": await door.listen(settings.http, "--http")}})
+        if settings.socket is not None:
+            await door.listen_unix(settings.socket, "--socket")
+            log.info("listening", extra={"facts": {"socket": str(settings.socket)}})
+        gc.collect()
+        gc.freeze()  # what lives as long as the process is not looked through again
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(_watch(keeper, bell, rung))
+            await stopping.wait()
+            log.info("stopping")
+            watching.cancel()
+    finally:
+        await door.stop()
+        if bell is not None:
+            loop.remove_reader(bell)
+            bell.close()
+
+
+async def _watch(keeper: Keeper, bell: Bell | None, rung: asyncio.Event) -> None:
+    """Look when somebody rings, and now and then; in a thread, for building a session takes milliseconds."""
+    while True:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(rung.wait(), LOOK_S)
+        rung.clear()
+        if bell is not None:
+            bell.silence()
+        try:
+            await asyncio.to_thread(keeper.look)
+        except StorageError as error:
+            log.error("%s", error)
+
+
+def _hang_up(store: Path) -> Bell | None:
+    try:
+        return Bell(store)
+    except OSError as error:
+        log.info("the store is looked at every %g s: no bell can be put into it (%s)", LOOK_S, error.strerror or error)
+        return None

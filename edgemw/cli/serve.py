@@ -1,0 +1,58 @@
+"""`edgemw serve`: predictions from a store of releases."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from edgemw.cli.typed import count
+from edgemw.core.errors import ConfigError
+from edgemw.telemetry import logs
+
+_EPILOG = """Clients speak the Open Inference Protocol, version 2, with JSON or binary tensors, as tritonclient does. The newest
+release in the store answers; a newer one takes its place as soon as it is there, if it passes its checks. Neither the device
+that fills the store nor a broker has to run.
+
+The first Ctrl-C, or SIGTERM, ends it.
+
+exit code: 0 stopped, 2 wrong usage, 3 the store or an address cannot be used
+
+examples:
+  edgemw serve state/device-0/releases
+  edgemw serve /var/lib/edgemw/releases --http 0.0.0.0:8090 --socket /run/edgemw/predict.sock
+  curl http://127.0.0.1:8090/v2/models/digits
+  curl --unix-socket /run/edgemw/predict.sock http://localhost/v2/health/ready
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the main program."""
+    parser = subparsers.add_parser(
+        "serve",
+        help="serve predictions from a store of releases",
+        description="Serve predictions from a store of releases, in a process of its own.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("store", metavar="STORE", type=Path, help="folder of releases, such as STATE/releases of a device")
+    parser.add_argument("--task", metavar="NAME", action="append", default=[], help="serve only this task; may be repeated")
+    help_ = 'address of the HTTP door (default: 127.0.0.1:8090); port 0: any free one; "": none'
+    parser.add_argument("--http", metavar="HOST:PORT", default="127.0.0.1:8090", help=help_)
+    parser.add_argument("--socket", metavar="PATH", type=Path, help="also a Unix socket, for this user alone")
+    help_ = "threads of one prediction (default: 1); more pay from about a million parameters"
+    parser.add_argument("--threads", metavar="N", type=count, default=1, help=help_)
+    parser.add_argument("--log", metavar="LEVEL", choices=("debug", "info", "warning", "error"), default="info")
+    parser.set_defaults(run=run, usage_error=parser.error)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until stopped."""
+    if not args.http and args.socket is None:
+        args.usage_error("there is no door: give --http or --socket")
+    logs.configure(args.log, "text", "")
+    try:
+        from edgemw.app.serve import ServeSettings, run_serve
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"serving needs {error.name}: pip install 'edgemw[device]'") from error
+    run_serve(ServeSettings(store=args.store, tasks=tuple(args.task), http=args.http, socket=args.socket, threads=args.threads))
+    return 0

@@ -1,0 +1,70 @@
+"""A bell in a store: whoever saves a release rings, and who serves from the store need not look ever so often.
+
+A bell is a datagram socket in the store's folder, for the user who owns it. Nothing is said but that there is something to look
+at, so a ring that is lost, or that nobody meant, does no harm: servers look now and then all the same.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+from uuid import uuid4
+
+_PREFIX = ".bell-"
+
+
+class Bell:
+    """Hangs in a store until it is closed; readable once it was rung."""
+
+    def __init__(self, folder: Path) -> None:
+        """Hang it up.
+
+        Raises:
+            OSError: the folder cannot be written to, or its path is too long for a socket (about 100 bytes).
+        """
+        self._path = folder / f"{_PREFIX}{uuid4().hex[:12]}"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        before = os.umask(0o177)
+        try:
+            self._socket.bind(str(self._path))
+        except OSError:
+            self._socket.close()
+            raise
+        finally:
+            os.umask(before)
+
+    def fileno(self) -> int:
+        """For a selector."""
+        return self._socket.fileno()
+
+    def silence(self) -> None:
+        """Forget all rings so far."""
+        try:
+            while True:
+                self._socket.recv(1)
+        except BlockingIOError:
+            return
+
+    def close(self) -> None:
+        """Take it down."""
+        self._socket.close()
+        self._path.unlink(missing_ok=True)
+
+
+def ring(folder: Path) -> None:
+    """Ring every bell in a store; those of servers that are gone are taken down. Never fails: a bell is a courtesy."""
+    try:
+        bells = [entry for entry in folder.iterdir() if entry.name.startswith(_PREFIX)]
+    except OSError:
+        return
+    for bell in bells:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ringing:
+            ringing.setblocking(False)
+            try:
+                ringing.sendto(b"", str(bell))
+            except OSError as error:
+                if error.errno == errno.ECONNREFUSED:  # nobody has it open
+                    bell.unlink(missing_ok=True)

@@ -1,0 +1,79 @@
+"""A door in a thread of its own, beside whatever else its process does."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Future
+from pathlib import Path
+from threading import Thread
+from typing import Self
+
+from edgemw.serving.door import Door, DoorLimits, Handle
+
+
+class BesideDoor:
+    """Answers from `start` to `stop`; also a context manager. `handle` is called in the door's thread."""
+
+    def __init__(
+        self,
+        handle: Handle,
+        address: str,
+        *,
+        setting: str = "serving.http",
+        socket: Path | None = None,
+        limits: DoorLimits | None = None,
+    ) -> None:
+        """Name the doors; nothing is opened before `start`. For the arguments see `Door`; an empty address is no HTTP door."""
+        self._handle, self._address, self._setting, self._socket, self._limits = handle, address, setting, socket, limits
+        self._thread: Thread | None = None
+        self._stopping: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self._url = ""
+
+    @property
+    def url(self) -> str:
+        """Where the HTTP door is, once started; "" where there is none."""
+        return self._url
+
+    def start(self) -> None:
+        """Listen.
+
+        Raises:
+            ConfigError: as `Door.listen` and `Door.listen_unix`.
+        """
+        started: Future[str] = Future()
+        self._thread = Thread(target=lambda: asyncio.run(self._run(started)), name="door", daemon=True)
+        self._thread.start()
+        self._url = started.result()
+
+    def stop(self) -> None:
+        """Let answers go out, and close."""
+        if self._thread is None:
+            return
+        if self._stopping is not None:
+            loop, event = self._stopping
+            loop.call_soon_threadsafe(event.set)
+        self._thread.join()
+        self._thread = self._stopping = None
+
+    async def _run(self, started: Future[str]) -> None:
+        door = Door(self._handle, self._limits)
+        stopping = asyncio.Event()
+        try:
+            url = await door.listen(self._address, self._setting) if self._address else ""
+            if self._socket is not None:
+                await door.listen_unix(self._socket)
+        except Exception as error:  # it is raised where `start` was called
+            await door.stop()
+            started.set_exception(error)
+            return
+        self._stopping = asyncio.get_running_loop(), stopping
+        started.set_result(url)
+        await stopping.wait()
+        await door.stop()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

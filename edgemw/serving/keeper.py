@@ -1,0 +1,94 @@
+"""Keeps slots at the newest good release of a store.
+
+    newest place in the store -> read and verify -> session -> canary batch -> into the slot
+
+All of it happens beside the release that answers; only the last step is seen by requests, and is one assignment. A release that
+fails goes no further: the one before it goes on answering, and `refused` says why.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from edgemw.core.errors import EdgeError
+from edgemw.serving.check import check_outputs
+from edgemw.serving.session import open_inference
+from edgemw.serving.slot import Served, Slot
+from edgemw.serving.store import ReleaseStore
+
+log = logging.getLogger(__name__)
+
+
+class Keeper:
+    """See the module. One thread calls `look`; slots may be asked by others meanwhile.
+
+    Attributes:
+        slots: by task; tasks that appear in the store get one.
+        refused: why the newest release of a task does not answer, where it does not.
+    """
+
+    def __init__(
+        self,
+        store: ReleaseStore,
+        tasks: tuple[str, ...] = (),
+        *,
+        threads: int = 1,
+        observe: Callable[[float], None] | None = None,
+    ) -> None:
+        """Name what is to be served; `look` fills the slots.
+
+        Args:
+            store: where releases are.
+            tasks: the only ones to serve; empty is all in the store, also those that come.
+            threads: of one prediction.
+            observe: told the seconds of every answered request.
+        """
+        self._store, self._only, self._threads, self._observe = store, tasks, threads, observe
+        self._seen: dict[str, int] = {}  # the newest place that was looked at
+        self._served: dict[str, int] = {}
+        self.slots = {task: Slot(observe) for task in tasks}
+        self.refused: dict[str, str] = {}
+
+    def look(self) -> bool:
+        """Serve what is new; whether anything was. A look that finds nothing costs a `listdir` for each task.
+
+        Raises:
+            StorageError: the store cannot be read.
+        """
+        changed = False
+        for task in self._only or self._store.tasks():
+            newest = self._store.newest_place(task)
+            if newest != self._seen.get(task, -1):
+                self._seen[task] = newest
+                changed |= self._take(task)
+        return changed
+
+    def _take(self, task: str) -> bool:
+        slot = self.slots.setdefault(task, Slot(self._observe))
+        started = time.perf_counter()
+        release = self._store.latest(task)
+        if release is None or release.place == self._served.get(task):
+            self._note(task, f"release at place {self._seen[task]} is damaged")
+            return False
+        manifest = release.manifest
+        try:
+            session = open_inference(release.bundle.infer, release.theta, size=manifest.size, threads=self._threads)
+            reason = check_outputs(session, manifest)
+        except EdgeError as error:
+            reason = str(error)
+        if reason:
+            self._note(task, f"release {release.number} is not served: {reason}")
+            return False
+        slot.install(Served(session, task, release.number, manifest))
+        self._served[task] = release.place
+        self.refused.pop(task, None)
+        facts = {"task": task, "release": release.number, "ms": round(1e3 * (time.perf_counter() - started), 1)}
+        log.info("serving", extra={"facts": facts})
+        return True
+
+    def _note(self, task: str, reason: str) -> None:
+        if self.refused.get(task) != reason:
+            self.refused[task] = reason
+            log.error("%s", reason, extra={"facts": {"task": task}})

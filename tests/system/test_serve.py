@@ -1,0 +1,192 @@
+"""`edgemw serve` as a process: what it needs, what it survives, how it ends."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from edgemw.core.bundle import Bundle, Vector, read_bundle
+from edgemw.serving.session import open_inference
+from edgemw.serving.store import ReleaseStore
+
+DIGITS = Path(__file__).parents[2] / "examples" / "quickstart" / "digits.edge"
+X = np.random.default_rng(0).random((1, 64), np.float32)
+BODY = X.tobytes()
+HEAD = json.dumps(
+    {
+        "inputs": [{"name": "x", "shape": [1, 64], "datatype": "FP32", "parameters": {"binary_data_size": len(BODY)}}],
+        "parameters": {"binary_data_output": True},
+    }
+).encode()
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return read_bundle(DIGITS.read_bytes())
+
+
+def theta(bundle: Bundle, number: int) -> Vector:
+    return np.random.default_rng(number).normal(0, 0.1, bundle.manifest.size).astype(np.float32)
+
+
+def save(folder: Path, bundle: Bundle, number: int) -> None:
+    ReleaseStore(folder, 3).save("digits", bundle, 1, number, theta(bundle, number))
+
+
+class Serving:
+    """A server process whose log is read as it comes."""
+
+    def __init__(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "edgemw", "serve", *arguments]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        self.lines: list[str] = []
+        self.connections: list[http.client.HTTPConnection] = []
+
+    def until(self, pattern: str) -> re.Match[str]:
+        """Read the log to a line that matches."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line)
+            if found := re.search(pattern, line):
+                return found
+        raise AssertionError(f"the log ended without {pattern}: {''.join(self.lines)}")
+
+    def connect(self) -> http.client.HTTPConnection:
+        """To the door that it opens next."""
+        port = int(self.until(r"http=http://127\.0\.0\.1:(\d+)")[1])
+        self.connections.append(http.client.HTTPConnection("127.0.0.1", port, timeout=10))
+        return self.connections[-1]
+
+    def end(self) -> None:
+        """Kill it."""
+        for connection in self.connections:
+            connection.close()
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[Serving]:
+    running = Serving(*arguments)
+    try:
+        yield running
+    finally:
+        running.end()
+
+
+def infer(connection: http.client.HTTPConnection) -> tuple[int, bytes]:
+    """The release that answered, and its outputs."""
+    connection.request("POST", "/v2/models/digits/infer", HEAD + BODY, {"Inference-Header-Content-Length": str(len(HEAD))})
+    response = connection.getresponse()
+    data = response.read()
+    assert response.status == 200, data
+    length = int(response.headers["Inference-Header-Content-Length"])
+    return int(json.loads(data[:length])["model_version"]), data[length:]
+
+
+def test_releases_take_each_others_place_under_load_and_every_answer_is_of_the_one_it_names(
+    tmp_path: Path, bundle: Bundle
+) -> None:
+    releases = 15
+    expected = {
+        number: open_inference(bundle.infer, theta(bundle, number), size=bundle.manifest.size).run(X).tobytes()
+        for number in range(releases)
+    }
+    save(tmp_path, bundle, 0)
+    with serving(str(tmp_path), "--http", "127.0.0.1:0") as server:
+        connection = server.connect()
+        answers: list[tuple[int, bytes]] = []
+        last = threading.Event()
+
+        def ask() -> None:
+            while not last.is_set() or answers[-1][0] < releases - 1:
+                answers.append(infer(connection))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        for number in range(1, releases):
+            save(tmp_path, bundle, number)
+        last.set()
+        asking.join(60)
+        assert not asking.is_alive()
+    numbers = [number for number, _ in answers]
+    assert numbers == sorted(numbers)
+    assert numbers[-1] == releases - 1
+    assert all(outputs == expected[number] for number, outputs in answers)
+
+
+def test_it_starts_from_the_last_good_release_after_it_was_killed_and_needs_no_torch(tmp_path: Path, bundle: Bundle) -> None:
+    save(tmp_path, bundle, 4)
+    for _ in range(2):
+        with serving(str(tmp_path), "--http", "127.0.0.1:0", "--log", "info") as server:
+            assert infer(server.connect())[0] == 4
+            loaded = Path(f"/proc/{server.process.pid}/maps").read_text()
+            assert "onnxruntime" in loaded
+            assert "torch" not in loaded
+            assert "matplotlib" not in loaded
+            assert psutil.Process(server.process.pid).memory_info().rss < 120 << 20
+            server.process.send_signal(signal.SIGKILL)
+            server.process.wait()
+    assert len(list(tmp_path.glob(".bell-*"))) == 2
+    save(tmp_path, bundle, 5)
+    assert list(tmp_path.glob(".bell-*")) == []
+
+
+def test_it_waits_for_the_first_release(tmp_path: Path, bundle: Bundle) -> None:
+    with serving(str(tmp_path), "--http", "127.0.0.1:0", "--task", "digits") as server:
+        server.until("waiting for a release of digits")
+        connection = server.connect()
+        connection.request("GET", "/v2/health/ready")
+        response = connection.getresponse()
+        assert (response.status, json.loads(response.read())["error"]) == (503, "no release yet of digits")
+        save(tmp_path, bundle, 0)
+        server.until("serving.*release=0")
+        assert infer(connection)[0] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_and_leaves_nothing_behind(tmp_path: Path, bundle: Bundle, number: signal.Signals) -> None:
+    store, door = tmp_path / "releases", tmp_path / "door.sock"
+    save(store, bundle, 0)
+    with serving(str(store), "--http", "", "--socket", str(door)) as server:
+        server.until("listening.*door.sock")
+        server.process.send_signal(number)
+        assert server.process.wait(20) == 0
+    assert not door.exists()
+    assert [path.name for path in store.iterdir()] == ["digits"]
+
+
+def refused(*arguments: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "edgemw", "serve", *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+    return done.returncode, done.stderr
+
+
+def test_what_cannot_be_served_is_said_in_one_line(tmp_path: Path, bundle: Bundle) -> None:
+    save(tmp_path, bundle, 0)
+    code, said = refused(str(tmp_path / "none"))
+    assert (code, said.count("\n")) == (3, 1)
+    assert "STORE: there is no folder" in said
+    with serving(str(tmp_path), "--http", "127.0.0.1:0") as server:
+        port = server.connect().port
+        code, said = refused(str(tmp_path), "--http", f"127.0.0.1:{port}")
+        assert code == 3
+        assert f"edgemw: --http: cannot listen on 127.0.0.1:{port}" in said.splitlines()[-1]
+    code, said = refused(str(tmp_path), "--http", "")
+    assert code == 2
+    assert "there is no door: give --http or --socket" in said

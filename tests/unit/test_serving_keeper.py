@@ -1,0 +1,177 @@
+"""What a server makes of a store: the newest good release answers, and nothing else ever does."""
+
+from __future__ import annotations
+
+import selectors
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgemw.core.bundle import Bundle, Vector, read_bundle
+from edgemw.serving.bell import Bell, ring
+from edgemw.serving.keeper import Keeper
+from edgemw.serving.session import open_inference
+from edgemw.serving.store import ReleaseStore
+
+DIGITS = Path(__file__).parents[2] / "examples" / "quickstart" / "digits.edge"
+X = np.random.default_rng(0).random((2, 64), np.float32)
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return read_bundle(DIGITS.read_bytes())
+
+
+def theta(bundle: Bundle, number: int) -> Vector:
+    """Another one for each release."""
+    return np.random.default_rng(number).normal(0, 0.1, bundle.manifest.size).astype(np.float32)
+
+
+def save(folder: Path, bundle: Bundle, number: int, keep: int = 3) -> None:
+    ReleaseStore(folder, keep).save("digits", bundle, 1, number, theta(bundle, number))
+
+
+def keeper_of(folder: Path, bundle: Bundle, releases: int) -> Keeper:
+    """Of a store with so many releases, of which the newest answers."""
+    for number in range(releases):
+        save(folder, bundle, number)
+    keeper = Keeper(ReleaseStore(folder, 1))
+    assert keeper.look()
+    return keeper
+
+
+def answers(keeper: Keeper, bundle: Bundle) -> int:
+    """The release that answers, which is the one that it says."""
+    outputs, number = keeper.slots["digits"].serve(X)
+    expected = open_inference(bundle.infer, theta(bundle, number), size=bundle.manifest.size).run(X)
+    np.testing.assert_array_equal(outputs, expected)
+    return number
+
+
+def test_the_newest_release_answers_as_soon_as_it_was_looked_at(tmp_path: Path, bundle: Bundle) -> None:
+    keeper = Keeper(ReleaseStore(tmp_path, 1))
+    assert not keeper.look()
+    assert keeper.slots == {}
+    for number in range(4):
+        save(tmp_path, bundle, number)
+        assert keeper.look()
+        assert not keeper.look()
+        assert answers(keeper, bundle) == number
+    assert keeper.refused == {}
+
+
+def test_only_the_tasks_that_were_named_are_served(tmp_path: Path, bundle: Bundle) -> None:
+    save(tmp_path, bundle, 0)
+    keeper = Keeper(ReleaseStore(tmp_path, 1), ("har",))
+    assert not keeper.look()
+    assert set(keeper.slots) == {"har"}
+    assert keeper.slots["har"].current is None
+
+
+def test_a_damaged_release_is_passed_over_and_said(tmp_path: Path, bundle: Bundle) -> None:
+    keeper = keeper_of(tmp_path, bundle, 2)
+    save(tmp_path, bundle, 2)
+    newest = max((tmp_path / "digits" / "releases").iterdir())
+    (newest / "theta.f32").write_bytes(bytes(4 * bundle.manifest.size))
+    assert not keeper.look()
+    assert answers(keeper, bundle) == 1
+    assert "damaged" in keeper.refused["digits"]
+    save(tmp_path, bundle, 3)
+    assert keeper.look()
+    assert answers(keeper, bundle) == 3
+    assert keeper.refused == {}
+
+
+def test_a_first_release_that_is_damaged_leaves_the_one_before_it(tmp_path: Path, bundle: Bundle) -> None:
+    for number in range(2):
+        save(tmp_path, bundle, number)
+    newest = max((tmp_path / "digits" / "releases").iterdir())
+    (newest / "meta.json").write_text("{")
+    keeper = Keeper(ReleaseStore(tmp_path, 1))
+    assert keeper.look()
+    assert answers(keeper, bundle) == 0
+
+
+def test_a_release_whose_outputs_are_not_finite_does_not_answer(tmp_path: Path, bundle: Bundle) -> None:
+    keeper = keeper_of(tmp_path, bundle, 1)
+    ReleaseStore(tmp_path, 3).save("digits", bundle, 1, 1, np.full(bundle.manifest.size, 3e38, np.float32))
+    assert not keeper.look()
+    assert answers(keeper, bundle) == 0
+    assert keeper.refused["digits"] == "release 1 is not served: outputs of 2 of 2 samples are not finite"
+
+
+def test_a_store_that_was_emptied_and_filled_again_is_followed(tmp_path: Path, bundle: Bundle) -> None:
+    keeper = keeper_of(tmp_path, bundle, 3)
+    shutil.rmtree(tmp_path / "digits")
+    save(tmp_path, bundle, 7)
+    assert keeper.look()
+    assert answers(keeper, bundle) == 7
+
+
+def test_every_answer_is_of_one_release_while_others_take_its_place(tmp_path: Path, bundle: Bundle) -> None:
+    """Bit for bit what the release that it names gives."""
+    keeper = keeper_of(tmp_path, bundle, 1)
+    expected = {n: open_inference(bundle.infer, theta(bundle, n), size=bundle.manifest.size).run(X) for n in range(12)}
+    done, wrong, seen = threading.Event(), list[int](), set[int]()
+
+    def ask() -> None:
+        while not done.is_set():
+            outputs, number = keeper.slots["digits"].serve(X)
+            seen.add(number)
+            if not np.array_equal(outputs, expected[number]):
+                wrong.append(number)
+
+    asking = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in asking:
+        thread.start()
+    for number in range(1, 12):
+        save(tmp_path, bundle, number)
+        assert keeper.look()
+    done.set()
+    for thread in asking:
+        thread.join()
+    assert wrong == []
+    assert len(seen) > 1
+
+
+# -- the bell
+
+
+def rung(bell: Bell, timeout_s: float) -> bool:
+    with selectors.DefaultSelector() as selector:
+        selector.register(bell, selectors.EVENT_READ)
+        return bool(selector.select(timeout_s))
+
+
+def test_whoever_saves_a_release_rings(tmp_path: Path, bundle: Bundle) -> None:
+    bells = [Bell(tmp_path), Bell(tmp_path)]
+    assert not rung(bells[0], 0)
+    save(tmp_path, bundle, 0)
+    for bell in bells:
+        assert rung(bell, 10)
+        bell.silence()
+        assert not rung(bell, 0)
+        bell.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["digits"]
+    assert ReleaseStore(tmp_path, 1).tasks() == ["digits"]
+
+
+def test_a_bell_that_is_rung_a_thousand_times_holds_nobody_up(tmp_path: Path) -> None:
+    bell = Bell(tmp_path)
+    for _ in range(1000):
+        ring(tmp_path)
+    assert rung(bell, 0)
+    bell.silence()
+    bell.close()
+
+
+def test_the_bell_of_a_dead_server_is_taken_down(tmp_path: Path) -> None:
+    bell = Bell(tmp_path)
+    bell._socket.close()  # as when its process is killed
+    assert len(list(tmp_path.iterdir())) == 1
+    ring(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    ring(tmp_path / "none")
