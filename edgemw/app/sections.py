@@ -168,6 +168,9 @@ class Serving:
     http: str = option(
         "127.0.0.1:0", help='address of the prediction service; port 0: any free one; "": off', check=check_address
     )
+    process: bool = option(
+        False, help="the service is a process of its own, which also goes on when this one dies; about 60 MiB more"
+    )
     keep: int = option(3, help="releases kept on disk", min=1, max=1000)
 
 

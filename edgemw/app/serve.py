@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ class ServeSettings:
         http: "HOST:PORT", or "" for none.
         socket: a Unix socket, or None.
         threads: of one prediction.
+        ready_fd: told the URL of the HTTP door, as a line, once all doors are open; then closed.
         limits: what clients may take.
     """
 
@@ -41,6 +43,7 @@ class ServeSettings:
     http: str = "127.0.0.1:8090"
     socket: Path | None = None
     threads: int = 1
+    ready_fd: int | None = None
     limits: DoorLimits = field(default_factory=DoorLimits)
 
 
@@ -70,11 +73,15 @@ async def _serve(settings: ServeSettings, keeper: Keeper) -> None:
     if bell is not None:
         loop.add_reader(bell, rung.set)
     try:
-        if settings.http:
-            log.info("listening", extra={"facts": {"http": await door.listen(settings.http, "--http")}})
+        url = await door.listen(settings.http, "--http") if settings.http else ""
+        if url:
+            log.info("listening", extra={"facts": {"http": url}})
         if settings.socket is not None:
             await door.listen_unix(settings.socket, "--socket")
             log.info("listening", extra={"facts": {"socket": str(settings.socket)}})
+        if settings.ready_fd is not None:
+            with os.fdopen(settings.ready_fd, "w") as ready:
+                ready.write(url + "\n")
         gc.collect()
         gc.freeze()  # what lives as long as the process is not looked through again
         async with asyncio.TaskGroup() as tasks:

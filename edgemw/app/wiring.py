@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edgemw.app import sections
+from edgemw.app.beside import ServingProcess
 from edgemw.app.samples import load_samples
 from edgemw.app.secrets import reveal
 from edgemw.app.settings import Broker, Codec, DeviceFile, FogFile, Limits, Plan, Release, Task
@@ -43,6 +44,9 @@ from edgemw.transport.mqtt import MqttLink, MqttSettings, TlsSettings
 from edgemw.transport.shell import Doors, Role, Shell, last_will
 from edgemw.wire.bucket import Bucket
 from edgemw.wire.messages import ReleaseManifest, Status
+
+if TYPE_CHECKING:
+    from edgemw.serving.api import Api  # a fog node has no part of it
 
 STATUS_TIMEOUT_S = 2.0
 SUMMARY_S = 60.0
@@ -79,7 +83,6 @@ def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
     """Run a device until it is told to stop. Raises ConfigError where ONNX Runtime is not installed."""
     try:
         from edgemw.serving.api import Api
-        from edgemw.serving.beside import BesideDoor
         from edgemw.serving.check import check_release
         from edgemw.serving.saver import Saver
         from edgemw.serving.session import open_inference
@@ -136,8 +139,7 @@ def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
             role.attach(shell)
             _summarize_later(shell, Summary())
 
-        door = BesideDoor(Api(slots).handle, settings.serving.http) if settings.serving.http else None
-        with _listening(door, settings.node.state / "serving.address", "serving.http"):
+        with _listening(_door(settings, Api(slots)), settings.node.state / "serving.address", "serving.http"):
             try:
                 node.run(role, attach, uplink.bucket)
             finally:
@@ -308,6 +310,19 @@ async def _until_stopped(shell: Shell, attach: Callable[[Shell], None]) -> None:
         await shell.run()
     except asyncio.CancelledError:
         log.warning("stopped at once; what was finished is on disk")
+
+
+def _door(settings: DeviceFile, api: Api) -> _Server | None:
+    """Where predictions of a device are to be had: in a thread of this process, or in another."""
+    from edgemw.serving.beside import BesideDoor
+
+    serving, state = settings.serving, settings.node.state
+    if not serving.http:
+        return None
+    if not serving.process:
+        return BesideDoor(api.handle, serving.http)
+    note, threads = state / "serving.process", settings.training.threads
+    return ServingProcess(state / "releases", serving.http, note, threads=threads, level=settings.telemetry.log)
 
 
 class _Server(Protocol):

@@ -41,6 +41,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--socket", metavar="PATH", type=Path, help="also a Unix socket, for this user alone")
     help_ = "threads of one prediction (default: 1); more pay from about a million parameters"
     parser.add_argument("--threads", metavar="N", type=count, default=1, help=help_)
+    help_ = "file descriptor that is told the URL once the doors are open, for programs that start this one"
+    parser.add_argument("--ready-fd", metavar="N", type=count, help=help_)
     parser.add_argument("--log", metavar="LEVEL", choices=("debug", "info", "warning", "error"), default="info")
     parser.set_defaults(run=run, usage_error=parser.error)
 
@@ -54,5 +56,14 @@ def run(args: argparse.Namespace) -> int:
         from edgemw.app.serve import ServeSettings, run_serve
     except ModuleNotFoundError as error:
         raise ConfigError(f"serving needs {error.name}: pip install 'edgemw[device]'") from error
-    run_serve(ServeSettings(store=args.store, tasks=tuple(args.task), http=args.http, socket=args.socket, threads=args.threads))
+    run_serve(
+        ServeSettings(
+            store=args.store,
+            tasks=tuple(args.task),
+            http=args.http,
+            socket=args.socket,
+            threads=args.threads,
+            ready_fd=args.ready_fd,
+        )
+    )
     return 0

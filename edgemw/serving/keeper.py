@@ -16,7 +16,7 @@ from edgemw.core.errors import EdgeError
 from edgemw.serving.check import check_outputs
 from edgemw.serving.session import open_inference
 from edgemw.serving.slot import Served, Slot
-from edgemw.serving.store import ReleaseStore
+from edgemw.serving.store import ReleaseStore, StoredRelease
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Keeper:
         """
         self._store, self._only, self._threads, self._observe = store, tasks, threads, observe
         self._seen: dict[str, int] = {}  # the newest place that was looked at
-        self._served: dict[str, int] = {}
+        self._served: dict[str, StoredRelease] = {}
         self.slots = {task: Slot(observe) for task in tasks}
         self.refused: dict[str, str] = {}
 
@@ -68,8 +68,9 @@ class Keeper:
     def _take(self, task: str) -> bool:
         slot = self.slots.setdefault(task, Slot(self._observe))
         started = time.perf_counter()
-        release = self._store.latest(task)
-        if release is None or release.place == self._served.get(task):
+        known = self._served.get(task)
+        release = self._store.latest(task, known)
+        if release is None or (known is not None and release.place == known.place):
             self._note(task, f"release at place {self._seen[task]} is damaged")
             return False
         manifest = release.manifest
@@ -82,7 +83,7 @@ class Keeper:
             self._note(task, f"release {release.number} is not served: {reason}")
             return False
         slot.install(Served(session, task, release.number, manifest))
-        self._served[task] = release.place
+        self._served[task] = release
         self.refused.pop(task, None)
         facts = {"task": task, "release": release.number, "ms": round(1e3 * (time.perf_counter() - started), 1)}
         log.info("serving", extra={"facts": facts})

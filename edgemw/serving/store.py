@@ -44,6 +44,7 @@ class StoredRelease:
         bundle: the task's bundle.
         theta: float32[P].
         place: where it stands in the store; grows with every release that is saved.
+        key: names the bundle by its content.
     """
 
     task: str
@@ -52,6 +53,7 @@ class StoredRelease:
     bundle: Bundle = field(repr=False)
     theta: Vector = field(repr=False)
     place: int
+    key: str
 
     @property
     def manifest(self) -> Manifest:
@@ -80,7 +82,6 @@ class ReleaseStore:
         self._folder, self._keep = folder, max(1, keep)
         self._writing = Lock()
         self._whole: set[tuple[str, str]] = set()  # bundles that this process has written or verified
-        self._read_bundles: dict[str, tuple[str, Bundle]] = {}  # the last of each task, with its key
 
     def save(self, task: str, bundle: Bundle, run: int, number: int, theta: Vector) -> None:
         """Keep a release as the newest of its task; after the return it survives a power cut.
@@ -102,8 +103,11 @@ class ReleaseStore:
         except OSError as error:
             raise StorageError(f"{self._folder}: release {number} of {task} cannot be kept: {error}") from error
 
-    def latest(self, task: str) -> StoredRelease | None:
+    def latest(self, task: str, known: StoredRelease | None = None) -> StoredRelease | None:
         """The newest release of a task that is whole; None where there is none.
+
+        Args:
+            known: one that was read before, whose bundle need not be read again.
 
         Raises:
             StorageError: the folder cannot be read.
@@ -113,7 +117,7 @@ class ReleaseStore:
             places = self._places(task)
             for place in reversed(places):
                 try:
-                    return self._read(task, place)
+                    return self._read(task, place, known)
                 except (OSError, EdgeError):
                     continue  # damaged or removed: the one before it stands in
             if places == self._places(task) or time.monotonic() > deadline:
@@ -187,18 +191,18 @@ class ReleaseStore:
         except OSError as error:
             raise StorageError(f"{self._folder / task} cannot be read: {error}") from error
 
-    def _read(self, task: str, place: int) -> StoredRelease:
+    def _read(self, task: str, place: int, known: StoredRelease | None) -> StoredRelease:
         folder = self._folder / task
         meta = _read_meta(folder / "releases" / _name(place))
         path = folder / "bundles" / f"{meta.bundle}.edge"
-        known = self._read_bundles.get(task)
-        if known is None or known[0] != meta.bundle:
-            if path.stat().st_size > 3 * MAX_PART_BYTES:
-                raise StorageError(f"{path} is larger than a bundle can be")
-            known = self._read_bundles[task] = meta.bundle, read_bundle(path.read_bytes())
-        bundle = known[1]
+        if known is not None and known.key == meta.bundle:
+            bundle = known.bundle
+        elif path.stat().st_size > 3 * MAX_PART_BYTES:
+            raise StorageError(f"{path} is larger than a bundle can be")
+        else:
+            bundle = read_bundle(path.read_bytes())
         theta = _read_theta(folder / "releases" / _name(place) / THETA, bundle.manifest.size, meta.sha256)
-        return StoredRelease(task, meta.run, meta.number, bundle, theta, place)
+        return StoredRelease(task, meta.run, meta.number, bundle, theta, place, meta.bundle)
 
 
 def _name(place: int) -> str:

@@ -6,11 +6,15 @@ import http.client
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +24,7 @@ import pytest
 from edgemw.core.bundle import Bundle, Vector, read_bundle
 from edgemw.serving.session import open_inference
 from edgemw.serving.store import ReleaseStore
+from tests.system.fleet import Fleet, fact
 
 DIGITS = Path(__file__).parents[2] / "examples" / "quickstart" / "digits.edge"
 X = np.random.default_rng(0).random((1, 64), np.float32)
@@ -190,3 +195,80 @@ def test_what_cannot_be_served_is_said_in_one_line(tmp_path: Path, bundle: Bundl
     code, said = refused(str(tmp_path), "--http", "")
     assert code == 2
     assert "there is no door: give --http or --socket" in said
+
+
+# -- as the service of a device
+
+
+def pid_of(fleet: Fleet) -> int:
+    return int(json.loads((fleet.folder / "device-0" / "serving.process").read_text())["pid"])
+
+
+def service_of(fleet: Fleet) -> psutil.Process:
+    return psutil.Process(pid_of(fleet))
+
+
+@pytest.fixture
+def served(fleet: Fleet) -> Iterator[Fleet]:
+    """A device with a service, which is ended with the test whatever becomes of it."""
+    fleet.fog("top")
+    fleet.device("device-0", "top", serving={"http": "127.0.0.1:0", "process": True})
+    fleet.start("top", "device-0")
+    fleet.until(lambda s: "device-0" in s and fact(s["device-0"], "release") >= 2)
+    yield fleet
+    with suppress(OSError, psutil.NoSuchProcess):
+        service_of(fleet).kill()
+
+
+def release_served(url: str) -> int:
+    """What the service answers, asked until it has a release."""
+    while True:
+        with suppress(urllib.error.HTTPError), urllib.request.urlopen(f"{url}/v2/models/digits", timeout=10) as answer:
+            return int(json.loads(answer.read())["versions"][0])
+        time.sleep(0.05)
+
+
+def test_the_service_of_a_device_goes_on_without_it_and_is_found_again(served: Fleet) -> None:
+    service, url = service_of(served), served.address("device-0", "serving")
+    before = release_served(url)
+    for node in ("device-0", "top"):
+        served.kill(node)
+    assert release_served(url) >= before
+    served.start("device-0")
+    served.said("device-0", "of an earlier life goes on")
+    assert served.address("device-0", "serving") == url
+    assert service_of(served).pid == service.pid
+    before = release_served(url)
+    served.start("top")
+    while release_served(url) <= before:
+        time.sleep(0.05)
+    served.signal("device-0", signal.SIGTERM)
+    assert served.wait("device-0") == 0
+    assert not service.is_running()
+    assert not (served.folder / "device-0" / "serving.process").exists()
+
+
+def test_a_service_that_dies_is_started_again(served: Fleet) -> None:
+    first, url = service_of(served), served.address("device-0", "serving")
+    release_served(url)
+    first.kill()
+    served.said("device-0", "the prediction service ended; it is started again")
+    while pid_of(served) == first.pid:
+        time.sleep(0.05)
+    second = service_of(served)
+    assert release_served(url) >= 0
+    served.signal("device-0", signal.SIGTERM)
+    assert served.wait("device-0") == 0
+    assert not second.is_running()
+
+
+def test_a_device_whose_service_cannot_start_says_why(fleet: Fleet) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        fleet.fog("top")
+        fleet.device("device-0", "top", serving={"http": address, "process": True})
+        fleet.start("device-0")
+        assert fleet.wait("device-0") == 3
+    text = (fleet.folder / "device-0.log").read_text()
+    assert f"cannot listen on {address}" in text
+    assert "serving.http: the prediction service did not start: its log says why" in text

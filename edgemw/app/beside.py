@@ -1,0 +1,170 @@
+"""The prediction service of a device as a process of its own: started, watched, and found again after the device was killed.
+
+    device  --spawns-->  edgemw serve STATE/releases      the store and its bell are all that they share
+
+A device that stops takes its service along. One that is killed does not: the service goes on answering, and the next life of the
+device finds it by the file `serving.process` (process, when it started, where its door is) and takes it back.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Event, Thread
+
+import psutil
+
+from edgemw.core.errors import ConfigError, EdgeError
+
+READY_S, STOP_S = 60.0, 10.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+"""Before a service that died is started again; the pause doubles while it cannot be."""
+SAME_S = 2.0
+"""That two readings of when a process started may differ, for the clock of the machine may be set between them."""
+_MAX_URL_BYTES = 1024
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Note:
+    """What the file says of a service."""
+
+    pid: int
+    started: float
+    url: str
+    address: str
+
+
+class ServingProcess:
+    """Runs from `start` to `stop`. It has a session of its own, so that Ctrl-C at a terminal reaches the device alone."""
+
+    def __init__(self, store: Path, address: str, note: Path, *, threads: int, level: str) -> None:
+        """Name what is to be served; nothing is started yet.
+
+        Args:
+            store: of releases; made where it is not there.
+            address: "HOST:PORT" of the HTTP door.
+            note: the file by which a later life finds the service.
+            threads: of one prediction.
+            level: of its log, which goes where this process writes its own.
+        """
+        self._store, self._address, self._note_path, self._threads, self._level = store, address, note, threads, level
+        self._process: psutil.Process | None = None
+        self._watching: Thread | None = None
+        self._stopping = Event()
+        self._url = ""
+
+    @property
+    def url(self) -> str:
+        """Where the HTTP door is, once started."""
+        return self._url
+
+    def start(self) -> None:
+        """Take back a service that goes on from an earlier life, or start one, and wait until its door is open.
+
+        Raises:
+            ConfigError: the address cannot be used; the service has said why.
+        """
+        self._store.mkdir(parents=True, exist_ok=True)
+        self._stopping.clear()
+        found = self._running()
+        if found is None:
+            self._spawn()
+        else:
+            self._process, self._url = found
+            log.info("the prediction service of an earlier life goes on", extra={"facts": {"pid": self._process.pid}})
+        self._watching = Thread(target=self._watch, name="serving", daemon=True)
+        self._watching.start()
+
+    def stop(self) -> None:
+        """End the service; its answers on their way still go out."""
+        self._stopping.set()
+        if self._process is not None:
+            _end(self._process)
+        if self._watching is not None:
+            self._watching.join()
+            self._watching = None
+        if self._process is not None:
+            _end(self._process)  # it may have been started again just then
+        self._note_path.unlink(missing_ok=True)
+
+    def _spawn(self) -> None:
+        reading, writing = os.pipe()
+        address = self._url.removeprefix("http://") or self._address  # a free port stays the one that clients know
+        command = [sys.executable, "-m", "edgemw", "serve", str(self._store), "--http", address]
+        command += ["--threads", str(self._threads), "--log", self._level, "--ready-fd", str(writing)]
+        try:
+            process = psutil.Popen(command, pass_fds=(writing,), start_new_session=True, stdin=subprocess.DEVNULL)
+        finally:
+            os.close(writing)
+        with os.fdopen(reading, "rb") as ready:
+            came = select.select([ready], [], [], READY_S)[0]
+            url = ready.readline(_MAX_URL_BYTES).decode().strip() if came else ""
+        if not url:
+            process.kill()
+            process.wait()
+            raise ConfigError("the prediction service did not start: its log says why", key="serving.http")
+        self._process, self._url = process, url
+        note = _Note(process.pid, process.create_time(), url, self._address)
+        temporary = self._note_path.with_suffix(".new")
+        temporary.write_text(json.dumps(asdict(note)))
+        temporary.replace(self._note_path)
+
+    def _running(self) -> tuple[psutil.Process, str] | None:
+        """The service of an earlier life, if it is alive and where it is wanted now."""
+        try:
+            note = _Note(**json.loads(self._note_path.read_text()))
+            process = psutil.Process(note.pid)
+            same = abs(process.create_time() - note.started) < SAME_S and process.is_running()
+        except (OSError, ValueError, TypeError, psutil.Error):
+            return None
+        if not same:
+            return None
+        if note.address != self._address:
+            _end(process)
+            return None
+        return process, note.url
+
+    def _watch(self) -> None:
+        """Start it again whenever it ends by itself."""
+        pause_s = FIRST_PAUSE_S
+        while not self._stopping.is_set():
+            process = self._process
+            assert process is not None
+            _wait(process)
+            if self._stopping.is_set():
+                return
+            log.error("the prediction service ended; it is started again", extra={"facts": {"pid": process.pid}})
+            while not self._stopping.wait(pause_s):
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                try:
+                    self._spawn()
+                except EdgeError as error:
+                    log.error("%s", error)
+                else:
+                    break
+
+
+def _end(process: psutil.Process) -> None:
+    """Ask it to end, and wait; where that takes too long it is killed."""
+    try:
+        process.terminate()
+        process.wait(STOP_S)
+    except psutil.NoSuchProcess:
+        return
+    except psutil.TimeoutExpired:
+        process.kill()
+
+
+def _wait(process: psutil.Process) -> None:
+    try:
+        process.wait()
+    except psutil.Error as error:
+        log.debug("%s", error)
