@@ -290,8 +290,8 @@ def under_load(folder: Path, bundle: Bundle, swaps: int) -> Report:
         asking.start()
         for number in range(1, swaps + 1):
             store.save(name, bundle, 1, number, thetas[number])
-        while not answers or release_of(answers[-1][1]) != swaps:
-            time.sleep(0.01)
+            while not answers or release_of(answers[-1][1]) != number:
+                time.sleep(0.001)
         done.set()
         asking.join()
     wrong = sum(not body.endswith(expected[release_of(body)]) for _, body in answers)

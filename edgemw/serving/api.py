@@ -19,16 +19,15 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from edgemw import __version__
 from edgemw.core.bundle import Spec
 from edgemw.core.errors import DataError
-from edgemw.serving.slot import Served, Slot
+from edgemw.serving.slot import Served, Slot, all_finite
 from edgemw.serving.tensors import NAMES, Malformed, an_object, read_tensor, wanted_output, write_output
 
 JSON, BINARY = "application/json", "application/octet-stream"
 MAX_ID_LENGTH = 256
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 _LEAVES: tuple[list[str], ...] = ([], ["ready"], ["config"], ["stats"], ["infer"])
 
 
@@ -153,7 +152,7 @@ class Api:
             outputs, release = slot.serve(x, served)
         except DataError as error:
             raise _Refused(400, str(error)) from error
-        if not np.isfinite(outputs).all():
+        if not all_finite(outputs):
             raise _Refused(500, f"release {release} gives NaN or infinite outputs for this input")
         output, behind = write_output(outputs, wanted)
         said = {"model_name": served.task, "model_version": str(release), "outputs": [output]}
@@ -229,4 +228,4 @@ def _answer(document: dict[str, Any] | list[Any]) -> Answer:
 
 
 def _json(document: dict[str, Any] | list[Any]) -> bytes:
-    return json.dumps(document, allow_nan=False, separators=(",", ":")).encode()
+    return _ENCODER.encode(document).encode()

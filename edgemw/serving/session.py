@@ -39,8 +39,10 @@ class InferenceSession:
         Raises:
             DataError: shape or dtype of x is not the graph's, or a value is out of the range of a table.
         """
-        with _as_data_error():
+        try:  # the context manager below takes a fifth of what a small model does
             outputs: npt.NDArray[np.float32] = self._run(self._outputs, {self._input: x})[0]
+        except _ERRORS as error:
+            raise _data_error(error) from error
         return outputs
 
     __call__ = run
@@ -117,7 +119,11 @@ def _as_data_error() -> Iterator[None]:
     try:
         yield
     except _ERRORS as error:
-        raise DataError(f"the batch does not fit the graph: {_first_line(error)}") from error
+        raise _data_error(error) from error
+
+
+def _data_error(error: Exception) -> DataError:
+    return DataError(f"the batch does not fit the graph: {_first_line(error)}")
 
 
 def _names(nodes: Sequence[Any]) -> list[str]:

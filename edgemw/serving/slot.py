@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from edgemw.core.errors import DataError, EdgeError
 from edgemw.learning.oracle import Array, Predict
 
 Outputs = npt.NDArray[np.float32]
+_DTYPES = {name: np.dtype(name) for name in ("float32", "int64")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,8 @@ def as_batch(x: Any, spec: Spec) -> tuple[Array, bool]:
     Raises:
         DataError: another shape, no numbers, an empty batch, NaN or infinite values, or fractions where integers are asked for.
     """
+    if type(x) is np.ndarray and _is_ready(x, spec):
+        return x, False
     try:
         array = np.asarray(x)
     except ValueError as error:
@@ -111,6 +115,17 @@ def as_batch(x: Any, spec: Spec) -> tuple[Array, bool]:
     if len(array) == 0:
         raise DataError("x is a batch without samples")
     return _converted(array, spec.dtype), single
+
+
+def _is_ready(x: Array, spec: Spec) -> bool:
+    """Whether this is such a batch already; the long way finds out about what is not, and why."""
+    fits = x.dtype == _DTYPES[spec.dtype] and x.shape[1:] == spec.shape and x.ndim == len(spec.shape) + 1
+    return fits and len(x) > 0 and x.flags.c_contiguous and (x.dtype.kind != "f" or all_finite(x))
+
+
+def all_finite(values: Array) -> bool:
+    """Whether all are finite. Their sum of squares is, in a tenth of the time, unless one is very large."""
+    return math.isfinite(np.vdot(values, values)) or bool(np.isfinite(values).all())
 
 
 def _converted(array: Array, dtype: str) -> Array:

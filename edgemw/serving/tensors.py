@@ -8,6 +8,7 @@ A model has one input and one output here. Results may also be asked for as a cl
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -73,7 +74,7 @@ def read_tensor(tensor: Any, behind: memoryview, spec: Spec) -> Array:
     if size is None and len(behind):
         raise Malformed(f"{len(behind)} bytes follow the JSON, and the input says nothing of them (binary_data_size)")
     data = _numbers(tensor.get("data"), spec) if size is None else _bytes(size, behind, dtype, "data" in tensor)
-    if data.size != np.prod(shape, dtype=object):  # as Python integers: a product of shapes may be beyond 64 bits
+    if data.size != math.prod(shape):
         raise Malformed(f"data has {data.size} values, shape {shape[:16]} needs another number")
     return data.reshape(shape)
 

@@ -19,7 +19,7 @@ from edgemw.learning.onnx_oracle import OnnxOracle
 from edgemw.learning.oracle import Array, Oracle, Predict, Step
 from edgemw.serving.check import check_release
 from edgemw.serving.session import TrainingSession, open_inference
-from edgemw.serving.slot import Served, Slot, as_batch
+from edgemw.serving.slot import Served, Slot, all_finite, as_batch
 
 DIGITS = Path(__file__).parents[2] / "examples" / "quickstart" / "digits.edge"
 
@@ -225,3 +225,22 @@ def test_every_named_loss_is_compared(
     assert "the training graph says nan" in reason(Formula(manifest, float("nan")))
     for free in (replace(manifest, seeded=True), replace(manifest, loss="own:loss")):
         assert reason(Formula(free, value * 2)) == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "finite"),
+    [
+        ([0.0, 1.0], True),
+        ([3e38, -3e38], True),
+        ([1e30] * 4, True),
+        ([1e30, np.nan], False),
+        ([np.inf, -np.inf], False),
+        ([np.nan], False),
+        ([-np.inf, 1.0], False),
+        ([], True),
+    ],
+)
+def test_finite_is_what_every_value_is(values: list[float], finite: bool) -> None:
+    array = np.array(values, np.float32)
+    assert all_finite(array) is finite
+    assert all_finite(np.stack([array, array])) is finite
