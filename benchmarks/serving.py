@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import re
@@ -31,6 +32,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,7 @@ import edgemw
 from edgemw import Task
 from edgemw.compile.export import compile_task
 from edgemw.compile.load import load_task
-from edgemw.core.bundle import WEIGHTS_FILE, Bundle, Vector
+from edgemw.core.bundle import WEIGHTS_FILE, Bundle, Vector, read_bundle
 from edgemw.serving.session import open_inference
 from edgemw.serving.store import ReleaseStore
 
@@ -260,13 +262,33 @@ def first_answers(folder: Path, bundle: Bundle) -> Report:
     return {"parameters": bundle.manifest.size, "first_answer_ms": round(1e3 * statistics.median(spent), 1)}
 
 
+def theta_of(number: int, size: int) -> Vector:
+    return np.random.default_rng(number).normal(0, 0.1, size).astype(np.float32)
+
+
+def save_when_told(folder: Path, data: bytes, told: Connection) -> None:
+    """What a device does, in a process of its own: save release after release."""
+    store, bundle = ReleaseStore(folder, 3), read_bundle(data)
+    while (number := told.recv()) >= 0:
+        store.save(bundle.manifest.name, bundle, 1, number, theta_of(number, bundle.manifest.size))
+        told.send(number)
+
+
 def under_load(folder: Path, bundle: Bundle, swaps: int) -> Report:
-    store, name, rng = ReleaseStore(folder, 3), bundle.manifest.name, np.random.default_rng(1)
-    thetas = [rng.normal(0, 0.1, bundle.manifest.size).astype(np.float32) for _ in range(swaps + 1)]
-    x = rng.random((1, 561), np.float32)
-    expected = [outputs(bundle, theta, x) for theta in thetas]
+    name, size = bundle.manifest.name, bundle.manifest.size
+    x = np.random.default_rng(1).random((1, 561), np.float32)
+    expected = [outputs(bundle, theta_of(number, size), x) for number in range(swaps + 1)]
     request = binary_request(name, x)
-    store.save(name, bundle, 1, 0, thetas[0])
+    context = multiprocessing.get_context("spawn")
+    telling, told = context.Pipe()
+    saver = context.Process(target=save_when_told, args=(folder, bundle.to_bytes(), told), daemon=True)
+    saver.start()
+
+    def save(number: int) -> None:
+        telling.send(number)
+        telling.recv()
+
+    save(0)
     answers: list[tuple[float, bytes]] = []
     dropped: list[str] = []
     with serving(folder) as server, server.tcp() as connection:
@@ -289,11 +311,13 @@ def under_load(folder: Path, bundle: Bundle, swaps: int) -> Report:
         asking = threading.Thread(target=ask)
         asking.start()
         for number in range(1, swaps + 1):
-            store.save(name, bundle, 1, number, thetas[number])
+            save(number)
             while not answers or release_of(answers[-1][1]) != number:
                 time.sleep(0.001)
         done.set()
         asking.join()
+    telling.send(-1)
+    saver.join()
     wrong = sum(not body.endswith(expected[release_of(body)]) for _, body in answers)
     times = sorted(spent for spent, _ in answers)
     return {
