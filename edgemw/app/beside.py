@@ -97,14 +97,17 @@ class ServingProcess:
 
     def _spawn(self) -> None:
         reading, writing = os.pipe()
-        address = self._url.removeprefix("http://") or self._address  # a free port stays the one that clients know
+        ready = os.fdopen(reading, "rb")
+        address = self._address
+        if self._url and address.endswith(":0"):  # the free port stays the one that clients know
+            address = address.removesuffix("0") + self._url.rsplit(":", 1)[1]
         command = [sys.executable, "-m", "edgemw", "serve", str(self._store), "--http", address]
         command += ["--threads", str(self._threads), "--log", self._level, "--ready-fd", str(writing)]
-        try:
-            process = psutil.Popen(command, pass_fds=(writing,), start_new_session=True, stdin=subprocess.DEVNULL)
-        finally:
-            os.close(writing)
-        with os.fdopen(reading, "rb") as ready:
+        with ready:
+            try:
+                process = psutil.Popen(command, pass_fds=(writing,), start_new_session=True, stdin=subprocess.DEVNULL)
+            finally:
+                os.close(writing)
             came = select.select([ready], [], [], READY_S)[0]
             url = ready.readline(_MAX_URL_BYTES).decode().strip() if came else ""
         if not url:
@@ -112,17 +115,28 @@ class ServingProcess:
             process.wait()
             raise ConfigError("the prediction service did not start: its log says why", key="serving.http")
         self._process, self._url = process, url
-        note = _Note(process.pid, process.create_time(), url, self._address)
-        temporary = self._note_path.with_suffix(".new")
-        temporary.write_text(json.dumps(asdict(note)))
-        temporary.replace(self._note_path)
+        try:
+            note = _Note(process.pid, process.create_time(), url, self._address)
+            temporary = self._note_path.with_suffix(".new")
+            temporary.write_text(json.dumps(asdict(note)))
+            temporary.replace(self._note_path)
+        except OSError:
+            _end(process)
+            raise
+
+    def leave(self) -> None:
+        """End what an earlier life may have left, where no service is wanted any more."""
+        found = self._running()
+        if found is not None:
+            _end(found[0])
+        self._note_path.unlink(missing_ok=True)
 
     def _running(self) -> tuple[psutil.Process, str] | None:
         """The service of an earlier life, if it is alive and where it is wanted now."""
         try:
             note = _Note(**json.loads(self._note_path.read_text()))
             process = psutil.Process(note.pid)
-            same = abs(process.create_time() - note.started) < SAME_S and process.is_running()
+            same = abs(process.create_time() - note.started) < SAME_S and process.status() != psutil.STATUS_ZOMBIE
         except (OSError, ValueError, TypeError, psutil.Error):
             return None
         if not same:
@@ -134,9 +148,8 @@ class ServingProcess:
 
     def _watch(self) -> None:
         """Start it again whenever it ends by itself."""
-        pause_s = FIRST_PAUSE_S
         while not self._stopping.is_set():
-            process = self._process
+            process, pause_s = self._process, FIRST_PAUSE_S
             assert process is not None
             _wait(process)
             if self._stopping.is_set():
@@ -146,8 +159,8 @@ class ServingProcess:
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
                 try:
                     self._spawn()
-                except EdgeError as error:
-                    log.error("%s", error)
+                except (EdgeError, OSError, psutil.Error) as error:
+                    log.error("the prediction service cannot be started: %s", error)
                 else:
                     break
 

@@ -71,7 +71,7 @@ async def _serve(settings: ServeSettings, keeper: Keeper) -> None:
     door = Door(Api(keeper.slots, max_body_bytes=settings.limits.body_bytes).handle, settings.limits)
     bell = _hang_up(settings.store)
     if bell is not None:
-        loop.add_reader(bell, rung.set)
+        loop.add_reader(bell, _hear, bell, rung)
     try:
         url = await door.listen(settings.http, "--http") if settings.http else ""
         if url:
@@ -85,7 +85,7 @@ async def _serve(settings: ServeSettings, keeper: Keeper) -> None:
         gc.collect()
         gc.freeze()  # what lives as long as the process is not looked through again
         async with asyncio.TaskGroup() as tasks:
-            watching = tasks.create_task(_watch(keeper, bell, rung))
+            watching = tasks.create_task(_watch(keeper, rung))
             await stopping.wait()
             log.info("stopping")
             watching.cancel()
@@ -96,18 +96,23 @@ async def _serve(settings: ServeSettings, keeper: Keeper) -> None:
             bell.close()
 
 
-async def _watch(keeper: Keeper, bell: Bell | None, rung: asyncio.Event) -> None:
+def _hear(bell: Bell, rung: asyncio.Event) -> None:
+    bell.silence()
+    rung.set()
+
+
+async def _watch(keeper: Keeper, rung: asyncio.Event) -> None:
     """Look when somebody rings, and now and then; in a thread, for building a session takes milliseconds."""
     while True:
         with suppress(TimeoutError):
             await asyncio.wait_for(rung.wait(), LOOK_S)
         rung.clear()
-        if bell is not None:
-            bell.silence()
         try:
             await asyncio.to_thread(keeper.look)
         except StorageError as error:
             log.error("%s", error)
+        except Exception:  # whatever is wrong with a store, what was served goes on
+            log.exception("the store cannot be looked at")
 
 
 def _hang_up(store: Path) -> Bell | None:

@@ -317,12 +317,12 @@ def _door(settings: DeviceFile, api: Api) -> _Server | None:
     from edgemw.serving.beside import BesideDoor
 
     serving, state = settings.serving, settings.node.state
-    if not serving.http:
-        return None
-    if not serving.process:
-        return BesideDoor(api.handle, serving.http)
     note, threads = state / "serving.process", settings.training.threads
-    return ServingProcess(state / "releases", serving.http, note, threads=threads, level=settings.telemetry.log)
+    service = ServingProcess(state / "releases", serving.http, note, threads=threads, level=settings.telemetry.log)
+    if serving.http and serving.process:
+        return service
+    service.leave()
+    return BesideDoor(api.handle, serving.http) if serving.http else None
 
 
 class _Server(Protocol):

@@ -6,9 +6,9 @@ at, so a ring that is lost, or that nobody meant, does no harm: servers look now
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -56,15 +56,15 @@ class Bell:
 
 def ring(folder: Path) -> None:
     """Ring every bell in a store; those of servers that are gone are taken down. Never fails: a bell is a courtesy."""
-    try:
-        bells = [entry for entry in folder.iterdir() if entry.name.startswith(_PREFIX)]
-    except OSError:
-        return
-    for bell in bells:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ringing:
-            ringing.setblocking(False)
-            try:
-                ringing.sendto(b"", str(bell))
-            except OSError as error:
-                if error.errno == errno.ECONNREFUSED:  # nobody has it open
-                    bell.unlink(missing_ok=True)
+    with suppress(OSError):
+        for bell in [entry for entry in folder.iterdir() if entry.name.startswith(_PREFIX)]:
+            _ring_one(bell)
+
+
+def _ring_one(bell: Path) -> None:
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ringing:
+        ringing.setblocking(False)
+        try:
+            ringing.sendto(b"", str(bell))
+        except ConnectionRefusedError:  # nobody has it open
+            bell.unlink(missing_ok=True)

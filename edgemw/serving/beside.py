@@ -41,7 +41,7 @@ class BesideDoor:
             ConfigError: as `Door.listen` and `Door.listen_unix`.
         """
         started: Future[str] = Future()
-        self._thread = Thread(target=lambda: asyncio.run(self._run(started)), name="door", daemon=True)
+        self._thread = Thread(target=self._live, args=(started,), name="door", daemon=True)
         self._thread.start()
         self._url = started.result()
 
@@ -54,6 +54,14 @@ class BesideDoor:
             loop.call_soon_threadsafe(event.set)
         self._thread.join()
         self._thread = self._stopping = None
+
+    def _live(self, started: Future[str]) -> None:
+        try:
+            asyncio.run(self._run(started))
+        except OSError as error:  # no file is left for a loop
+            if started.done():
+                raise
+            started.set_exception(error)
 
     async def _run(self, started: Future[str]) -> None:
         door = Door(self._handle, self._limits)

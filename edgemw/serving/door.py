@@ -38,6 +38,9 @@ LINGER_S = 1.0
 _SWEEP_S = 0.25
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _ADDRESS = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.%\w]+)\]|(?P<host>[^:/\[\]]*)):(?P<port>\d{1,5})\Z")
+_CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_ORIGIN = re.compile(r"\Ahttps?://[^/?]*", re.IGNORECASE)
+"""Of a target in absolute form."""
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 log = logging.getLogger(__name__)
@@ -74,6 +77,7 @@ class _Head:
     path: str
     close: bool
     length: int = 0
+    options: set[bytes] = field(default_factory=set)  # of the connection
     continues: bool = False  # the client waits before it sends the body
     packed: str = ""
     json_bytes: int | None = None
@@ -91,7 +95,7 @@ class Door:
         self._sweeping: asyncio.TimerHandle | None = None
 
     async def listen(self, address: str, setting: str = "serving.http") -> str:
-        """Take clients at "HOST:PORT"; an empty host is every interface, port 0 any free one. Returns the URL.
+        """Take clients at "HOST:PORT"; an empty host is every interface of IPv4, port 0 any free one. Returns the URL.
 
         Raises:
             ConfigError: this is no address, it is in use, not of this machine, or not allowed; it names the setting to change.
@@ -102,7 +106,7 @@ class Door:
         host = match["six"] or match["host"] or ""
         loop = asyncio.get_running_loop()
         try:
-            server = await loop.create_server(lambda: _Client(self), host or None, int(match["port"]), backlog=128)
+            server = await loop.create_server(lambda: _Client(self), host or "0.0.0.0", int(match["port"]), backlog=128)  # noqa: S104
         except OSError as error:
             reason = f"cannot listen on {address}: {error.strerror or error}; give another address, or port 0 for any free one"
             raise ConfigError(reason, key=setting) from error
@@ -175,7 +179,7 @@ class _Client(asyncio.Protocol):
     _searched: int = 0  # of the buffer, for the end of the head
     _head: _Head | None = None  # of the request whose body is coming
     _full: bool = False  # what was written has not been read
-    _ending: bool = False  # nothing more is answered
+    ending: bool = False  # nothing more is answered
     _gone: bool = False
 
     # -- what asyncio says
@@ -185,7 +189,9 @@ class _Client(asyncio.Protocol):
         limits, clients = self.door.limits, self.door.clients
         self.deadline = self._now() + limits.timeout_s
         clients.add(self)
-        if len(clients) > limits.connections:
+        if len(clients) > 2 * limits.connections:
+            self.abort()  # who is turned away has to be remembered, too
+        elif sum(not client.ending for client in clients) > limits.connections:
             self._refuse(503, f"{limits.connections} connections are open already, no more are taken")
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -193,15 +199,15 @@ class _Client(asyncio.Protocol):
         self.door.left(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._ending:
+        if self.ending:
             return  # read, so that closing does not destroy the answer on its way
-        if not self._buffer and self._head is None:
+        if not self._buffer and self._head is None and data.strip(b"\r\n"):
             self.deadline = self._now() + self.door.limits.timeout_s
         self._buffer += data
         self._proceed()
 
     def eof_received(self) -> None:
-        if not self._ending and (self._buffer or self._head):
+        if not self.ending and (self._buffer or self._head):
             self._refuse(400, "the connection ended within a request")
 
     def pause_writing(self) -> None:
@@ -211,23 +217,25 @@ class _Client(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._full = False
-        self.deadline = self._now() + self.door.limits.timeout_s
+        self.deadline = self._now() + self._patience_s
         self._proceed()
 
     # -- what the door says
 
     def late(self, now: float) -> None:
         """The deadline has passed."""
-        if self._ending or self._full:
+        if self.ending or self._full:
             self.abort()
         elif self._buffer or self._head is not None:
             self._refuse(408, f"the request did not come in within {self.door.limits.timeout_s:g} s")
+        elif self._transport.is_closing() or self._transport.get_write_buffer_size():
+            self.abort()  # closing would wait for a client that does not read
         else:
             self._transport.close()
 
     def end(self) -> None:
         """Close once what was written is out."""
-        self._ending = True
+        self.ending = True
         self._transport.close()
 
     def abort(self) -> None:
@@ -236,6 +244,12 @@ class _Client(asyncio.Protocol):
 
     # -- requests
 
+    @property
+    def _patience_s(self) -> float:
+        """How long the client may take from now on: longer where an answer is on its way to it."""
+        is_ending = self.ending and not self._transport.get_write_buffer_size()
+        return LINGER_S if is_ending else self.door.limits.timeout_s
+
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
 
@@ -243,7 +257,7 @@ class _Client(asyncio.Protocol):
         """Answer what has come in, as long as answers are read; others have their turn between so many requests of one client."""
         try:
             for _ in range(TURN):
-                if self._full or self._ending or self._gone:
+                if self._full or self.ending or self._gone:
                     return
                 if not self._has_request():
                     self._transport.resume_reading()
@@ -308,10 +322,10 @@ class _Client(asyncio.Protocol):
 
     def _linger(self) -> None:
         """Close once the client has read: closing while it still sends would destroy the answer on its way."""
-        self._ending = True
+        self.ending = True
         self._buffer.clear()
         self._transport.resume_reading()
-        self.deadline = self._now() + LINGER_S
+        self.deadline = self._now() + self._patience_s
         with suppress(OSError):  # the client was faster
             self._transport.write_eof()
 
@@ -324,22 +338,29 @@ def _read_head(data: bytes) -> _Head:
         raise _Bad(400, "no HTTP request")
     if parts[2] not in (b"HTTP/1.1", b"HTTP/1.0"):
         raise _Bad(505 if parts[2].startswith(b"HTTP/") else 400, "speak HTTP/1.1")
+    if _CONTROLS.search(data.replace(b"\r\n", b"")):
+        raise _Bad(400, "control characters in the head")
     if len(lines) > MAX_HEADERS:
         raise _Bad(431, f"more than {MAX_HEADERS} headers")
     try:
-        path = parts[1].decode("ascii").split("?", 1)[0]
+        path = _ORIGIN.sub("", parts[1].decode("ascii")).split("?", 1)[0]
     except UnicodeDecodeError:
         raise _Bad(400, "the path is not ASCII") from None
     head = _Head(parts[0].decode(), path, close=parts[2] == b"HTTP/1.0")
     lengths: set[int] = set()
+    hosts = 0
     for line in lines:
         name, colon, value = line.partition(b":")
         if not colon or not _TOKEN.fullmatch(name):
             raise _Bad(400, "a header that is none")
+        hosts += name.lower() == b"host"
         _note_header(head, name.lower(), value.strip(b" \t"), lengths)
     if len(lengths) > 1:
         raise _Bad(400, "several lengths of the body")
+    if hosts > 1 or (hosts == 0 and parts[2] == b"HTTP/1.1"):
+        raise _Bad(400, "give one Host")
     head.length = lengths.pop() if lengths else 0
+    head.close = b"close" in head.options or (head.close and b"keep-alive" not in head.options)
     return head
 
 
@@ -350,8 +371,7 @@ def _note_header(head: _Head, name: bytes, value: bytes, lengths: set[int]) -> N
         case b"transfer-encoding":
             raise _Bad(411, "say Content-Length: bodies in chunks are not taken")
         case b"connection":
-            options = {option.strip().lower() for option in value.split(b",")}
-            head.close = b"close" in options or (head.close and b"keep-alive" not in options)
+            head.options |= {option.strip().lower() for option in value.split(b",")}
         case b"expect":
             if value.lower() != b"100-continue":
                 raise _Bad(417, "nothing but 100-continue can be expected")
@@ -387,7 +407,7 @@ def _unpacked(body: bytes, how: str, most_bytes: int) -> bytes:
 def _packed(answer: Answer, *, close: bool, bodiless: bool = False) -> bytes:
     """The answer in one piece, so that it leaves in one packet where it fits."""
     more = "" if answer.json_bytes is None else f"Inference-Header-Content-Length: {answer.json_bytes}\r\n"
-    more += "Connection: close\r\n" if close else ""
+    more += "Connection: close\r\n" if close else "Connection: keep-alive\r\n"
     head = (
         f"HTTP/1.1 {answer.status} {_PHRASES.get(answer.status, '')}\r\nContent-Type: {answer.content_type}\r\n"
         f"Content-Length: {len(answer.body)}\r\n{more}X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n\r\n"
@@ -421,6 +441,8 @@ def _answers(path: Path) -> bool:
         asking.settimeout(1.0)
         try:
             asking.connect(str(path))
-        except OSError:
+        except ConnectionRefusedError:
             return False
+        except OSError as error:  # a live server may be busy, or another user's
+            log.debug("%s: %s", path, error)
         return True

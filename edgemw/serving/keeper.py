@@ -18,6 +18,9 @@ from edgemw.serving.session import open_inference
 from edgemw.serving.slot import Served, Slot
 from edgemw.serving.store import ReleaseStore, StoredRelease
 
+TRIES = 3
+"""That a release is read before it is left alone: a machine may be short of files or memory for a moment."""
+
 log = logging.getLogger(__name__)
 
 
@@ -46,7 +49,7 @@ class Keeper:
             observe: told the seconds of every answered request.
         """
         self._store, self._only, self._threads, self._observe = store, tasks, threads, observe
-        self._seen: dict[str, int] = {}  # the newest place that was looked at
+        self._seen: dict[str, tuple[int, int]] = {}  # the newest place, and how often it was tried
         self._served: dict[str, StoredRelease] = {}
         self.slots = {task: Slot(observe) for task in tasks}
         self.refused: dict[str, str] = {}
@@ -60,20 +63,31 @@ class Keeper:
         changed = False
         for task in self._only or self._store.tasks():
             newest = self._store.newest_place(task)
-            if newest != self._seen.get(task, -1):
-                self._seen[task] = newest
-                changed |= self._take(task)
+            place, tries = self._seen.get(task, (-1, 0))
+            tries = tries if newest == place else 0
+            if newest < 0 or tries == TRIES:
+                continue
+            before = self._served.get(task)
+            self._take(task, newest)
+            served = self._served.get(task)
+            self._seen[task] = newest, TRIES if served is not None and served.place == newest else tries + 1
+            changed |= served is not before
         return changed
 
-    def _take(self, task: str) -> bool:
-        slot = self.slots.setdefault(task, Slot(self._observe))
-        started = time.perf_counter()
+    def _take(self, task: str, newest: int) -> None:
+        """Serve the newest release of a task that can be; where one is served already, only a newer one."""
+        self.slots.setdefault(task, Slot(self._observe))
         known = self._served.get(task)
         release = self._store.latest(task, known)
-        if release is None or (known is not None and release.place == known.place):
-            self._note(task, f"release at place {self._seen[task]} is damaged")
-            return False
-        manifest = release.manifest
+        if release is None or release.place != newest:
+            self._note(task, f"the release at place {newest} is damaged")
+        if known is not None and release is not None and release.place == known.place:
+            return
+        while release is not None and not self._serve(task, release, newest) and known is None:
+            release = self._store.latest(task, below=release.place)
+
+    def _serve(self, task: str, release: StoredRelease, newest: int) -> bool:
+        started, manifest = time.perf_counter(), release.manifest
         try:
             session = open_inference(release.bundle.infer, release.theta, size=manifest.size, threads=self._threads)
             reason = check_outputs(session, manifest)
@@ -82,9 +96,10 @@ class Keeper:
         if reason:
             self._note(task, f"release {release.number} is not served: {reason}")
             return False
-        slot.install(Served(session, task, release.number, manifest))
+        self.slots[task].install(Served(session, task, release.number, manifest))
         self._served[task] = release
-        self.refused.pop(task, None)
+        if release.place == newest:
+            self.refused.pop(task, None)
         facts = {"task": task, "release": release.number, "ms": round(1e3 * (time.perf_counter() - started), 1)}
         log.info("serving", extra={"facts": facts})
         return True

@@ -137,4 +137,6 @@ def _converted(array: Array, dtype: str) -> Array:
     if not finite.all():
         row = int(np.argmin(finite.reshape(len(array), -1).all(axis=1)))
         raise DataError(f"x holds NaN or infinite values, first in sample {row}")
+    if dtype == "int64" and array.dtype.kind in "fu" and (np.abs(array) >= 2.0**63).any():
+        raise DataError("x holds numbers beyond 64 bits")
     return converted

@@ -103,11 +103,12 @@ class ReleaseStore:
         except OSError as error:
             raise StorageError(f"{self._folder}: release {number} of {task} cannot be kept: {error}") from error
 
-    def latest(self, task: str, known: StoredRelease | None = None) -> StoredRelease | None:
+    def latest(self, task: str, known: StoredRelease | None = None, *, below: int | None = None) -> StoredRelease | None:
         """The newest release of a task that is whole; None where there is none.
 
         Args:
             known: one that was read before, whose bundle need not be read again.
+            below: a place; only those before it are looked at.
 
         Raises:
             StorageError: the folder cannot be read.
@@ -115,7 +116,7 @@ class ReleaseStore:
         deadline = time.monotonic() + _PATIENCE_S
         while True:  # the writer may remove what was just listed, again and again where it is faster than this reader
             places = self._places(task)
-            for place in reversed(places):
+            for place in reversed([place for place in places if below is None or place < below]):
                 try:
                     return self._read(task, place, known)
                 except (OSError, EdgeError):

@@ -80,8 +80,11 @@ def read_tensor(tensor: Any, behind: memoryview, spec: Spec) -> Array:
 
 
 def _numbers(values: Any, spec: Spec) -> Array:
+    listed = a_list(values, "data")
+    if not _are_numbers(listed):
+        raise Malformed("data holds something that is not a number")
     try:
-        data = np.array(a_list(values, "data"))
+        data = np.array(listed)
     except (ValueError, OverflowError) as error:
         raise Malformed(f"data is not an array of numbers: {error}") from error
     if data.size == 0:
@@ -91,6 +94,18 @@ def _numbers(values: Any, spec: Spec) -> Array:
     return data
 
 
+def _are_numbers(values: list[Any]) -> bool:
+    """Whether lists within lists hold numbers alone: one text among them would make numpy take its length for each of them."""
+    waiting = [values]
+    while waiting:
+        kinds = set(map(type, inner := waiting.pop()))
+        if not kinds <= {int, float, bool, list}:
+            return False
+        if list in kinds:
+            waiting += [value for value in inner if type(value) is list]
+    return True
+
+
 def _bytes(size: Any, behind: memoryview, dtype: np.dtype[Any], twice: bool) -> Array:
     if twice:
         raise Malformed("the input has data and binary_data_size: give one")
@@ -98,7 +113,8 @@ def _bytes(size: Any, behind: memoryview, dtype: np.dtype[Any], twice: bool) -> 
         raise Malformed(f"binary_data_size is {str(size)[:32]}, and {len(behind)} bytes follow the JSON")
     if size % dtype.itemsize:
         raise Malformed(f"{size} bytes are no whole number of values of {dtype.itemsize} bytes")
-    return np.frombuffer(behind, dtype)
+    data = np.frombuffer(behind, dtype)
+    return data if data.flags.aligned else data.copy()
 
 
 def wanted_output(document: dict[str, Any]) -> Wanted:

@@ -91,7 +91,7 @@ def is_alive(door: BesideDoor) -> bool:
 
 
 def raw_status(door: BesideDoor) -> int:
-    return int(raw(door, b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n").split(b" ")[1])
+    return int(raw(door, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").split(b" ")[1])
 
 
 # ------------------------------------------------------------------------------------------------------------- what it answers
@@ -108,8 +108,8 @@ def test_it_answers_many_requests_over_one_connection(patient: BesideDoor) -> No
 
 def test_requests_that_come_at_once_are_answered_in_order(patient: BesideDoor) -> None:
     count = 5 * TURN + 3
-    sent = b"".join(b"POST /%d HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc" % n for n in range(count))
-    answer = raw(patient, sent + b"GET /last HTTP/1.1\r\nConnection: close\r\n\r\n")
+    sent = b"".join(b"POST /%d HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc" % n for n in range(count))
+    answer = raw(patient, sent + b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
     places = [answer.index(b"POST /%d None abc" % n) for n in range(count)]
     assert places == sorted(places)
     assert answer.count(b"HTTP/1.1 200 OK") == count + 1
@@ -141,7 +141,9 @@ def test_a_body_may_be_packed(patient: BesideDoor, how: str, bits: int) -> None:
 
 def test_a_body_is_asked_for_when_the_client_waits_for_that(patient: BesideDoor) -> None:
     with connect(patient) as connection:
-        connection.sendall(b"POST /p HTTP/1.1\r\nContent-Length: 3\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n")
+        connection.sendall(
+            b"POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
+        )
         assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
         connection.sendall(b"abc")
         assert everything(connection).endswith(b"abc")
@@ -153,9 +155,14 @@ def test_a_client_of_http_1_0_is_answered_once_unless_it_asks_for_more(patient: 
     assert raw(patient, twice).endswith(b"GET /2 None ")
 
 
+def test_a_target_may_name_the_host_and_close_is_heard_among_other_options(patient: BesideDoor) -> None:
+    head = b"Host: a\r\nConnection: close\r\nConnection: keep-alive\r\n\r\n"
+    assert raw(patient, b"GET http://a:80/p?q HTTP/1.1\r\n" + head).endswith(b"GET /p None ")
+
+
 def test_a_client_that_says_no_more_is_answered(patient: BesideDoor) -> None:
     with connect(patient) as connection:
-        connection.sendall(b"GET /p HTTP/1.1\r\n\r\n")
+        connection.sendall(b"GET /p HTTP/1.1\r\nHost: a\r\n\r\n")
         connection.shutdown(socket.SHUT_WR)
         assert everything(connection).endswith(b"GET /p None ")
 
@@ -185,26 +192,29 @@ def test_an_error_in_the_handler_is_a_500_with_the_traceback_in_the_log(
     [
         (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 400),
         (b"GET\r\n\r\n", 400),
-        (b"GET /a b HTTP/1.1\r\n\r\n", 400),
-        (b"G{T / HTTP/1.1\r\n\r\n", 400),
-        (b"GET /\xff HTTP/1.1\r\n\r\n", 400),
+        (b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"G{T / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (b"GET / HTTP/2.0\r\n\r\n", 505),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nA: b\nContent-Length: 9\r\n\r\n", 400),
         (b"GET / FTP/1.1\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nname : value\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\na: b\r\n folded\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nContent-Length: 1e3\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nContent-Length: " + b"9" * 30 + b"\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nContent-Length: 1001\r\n\r\n", 413),
-        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 411),
-        (b"POST / HTTP/1.1\r\nExpect: miracles\r\n\r\n", 417),
-        (b"POST / HTTP/1.1\r\nContent-Encoding: br\r\n\r\n", 415),
-        (b"POST / HTTP/1.1\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc", 400),
-        (b"POST / HTTP/1.1\r\nInference-Header-Content-Length: x\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nname : value\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\na: b\r\n folded\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1e3\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: " + b"9" * 30 + b"\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n", 413),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 411),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nExpect: miracles\r\n\r\n", 417),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Encoding: br\r\n\r\n", 415),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nInference-Header-Content-Length: x\r\n\r\n", 400),
         (b"GET /" + b"a" * MAX_HEAD_BYTES, 431),
-        (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * (MAX_HEADERS + 1) + b"\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"a: b\r\n" * (MAX_HEADERS + 1) + b"\r\n", 431),
     ],
     ids=lambda value: value[:60].hex() if isinstance(value, bytes) else None,
 )
@@ -220,11 +230,13 @@ def test_a_request_that_breaks_the_rules_is_told_so_and_ends_the_connection(
 def test_a_bomb_is_not_unpacked(patient: BesideDoor) -> None:
     packed = zlib.compress(bytes(900_000), 9)
     assert len(packed) < 1000
-    head = b"POST / HTTP/1.1\r\nContent-Encoding: deflate\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Encoding: deflate\r\nContent-Length: %d\r\n\r\n" % len(packed)
     assert raw(patient, head + packed).startswith(b"HTTP/1.1 413 ")
 
 
-@pytest.mark.parametrize("start", [b"", b"GET", b"GET / HTTP/1.1\r\nA: b", b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nabc"])
+@pytest.mark.parametrize(
+    "start", [b"", b"GET", b"GET / HTTP/1.1\r\nHost: a\r\nA: b", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc"]
+)
 def test_a_client_that_is_slow_is_cut(door: BesideDoor, start: bytes) -> None:
     begun = time.monotonic()
     answer = raw(door, start)
@@ -247,7 +259,7 @@ def test_a_byte_now_and_then_buys_no_time(door: BesideDoor) -> None:
 
 def test_a_connection_that_rests_is_closed_without_a_word(door: BesideDoor) -> None:
     with connect(door) as connection:
-        connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         answer = everything(connection)
     assert answer.count(b"HTTP/1.1") == 1
 
@@ -255,7 +267,7 @@ def test_a_connection_that_rests_is_closed_without_a_word(door: BesideDoor) -> N
 def test_clients_that_never_read_are_cut_and_hold_nobody_up(door: BesideDoor) -> None:
     deaf = [connect(door) for _ in range(QUICK.connections - 1)]
     for connection in deaf:
-        connection.sendall(b"GET /large HTTP/1.1\r\n\r\n" * 40)
+        connection.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n" * 40)
     assert is_alive(door)  # the last place is free
     begun = time.monotonic()
     held = [connect(door)]
@@ -266,10 +278,36 @@ def test_clients_that_never_read_are_cut_and_hold_nobody_up(door: BesideDoor) ->
         connection.close()
 
 
+def test_a_slow_reader_of_a_last_answer_gets_all_of_it(patient: BesideDoor) -> None:
+    with connect(patient) as connection:
+        connection.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        answer = b""
+        while data := connection.recv(150_000):
+            answer += data
+            time.sleep(0.1)  # two seconds in all
+    assert answer.endswith(LARGE)
+
+
+def test_a_deaf_client_of_small_answers_is_cut_too(door: BesideDoor) -> None:
+    """What waits for it is less than what makes a transport say that it is full."""
+    held = [connect(door) for _ in range(QUICK.connections)]
+    for connection in held:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(0.2)
+        with suppress(TimeoutError, ConnectionError):
+            for _ in range(20_000):
+                connection.sendall(b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n" % (b"p" * 900))
+    begun = time.monotonic()
+    while raw_status(door) != 200:
+        assert time.monotonic() - begun < 8
+    for connection in held:
+        connection.close()
+
+
 def test_connections_beyond_the_limit_are_turned_away(door: BesideDoor) -> None:
     held = [connect(door) for _ in range(QUICK.connections)]
     for connection in held:
-        connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert connection.recv(1000)
     assert raw(door).startswith(b"HTTP/1.1 503 ")
     for connection in held:
@@ -280,7 +318,8 @@ def test_connections_beyond_the_limit_are_turned_away(door: BesideDoor) -> None:
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
-        st.binary(max_size=40) | st.sampled_from([b"\r\n", b"GET / HTTP/1.1\r\n", b"Content-Length: 5\r\n", b":"]), max_size=8
+        st.binary(max_size=40) | st.sampled_from([b"\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n", b"Content-Length: 5\r\n", b":"]),
+        max_size=8,
     )
 )
 def test_whatever_is_sent_is_answered_or_refused(patient: BesideDoor, pieces: list[bytes]) -> None:
@@ -310,7 +349,7 @@ def test_stopping_lets_an_answer_go_out_and_closes_idle_connections() -> None:
     door = BesideDoor(slow, "127.0.0.1:0")
     door.start()
     with connect(door) as idle, connect(door) as busy:
-        busy.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        busy.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert answering.wait(10)
         stopping = threading.Thread(target=door.stop)
         stopping.start()
@@ -354,7 +393,7 @@ def over_unix(path: Path) -> bytes:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(10)
         connection.connect(str(path))
-        connection.sendall(b"GET /u HTTP/1.1\r\nConnection: close\r\n\r\n")
+        connection.sendall(b"GET /u HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         return everything(connection)
 
 

@@ -122,6 +122,8 @@ def test_other_numbers_are_converted(datatype: str) -> None:
         (tensor(shape=[10**30, 64]), "needs another number"),
         (tensor(data=None), "data is not a JSON array"),
         (tensor(data=["a"] * 64), "not a number"),
+        (tensor(data=["a" * 2000] + [0] * 20_000), "not a number"),  # numpy would take 160 MB for it
+        (tensor(data=[[0.5] * 63 + [None]]), "not a number"),
         (tensor(data=[10**30] * 64), "not a number"),
         (tensor(data=[[0.5], [0.5, 0.5]]), "not an array"),
         (tensor(data=[float("nan")] * 64), "NaN or infinite"),
@@ -216,6 +218,17 @@ def test_bytes_in_and_out_say_what_numbers_say(bundle: Bundle, datatype: str, dt
     as_numbers, nothing = received(send(document, data))
     assert nothing == b""
     np.testing.assert_array_equal(np.array(as_numbers["outputs"][0]["data"], np.float32).reshape(2, 10), expected)
+
+
+def test_bytes_may_stand_anywhere_behind_the_json(bundle: Bundle) -> None:
+    x = np.random.default_rng(5).random((1, 64), np.float32)
+    document, data = with_bytes(x, "FP32")
+    expected = open_inference(bundle.infer, bundle.theta0, size=bundle.manifest.size).run(x)
+    for spaces in range(8):
+        text = json.dumps(document).encode() + b" " * spaces
+        answer = API.handle("POST", "/v2/models/digits/infer", text + data, len(text))
+        said = np.array(json.loads(answer.body)["outputs"][0]["data"], np.float32)
+        np.testing.assert_array_equal(said.reshape(1, 10), expected)
 
 
 def test_one_output_may_ask_otherwise_than_the_request() -> None:

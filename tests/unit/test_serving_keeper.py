@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from edgemw.core.bundle import Bundle, Vector, read_bundle
+from edgemw.serving import store
 from edgemw.serving.bell import Bell, ring
 from edgemw.serving.keeper import Keeper
 from edgemw.serving.session import open_inference
@@ -101,6 +102,37 @@ def test_a_release_whose_outputs_are_not_finite_does_not_answer(tmp_path: Path, 
     assert not keeper.look()
     assert answers(keeper, bundle) == 0
     assert keeper.refused["digits"] == "release 1 is not served: outputs of 2 of 2 samples are not finite"
+
+
+def test_a_server_that_starts_beside_a_release_it_cannot_serve_takes_the_one_before_it(tmp_path: Path, bundle: Bundle) -> None:
+    save(tmp_path, bundle, 0)
+    ReleaseStore(tmp_path, 3).save("digits", bundle, 1, 1, np.full(bundle.manifest.size, 3e38, np.float32))
+    keeper = Keeper(ReleaseStore(tmp_path, 1))
+    assert keeper.look()
+    assert answers(keeper, bundle) == 0
+    assert "release 1 is not served" in keeper.refused["digits"]
+    assert not keeper.look()
+    save(tmp_path, bundle, 2)
+    assert keeper.look()
+    assert answers(keeper, bundle) == 2
+    assert keeper.refused == {}
+
+
+def test_a_release_that_could_not_be_read_for_a_moment_is_served_at_the_next_look(
+    tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = keeper_of(tmp_path, bundle, 1)
+    save(tmp_path, bundle, 1)
+    with monkeypatch.context() as patch:
+
+        def short_of_files(*_: object) -> None:
+            raise OSError(24, "Too many open files")
+
+        patch.setattr(store, "_read_theta", short_of_files)
+        assert not keeper.look()
+    assert answers(keeper, bundle) == 0
+    assert keeper.look()
+    assert answers(keeper, bundle) == 1
 
 
 def test_a_store_that_was_emptied_and_filled_again_is_followed(tmp_path: Path, bundle: Bundle) -> None:

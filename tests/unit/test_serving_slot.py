@@ -146,6 +146,8 @@ def test_samples_become_a_batch(x: Any, spec: Spec, shape: tuple[int, ...], sing
         ([[0.0, 0.0], [1e300, 0.0]], Spec((2,), "float32"), "first in sample 1"),
         ([0.5], Spec((), "int64"), "fractions"),
         ([np.inf], Spec((), "int64"), "infinite"),
+        ([1e300], Spec((), "int64"), "beyond 64 bits"),
+        (np.array([2**64 - 1], np.uint64), Spec((), "int64"), "beyond 64 bits"),
     ],
 )
 def test_samples_that_do_not_fit_are_refused_with_the_reason(x: Any, spec: Spec, text: str) -> None:
