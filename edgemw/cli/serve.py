@@ -43,7 +43,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--threads", metavar="N", type=count, default=1, help=help_)
     help_ = "file descriptor that is told the URL once the doors are open, for programs that start this one"
     parser.add_argument("--ready-fd", metavar="N", type=count, help=help_)
-    parser.add_argument("--log", metavar="LEVEL", choices=("debug", "info", "warning", "error"), default="info")
+    help_ = "debug, info, warning or error (default: info)"
+    parser.add_argument("--log", metavar="LEVEL", choices=("debug", "info", "warning", "error"), default="info", help=help_)
     parser.set_defaults(run=run, usage_error=parser.error)
 
 
