@@ -240,7 +240,10 @@ def more(connection: socket.socket) -> bytes:
 
 
 def release_of(body: bytes) -> int:
-    return int(re.search(rb'"model_version":"(\d+)"', body)[1])  # type: ignore[index]  # it is in every answer
+    found = re.search(rb'"model_version":"(\d+)"', body)
+    if found is None:
+        raise NotAnswered(f"{body[:300]!r} names no release")
+    return int(found[1])
 
 
 # ---- releases

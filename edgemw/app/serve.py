@@ -8,13 +8,13 @@ import logging
 import os
 import signal
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgemw.core.errors import ConfigError, StorageError
 from edgemw.serving.api import Api
 from edgemw.serving.bell import Bell
-from edgemw.serving.door import Door, DoorLimits
+from edgemw.serving.door import Door
 from edgemw.serving.keeper import Keeper
 from edgemw.serving.store import ReleaseStore
 
@@ -35,7 +35,6 @@ class ServeSettings:
         socket: a Unix socket, or None.
         threads: of one prediction.
         ready_fd: told the URL of the HTTP door, as a line, once all doors are open; then closed.
-        limits: what clients may take.
     """
 
     store: Path
@@ -44,7 +43,6 @@ class ServeSettings:
     socket: Path | None = None
     threads: int = 1
     ready_fd: int | None = None
-    limits: DoorLimits = field(default_factory=DoorLimits)
 
 
 def run_serve(settings: ServeSettings) -> None:
@@ -68,7 +66,7 @@ async def _serve(settings: ServeSettings, keeper: Keeper) -> None:
     loop, stopping, rung = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    door = Door(Api(keeper.slots, max_body_bytes=settings.limits.body_bytes).handle, settings.limits)
+    door = Door(Api(keeper.slots).handle)
     bell = _hang_up(settings.store)
     if bell is not None:
         loop.add_reader(bell, _hear, bell, rung)

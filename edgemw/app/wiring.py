@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from edgemw.app import sections
-from edgemw.app.beside import ServingProcess
 from edgemw.app.samples import load_samples
 from edgemw.app.secrets import reveal
+from edgemw.app.service import ServingProcess
 from edgemw.app.settings import Broker, Codec, DeviceFile, FogFile, Limits, Plan, Release, Task
 from edgemw.core.bundle import Bundle, Manifest, Vector, read_bundle
 from edgemw.core.errors import BundleError, ConfigError, EdgeError

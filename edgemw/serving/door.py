@@ -26,6 +26,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from edgemw.core.address import Address
 from edgemw.core.errors import ConfigError
 from edgemw.serving.api import Answer, problem
 
@@ -35,9 +36,8 @@ MAX_HEAD_BYTES = 16384
 MAX_HEADERS = 100
 TURN = 16
 LINGER_S = 1.0
-_SWEEP_S = 0.25
+_SWEEP_S, _BACKLOG = 0.25, 128
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_ADDRESS = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.%\w]+)\]|(?P<host>[^:/\[\]]*)):(?P<port>\d{1,5})\Z")
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _ORIGIN = re.compile(r"\Ahttps?://[^/?]*", re.IGNORECASE)
 """Of a target in absolute form."""
@@ -100,19 +100,15 @@ class Door:
         Raises:
             ConfigError: this is no address, it is in use, not of this machine, or not allowed; it names the setting to change.
         """
-        match = _ADDRESS.match(address)
-        if match is None or int(match["port"]) > 65535:
-            raise ConfigError(f'{address!r} is no address: give "HOST:PORT"', key=setting)
-        host = match["six"] or match["host"] or ""
-        loop = asyncio.get_running_loop()
+        wanted = Address.parse(address, setting)
         try:
-            server = await loop.create_server(lambda: _Client(self), host or "0.0.0.0", int(match["port"]), backlog=128)  # noqa: S104
+            family = socket.AF_INET6 if wanted.is_six else socket.AF_INET
+            listening = socket.create_server((wanted.host, wanted.port), family=family, backlog=_BACKLOG)
+            server = await asyncio.get_running_loop().create_server(lambda: _Client(self), sock=listening, backlog=_BACKLOG)
         except OSError as error:
-            reason = f"cannot listen on {address}: {error.strerror or error}; give another address, or port 0 for any free one"
-            raise ConfigError(reason, key=setting) from error
+            raise wanted.refused(error) from error
         self._begin(server)
-        port = server.sockets[0].getsockname()[1]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host or '127.0.0.1'}:{port}"
+        return wanted.url(listening.getsockname()[1])
 
     async def listen_unix(self, path: Path, setting: str = "serving.socket") -> None:
         """Take clients at a Unix socket, for this user alone; what a dead server has left there is replaced.
@@ -122,7 +118,7 @@ class Door:
         """
         try:
             listening = _unix_socket(path, setting)
-            server = await asyncio.get_running_loop().create_unix_server(lambda: _Client(self), sock=listening, backlog=128)
+            server = await asyncio.get_running_loop().create_unix_server(lambda: _Client(self), sock=listening, backlog=_BACKLOG)
         except OSError as error:
             raise ConfigError(f"cannot listen on {path}: {error.strerror or error}", key=setting) from error
         self._socket = path
@@ -164,7 +160,7 @@ class Door:
         now = loop.time()
         for client in list(self.clients):
             if now > client.deadline:
-                client.late(now)
+                client.late()
         self._sweeping = loop.call_later(_SWEEP_S, self._sweep)
 
 
@@ -222,7 +218,7 @@ class _Client(asyncio.Protocol):
 
     # -- what the door says
 
-    def late(self, now: float) -> None:
+    def late(self) -> None:
         """The deadline has passed."""
         if self.ending or self._full:
             self.abort()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 
 from edgemw.core.errors import EdgeError
 from edgemw.serving.check import check_outputs
@@ -32,26 +31,18 @@ class Keeper:
         refused: why the newest release of a task does not answer, where it does not.
     """
 
-    def __init__(
-        self,
-        store: ReleaseStore,
-        tasks: tuple[str, ...] = (),
-        *,
-        threads: int = 1,
-        observe: Callable[[float], None] | None = None,
-    ) -> None:
+    def __init__(self, store: ReleaseStore, tasks: tuple[str, ...] = (), *, threads: int = 1) -> None:
         """Name what is to be served; `look` fills the slots.
 
         Args:
             store: where releases are.
             tasks: the only ones to serve; empty is all in the store, also those that come.
             threads: of one prediction.
-            observe: told the seconds of every answered request.
         """
-        self._store, self._only, self._threads, self._observe = store, tasks, threads, observe
+        self._store, self._only, self._threads = store, tasks, threads
         self._seen: dict[str, tuple[int, int]] = {}  # the newest place, and how often it was tried
         self._served: dict[str, StoredRelease] = {}
-        self.slots = {task: Slot(observe) for task in tasks}
+        self.slots = {task: Slot() for task in tasks}
         self.refused: dict[str, str] = {}
 
     def look(self) -> bool:
@@ -76,7 +67,7 @@ class Keeper:
 
     def _take(self, task: str, newest: int) -> None:
         """Serve the newest release of a task that can be; where one is served already, only a newer one."""
-        self.slots.setdefault(task, Slot(self._observe))
+        self.slots.setdefault(task, Slot())
         known = self._served.get(task)
         release = self._store.latest(task, known)
         if release is None or release.place != newest:

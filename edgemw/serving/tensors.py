@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgemw.core.bundle import Spec
+from edgemw.learning.oracle import Array
+from edgemw.serving.slot import Outputs
 
-Array = npt.NDArray[Any]
-Outputs = npt.NDArray[np.float32]
 NAMES = {"float32": "FP32", "int64": "INT64"}
 """What the protocol calls the dtypes of a task."""
 

@@ -20,7 +20,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from edgemw.core.errors import ConfigError
+from edgemw.core.address import Address
 
 Response = tuple[int, str, bytes]
 """Status, content type, body."""
@@ -29,7 +29,6 @@ Handler = Callable[[str, str, bytes], Response]
 MAX_LINE_BYTES = 16384
 LINGER_S, LINGER_BYTES = 1.0, 1 << 20
 GRACE_S = 5.0
-_ADDRESS = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.%\w]+)\]|(?P<host>[^:/\[\]]*)):(?P<port>\d{1,5})\Z")
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +63,7 @@ class HttpServer:
         Raises:
             ConfigError: this is no address.
         """
-        self._host, self._port = _split(address, setting)
-        self._address, self._setting = address, setting
+        self._address = Address.parse(address, setting)
         self._handler, self._limits = handler, limits or HttpLimits()
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
@@ -74,13 +72,12 @@ class HttpServer:
     @property
     def port(self) -> int:
         """The port it listens on, which is not the one asked for where that was 0."""
-        return int(self._server.server_address[1]) if self._server is not None else self._port
+        return int(self._server.server_address[1]) if self._server is not None else self._address.port
 
     @property
     def url(self) -> str:
         """Where to find it."""
-        host = self._host or "127.0.0.1"
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        return self._address.url(self.port)
 
     def start(self) -> None:
         """Listen.
@@ -89,13 +86,10 @@ class HttpServer:
             ConfigError: the address is in use, not of this machine, or not allowed; it names the setting to change.
         """
         try:
-            family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-            self._server = _Server((self._host, self._port), family, self._handler, self._limits)
+            family = socket.AF_INET6 if self._address.is_six else socket.AF_INET
+            self._server = _Server((self._address.host, self._address.port), family, self._handler, self._limits)
         except OSError as error:
-            reason = (
-                f"cannot listen on {self._address}: {error.strerror or error}; give another address, or port 0 for any free one"
-            )
-            raise ConfigError(reason, key=self._setting) from error
+            raise self._address.refused(error) from error
         self._wake, woken = socket.socketpair()
         self._thread = threading.Thread(target=_accept, args=(self._server, woken), name=f"http-{self.port}", daemon=True)
         self._thread.start()
@@ -309,13 +303,6 @@ def _accept(server: _Server, woken: socket.socket) -> None:
         selector.register(woken, selectors.EVENT_READ)
         while all(key.fileobj is not woken for key, _ in selector.select()):
             server.handle_request()
-
-
-def _split(address: str, setting: str) -> tuple[str, int]:
-    match = _ADDRESS.match(address)
-    if match is None or int(match["port"]) > 65535:
-        raise ConfigError(f'{address!r} is no address: give "HOST:PORT"', key=setting)
-    return match["six"] or match["host"] or "", int(match["port"])
 
 
 def _problem(status: int, text: str) -> Response:

@@ -10,7 +10,7 @@ import stat
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -79,8 +79,10 @@ def client(door: BesideDoor) -> Iterator[http.client.HTTPConnection]:
         connection.close()
 
 
-def ask(connection: http.client.HTTPConnection, method: str, path: str, *more: object) -> tuple[int, bytes]:
-    connection.request(method, path, *more)  # type: ignore[arg-type]  # body and headers
+def ask(
+    connection: http.client.HTTPConnection, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+) -> tuple[int, bytes]:
+    connection.request(method, path, body or None, headers or {})
     response = connection.getresponse()
     return response.status, response.read()
 
