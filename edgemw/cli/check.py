@@ -32,7 +32,7 @@ from edgemw.app.tiers import fan_in
 from edgemw.app.wiring import check_plan_fits, load_bundle
 from edgemw.cli.budgets import budget_text, budget_warnings
 from edgemw.cli.oddities import plan_oddities, unused, unused_burst, unused_in_tiers
-from edgemw.compression.codec import Codec
+from edgemw.compression.codec import Codec, is_guided
 from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Manifest
 from edgemw.core.config.loader import leaves
@@ -255,10 +255,12 @@ def _warnings(settings: Settings) -> Iterator[str]:
 
 def _learning_warnings(settings: Deployment | FogFile) -> Iterator[str]:
     tree = isinstance(settings, FogFile) or any(tier.role == "fog" and tier.parent for tier in settings.tiers.values())
-    if tree and _codec_of(settings).merging == "decodes":
+    codec = _codec_of(settings)
+    if tree and codec.merging == "decodes":
+        when = " where devices have missed a release or just begun" if is_guided(codec) else ""
         yield (
-            f"codec.use: {settings.codec.use} adds by decoding: a fog node below the top works on all P floats of every update, "
-            "and what it sends up is a float32 for each"
+            f"codec.use: {codec.name} adds by decoding{when}: a fog node below the top then works on all P floats of every "
+            "update, and what it sends up is a float32 for each"
         )
 
 

@@ -9,12 +9,13 @@ Payloads describe themselves: whoever reads or merges makes the codec without pa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from edgemw.core.bundle import Vector
+from edgemw.core.bundle import Slot, Vector
 from edgemw.core.errors import CodecError
 
 Bound = npt.NDArray[np.float64]
@@ -103,14 +104,45 @@ class Ringed(Codec, Protocol):
         ...
 
 
-def codec_at(codec: Codec, release: int) -> Codec:
-    """The codec that encodes what is trained from a release; for most codecs it is the same for all."""
+def codec_at(codec: Codec, release: int, past: Past | None = None) -> Codec:
+    """The codec that encodes what is trained from a release; for most codecs it is the same for all.
+
+    Args:
+        codec: as the release asks for it.
+        release: its number.
+        past: of the release; None is not known, or not asked for.
+    """
+    if past is not None and is_guided(codec):
+        return codec.along(past)
     return codec.at(release) if is_ringed(codec) else codec
 
 
 def ring_of(codec: Codec, payload: bytes) -> bytes:
     """What a well-formed payload must share with others to be added to them, beside the step; most codecs ask for nothing."""
     return codec.ring(payload) if is_ringed(codec) else b""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What everybody knows who has a release and the one before it.
+
+    Attributes:
+        release: number of the later one.
+        change: float32[P], its theta minus that of the one before.
+        layout: the tensors that theta consists of, in order.
+    """
+
+    release: int
+    change: Vector
+    layout: tuple[Slot, ...]
+
+
+class Guided(Codec, Protocol):
+    """A codec that looks at what the last release changed, to find what the next one will."""
+
+    def along(self, past: Past) -> Codec:
+        """The codec that encodes what is trained from a release."""
+        ...
 
 
 class Shifting(Codec, Protocol):
@@ -141,6 +173,11 @@ class Shifting(Codec, Protocol):
 def is_ringed(codec: Codec) -> TypeGuard[Ringed]:
     """What isinstance would say; it takes 30 us for a Protocol of Python 3.11, and is asked several times for every update."""
     return all(hasattr(codec, name) for name in ("members", "ring", "own_ring", "at"))
+
+
+def is_guided(codec: Codec) -> TypeGuard[Guided]:
+    """The same of Guided."""
+    return hasattr(codec, "along")
 
 
 def is_shifting(codec: Codec) -> TypeGuard[Shifting]:

@@ -22,7 +22,7 @@ import numpy as np
 
 from edgemw.compression import side
 from edgemw.compression.coarse import encode_within
-from edgemw.compression.codec import Codec, codec_at
+from edgemw.compression.codec import Codec, Past, codec_at
 from edgemw.core.bundle import Vector
 from edgemw.core.encoded import Encoded, Section
 from edgemw.core.errors import CodecError, TooLargeError
@@ -43,6 +43,7 @@ class Contribution:
         weight: training examples.
         delta: float32[P], theta after training minus theta of the release.
         owed: training examples of updates that were returned: what they said is in the residual again, and goes with this one.
+        past: of the release it started from, for a codec that asks for it.
     """
 
     id: UpdateId
@@ -50,6 +51,7 @@ class Contribution:
     weight: int
     delta: Vector
     owed: int = 0
+    past: Past | None = None
 
     @property
     def said_weight(self) -> int:
@@ -93,7 +95,7 @@ def encode_update(
     said = p.copy() if waiting else p
     blank(said, waiting)
     blank(moved, ranges.apart + waiting)
-    codec = codec_at(codec, contribution.base)
+    codec = codec_at(codec, contribution.base, contribution.past)
     statistics = _statistics(contribution, ranges)
     payload, coarser = _within(codec, said, step, limit_bytes, len(statistics))
     wide = moved.astype(np.float64)

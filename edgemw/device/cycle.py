@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgemw.compression.coarse import can_coarsen
-from edgemw.compression.codec import Codec, Parameter
+from edgemw.compression.codec import Codec, Parameter, Past
 from edgemw.compression.difference import advance
 from edgemw.core.bundle import Manifest, Vector
 from edgemw.core.errors import ConfigError, WireError
@@ -48,7 +48,7 @@ from edgemw.device.events import (
     Worked,
 )
 from edgemw.device.personal import overlaid
-from edgemw.device.update import REFUSED, after_return, make_update
+from edgemw.device.update import REFUSED, after_return, asks_for_past, make_update
 from edgemw.device.uplink import ANSWER_BYTES, Budget, Uplink
 from edgemw.wire.following import Following, Taken, Theta
 from edgemw.wire.messages import RUN_FINISHED, Ack, Blob, Frame, Outcome, ReleaseManifest, TaskManifest, Update, pack
@@ -63,11 +63,12 @@ _SECTION_BYTES = 64  # of a frame with one section, besides the payload
 
 @dataclass(frozen=True, slots=True)
 class _Current:
-    """The release in use; `theta` is what the top published."""
+    """The release in use; `theta` is what the top published, `past` what the codec asks for beside it."""
 
     manifest: ReleaseManifest
     theta: Vector
     ranges: Ranges
+    past: Past | None
 
 
 class Cycle:
@@ -98,7 +99,7 @@ class Cycle:
         self._wanted: ReleaseManifest | None = None
         self._heard_from = -1  # life of the parent that announced it
         self._current: _Current | None = None
-        self._work: tuple[Work, Ranges] | None = None  # what is being done, and how to encode the result
+        self._work: tuple[Work, Ranges, Past | None] | None = None  # what is being done, and how to encode the result
         self._stopping = self._grace_over = False
         self._state = "waiting"
         self._sent_at: float | None = None
@@ -329,8 +330,20 @@ class Cycle:
         except ConfigError as error:
             return self._refuse(manifest, str(error), now)
         self._note("release", "")
-        self._current = _Current(manifest, theta, ranges)
+        self._current = _Current(manifest, theta, ranges, self._past(manifest, theta))
         return [Install(manifest, self._own(self._current)), *self._next(now)]
+
+    def _past(self, manifest: ReleaseManifest, theta: Vector) -> Past | None:
+        """What the release changed, where its codec asks for that and the one before is still in use."""
+        before = self._current
+        if before is None or self._opened is None or not asks_for_past(manifest):
+            return None
+        if before.manifest.number == manifest.number:
+            return before.past
+        if before.manifest.number != manifest.number - 1 or before.theta.size != theta.size:
+            return None
+        with np.errstate(over="ignore"):  # the codec sees to what is not finite
+            return Past(manifest.number, theta - before.theta, self._opened[1].layout)
 
     def _own(self, current: _Current) -> Vector:
         return overlaid(current.theta, current.ranges.personal, self._memory.personal)
@@ -387,7 +400,7 @@ class Cycle:
 
     def _begin(self, current: _Current, train: bool) -> list[Action]:
         work = Work(current.manifest, self._own(current), train, self._seed(current.manifest))
-        self._work, self._state = (work, current.ranges), "working"
+        self._work, self._state = (work, current.ranges, current.past), "working"
         return [work]
 
     def _on_worked(self, event: Worked, now: float) -> list[Action]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgemw.compression.codec import Codec
+from edgemw.compression.codec import Codec, Past, is_guided
 from edgemw.compression.residual import Contribution, encode_update, give_back
 from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Vector
@@ -21,7 +21,7 @@ from edgemw.core.plan import Tally
 from edgemw.core.ranges import Ranges
 from edgemw.device.events import Memory, Work, Worked
 from edgemw.device.personal import booked, learned
-from edgemw.wire.messages import Frame, Update, encoded_of
+from edgemw.wire.messages import Frame, ReleaseManifest, Update, encoded_of
 
 REFUSED = "refused"
 MEASURED = "test."  # what starts the names of measures
@@ -47,13 +47,24 @@ class Made:
     too_large: bool = False
 
 
-def make_update(event: Worked, work: Work, ranges: Ranges, memory: Memory, update_id: UpdateId, room: Room) -> Made:
+def asks_for_past(manifest: ReleaseManifest) -> bool:
+    """Whether the codec of a release encodes along what the release changed. An unknown one is refused where it is used."""
+    try:
+        return is_guided(codec_named(manifest.codec, **manifest.parameters))
+    except (CodecError, WireError):
+        return False
+
+
+def make_update(
+    event: Worked, work: Work, ranges: Ranges, past: Past | None, memory: Memory, update_id: UpdateId, room: Room
+) -> Made:
     """The answer to a release: measures, and what was trained if anything was.
 
     Args:
         event: what the work gave.
         work: what was asked for.
         ranges: how to encode the result.
+        past: of the release, for a codec that asks for it.
         memory: before.
         update_id: of the update.
         room: what the link has left for it.
@@ -67,7 +78,8 @@ def make_update(event: Worked, work: Work, ranges: Ranges, memory: Memory, updat
             return Made(empty, memory)
         return Made(empty, replace(memory, trained_on=event.number), _refusal(event.reason), event.reason)
     residual = memory.residual if memory.residual is not None else np.zeros(size, np.float32)
-    contribution = Contribution(update_id, event.number, event.trained.weight, event.trained.delta, memory.weight_owed)
+    trained = event.trained
+    contribution = Contribution(update_id, event.number, trained.weight, trained.delta, memory.weight_owed, past)
     memory = replace(memory, trained_on=event.number)
     try:
         codec = codec_named(manifest.codec, **manifest.parameters)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -194,6 +195,15 @@ def test_a_merged_update_costs_more_bits_than_one_of_a_device() -> None:
     device, fog = done.links["device-0"].up, done.links["fog-0"].up
     assert 0 < device.bits_per_parameter(4096) < fog.bits_per_parameter(4096) < 2 * device.bits_per_parameter(4096)
     assert device.codec_bytes < device.frame_bytes < device.wire_bytes
+
+
+def test_powersgd_is_decoded_in_the_first_round_only() -> None:
+    """From then on everybody has what the last release changed, and projects on that: factors add at fog nodes."""
+    done = run(size=4096, rounds=8, codec="powersgd", parameters={"columns": 64})
+    sent = [each.links["fog-0"].up.codec_bytes for each in done.rounds]
+    assert sent[0] == 4 * 4096 + 5
+    assert {after - before for before, after in pairwise(sent[:-1])} == {7 + 9 + 2 * 64 * (2 + 8)}
+    assert done.accounts.conserved
 
 
 def test_a_publication_is_acknowledged_on_its_way_back() -> None:

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from edgemw.compression import side
-from edgemw.compression.codec import Codec
+from edgemw.compression.codec import Codec, Past
+from edgemw.compression.powersgd import PowerSgd
 from edgemw.compression.table import codec_named
+from edgemw.core.bundle import Slot
 from edgemw.wire import decode, messages
 from edgemw.wire.messages import KINDS, PARTS, Ack, Frame, pack
 from edgemw.wire.topics import CHANNELS
@@ -103,6 +105,13 @@ def test_the_payloads_of_the_baselines_are_what_they_write(
     vector = np.array(values, np.float32)
     assert codec_named(codec, **parameters).encode(vector, 0.0) == payload
     assert codec_named(codec).decode(payload, vector.size).tolist() == values
+
+
+def test_a_payload_on_a_shared_basis_is_what_a_device_writes() -> None:
+    payload = bytes.fromhex(example("Example: size 2, a piece of one row").splitlines()[0].replace(" ", ""))
+    past = Past(2, np.ones(2, np.float32), (Slot("w", (1, 2), 0),))
+    assert PowerSgd().along(past).encode(np.array([2, -1], np.float32), 0.0) == payload
+    assert codec_named("powersgd").decode(payload, 2).tolist() == [2, -1]
 
 
 def test_the_side_values_are_what_is_written() -> None:
