@@ -206,6 +206,37 @@ def test_powersgd_is_decoded_in_the_first_round_only() -> None:
     assert done.accounts.conserved
 
 
+def test_a_device_that_begins_again_takes_a_basis_of_its_own_for_one_update() -> None:
+    world, forms = World(learn), dict[tuple[str, int, int], int]()
+
+    def look(reader: str, frame: Frame) -> int:
+        if isinstance(frame.message, Update) and frame.node in DEVICES:
+            forms.update({(frame.node, frame.boot, each.base): each.payload[0] for each in frame.message.sections})
+        return 1
+
+    world.copies = look
+    world.top("top", options(rounds=12, codec="powersgd", parameters={"columns": 8}))
+    world.holding["device-0"] = []
+    for node in DEVICES:
+        world.device(node, "top")
+    for turn in range(14):  # 12 rounds, a round begun twice, and the last release
+        world.run(1)
+        if turn == 5:
+            world.kill("device-0")
+            world.start("device-0")
+            world.run(1)
+        world.finish("device-0")
+    world.run(1)
+    assert world.machines["top"].state == "finished"
+    lives = sorted({boot for node, boot, _ in forms if node == "device-0"})
+    for life in lives:
+        told = [form for (node, boot, _), form in sorted(forms.items()) if (node, boot) == ("device-0", life)]
+        assert told == [1, *[2] * (len(told) - 1)]
+        assert len(told) > 1
+    assert len(lives) == 2
+    assert [form for (node, _, _), form in sorted(forms.items()) if node == "device-1"] == [1, *[2] * 11]
+
+
 def test_a_publication_is_acknowledged_on_its_way_back() -> None:
     carrier = Carrier(Tree({"device-0": "top"}), 2048, lambda node, event: None)
     frame = Frame("toy", "device-0", 1, 0, Update(1, "lattice", SIZE, (), {}, 0))
