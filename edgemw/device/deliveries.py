@@ -12,7 +12,6 @@ Source: Cardwell et al., BBR, ACM Queue 14(5), 2016; draft-cheng-iccrg-delivery-
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
 from edgemw.core.ids import UpdateId
@@ -33,7 +32,7 @@ class Deliveries:
 
     def __init__(self) -> None:
         self._under_way: dict[UpdateId, _Sent] = {}
-        self._samples: deque[float] = deque(maxlen=WINDOW)
+        self._samples: tuple[float, ...] = ()
         self._delivered_bytes = 0
         self._delivered_at = 0.0
 
@@ -58,7 +57,8 @@ class Deliveries:
         self._delivered_bytes += sent.size_bytes
         self._delivered_at = now
         if now > sent.since:
-            self._samples.append((self._delivered_bytes - sent.delivered_bytes) / (now - sent.since))
+            sample = (self._delivered_bytes - sent.delivered_bytes) / (now - sent.since)
+            self._samples = (*self._samples, sample)[-WINDOW:]
 
     def forget(self) -> None:
         """Nothing is under way any more: a new run has begun."""

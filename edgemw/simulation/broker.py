@@ -10,7 +10,7 @@ again; a release is said again only to who connects anew.
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass
 
 from edgemw.wire.messages import Frame
@@ -51,7 +51,7 @@ class Sessions:
 
     def __init__(self, spec: BrokerSpec) -> None:
         self._spec = spec
-        self._queues: dict[str, deque[tuple[float, Message]]] = {}  # with when each is acknowledged
+        self._queues: dict[str, list[tuple[float, Message]]] = {}  # with when each is acknowledged; most are short
         self._away_since: dict[str, float] = {}
         self.dropped: Counter[str] = Counter()
 
@@ -64,9 +64,9 @@ class Sessions:
 
     def keep(self, reader: str, message: Message, now: float, acknowledged_at: float = math.inf) -> bool:
         """Keep a message until it is acknowledged, which is never as long as it is not sent; False where it is dropped."""
-        queue = self._queues.setdefault(reader, deque())
-        while queue and queue[0][0] <= now:
-            queue.popleft()
+        queue = self._queues.setdefault(reader, [])
+        if queue and queue[0][0] <= now:
+            del queue[: next((i for i, (at, _) in enumerate(queue) if at > now), len(queue))]
         if self._spec.queued and len(queue) >= self._spec.queued:
             self.dropped["queue full"] += 1
             return False
@@ -77,7 +77,7 @@ class Sessions:
         """The connection of a reader has ended: what is not acknowledged by now stays."""
         queue = self._queues.get(reader)
         if queue is not None:
-            self._queues[reader] = deque((math.inf, message) for at, message in queue if at > now)
+            self._queues[reader] = [(math.inf, message) for at, message in queue if at > now]
         self._away_since.setdefault(reader, now)
 
     def returns(self, reader: str, now: float) -> list[Message]:

@@ -146,7 +146,6 @@ class World:
         self._later: list[tuple[float, int, str, Any, tuple[tuple[_Of, int], ...]]] = []  # due, order, node, event, depends on
         self._order = 0
         self._ended: Counter[_Of] = Counter()  # connections and lives
-        self._parsed: dict[str, Topic] = {}
         self._opened: dict[bytes, Bundle] = {}
         self._incoming: dict[str, Incoming] = {}
         self._parts: dict[str, _Parts] = {}
@@ -233,7 +232,7 @@ class World:
                 self._deliver(name, *message, self.now)
         for place in ((name, False), (name, True), (self.parents[name], False)):  # children do not listen to presence
             for text in list(self._retained_in.get(place, ())):
-                topic, frame = self._topic(text), self.retained.get(text)
+                topic, frame = topics.parse(text), self.retained.get(text)
                 if frame is not None and name in self._readers(topic):
                     self._deliver(name, topic, frame, self._retained_bytes[text], self.now)
         for key in sorted(self._wants.get(name, ())):
@@ -466,7 +465,7 @@ class World:
 
     def _upload(self, name: str, upload: Upload) -> None:
         """Send an update: offered, and in the chunks that are missing, where it is large."""
-        data, topic = self._packed(upload.frame), self._topic(upload.topic)
+        data, topic = self._packed(upload.frame), topics.parse(upload.topic)
         if len(data) <= min(MAX_INLINE_BYTES, self.chunk_bytes):
             self._publish(upload.topic, upload.frame, retain=False)
             return
@@ -511,7 +510,7 @@ class World:
         name, is_will = frame.node, isinstance(frame.message, Presence) and frame.message.state == "lost"
         if name in self.offline and not is_will:
             return
-        topic, data = self._topic(text), self._packed(frame)
+        topic, data = topics.parse(text), self._packed(frame)
         frame, size_bytes = unpack(data), len(data) + added_bytes(text, len(data))
         if self.sessions is not None and not self.sessions.takes(size_bytes):
             return
@@ -543,11 +542,6 @@ class World:
             if sessions is not None and not sessions.keep(reader, message, self.now, at + self.links.delay_s(reader)):
                 return
         self.give_at(at, reader, Arrived(topic, frame), [(_LINK, node) for node in (reader, writer) if node])
-
-    def _topic(self, text: str) -> Topic:
-        if text not in self._parsed:
-            self._parsed[text] = topics.parse(text)
-        return self._parsed[text]
 
     def _readers(self, topic: Topic) -> Iterable[str]:
         """Who listens to a topic."""

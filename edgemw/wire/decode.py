@@ -42,7 +42,7 @@ def decode(data: bytes) -> Any:
         )
     except (ValueError, msgpack.exceptions.UnpackException, RecursionError) as error:
         raise WireError("msgpack", str(error)[:80]) from error
-    if not _is_shallow(value, MAX_DEPTH):
+    if counter.containers > MAX_DEPTH and not _is_shallow(value):  # fewer cannot be nested deeper
         raise WireError("msgpack", f"nested deeper than {MAX_DEPTH}")
     return value
 
@@ -52,6 +52,7 @@ class _Counter:
 
     def __init__(self) -> None:
         self._left = MAX_VALUES
+        self.containers = 0
 
     def array(self, items: tuple[Any, ...]) -> tuple[Any, ...]:
         self._count(len(items))
@@ -60,11 +61,12 @@ class _Counter:
     def map(self, pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
         self._count(2 * len(pairs))
         entries = dict(pairs)
-        if len(entries) != len(pairs) or not all(isinstance(key, str) for key in entries):
+        if len(entries) != len(pairs) or any(type(key) is not str for key in entries):
             raise WireError("msgpack", "a key that is not text, or stands twice")
         return entries
 
     def _count(self, values: int) -> None:
+        self.containers += 1
         self._left -= 1 + values
         if self._left < 0:
             raise WireError("msgpack", f"more than {MAX_VALUES} values")
@@ -74,8 +76,11 @@ def _no_extension(code: int, data: bytes) -> NoReturn:
     raise WireError("msgpack", f"extension type {code}")
 
 
-def _is_shallow(value: Any, levels: int) -> bool:
-    if not isinstance(value, tuple | dict):
-        return True
-    items = value.values() if isinstance(value, dict) else value
-    return levels > 0 and all(_is_shallow(item, levels - 1) for item in items if isinstance(item, tuple | dict))
+def _is_shallow(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inside = (item for each in level for item in (each.values() if type(each) is dict else each))
+        level = [item for item in inside if type(item) is tuple or type(item) is dict]
+        if not level:
+            return True
+    return False

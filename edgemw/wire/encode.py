@@ -14,9 +14,31 @@ _PLAIN = frozenset((int, str, bytes, bool, type(None)))  # most values
 
 def encode(value: Any) -> bytes:
     """The bytes of lists, maps, bytes, text, numbers, truth values and None; `decode` is the inverse."""
+    if _is_narrow(value):
+        narrow: bytes = msgpack.packb(value, use_single_float=True)
+        return narrow
     parts: list[bytes] = []
     _write(value, msgpack.Packer(), parts.append)
     return b"".join(parts)
+
+
+def _is_narrow(value: Any) -> bool:
+    """Whether no float in it needs 64 bits, so that all can be packed at once."""
+    level = [value]
+    while level:
+        deeper = []
+        for each in level:
+            kind = type(each)
+            if kind in _PLAIN:
+                continue
+            if kind is list or kind is tuple:
+                deeper += each
+            elif kind is dict:
+                deeper += each.values()
+            elif kind is not float or not _is_single(each):
+                return False
+        level = deeper
+    return True
 
 
 def _write(value: Any, packer: msgpack.Packer, put: Callable[[bytes], None]) -> None:

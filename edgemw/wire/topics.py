@@ -21,7 +21,7 @@ _NODES = frozenset({"node", "fog", "asker"})  # levels that are ids of nodes
 _PLACE = re.compile(r"\{(\w+)\}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Channel:
     """One kind of topic.
 
@@ -43,10 +43,15 @@ class Channel:
     carries: tuple[str, ...]
     about: str
 
-    @property
+    @functools.cached_property
     def places(self) -> tuple[str, ...]:
         """Names of the levels that vary."""
         return tuple(_PLACE.findall(self.pattern))
+
+    @functools.cached_property
+    def levels(self) -> tuple[tuple[str, bool], ...]:
+        """The text of each level, or its name where it varies, and whether it does."""
+        return tuple((level.strip("{}"), level.startswith("{")) for level in self.pattern.split("/"))
 
 
 CHANNELS: tuple[Channel, ...] = (
@@ -85,9 +90,9 @@ def build(net: str, domain: str, channel: str, **values: str) -> str:
         ValueError: a value cannot stand in its level, or the values are not those of the channel.
     """
     kind = _BY_NAME[channel]
-    if values.keys() != set(kind.places):
+    if len(values) != len(kind.places) or any(place not in values for place in kind.places):
         raise ValueError(f"{channel} has the levels {', '.join(kind.places)}")
-    for place, value in {"net": net, "domain": domain, **values}.items():
+    for place, value in (("net", net), ("domain", domain), *values.items()):
         if value != "+" and not _fits(place, value):
             raise ValueError(f"{value!r} cannot stand in a topic as {place}")
     return f"em1/{net}/{domain}/" + kind.pattern.format_map(values)
@@ -100,7 +105,7 @@ def parse(text: str) -> Topic:
     if len(levels) < 5 or levels[0] != "em1" or not (_fits("net", levels[1]) and _fits("domain", levels[2])):
         raise WireError("topic", text[:80])
     for channel in CHANNELS:
-        values = _match(channel.pattern.split("/"), levels[3:])
+        values = _match(channel.levels, levels[3:])
         if values is not None:
             return Topic(levels[1], levels[2], channel.name, values)
     raise WireError("topic", text[:80])
@@ -123,16 +128,16 @@ def _fits(place: str, value: str) -> bool:
     return valid_id(value) and not (value == EVERYBODY and (place == "domain" or place in _NODES))
 
 
-def _match(pattern: list[str], levels: list[str]) -> dict[str, str] | None:
+def _match(pattern: tuple[tuple[str, bool], ...], levels: list[str]) -> dict[str, str] | None:
     if len(pattern) != len(levels):
         return None
     values = {}
-    for place, level in zip(pattern, levels, strict=True):
-        slot = _PLACE.fullmatch(place)
-        if slot is None and place != level:
-            return None
-        if slot is not None:
-            if not _fits(slot[1], level):
+    for (name, varies), level in zip(pattern, levels, strict=True):
+        if not varies:
+            if name != level:
                 return None
-            values[slot[1]] = level
+        elif not _fits(name, level):
+            return None
+        else:
+            values[name] = level
     return values

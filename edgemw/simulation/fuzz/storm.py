@@ -388,7 +388,7 @@ class Storm(World):
             super()._send_chunk(reader, name, chunk, at + self.chance.waiting(5.0, "chunks"))
 
     def _upload(self, name: str, upload: Upload) -> None:
-        parts = self._incoming.get(self._topic(upload.topic).domain)
+        parts = self._incoming.get(topics.parse(upload.topic).domain)
         before = parts.held_bytes if parts is not None else 0
         super()._upload(name, upload)
         if before and parts is not None and parts.held_bytes == before:
