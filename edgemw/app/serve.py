@@ -7,19 +7,15 @@ import gc
 import logging
 import os
 import signal
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgemw.core.errors import ConfigError, StorageError
+from edgemw.core.errors import ConfigError
 from edgemw.serving.api import Api
-from edgemw.serving.bell import Bell
 from edgemw.serving.door import Door
 from edgemw.serving.keeper import Keeper
 from edgemw.serving.store import ReleaseStore
-
-LOOK_S = 1.0
-"""How often a store is looked at where nobody rings."""
+from edgemw.serving.watching import watch
 
 log = logging.getLogger(__name__)
 
@@ -63,13 +59,10 @@ def run_serve(settings: ServeSettings) -> None:
 
 
 async def _serve(settings: ServeSettings, keeper: Keeper) -> None:
-    loop, stopping, rung = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+    loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
     door = Door(Api(keeper.slots).handle)
-    bell = _hang_up(settings.store)
-    if bell is not None:
-        loop.add_reader(bell, _hear, bell, rung)
     try:
         url = await door.listen(settings.http, "--http") if settings.http else ""
         if url:
@@ -83,39 +76,9 @@ async def _serve(settings: ServeSettings, keeper: Keeper) -> None:
         gc.collect()
         gc.freeze()  # what lives as long as the process is not looked through again
         async with asyncio.TaskGroup() as tasks:
-            watching = tasks.create_task(_watch(keeper, rung))
+            watching = tasks.create_task(watch(keeper, settings.store))
             await stopping.wait()
             log.info("stopping")
             watching.cancel()
     finally:
         await door.stop()
-        if bell is not None:
-            loop.remove_reader(bell)
-            bell.close()
-
-
-def _hear(bell: Bell, rung: asyncio.Event) -> None:
-    bell.silence()
-    rung.set()
-
-
-async def _watch(keeper: Keeper, rung: asyncio.Event) -> None:
-    """Look when somebody rings, and now and then; in a thread, for building a session takes milliseconds."""
-    while True:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(rung.wait(), LOOK_S)
-        rung.clear()
-        try:
-            await asyncio.to_thread(keeper.look)
-        except StorageError as error:
-            log.error("%s", error)
-        except Exception:  # whatever is wrong with a store, what was served goes on
-            log.exception("the store cannot be looked at")
-
-
-def _hang_up(store: Path) -> Bell | None:
-    try:
-        return Bell(store)
-    except OSError as error:
-        log.info("the store is looked at every %g s: no bell can be put into it (%s)", LOOK_S, error.strerror or error)
-        return None

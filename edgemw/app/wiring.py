@@ -19,7 +19,7 @@ from edgemw.app.secrets import reveal
 from edgemw.app.service import ServingProcess
 from edgemw.app.settings import Broker, Codec, DeviceFile, FogFile, Limits, Plan, Release, Task
 from edgemw.core.bundle import Bundle, Manifest, Vector, read_bundle
-from edgemw.core.errors import BundleError, ConfigError, EdgeError
+from edgemw.core.errors import BundleError, ConfigError
 from edgemw.core.ids import Place
 from edgemw.core.plan import plan_of
 from edgemw.core.ranges import ranges_of
@@ -46,7 +46,7 @@ from edgemw.wire.bucket import Bucket
 from edgemw.wire.messages import ReleaseManifest, Status
 
 if TYPE_CHECKING:
-    from edgemw.serving.api import Api  # a fog node has no part of it
+    from edgemw.serving.keeper import Keeper  # a fog node has no part of it
 
 STATUS_TIMEOUT_S = 2.0
 SUMMARY_S = 60.0
@@ -82,11 +82,9 @@ def uplink_of(settings: sections.Uplink, now: float) -> Uplink:
 def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
     """Run a device until it is told to stop. Raises ConfigError where ONNX Runtime is not installed."""
     try:
-        from edgemw.serving.api import Api
         from edgemw.serving.check import check_release
+        from edgemw.serving.keeper import Keeper
         from edgemw.serving.saver import Saver
-        from edgemw.serving.session import open_inference
-        from edgemw.serving.slot import Served, Slot
         from edgemw.serving.store import ReleaseStore
     except ModuleNotFoundError as error:
         raise ConfigError(f"a device needs {error.name}: pip install 'edgemw[device]'") from error
@@ -95,15 +93,10 @@ def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
         observer = node.observer
         store = ReleaseStore(settings.node.state / "releases", settings.serving.keep)
         saver = Saver(store)
-        slots: dict[str, Slot] = {}
+        keeper = Keeper(store, threads=settings.training.threads, observe=observer.served)
 
-        def slot(task: str) -> Slot:
-            return slots.setdefault(task, Slot(observe=observer.served))
-
-        def install(bundle: Bundle, release: ReleaseManifest, theta: Vector, predict: Predict) -> None:
-            task = bundle.manifest.name
-            saver.save(task, bundle, release.run, release.number, theta)
-            slot(task).install(Served(predict, task, release.number, bundle.manifest))
+        def install(bundle: Bundle, release: ReleaseManifest, theta: Vector) -> None:
+            saver.save(bundle.manifest.name, bundle, release.run, release.number, theta)
 
         def check(predict: Predict, oracle: Oracle, theta: Vector, data: Dataset | None) -> str:
             return check_release(predict, oracle, theta, data.test if data is not None and len(data.test) else None)
@@ -123,23 +116,16 @@ def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
             stored=lambda task: thetas.pop(task, None),
         )
         role = DeviceRole(node.place, node.db, parts)
-        for task in store.tasks():  # predictions go on from the last good release, whatever the network does
+        for task in store.tasks():
             stored = store.latest(task)
             if stored is not None:
                 thetas[task] = stored.theta
-                threads, size = settings.training.threads, stored.manifest.size
-                try:
-                    session = open_inference(stored.bundle.infer, stored.theta, size=size, threads=threads)
-                except EdgeError as error:
-                    log.error("stored release %d is not served: %s", stored.number, error, extra={"facts": {"task": task}})
-                else:
-                    slot(task).install(Served(session, task, stored.number, stored.manifest))
 
         def attach(shell: Shell) -> None:
             role.attach(shell)
             _summarize_later(shell, Summary())
 
-        with _listening(_door(settings, Api(slots)), settings.node.state / "serving.address", "serving.http"):
+        with _listening(_door(settings, keeper), settings.node.state / "serving.address", "serving.http"):
             try:
                 node.run(role, attach, uplink.bucket)
             finally:
@@ -312,9 +298,11 @@ async def _until_stopped(shell: Shell, attach: Callable[[Shell], None]) -> None:
         log.warning("stopped at once; what was finished is on disk")
 
 
-def _door(settings: DeviceFile, api: Api) -> _Server | None:
+def _door(settings: DeviceFile, keeper: Keeper) -> _Server | None:
     """Where predictions of a device are to be had: in a thread of this process, or in another."""
+    from edgemw.serving.api import Api
     from edgemw.serving.beside import BesideDoor
+    from edgemw.serving.watching import watch
 
     serving, state = settings.serving, settings.node.state
     note, threads = state / "serving.process", settings.training.threads
@@ -322,7 +310,12 @@ def _door(settings: DeviceFile, api: Api) -> _Server | None:
     if serving.http and serving.process:
         return service
     service.leave()
-    return BesideDoor(api.handle, serving.http) if serving.http else None
+    if not serving.http:
+        return None
+    releases = state / "releases"
+    releases.mkdir(parents=True, exist_ok=True)
+    keeper.look()  # predictions go on from the last good release, whatever the network does
+    return BesideDoor(Api(keeper.slots).handle, serving.http, beside=lambda: watch(keeper, releases))
 
 
 class _Server(Protocol):

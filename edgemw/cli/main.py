@@ -24,6 +24,7 @@ COMMANDS = (
     "task",
     "predict",
     "serve",
+    "model",
     "bench",
     "simulate",
     "fuzz",

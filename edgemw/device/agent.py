@@ -61,7 +61,7 @@ class Parts:
         open_oracle: the oracle of a bundle.
         load_data: the samples for a task. Raises DataError where there are none.
         check: whether a release may be served: the reason why not, or "".
-        install: keep a release on disk and serve it.
+        install: keep a release on disk, where it is served from.
         traffic: bytes sent and received by this node so far.
         observe: counts facts.
         trained: told the seconds of each training.
@@ -74,7 +74,7 @@ class Parts:
     open_oracle: Callable[[Bundle], Oracle]
     load_data: Callable[[Manifest], Dataset]
     check: Callable[[Predict, Oracle, Vector, Dataset | None], str]
-    install: Callable[[Bundle, ReleaseManifest, Vector, Predict], None]
+    install: Callable[[Bundle, ReleaseManifest, Vector], None]
     traffic: Callable[[], tuple[int, int]]
     observe: Callable[[str, Fact], None]
     trained: Callable[[float], None]
@@ -219,7 +219,7 @@ class DeviceRole:
         reason = self._parts.check(predict, opened.oracle, action.theta, opened.data)
         if reason:
             return Installed(manifest.number, f"release {manifest.number} is not served: {reason}")
-        self._parts.install(opened.bundle, manifest, action.theta, predict)
+        self._parts.install(opened.bundle, manifest, action.theta)
         if task not in self._serving:
             self._serving.add(task)
             log.info("first release served", extra={"facts": {"task": task, "release": manifest.number}})

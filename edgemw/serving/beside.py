@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Thread
-from typing import Self
+from typing import Any, Self
 
 from edgemw.serving.door import Door, DoorLimits, Handle
 
@@ -22,8 +23,15 @@ class BesideDoor:
         setting: str = "serving.http",
         socket: Path | None = None,
         limits: DoorLimits | None = None,
+        beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
-        """Name the doors; nothing is opened before `start`. For the arguments see `Door`; an empty address is no HTTP door."""
+        """Name the doors; nothing is opened before `start`.
+
+        Args:
+            handle, address, setting, socket, limits: see `Door`; an empty address is no HTTP door.
+            beside: runs in the same loop while the doors are open.
+        """
+        self._beside = beside
         self._handle, self._address, self._setting, self._socket, self._limits = handle, address, setting, socket, limits
         self._thread: Thread | None = None
         self._stopping: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
@@ -75,8 +83,12 @@ class BesideDoor:
             started.set_exception(error)
             return
         self._stopping = asyncio.get_running_loop(), stopping
-        started.set_result(url)
-        await stopping.wait()
+        async with asyncio.TaskGroup() as tasks:
+            beside = tasks.create_task(self._beside()) if self._beside is not None else None
+            started.set_result(url)
+            await stopping.wait()
+            if beside is not None:
+                beside.cancel()
         await door.stop()
 
     def __enter__(self) -> Self:

@@ -1,6 +1,6 @@
-"""Keeps slots at the newest good release of a store.
+"""Keeps slots at the newest good release of a store, or at the one that was chosen.
 
-    newest place in the store -> read and verify -> session -> canary batch -> into the slot
+    chosen or newest place in the store -> read and verify -> session -> canary batch -> into the slot
 
 All of it happens beside the release that answers; only the last step is seen by requests, and is one assignment. A release that
 fails goes no further: the one before it goes on answering, and `refused` says why.
@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
-from edgemw.core.errors import EdgeError
+from edgemw.core.errors import EdgeError, StorageError
 from edgemw.serving.check import check_outputs
 from edgemw.serving.session import open_inference
 from edgemw.serving.slot import Served, Slot
@@ -31,53 +32,85 @@ class Keeper:
         refused: why the newest release of a task does not answer, where it does not.
     """
 
-    def __init__(self, store: ReleaseStore, tasks: tuple[str, ...] = (), *, threads: int = 1) -> None:
+    def __init__(
+        self,
+        store: ReleaseStore,
+        tasks: tuple[str, ...] = (),
+        *,
+        threads: int = 1,
+        observe: Callable[[float], None] | None = None,
+    ) -> None:
         """Name what is to be served; `look` fills the slots.
 
         Args:
             store: where releases are.
             tasks: the only ones to serve; empty is all in the store, also those that come.
             threads: of one prediction.
+            observe: see `Slot`.
         """
-        self._store, self._only, self._threads = store, tasks, threads
-        self._seen: dict[str, tuple[int, int]] = {}  # the newest place, and how often it was tried
+        self._store, self._only, self._threads, self._observe = store, tasks, threads, observe
+        self._seen: dict[str, tuple[int, int]] = {}  # the place that is wanted, and how often it was tried
         self._served: dict[str, StoredRelease] = {}
-        self.slots = {task: Slot() for task in tasks}
+        self.slots = {task: Slot(observe) for task in tasks}
         self.refused: dict[str, str] = {}
 
     def look(self) -> bool:
-        """Serve what is new; whether anything was. A look that finds nothing costs a `listdir` for each task.
+        """Serve what is new; whether anything was. A look that finds nothing costs two `listdir` for each task.
 
         Raises:
             StorageError: the store cannot be read.
         """
         changed = False
         for task in self._only or self._store.tasks():
-            newest = self._store.newest_place(task)
+            choice = self._store.choice(task)
+            wanted = self._store.newest_place(task) if choice is None else choice.place
             place, tries = self._seen.get(task, (-1, 0))
-            tries = tries if newest == place else 0
-            if newest < 0 or tries == TRIES:
+            tries = tries if wanted == place else 0
+            if wanted < 0 or tries == TRIES:
                 continue
             before = self._served.get(task)
-            self._take(task, newest)
+            self.slots.setdefault(task, Slot(self._observe))
+            if before is not None and before.place == wanted:  # it was left and came back to
+                self.refused.pop(task, None)
+            elif choice is None:
+                self._take_newest(task, wanted)
+            else:
+                self._take_chosen(task, wanted)
             served = self._served.get(task)
-            self._seen[task] = newest, TRIES if served is not None and served.place == newest else tries + 1
+            self._seen[task] = wanted, TRIES if served is not None and served.place == wanted else tries + 1
             changed |= served is not before
         return changed
 
-    def _take(self, task: str, newest: int) -> None:
-        """Serve the newest release of a task that can be; where one is served already, only a newer one."""
-        self.slots.setdefault(task, Slot())
+    def _take_chosen(self, task: str, place: int) -> None:
+        """Serve this release; where it cannot be, what is served goes on, and if that is nothing, the newest that can be."""
+        try:
+            release = self._store.at(task, place, self._served.get(task))
+        except StorageError as error:
+            self._note(task, str(error))
+        else:
+            self._serve(task, release, place)
+        if task not in self._served:
+            self._take_whole(task, self._store.latest(task), place)
+
+    def _take_newest(self, task: str, newest: int) -> None:
+        """Serve the newest release of a task that can be; where one is served already, only another one."""
         known = self._served.get(task)
         release = self._store.latest(task, known)
         if release is None or release.place != newest:
             self._note(task, f"the release at place {newest} is damaged")
         if known is not None and release is not None and release.place == known.place:
             return
-        while release is not None and not self._serve(task, release, newest) and known is None:
+        if known is None:
+            self._take_whole(task, release, newest)
+        elif release is not None:
+            self._serve(task, release, newest)
+
+    def _take_whole(self, task: str, release: StoredRelease | None, wanted: int) -> None:
+        """Serve this release, or the newest before it that can be."""
+        while release is not None and not self._serve(task, release, wanted):
             release = self._store.latest(task, below=release.place)
 
-    def _serve(self, task: str, release: StoredRelease, newest: int) -> bool:
+    def _serve(self, task: str, release: StoredRelease, wanted: int) -> bool:
         started, manifest = time.perf_counter(), release.manifest
         try:
             session = open_inference(release.bundle.infer, release.theta, size=manifest.size, threads=self._threads)
@@ -89,7 +122,7 @@ class Keeper:
             return False
         self.slots[task].install(Served(session, task, release.number, manifest))
         self._served[task] = release
-        if release.place == newest:
+        if release.place == wanted:
             self.refused.pop(task, None)
         facts = {"task": task, "release": release.number, "ms": round(1e3 * (time.perf_counter() - started), 1)}
         log.info("serving", extra={"facts": facts})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemw.core.bundle import Manifest
-from edgemw.core.errors import ConfigError, StorageError
+from edgemw.core.errors import StorageError
 from edgemw.serving.session import open_inference
 from edgemw.serving.slot import Served, as_batch
-from edgemw.serving.store import ReleaseStore, StoredRelease
+from edgemw.serving.store import ReleaseStore, StoredRelease, chosen_task
 
 
 class Predictor:
-    """The latest release of a task in a store, as a function of arrays; safe to use from several threads.
+    """The latest release of a task in a store, or the one that was chosen (`edgemw model`), as a function of arrays.
+
+    Safe to use from several threads.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -51,7 +52,7 @@ class Predictor:
     """
 
     def __init__(self, store: str | os.PathLike[str], task: str | None = None, *, threads: int = 1) -> None:
-        """Open the latest release that is whole.
+        """Open the chosen release, or the latest that is whole.
 
         Args:
             store: the folder of a `ReleaseStore`.
@@ -65,9 +66,9 @@ class Predictor:
         """
         folder = Path(store)
         self._store, self._threads = ReleaseStore(folder, keep=1), threads
-        self._task = _chosen(folder, self._store.tasks(), task)
-        self._looked_at = self._store.newest_place(self._task)
-        release = self._store.latest(self._task)
+        self._task = chosen_task(folder, self._store.tasks(), task)
+        self._looked_at = self._store.wanted_place(self._task)
+        release = self._store.wanted(self._task)
         if release is None:
             raise StorageError(
                 f"{folder / self._task}: every release is damaged; the device fetches a new one when it next starts"
@@ -103,17 +104,19 @@ class Predictor:
         return outputs[0] if single else outputs
 
     def refresh(self) -> bool:
-        """Go over to a newer release if the store has one; whether it did. A look that finds nothing new costs one `listdir`.
+        """Go over to a newer release if the store has one, or to the one that was chosen; whether it did.
+
+        A look that finds nothing new costs two `listdir`.
 
         Raises:
             StorageError: the store cannot be read.
             BundleError: ONNX Runtime cannot open the newer release; the one before it goes on answering.
         """
-        newest = self._store.newest_place(self._task)
-        if newest == self._looked_at:
+        wanted = self._store.wanted_place(self._task)
+        if wanted == self._looked_at:
             return False
-        release = self._store.latest(self._task)
-        self._looked_at = newest
+        release = self._store.wanted(self._task)
+        self._looked_at = wanted
         if release is None or release.place == self._place:
             return False
         self._place, self._served = release.place, self._opened(release)
@@ -123,20 +126,3 @@ class Predictor:
         manifest = release.manifest
         session = open_inference(release.bundle.infer, release.theta, size=manifest.size, threads=self._threads)
         return Served(session.run, release.task, release.number, manifest)
-
-
-def _chosen(folder: Path, tasks: list[str], task: str | None) -> str:
-    if not folder.is_dir():
-        raise ConfigError(f"there is no folder {folder}", key="store")
-    if not tasks:
-        raise ConfigError(f"{folder} holds no release yet", key="store")
-    if task is None and len(tasks) == 1:
-        return tasks[0]
-    if task is None:
-        raise ConfigError(f"{folder} has several tasks, name one of {', '.join(tasks)}", key="task")
-    if task not in tasks:
-        near = difflib.get_close_matches(task, tasks, 1)
-        raise ConfigError(
-            f"{folder} has no task {task!r}; it has {', '.join(tasks)}", key="task", suggestion=near[0] if near else None
-        )
-    return task

@@ -3,18 +3,22 @@
     {folder}/{task}/bundles/{key}.edge           the task, once for all its releases
     {folder}/{task}/releases/{place}/theta.f32   float32[P], little endian
                                      meta.json   run, number, the bundle's key, sha256 of theta
+    {folder}/{task}/choice.json                  which release is to be served, where it is not the newest
 
 `place` counts up: the newest release is the one that was saved last. Everything is written beside its place, brought to the
-disk and renamed, so that a name that can be seen is whole. One process writes; any number of others may read meanwhile.
+disk and renamed, so that a name that can be seen is whole. One process saves releases; any number of others may read, and choose
+among them, meanwhile.
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -23,11 +27,11 @@ from uuid import uuid4
 import numpy as np
 
 from edgemw.core.bundle import MAX_PART_BYTES, Bundle, Manifest, Vector, read_bundle
-from edgemw.core.errors import BundleError, EdgeError, StorageError
+from edgemw.core.errors import BundleError, ConfigError, EdgeError, StorageError
 from edgemw.core.ids import valid_id
 from edgemw.serving.bell import ring
 
-THETA, META = "theta.f32", "meta.json"
+THETA, META, CHOICE = "theta.f32", "meta.json", "choice.json"
 MAX_META_BYTES = 4096
 _TEMPORARY = ".new-"
 _PATIENCE_S = 10.0
@@ -59,6 +63,40 @@ class StoredRelease:
     def manifest(self) -> Manifest:
         """The task's manifest."""
         return self.bundle.manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which release is to be served, as somebody has said.
+
+    Attributes:
+        place: of the release.
+        until: the newest place for which that holds: a later release takes over; None is never.
+    """
+
+    place: int
+    until: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A release in a store, as a list of releases has it.
+
+    Attributes:
+        place: where it stands.
+        run: the training run that made it; -1 where that cannot be read.
+        number: its number in that run; -1 likewise.
+        saved: seconds since 1970.
+        size_bytes: of theta.
+        fault: why it cannot be served, "" where it is whole.
+    """
+
+    place: int
+    run: int
+    number: int
+    saved: float
+    size_bytes: int
+    fault: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +162,74 @@ class ReleaseStore:
             if places == self._places(task) or time.monotonic() > deadline:
                 return None
 
+    def at(self, task: str, place: int, known: StoredRelease | None = None) -> StoredRelease:
+        """The release at a place.
+
+        Raises:
+            StorageError: there is none, or it is damaged.
+        """
+        try:
+            return self._read(task, place, known)
+        except (OSError, EdgeError) as error:
+            raise StorageError(f"the release at place {place} is damaged: {error}") from error
+
+    def kept(self, task: str) -> list[Kept]:
+        """All releases of a task, oldest first, each read and verified.
+
+        Raises:
+            StorageError: the folder cannot be read.
+        """
+        return [self._kept(task, place) for place in self._places(task)]
+
+    # -- choosing
+
+    def choice(self, task: str) -> Choice | None:
+        """What somebody has chosen, as long as it holds; None where the newest release is to be served.
+
+        Raises:
+            StorageError: the folder cannot be read.
+        """
+        places = self._places(task)
+        chosen = _read_choice(self._folder / task / CHOICE)
+        holds = chosen is not None and chosen.place in places and (chosen.until is None or chosen.until >= places[-1])
+        return chosen if holds else None
+
+    def wanted_place(self, task: str) -> int:
+        """The place of the release that is to be served: the chosen one, or the newest; -1 where there is none. Cheap."""
+        choice = self.choice(task)
+        return self.newest_place(task) if choice is None else choice.place
+
+    def wanted(self, task: str) -> StoredRelease | None:
+        """The release that is to be served, if it is whole, or else the newest that is; None where there is none.
+
+        Raises:
+            StorageError: the folder cannot be read.
+        """
+        choice = self.choice(task)
+        if choice is not None:
+            with suppress(StorageError):
+                return self.at(task, choice.place)
+        return self.latest(task)
+
+    def choose(self, task: str, choice: Choice | None) -> None:
+        """Have a release served instead of the newest, or the newest again; who serves from the store is told.
+
+        Raises:
+            StorageError: the folder cannot be written to.
+        """
+        path = self._folder / task / CHOICE
+        try:
+            if choice is None:
+                path.unlink(missing_ok=True)
+            else:
+                temporary = path.with_name(f"{_TEMPORARY}{uuid4().hex}")
+                _write(temporary, json.dumps(asdict(choice)).encode())
+                temporary.replace(path)
+            _sync_folder(path.parent)
+        except OSError as error:
+            raise StorageError(f"{path} cannot be written: {error}") from error
+        ring(self._folder)
+
     def newest_place(self, task: str) -> int:
         """The place of the newest release, whole or not; -1 where there is none. Cheap: one look at the folder."""
         return max(self._places(task), default=-1)
@@ -172,9 +278,12 @@ class ReleaseStore:
 
     def _prune(self, task: str, bundles: Path, releases: Path) -> None:
         places = self._places(task)
-        for place in places[: -self._keep]:
-            _remove(releases / _name(place))
-        used = {f"{key}.edge" for key in map(_bundle_of, (releases / _name(place) for place in places[-self._keep :]))}
+        chosen = self.choice(task)
+        kept = {*places[-self._keep :], *([chosen.place] if chosen is not None else [])}
+        for place in places:
+            if place not in kept:
+                _remove(releases / _name(place))
+        used = {f"{key}.edge" for key in map(_bundle_of, (releases / _name(place) for place in kept))}
         for path in list(bundles.iterdir()):
             if path.name not in used:
                 path.unlink()
@@ -192,6 +301,19 @@ class ReleaseStore:
         except OSError as error:
             raise StorageError(f"{self._folder / task} cannot be read: {error}") from error
 
+    def _kept(self, task: str, place: int) -> Kept:
+        folder = self._folder / task / "releases" / _name(place)
+        run, number, saved, size_bytes, fault = -1, -1, 0.0, 0, ""
+        try:
+            status = (folder / THETA).stat()
+            saved, size_bytes = status.st_mtime, status.st_size
+            meta = _read_meta(folder)
+            run, number = meta.run, meta.number
+            self._read(task, place, None)
+        except (OSError, EdgeError) as error:
+            fault = str(error)
+        return Kept(place, run, number, saved, size_bytes, fault)
+
     def _read(self, task: str, place: int, known: StoredRelease | None) -> StoredRelease:
         folder = self._folder / task
         meta = _read_meta(folder / "releases" / _name(place))
@@ -204,6 +326,28 @@ class ReleaseStore:
             bundle = read_bundle(path.read_bytes())
         theta = _read_theta(folder / "releases" / _name(place) / THETA, bundle.manifest.size, meta.sha256)
         return StoredRelease(task, meta.run, meta.number, bundle, theta, place, meta.bundle)
+
+
+def chosen_task(folder: Path, tasks: list[str], task: str | None) -> str:
+    """The task that is meant, of those in a store; None is the only one.
+
+    Raises:
+        ConfigError: there is no such store, or no such task in it, or it has several and none was named.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"there is no folder {folder}", key="store")
+    if not tasks:
+        raise ConfigError(f"{folder} holds no release yet", key="store")
+    if task is None and len(tasks) == 1:
+        return tasks[0]
+    if task is None:
+        raise ConfigError(f"{folder} has several tasks, name one of {', '.join(tasks)}", key="task")
+    if task not in tasks:
+        near = difflib.get_close_matches(task, tasks, 1)
+        raise ConfigError(
+            f"{folder} has no task {task!r}; it has {', '.join(tasks)}", key="task", suggestion=near[0] if near else None
+        )
+    return task
 
 
 def _name(place: int) -> str:
@@ -246,6 +390,18 @@ def _read_meta(place: Path) -> _Meta:
     if not meta.bundle.isalnum():
         raise StorageError(f"{path} names no bundle")
     return meta
+
+
+def _read_choice(path: Path) -> Choice | None:
+    """What the file says; None where there is none. One that nobody has written so is as if there were none."""
+    try:
+        if path.stat().st_size > MAX_META_BYTES:
+            return None
+        document = json.loads(path.read_bytes())
+        until = document["until"]
+        return Choice(int(document["place"]), None if until is None else int(until))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _bundle_of(place: Path) -> str:

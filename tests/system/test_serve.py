@@ -151,6 +151,24 @@ def test_it_starts_from_the_last_good_release_after_it_was_killed_and_needs_no_t
     assert list(tmp_path.glob(".bell-*")) == []
 
 
+def test_a_release_that_is_chosen_answers_at_once(tmp_path: Path, bundle: Bundle) -> None:
+    for number in range(3):
+        save(tmp_path, bundle, number)
+    with serving(str(tmp_path), "--http", "127.0.0.1:0") as server:
+        connection = server.connect()
+        assert infer(connection)[0] == 2
+        chosen = subprocess.run(
+            [sys.executable, "-m", "edgemw", "model", "pin", str(tmp_path), "0"], capture_output=True, text=True, check=True
+        )
+        assert chosen.stdout == "digits: release 0 of run 1 is to be served, whatever comes\n"
+        server.until("serving.*release=0")
+        assert infer(connection)[0] == 0
+        save(tmp_path, bundle, 3)
+        ReleaseStore(tmp_path, 3).choose("digits", None)
+        server.until("serving.*release=3")
+        assert infer(connection)[0] == 3
+
+
 def test_it_waits_for_the_first_release(tmp_path: Path, bundle: Bundle) -> None:
     with serving(str(tmp_path), "--http", "127.0.0.1:0", "--task", "digits") as server:
         server.until("waiting for a release of digits")

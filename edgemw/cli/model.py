@@ -1,0 +1,200 @@
+"""`edgemw model`: the releases in a store, and which of them is served."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from edgemw.core.errors import ConfigError, StorageError
+from edgemw.serving.store import Choice, Kept, ReleaseStore, chosen_task
+
+_EXAMPLES = """examples:
+  edgemw model list state/device-0/releases
+  edgemw model rollback state/device-0/releases
+  edgemw model pin state/device-0/releases 41
+  edgemw model use state/device-0/releases latest
+"""
+_LIST = """Every release is read and its sha256 verified. The one that is marked is what the store says is to be served; whether a
+server took it, the server's own log says, and its /v2/models/TASK.
+
+examples:
+  edgemw model list state/device-0/releases
+  edgemw model list state/device-0/releases --task digits --json
+"""
+_USE = """A release that is saved later takes over, as always; "latest" is the newest now. Servers are told at once, and check the
+release before they serve it.
+
+examples:
+  edgemw model use state/device-0/releases 41
+  edgemw model use state/device-0/releases latest
+"""
+_PIN = """It is served whatever comes, and is not removed, until something else is used or pinned.
+
+examples:
+  edgemw model pin state/device-0/releases
+  edgemw model pin state/device-0/releases 41 --run 3
+"""
+_ROLLBACK = """The release before the one that is to be served now. A release that is saved later takes over; once more goes back
+further.
+
+examples:
+  edgemw model rollback state/device-0/releases
+"""
+_CODES = "\nexit code: 0 done, 2 wrong usage, 3 there is no such store, task or release, or it is damaged"
+
+
+LATEST = -1
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the main program."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = subparsers.add_parser(
+        "model",
+        help="list the releases in a store, and say which is served",
+        description="Releases that a device keeps on disk, and which of them is served. Nothing else needs to run.",
+        epilog=_EXAMPLES + _CODES,
+        formatter_class=raw,
+    )
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    about = {
+        "list": ("all releases on disk", _LIST, run_list),
+        "use": ("serve a release until a later one comes", _USE, run_use),
+        "pin": ("serve a release whatever comes", _PIN, run_pin),
+        "rollback": ("serve the release before", _ROLLBACK, run_rollback),
+    }
+    for name, (help_, epilog, function) in about.items():
+        verb = verbs.add_parser(name, help=help_, epilog=epilog + _CODES, formatter_class=raw)
+        verb.add_argument("store", metavar="STORE", type=Path, help="folder of releases, such as STATE/releases of a device")
+        if name == "use":
+            verb.add_argument("release", metavar="RELEASE", type=_number, help="its number, or latest")
+        elif name == "pin":
+            help_ = "its number, or latest (default: the one that is to be served now)"
+            verb.add_argument("release", metavar="RELEASE", type=_number, nargs="?", help=help_)
+        if name in ("use", "pin"):
+            help_ = "the training run of the release, where several have its number (default: the newest of them)"
+            verb.add_argument("--run", metavar="N", type=int, dest="of_run", help=help_)
+        verb.add_argument("--task", metavar="NAME", help="where the store has several")
+        verb.add_argument("--json", action="store_true", help="print one JSON object")
+        verb.set_defaults(run=function)
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """Print all releases. Returns 0."""
+    store, tasks = _opened(args), (args.task,) if args.task else _tasks(args)
+    found = {task: (store.kept(task), store.wanted_place(task), store.choice(task)) for task in tasks}
+    if args.json:
+        listed = {task: [_document(each, place, choice) for each in kept] for task, (kept, place, choice) in found.items()}
+        print(json.dumps(listed, indent=1))
+        return 0
+    print(f"{'task':<16}{'release':>8}{'run':>5}  {'saved':<20}{'bytes':>10}")
+    for task, (kept, wanted, choice) in found.items():
+        for each in reversed(kept):
+            number, run = (str(each.number), str(each.run)) if each.run >= 0 else ("?", "?")
+            saved = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(each.saved)) if each.saved else "?"
+            state = _state(each, wanted, choice)
+            print(f"{task:<16}{number:>8}{run:>5}  {saved:<20}{each.size_bytes:>10}  {state}".rstrip())
+    return 0
+
+
+def run_use(args: argparse.Namespace) -> int:
+    """Serve a release until a later one comes. Returns 0."""
+    store, task = _opened(args), _task(args)
+    kept = store.kept(task)
+    release = _named(kept, args.release, args.of_run)
+    return _choose(args, task, release, None if release is kept[-1] else Choice(release.place, kept[-1].place))
+
+
+def run_pin(args: argparse.Namespace) -> int:
+    """Serve a release whatever comes. Returns 0."""
+    store, task = _opened(args), _task(args)
+    kept = store.kept(task)
+    release = _wanted(store, task, kept) if args.release is None else _named(kept, args.release, args.of_run)
+    return _choose(args, task, release, Choice(release.place, None))
+
+
+def run_rollback(args: argparse.Namespace) -> int:
+    """Serve the release before. Returns 0."""
+    store, task = _opened(args), _task(args)
+    kept = store.kept(task)
+    now = _wanted(store, task, kept)
+    before = [each for each in kept if each.place < now.place and not each.fault]
+    if not before:
+        raise ConfigError(f"no whole release is before release {now.number}: edgemw model list has all", key="STORE")
+    return _choose(args, task, before[-1], Choice(before[-1].place, kept[-1].place))
+
+
+def _opened(args: argparse.Namespace) -> ReleaseStore:
+    return ReleaseStore(args.store, keep=1)  # nothing is saved here
+
+
+def _tasks(args: argparse.Namespace) -> list[str]:
+    """All tasks. Raises ConfigError where there is no store, or nothing in it."""
+    tasks = _opened(args).tasks()
+    chosen_task(args.store, tasks, tasks[0] if tasks else None)
+    return tasks
+
+
+def _task(args: argparse.Namespace) -> str:
+    return chosen_task(args.store, _opened(args).tasks(), args.task)
+
+
+def _wanted(store: ReleaseStore, task: str, kept: Sequence[Kept]) -> Kept:
+    place = store.wanted_place(task)
+    return next(each for each in kept if each.place == place)
+
+
+def _named(kept: Sequence[Kept], number: int, run: int | None) -> Kept:
+    """The newest release with this number that can be served."""
+    fitting = [each for each in kept if number in (LATEST, each.number) and run in (None, each.run)]
+    whole = [each for each in fitting if not each.fault]
+    if whole:
+        return whole[-1]
+    name = "release" if number == LATEST else f"release {number}"
+    name += "" if run is None else f" of run {run}"
+    if fitting:
+        raise StorageError(f"{name} is damaged: {fitting[-1].fault}")
+    there = ", ".join(dict.fromkeys(str(each.number) for each in kept if each.run >= 0)) or "none that can be read"
+    raise ConfigError(f"there is no {name} in the store; there are {there}", key="RELEASE")
+
+
+def _choose(args: argparse.Namespace, task: str, release: Kept, choice: Choice | None) -> int:
+    _opened(args).choose(task, choice)
+    document = _document(release, release.place, choice)
+    if args.json:
+        print(json.dumps({"task": task} | document, indent=1))
+    else:
+        print(f"{task}: release {release.number} of run {release.run} is to be served{_HOW_LONG[_lasts(choice)]}")
+    return 0
+
+
+_HOW_LONG = {"": "", "until-later": ", until a later one is saved", "pinned": ", whatever comes"}
+
+
+def _lasts(choice: Choice | None) -> str:
+    if choice is None:
+        return ""
+    return "pinned" if choice.until is None else "until-later"
+
+
+def _document(release: Kept, wanted: int, choice: Choice | None) -> dict[str, object]:
+    wants = release.place == wanted
+    return asdict(release) | {"wanted": wants, "choice": _lasts(choice) if wants else ""}
+
+
+def _state(release: Kept, wanted: int, choice: Choice | None) -> str:
+    if release.place == wanted:
+        return f"<- to be served{_HOW_LONG[_lasts(choice)]}" + (f"; damaged: {release.fault}" if release.fault else "")
+    return f"damaged: {release.fault}" if release.fault else ""
+
+
+def _number(text: str) -> int:
+    if text == "latest":
+        return LATEST
+    if not text.isdecimal() or len(text) > 18:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of a release, nor latest")
+    return int(text)
