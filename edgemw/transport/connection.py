@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from edgemw.core.errors import LinkError
-from edgemw.transport.link import Limits, Received
+from edgemw.transport.link import Limits, Received, Reply
 
 Deliver = Callable[[Received, int, Callable[[], None] | None], bool]
 """Takes an arrival, its packet size in bytes and its acknowledgement (None at QoS 0); False when it was not taken."""
@@ -45,7 +45,9 @@ class Connection(Protocol):
         """Give one back."""
         ...
 
-    async def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool, expiry_s: int | None) -> None:
+    async def publish(
+        self, topic: str, payload: bytes, *, qos: int, retain: bool, expiry_s: int | None, reply: Reply | None
+    ) -> None:
         """See `Link.publish`."""
         ...
 

@@ -40,12 +40,26 @@ class Down:
 
 
 @dataclass(frozen=True, slots=True)
+class Reply:
+    """What a question says of its answer, and the answer of its question. MQTT 5 carries it; 3.1.1 loses it on the way.
+
+    Attributes:
+        topic: where the answer is wanted; "" where this is the answer.
+        correlation: as the one who asked gave it.
+    """
+
+    topic: str = ""
+    correlation: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class Received:
     """A publication arrived. `retained` is set when the broker delivered a stored one."""
 
     topic: str
     payload: bytes
     retained: bool = False
+    reply: Reply | None = None
 
 
 LinkEvent = Up | Down | Received
@@ -87,7 +101,14 @@ class Link(Protocol):
         ...
 
     async def publish(
-        self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, expiry_s: int | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        expiry_s: int | None = None,
+        reply: Reply | None = None,
     ) -> None:
         """Publish; returns once the broker took it (QoS 1) or it was handed to the socket (QoS 0).
 

@@ -18,7 +18,7 @@ from edgemw.core.errors import LinkError
 from edgemw.transport.answers import finish
 from edgemw.transport.connection import BrokerUnreachable, Deliver, check_publication
 from edgemw.transport.inbox import Inbox
-from edgemw.transport.link import Limits, Received, Will
+from edgemw.transport.link import Limits, Received, Reply, Will
 from edgemw.transport.memory_broker import WHERE, MemoryBroker, Message
 from edgemw.transport.outgoing import Outgoing
 from edgemw.transport.reconnecting import ReconnectingLink
@@ -110,13 +110,16 @@ class _MemoryConnection:
     def unsubscribe(self, topic_filter: str) -> asyncio.Future[None]:
         return self._answer(partial(self._broker.unsubscribe, self._client_id, topic_filter))
 
-    async def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool, expiry_s: int | None) -> None:
+    async def publish(
+        self, topic: str, payload: bytes, *, qos: int, retain: bool, expiry_s: int | None, reply: Reply | None
+    ) -> None:
         size_bytes = publish_packet_bytes(topic, len(payload), qos=qos, properties_bytes=_NO_PROPERTIES_BYTES)
         check_publication(self._limits, size_bytes, qos=qos, retain=retain, where=WHERE)
 
         def hand_over() -> int:
             self._meter.sent(size_bytes)
-            return self._broker.publish(self, topic, payload, qos=qos, retain=retain, expiry_s=expiry_s)
+            said = reply if self._limits.protocol == 5 else None
+            return self._broker.publish(self, Message(topic, payload, qos, reply=said), retain=retain, expiry_s=expiry_s)
 
         await self._outgoing.send(size_bytes, qos=qos, hand_over=hand_over)
 
@@ -144,7 +147,7 @@ class _MemoryConnection:
         )
         self._meter.received(size_bytes)
         acknowledge = partial(self._acknowledge, packet_id) if message.qos else None
-        if not self._deliver(Received(message.topic, message.payload, message.retained), size_bytes, acknowledge):
+        if not self._deliver(Received(message.topic, message.payload, message.retained, message.reply), size_bytes, acknowledge):
             self._meter.dropped()
 
     def settle(self, packet_id: int, error: LinkError | None) -> None:

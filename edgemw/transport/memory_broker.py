@@ -9,13 +9,13 @@ import asyncio
 import itertools
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from edgemw.core.errors import LinkError
 from edgemw.transport.connection import BrokerUnreachable
 from edgemw.transport.filters import matches
-from edgemw.transport.link import Limits, Will
+from edgemw.transport.link import Limits, Reply, Will
 
 WHERE = "memory"
 INFLIGHT_PER_SESSION = 20
@@ -30,6 +30,7 @@ class Message:
     qos: int
     retained: bool = False
     expires_at_s: float | None = None
+    reply: Reply | None = None
 
 
 class Client(Protocol):
@@ -185,17 +186,17 @@ class MemoryBroker:
         """Remove a filter."""
         self._sessions[client_id].filters.pop(topic_filter, None)
 
-    def publish(self, sender: Client, topic: str, payload: bytes, *, qos: int, retain: bool, expiry_s: int | None) -> int:
+    def publish(self, sender: Client, message: Message, *, retain: bool, expiry_s: int | None) -> int:
         """Take a publication, deliver it and answer; returns its packet id."""
         packet_id = next(self._packet_ids)
         loop = asyncio.get_running_loop()
         error: LinkError | None = None
-        if any(matches(topic_filter, topic) for topic_filter in self._denied):
+        if any(matches(topic_filter, message.topic) for topic_filter in self._denied):
             error = LinkError("the broker refused a publication (Not authorized)", where=WHERE, hint="see MemoryBroker.deny")
         else:
             expires_at_s = None if expiry_s is None else loop.time() + expiry_s
-            self._spread(Message(topic, payload, qos, retained=False, expires_at_s=expires_at_s), retain=retain)
-        if self.hold_acknowledgements and qos:
+            self._spread(replace(message, expires_at_s=expires_at_s), retain=retain)
+        if self.hold_acknowledgements and message.qos:
             self._held.append(lambda: sender.settle(packet_id, error))
         else:
             loop.call_soon(sender.settle, packet_id, error)

@@ -37,7 +37,7 @@ from edgemw.transport.causes import cause_logger
 from edgemw.transport.connection import BrokerUnreachable, Deliver, check_publication
 from edgemw.transport.driver import SocketDriver
 from edgemw.transport.inbox import Inbox
-from edgemw.transport.link import Limits, Received
+from edgemw.transport.link import Limits, Received, Reply
 from edgemw.transport.offload import run_abandonable
 from edgemw.transport.outgoing import Outgoing
 from edgemw.transport.reconnecting import ReconnectingLink
@@ -196,15 +196,17 @@ class _PahoConnection:
         """See `Connection`."""
         return self._expect(self._client.unsubscribe(topic_filter)[1])
 
-    async def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool, expiry_s: int | None) -> None:
+    async def publish(
+        self, topic: str, payload: bytes, *, qos: int, retain: bool, expiry_s: int | None, reply: Reply | None
+    ) -> None:
         """See `Link.publish`."""
-        size_bytes = self._packet_bytes(topic, payload, qos, self._properties(expiry_s, 0))
+        size_bytes = self._packet_bytes(topic, payload, qos, self._properties(expiry_s, 0, reply))
         check_publication(self._limits, size_bytes, qos=qos, retain=retain, where=self._where)
         often = not retain and size_bytes + ALIAS_BYTES <= self._limits.max_packet_bytes  # what is retained is seldom said twice
 
         def hand_over() -> int:  # in the order of sending: the broker learns a number before it is used
             written, number = self._aliases.use(topic) if often else (topic, 0)
-            properties = self._properties(expiry_s, number)
+            properties = self._properties(expiry_s, number, reply)
             info = self._client.publish(written, payload, qos=qos, retain=retain, properties=properties)
             if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 raise BrokerUnreachable(f"not sent ({info.rc.name})", where=self._where, hint="publish again")
@@ -213,8 +215,10 @@ class _PahoConnection:
 
         await self._outgoing.send(size_bytes, qos=qos, hand_over=hand_over)
 
-    def _properties(self, expiry_s: int | None, alias: int) -> _Packed | None:
-        return _publish_properties(expiry_s, alias) if self._level == 5 else None
+    def _properties(self, expiry_s: int | None, alias: int, reply: Reply | None) -> _Packed | None:
+        if self._level != 5:
+            return None
+        return _publish_properties(expiry_s, alias) if reply is None else _Packed(expiry_s, alias, reply)
 
     def _packet_bytes(self, topic: str, payload: bytes, qos: int, properties: _Packed | None) -> int:
         properties_bytes = 0 if properties is None else len(properties.pack())
@@ -341,7 +345,8 @@ class _PahoConnection:
         properties_bytes = _packed_bytes(message.properties) if self._level == 5 else 0
         size_bytes = publish_packet_bytes(topic, len(message.payload), qos=message.qos, properties_bytes=properties_bytes)
         self._meter.received(size_bytes)
-        if not self._deliver(Received(topic, bytes(message.payload), message.retain), size_bytes, acknowledge):
+        reply = _reply_of(message.properties) if self._level == 5 else None
+        if not self._deliver(Received(topic, bytes(message.payload), message.retain, reply), size_bytes, acknowledge):
             self._meter.dropped()
 
     def _acknowledge(self, packet_id: int) -> None:
@@ -432,8 +437,12 @@ def _limits(level: int, properties: Properties | None) -> Limits:
 class _Packed(Properties):
     """Properties of a PUBLISH packet, packed beforehand: paho takes longer to pack them than to send the packet."""
 
-    def __init__(self, expiry_s: int | None, alias: int) -> None:
+    def __init__(self, expiry_s: int | None, alias: int, reply: Reply | None = None) -> None:
         super().__init__(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        if reply is not None and reply.topic:
+            self.ResponseTopic = reply.topic
+        if reply is not None and reply.correlation:
+            self.CorrelationData = reply.correlation
         if expiry_s is not None:
             self.MessageExpiryInterval = max(0, min(expiry_s, 0xFFFFFFFF))
         if alias:
@@ -462,6 +471,13 @@ def _packed_bytes(properties: Properties | None) -> int:
     if properties is None:
         return 0
     return 1 if vars(properties).keys() == _EMPTY else len(properties.pack())  # type: ignore[no-untyped-call]
+
+
+def _reply_of(properties: Properties | None) -> Reply | None:
+    """What a publication says of an answer, or of its question; most say nothing."""
+    said = vars(properties) if properties is not None else {}
+    topic, correlation = said.get("ResponseTopic", ""), said.get("CorrelationData", b"")
+    return Reply(topic, correlation) if topic or correlation else None
 
 
 def _report_refusal(topic_filters: Sequence[str], answer: asyncio.Future[None]) -> None:

@@ -12,7 +12,7 @@ from edgemw.core.errors import LinkError
 from edgemw.transport.connection import BrokerUnreachable, Connection, NotConnected
 from edgemw.transport.filters import check_filter, check_topic
 from edgemw.transport.inbox import Inbox
-from edgemw.transport.link import Down, LinkEvent, Up
+from edgemw.transport.link import Down, LinkEvent, Reply, Up
 from edgemw.transport.traffic import Traffic, TrafficMeter
 
 STABLE_AFTER_S = 10.0
@@ -146,7 +146,14 @@ class ReconnectingLink:
                 self._given_back.pop(topic_filter, None)
 
     async def publish(
-        self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, expiry_s: int | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        expiry_s: int | None = None,
+        reply: Reply | None = None,
     ) -> None:
         """See `Link.publish`."""
         check_topic(topic, self._where)
@@ -154,7 +161,7 @@ class ReconnectingLink:
             raise LinkError(f"QoS {qos} was asked for", where=self._where, hint="use 0 or 1")
         if self._connection is None:
             raise NotConnected("not connected", where=self._where, hint="publish again after the next Up")
-        await self._connection.publish(topic, payload, qos=qos, retain=retain, expiry_s=expiry_s)
+        await self._connection.publish(topic, payload, qos=qos, retain=retain, expiry_s=expiry_s, reply=reply)
 
     def cut(self, reason: str = "cut on request") -> None:
         """Break the connection without a goodbye, as a fault would: the broker publishes the will, the link reconnects."""

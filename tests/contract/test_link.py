@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from edgemw.core.errors import LinkError
-from edgemw.transport.link import Down, Link, Received, Up, Will
+from edgemw.transport.link import Down, Link, Received, Reply, Up, Will
 from tests.contract.test_link_kinds import (
     KINDS,
     AnyLink,
@@ -348,6 +348,19 @@ def test_an_expired_publication_is_not_delivered(stage: Stage) -> None:
             await asyncio.sleep(2.1)  # brokers count whole seconds
             async with stage.link("b") as returned:
                 assert (await next_received(returned.events())).payload == b"lasting"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("reply", [Reply("a/b", b"\0\xff7"), Reply("a/b"), Reply("", b"7"), None])
+def test_where_an_answer_is_wanted_goes_along_where_mqtt_5_is_spoken(stage: Stage, reply: Reply | None) -> None:
+    async def scenario() -> None:
+        async with stage.link("a") as link:
+            events = link.events()
+            await link.subscribe(stage.topic("x"))
+            level = (await next_up(events)).limits.protocol
+            await link.publish(stage.topic("x"), b"what?", qos=0, reply=reply)
+            assert await next_received(events) == Received(stage.topic("x"), b"what?", reply=reply if level == 5 else None)
 
     run(scenario())
 
