@@ -9,6 +9,7 @@ import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgemw.core.errors import ConfigError
 from edgemw.serving.api import Api
@@ -16,6 +17,9 @@ from edgemw.serving.door import Door
 from edgemw.serving.keeper import Keeper
 from edgemw.serving.store import ReleaseStore
 from edgemw.serving.watching import watch
+
+if TYPE_CHECKING:
+    from edgemw.app.answering import MqttDoor
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +35,7 @@ class ServeSettings:
         socket: a Unix socket, or None.
         threads: of one prediction.
         ready_fd: told the URL of the HTTP door, as a line, once all doors are open; then closed.
+        mqtt: a broker over which it answers too, or None.
     """
 
     store: Path
@@ -39,6 +44,7 @@ class ServeSettings:
     socket: Path | None = None
     threads: int = 1
     ready_fd: int | None = None
+    mqtt: MqttDoor | None = None
 
 
 def run_serve(settings: ServeSettings) -> None:
@@ -62,7 +68,8 @@ async def _serve(settings: ServeSettings, keeper: Keeper) -> None:
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    door = Door(Api(keeper.slots).handle)
+    api = Api(keeper.slots)
+    door = Door(api.handle)
     try:
         url = await door.listen(settings.http, "--http") if settings.http else ""
         if url:
@@ -76,9 +83,14 @@ async def _serve(settings: ServeSettings, keeper: Keeper) -> None:
         gc.collect()
         gc.freeze()  # what lives as long as the process is not looked through again
         async with asyncio.TaskGroup() as tasks:
-            watching = tasks.create_task(watch(keeper, settings.store))
+            beside = [tasks.create_task(watch(keeper, settings.store))]
+            if settings.mqtt is not None:
+                from edgemw.app.answering import answer_questions
+
+                beside.append(tasks.create_task(answer_questions(settings.mqtt, api.handle)))
             await stopping.wait()
             log.info("stopping")
-            watching.cancel()
+            for task in beside:
+                task.cancel()
     finally:
         await door.stop()

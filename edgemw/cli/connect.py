@@ -7,24 +7,14 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeVar
 
 from edgemw.app.checks import check_id, check_url
 from edgemw.app.console import Console, open_console
-from edgemw.app.settings import EMBEDDED, SCHEMAS, Broker, Deployment, kind_of, load_file, read_text
+from edgemw.app.settings import EMBEDDED, SCHEMAS, Broker, Deployment, DeviceFile, FogFile, kind_of, load_file, read_text
 from edgemw.core.errors import ConfigError
 
 T = TypeVar("T")
-
-
-def add_connection_flags(parser: argparse.ArgumentParser) -> None:
-    """Add --config, --broker and --net."""
-    parser.add_argument(
-        "--config", "-c", type=Path, metavar="FILE", help="a node's or deployment's file: its broker and net are used"
-    )
-    parser.add_argument("--broker", metavar="URL", help="mqtt://HOST:PORT or mqtts://HOST:PORT, instead of the file's")
-    parser.add_argument("--net", help="name of the federation, instead of the file's")
 
 
 def connection_of(args: argparse.Namespace) -> tuple[Broker, str]:
@@ -33,10 +23,43 @@ def connection_of(args: argparse.Namespace) -> tuple[Broker, str]:
     Raises:
         ConfigError: they do not say both, or one of them cannot be meant.
     """
+    return _connection(args, _settings(args))
+
+
+def server_of(args: argparse.Namespace) -> tuple[Broker, str, str]:
+    """The broker, the net, and the prediction service that the flags say: --node, or else the node of the file.
+
+    Raises:
+        ConfigError: they do not say all of them, or one of them cannot be meant.
+    """
+    settings = _settings(args)
+    node = args.node or ("" if settings is None or isinstance(settings, Deployment) else settings.node.id)
+    if not node:
+        raise ConfigError("say who answers: --node NAME, or --config FILE of a device")
+    if problem := check_id(node):
+        raise ConfigError(problem, key="--node")
+    return *_connection(args, settings), node
+
+
+def asker_of(args: argparse.Namespace) -> str:
+    """Who asks: --as, or the node of the file; "" where nobody is named. Raises ConfigError for what is no name."""
+    settings = _settings(args)
+    if args.asker and (problem := check_id(args.asker)):
+        raise ConfigError(problem, key="--as")
+    named = "" if settings is None or isinstance(settings, Deployment) else settings.node.id
+    return args.asker or named
+
+
+def _settings(args: argparse.Namespace) -> Deployment | DeviceFile | FogFile | None:
+    if args.config is None:
+        return None
+    cls = SCHEMAS[kind_of(read_text(args.config), str(args.config))]
+    return load_file(cls, args.config, env=os.environ).value
+
+
+def _connection(args: argparse.Namespace, settings: Deployment | DeviceFile | FogFile | None) -> tuple[Broker, str]:
     broker, net = Broker(), None
-    if args.config is not None:
-        cls = SCHEMAS[kind_of(read_text(args.config), str(args.config))]
-        settings = load_file(cls, args.config, env=os.environ).value
+    if settings is not None:
         broker = settings.broker
         net = settings.name if isinstance(settings, Deployment) else settings.net
     broker = at_flag(broker, args.broker)

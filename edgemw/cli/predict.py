@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
+import os
 import sys
 import urllib.error
 import urllib.request
@@ -16,10 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgemw.cli.flags import add_connection_flags
 from edgemw.core.errors import ConfigError, DataError, EdgeError, LinkError
 
 MAX_INPUT_BYTES = 256 << 20
-TIMEOUT_S = 30.0
+TIMEOUT_S, MQTT_TIMEOUT_S = 30.0, 10.0
 _FORMATS = ".npz, .npy, .csv (numbers, one sample a line) and .json are read"
 _EPILOG = f"""Samples are numbers in the shape that the model takes; one sample, or a batch of them. A line is printed for each:
 the class and its score where the model is a classifier, the outputs otherwise.
@@ -33,6 +36,7 @@ exit code: 0 done, 2 wrong usage, 3 the samples or the store do not fit, 4 the d
 examples:
   edgemw predict --store state/device-0/releases --input samples.npz --array x --row 0
   edgemw predict --url http://127.0.0.1:8080 --task digits --json '[[0.5, 1.0], [0.0, 0.25]]'
+  edgemw predict --node device-0 --broker mqtt://127.0.0.1:1883 --net line-3 --task digits --input samples.npz --row 0
 """
 
 
@@ -58,7 +62,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--store", metavar="DIR", type=Path, help="folder of releases; the model runs in this process")
     source.add_argument("--url", metavar="URL", help="prediction service of a device, such as http://127.0.0.1:8080")
-    parser.add_argument("--task", metavar="NAME", help="task; may be left out where there is only one (always needed with --url)")
+    source.add_argument("--node", metavar="NAME", help="prediction service that answers by this name over MQTT")
+    add_connection_flags(parser)
+    help_ = "who asks, over MQTT: under access rules the name that the broker knows you by (default: the node of --config)"
+    parser.add_argument("--as", metavar="NAME", dest="asker", help=help_)
+    help_ = "task; may be left out where there is only one (always needed with --url and --node)"
+    parser.add_argument("--task", metavar="NAME", help=help_)
     help_ = "samples: an .npz, .npy, .csv or .json file, or - for JSON on standard input"
     parser.add_argument("--input", metavar="FILE", help=help_)
     parser.add_argument("--array", metavar="NAME", default="x", help="array of an .npz file (default: x)")
@@ -77,11 +86,14 @@ def run(args: argparse.Namespace) -> int:
         args.usage_error(f"{args.stray[0][:40]!r} stands alone: samples are given with --json VALUES or --input FILE")
     if bool(args.input) == bool(args.json):
         args.usage_error("give the samples, either with --input or with --json VALUES")
-    if args.url and not args.task:
-        args.usage_error("--url needs --task")
+    if not args.store and not args.task:
+        args.usage_error("--url needs --task" if args.url else "--node needs --task")
     try:
         x = _samples(args)
-        prediction = _ask(args.url, args.task, x) if args.url else _compute(args.store, args.task, x)
+        if args.store:
+            prediction = _compute(args.store, args.task, x)
+        else:
+            prediction = _ask(args.url, args.task, x) if args.url else _ask_over_mqtt(args, x)
     except EdgeError as error:
         print(json.dumps({"error": str(error)}) if as_json else f"edgemw: {error}", file=sys.stderr)
         return error.exit_code
@@ -179,17 +191,43 @@ def _ask(url: str, task: str, x: npt.NDArray[Any]) -> Prediction:
     model = f"{url.rstrip('/')}/v2/models/{task}"
     described = _request(model)
     try:
-        shape = [int(n) for n in described["inputs"][0]["shape"][1:]]
-        classes = _classes(described.get("parameters", {}).get("classes"), described["outputs"][0]["shape"][1:])
-        batch = x[None] if list(x.shape) == shape else x
-        kind = "INT64" if batch.dtype.kind in "iub" else "FP64"
-        tensor = {"name": "x", "datatype": kind, "shape": list(batch.shape), "data": batch.ravel().tolist()}
-        answer = _request(f"{model}/infer", json.dumps({"inputs": [tensor]}).encode())
-        output = answer["outputs"][0]
-        outputs = np.array(output["data"], np.float32).reshape(output["shape"])
-        return Prediction(task, int(answer["model_version"]), classes, outputs)
+        return _prediction(task, described, _request(f"{model}/infer", _question(described, x)))
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise LinkError("an answer that is no prediction", where=url, hint="is this the address of serving.http?") from error
+
+
+def _ask_over_mqtt(args: argparse.Namespace, x: npt.NDArray[Any]) -> Prediction:
+    from edgemw.app.asking import open_asker
+    from edgemw.cli.connect import asker_of, server_of
+
+    (broker, net, node), asker_name = server_of(args), asker_of(args)
+
+    async def ask() -> Prediction:
+        async with open_asker(broker, net, node, os.environ, MQTT_TIMEOUT_S, asker_name) as asker:
+            described = await asker.ask(args.task, b"", MQTT_TIMEOUT_S)
+            return _prediction(args.task, described, await asker.ask(args.task, _question(described, x), MQTT_TIMEOUT_S))
+
+    try:
+        return asyncio.run(ask())
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise LinkError("an answer that is no prediction", where=f"{net}/{node}", hint="who answers there?") from error
+
+
+def _question(described: dict[str, Any], x: npt.NDArray[Any]) -> bytes:
+    """The body of a request, for a model that is described. Raises KeyError and the like for a description that is none."""
+    shape = [int(n) for n in described["inputs"][0]["shape"][1:]]
+    batch = x[None] if list(x.shape) == shape else x
+    kind = "INT64" if batch.dtype.kind in "iub" else "FP64"
+    tensor = {"name": "x", "datatype": kind, "shape": list(batch.shape), "data": batch.ravel().tolist()}
+    return json.dumps({"inputs": [tensor]}).encode()
+
+
+def _prediction(task: str, described: dict[str, Any], answer: dict[str, Any]) -> Prediction:
+    """What was answered. Raises as `_question`."""
+    classes = _classes(described.get("parameters", {}).get("classes"), described["outputs"][0]["shape"][1:])
+    output = answer["outputs"][0]
+    outputs = np.array(output["data"], np.float32).reshape(output["shape"])
+    return Prediction(task, int(answer["model_version"]), classes, outputs)
 
 
 def _classes(classes: int | None, shape: Sequence[int]) -> int | None:

@@ -7,7 +7,8 @@ import json
 from dataclasses import asdict
 
 from edgemw.app.console import NodeStatus
-from edgemw.cli.connect import add_connection_flags, with_console
+from edgemw.cli.connect import with_console
+from edgemw.cli.flags import add_connection_flags
 
 _EPILOG = """A node that was stopped is listed until it is forgotten; nothing is wrong with it. "awaited" are children of a
 fog node that have not answered the present release yet.

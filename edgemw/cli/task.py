@@ -9,7 +9,8 @@ from pathlib import Path
 from edgemw.app.checks import check_id
 from edgemw.app.console import Console
 from edgemw.app.wiring import load_bundle
-from edgemw.cli.connect import add_connection_flags, with_console
+from edgemw.cli.connect import with_console
+from edgemw.cli.flags import add_connection_flags
 from edgemw.core.errors import ConfigError, EdgeError
 from edgemw.wire.messages import ReleaseManifest
 

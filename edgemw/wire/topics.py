@@ -64,6 +64,8 @@ CHANNELS: tuple[Channel, ...] = (
     Channel("blob", "blob/{digest}/{index}", True, "anyone", "node", ("Chunk",), "Chunks of a bundle or release, by content."),
     Channel("ask", "rq/status/{node}", False, "node", "anyone", ("StatusRequest",), "Asks every node of a domain how it is."),
     Channel("answer", "rs/{asker}/{node}", False, "node", "anyone", ("Status",), "A node's answer to the asker."),
+    Channel("predict", "pq/{node}/{task}", False, "node", "fog", (), "A question to a prediction service, whose domain it is."),
+    Channel("prediction", "pa/{node}/{task}", False, "fog", "node", (), "The answer: Open Inference Protocol, see serving.md."),
     Channel("event", "ev/{node}/{task}", False, "fog", "anyone", ("RoundReport",), "What the top says after each round."),
 )
 _BY_NAME = {channel.name: channel for channel in CHANNELS}

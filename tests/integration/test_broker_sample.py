@@ -102,6 +102,8 @@ def test_a_device_writes_its_own_topics_and_its_fog_reads_them(url: str, etc: Pa
         build("n", "fog-1", "release", task="digits"),
         build("n", "fog-1", "reply", node="dev-1", task="digits"),
         build("n", "fog-1", "blob", digest="abc", index="0"),
+        build("n", "fog-1", "predict", node="dev-2", task="digits"),
+        build("n", "fog-1", "prediction", node="dev-1", task="digits"),
     ],
 )
 def test_a_device_cannot_speak_for_others(url: str, etc: Path, topic: str) -> None:
@@ -127,6 +129,22 @@ def test_a_device_hears_its_fog_but_not_what_is_for_others(url: str, etc: Path) 
             for topic in wanted:
                 await fog.publish(topic, b"for you")
                 assert (await next_received(events)).topic == topic
+
+    run(scenario())
+
+
+def test_predictions_are_asked_for_and_heard_by_who_asks_alone(url: str, etc: Path) -> None:
+    async def scenario() -> None:
+        async with link(url, etc, "dev-1") as asker, link(url, etc, "dev-2") as server:
+            question, answer = (build("n", "dev-2", channel, node="dev-1", task="t") for channel in ("predict", "prediction"))
+            await server.subscribe(build("n", "dev-2", "predict", node="+", task="+"))
+            await asker.subscribe("em1/n/dev-2/pa/#")
+            asked, heard = server.events(), asker.events()
+            await asker.publish(question, b"x?")
+            assert (await next_received(asked)).topic == question
+            await server.publish(build("n", "dev-2", "prediction", node="fog-1", task="t"), b"for another")
+            await server.publish(answer, b"y")
+            assert (await next_received(heard)).topic == answer
 
     run(scenario())
 

@@ -1,0 +1,103 @@
+"""Asks a prediction service over MQTT: one question at a time, by way of `serving/rpc.py`'s topics."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+from edgemw.app.settings import Broker
+from edgemw.app.wiring import mqtt_settings
+from edgemw.core.errors import DataError, LinkError
+from edgemw.core.ids import valid_id
+from edgemw.transport.link import Link, Received, Reply, Up
+from edgemw.transport.mqtt import MqttLink
+from edgemw.wire import topics
+
+UNAVAILABLE = 503
+
+
+class Asker:
+    """Questions to one server. Under access rules by name it is who it logs in as, else somebody with a name of its own."""
+
+    def __init__(self, link: Link, net: str, server: str, name: str) -> None:
+        self._link, self._net, self._server, self._name = link, net, server, name
+        self._events = link.events()
+
+    async def ready(self, timeout_s: float) -> None:
+        """Wait until answers can be heard. Raises LinkError where the broker does not answer in time."""
+        await self._link.subscribe(topics.build(self._net, self._server, "prediction", node=self._name, task="+"))
+        try:
+            async with asyncio.timeout(timeout_s):
+                async for event in self._events:
+                    if isinstance(event, Up):
+                        return
+        except TimeoutError as error:
+            raise LinkError("the broker cannot be used", where=self._net, hint="look into its log") from error
+
+    async def ask(self, task: str, question: bytes, timeout_s: float) -> dict[str, Any]:
+        """The answer to the body of a request; to none, what the model takes.
+
+        Raises:
+            DataError: the server refuses it.
+            LinkError: no answer in time, or one that is none.
+        """
+        answer_topic = topics.build(self._net, self._server, "prediction", node=self._name, task=secrets.token_hex(8))
+        usual = topics.build(self._net, self._server, "prediction", node=self._name, task=task)
+        topic = topics.build(self._net, self._server, "predict", node=self._name, task=task)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._link.publish(topic, question, reply=Reply(answer_topic))
+                payload = await self._answer_at({answer_topic, usual})
+        except TimeoutError as error:
+            hint = f"is `edgemw serve` running with --node {self._server}, and may {self._name} ask it?"
+            raise LinkError(f"no answer from {self._server} in {timeout_s:g} s", where=topic, hint=hint) from error
+        return _understood(payload, topic)
+
+    async def _answer_at(self, places: set[str]) -> bytes:
+        async for event in self._events:
+            if isinstance(event, Received) and event.topic in places and not event.retained:
+                return event.payload
+        raise LinkError("the link was closed", where=self._server, hint="ask again")
+
+
+@asynccontextmanager
+async def open_asker(
+    broker: Broker, net: str, server: str, env: Mapping[str, str], timeout_s: float, name: str = ""
+) -> AsyncIterator[Asker]:
+    """An asker that is connected.
+
+    Args:
+        broker: of the server.
+        net: of its topics.
+        server: its name there.
+        env: of the process: passwords may stand in it.
+        timeout_s: for the broker.
+        name: of the asker; "" takes the one to log in with, or makes one.
+
+    Raises:
+        LinkError: the broker cannot be used.
+    """
+    name = name or (broker.username if valid_id(broker.username) else f"asker-{secrets.token_hex(4)}")
+    settings = mqtt_settings(broker, f"{name}-{secrets.token_hex(4)}", env, wait=False)
+    async with MqttLink(replace(settings, session_expiry_s=0)) as link:
+        asker = Asker(link, net, server, name)
+        await asker.ready(timeout_s)
+        yield asker
+
+
+def _understood(payload: bytes, topic: str) -> dict[str, Any]:
+    try:
+        document = json.loads(payload)
+        if "error" not in document:
+            return dict(document)
+        status, text = int(document["status"]), str(document["error"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise LinkError("an answer that is no prediction", where=topic, hint="who answers there?") from error
+    if status == UNAVAILABLE:
+        raise LinkError(text, where=topic, hint="try again when the server has a release")
+    raise DataError(text)

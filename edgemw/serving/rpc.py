@@ -1,0 +1,86 @@
+"""Predictions over MQTT: a question is a publication, and so is its answer. Publications in, publications out, no socket.
+
+    em1/{net}/{server}/pq/{asker}/{task}     the body of an Open Inference request, or nothing to be told what the model takes
+    em1/{net}/{server}/pa/{asker}/{task}     the body of its answer; of an error also its `status`, as HTTP has it
+
+MQTT 5 says where an answer is wanted: a response topic, which has to be under `em1/{net}/{server}/pa/{asker}/`, so that nobody
+can have a server write elsewhere, and access rules by name are enough. Without one (MQTT 3.1.1) the answer goes to the topic
+above; there the `id` of a request tells answers apart. Binary tensors stand right behind the JSON, in both directions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from edgemw.core.errors import WireError
+from edgemw.serving.api import Answer
+from edgemw.wire import topics
+
+QUESTION, ANSWER = "predict", "prediction"
+MAX_TOPIC_BYTES = 256
+_BINARY = b'"binary_data_size"'
+_FORBIDDEN = frozenset("+#\0")
+
+Handle = Callable[[str, str, bytes, int | None], Answer]
+"""See `Api.handle`."""
+
+
+class Rpc:
+    """See the module."""
+
+    def __init__(self, handle: Handle, net: str, server: str) -> None:
+        """Answer as `server` in a net.
+
+        Raises:
+            ValueError: net or server cannot stand in a topic.
+        """
+        self._handle, self._net, self._server = handle, net, server
+        self.topic_filter = topics.build(net, server, QUESTION, node="+", task="+")
+
+    def answer(self, topic: str, question: bytes, response_topic: str = "") -> tuple[str, bytes] | None:
+        """Where to publish what; None where the topic is not one of questions to this server.
+
+        Args:
+            topic: of the question.
+            question: its payload.
+            response_topic: where the answer is wanted, where that was said.
+        """
+        try:
+            asked = topics.parse(topic)
+        except WireError:
+            return None
+        if asked.channel != QUESTION or (asked.net, asked.domain) != (self._net, self._server):
+            return None
+        usual = topics.build(self._net, self._server, ANSWER, node=asked["node"], task=asked["task"])
+        own = usual.removesuffix(asked["task"])
+        if response_topic and not _is_under(own, response_topic):
+            return usual, _refusal(400, f"an answer is wanted at a topic that is not under {own}")
+        return response_topic or usual, self._body(asked["task"], question)
+
+    def _body(self, task: str, question: bytes) -> bytes:
+        if not question:
+            answer = self._handle("GET", f"/v2/models/{task}", b"", None)
+        else:
+            answer = self._handle("POST", f"/v2/models/{task}/infer", question, json_bytes_of(question))
+        return answer.body if answer.status < 400 else _refusal(answer.status, json.loads(answer.body)["error"])
+
+
+def _is_under(prefix: str, topic: str) -> bool:
+    return topic.startswith(prefix) and len(topic.encode()) <= MAX_TOPIC_BYTES and not _FORBIDDEN & set(topic)
+
+
+def json_bytes_of(payload: bytes) -> int | None:
+    """How much of a body is JSON, where binary tensors follow it; None where it is all JSON, or none."""
+    if _BINARY not in payload:
+        return None
+    try:
+        text = payload.decode("latin-1")  # one character for each byte, so that places stay what they are
+        end: int = json.JSONDecoder().raw_decode(text)[1]
+    except (ValueError, RecursionError):
+        return None
+    return end
+
+
+def _refusal(status: int, text: str) -> bytes:
+    return json.dumps({"error": text, "status": status}).encode()

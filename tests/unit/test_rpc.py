@@ -1,0 +1,131 @@
+"""Predictions over MQTT, as a function of publications."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgemw.serving.api import Api
+from edgemw.serving.rpc import Rpc, json_bytes_of
+from tests.unit.test_serving_api import SLOTS, tensor
+
+API = Api(SLOTS, max_body_bytes=100_000)
+RPC = Rpc(API.handle, "net", "server")
+X = np.random.default_rng(0).random((2, 64)).astype("<f4")
+OWN = "em1/net/server/pa/alice/"
+
+
+def ask(question: object, task: str = "digits", response_topic: str = "") -> tuple[str, dict[str, Any]]:
+    data = question if isinstance(question, bytes) else json.dumps(question).encode()
+    answer = RPC.answer(f"em1/net/server/pq/alice/{task}", data, response_topic)
+    assert answer is not None
+    return answer[0], json.loads(answer[1])
+
+
+def with_bytes(**more: object) -> bytes:
+    described = {"name": "x", "shape": [2, 64], "datatype": "FP32", "parameters": {"binary_data_size": X.nbytes}}
+    return json.dumps({"inputs": [described], **more}).encode() + X.tobytes()
+
+
+def test_a_question_has_the_answer_that_the_http_door_gives() -> None:
+    question = tensor() | {"id": "7"}
+    topic, document = ask(question)
+    assert topic == OWN + "digits"
+    assert document == json.loads(API.handle("POST", "/v2/models/digits/infer", json.dumps(question).encode()).body)
+    assert (document["id"], document["model_version"]) == ("7", "12")
+
+
+def test_no_question_is_one_for_what_the_model_takes() -> None:
+    document = ask(b"")[1]
+    assert document == json.loads(API.handle("GET", "/v2/models/digits", b"").body)
+    assert document["inputs"][0]["shape"] == [-1, 64]
+
+
+def test_binary_tensors_stand_behind_the_json_both_ways() -> None:
+    answer = RPC.answer("em1/net/server/pq/alice/digits", with_bytes(parameters={"binary_data_output": True}))
+    assert answer is not None
+    end = json_bytes_of(answer[1])
+    assert end is not None
+    document = json.loads(answer[1][:end])
+    outputs = np.frombuffer(answer[1][end:], "<f4").reshape(document["outputs"][0]["shape"])
+    np.testing.assert_array_equal(outputs, SLOTS["digits"].serve(X)[0])
+    plain = ask(with_bytes(id="Grüße"))[1]
+    np.testing.assert_array_equal(np.array(plain["outputs"][0]["data"], "f4").reshape(2, 10), outputs)
+    assert plain["id"] == "Grüße"  # two bytes each, where places in the text and in the bytes must not differ
+
+
+@pytest.mark.parametrize(
+    ("question", "task", "status", "said"),
+    [
+        (b"{}", "digits", 400, "inputs"),
+        (b"no", "digits", 400, "not JSON"),
+        (b"[" * 50_000, "digits", 400, "not JSON"),
+        (tensor(shape=[1, 3]), "digits", 400, "[-1, 64]"),
+        (tensor(data=[float("nan")] * 64), "digits", 400, ""),
+        (with_bytes()[:-1], "digits", 400, ""),
+        (b'"binary_data_size"', "digits", 400, ""),
+        (tensor(), "nix", 404, "served here: digits, empty"),
+        (tensor(), "empty", 503, "no release yet"),
+        (b" " * 100_001, "digits", 413, "100000"),
+    ],
+)
+def test_what_is_refused_says_why_and_with_the_status_of_http(question: object, task: str, status: int, said: str) -> None:
+    topic, document = ask(question, task)
+    assert topic == OWN + task
+    assert document.keys() == {"error", "status"}
+    assert document["status"] == status
+    assert said in document["error"]
+
+
+def test_an_answer_goes_where_it_is_wanted_below_the_askers_own_topic() -> None:
+    assert ask(tensor(), response_topic=OWN + "any/where")[0] == OWN + "any/where"
+    elsewhere = ["em1/net/server/pa/bob/x", "em1/net/server/dn/all/digits/release", "x", OWN[:-1], OWN + "+", OWN + "#"]
+    for topic in [*elsewhere, OWN + "\0", OWN + "x" * 300]:
+        place, document = ask(tensor(), response_topic=topic)
+        assert (place, document["status"]) == (OWN + "digits", 400)
+        assert f"not under {OWN}" in document["error"]
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "em1/net/server/pq/alice",
+        "em1/net/other/pq/alice/digits",
+        "em1/else/server/pq/alice/digits",
+        OWN + "digits",
+        "",
+        "x/y",
+        "em1/net/server/up/alice/digits",
+    ],
+)
+def test_what_asks_nothing_is_not_answered(topic: str) -> None:
+    assert RPC.answer(topic, b"{}") is None
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    question=st.binary(max_size=300)
+    | st.recursive(
+        st.none() | st.integers() | st.floats() | st.text(), lambda part: st.lists(part) | st.dictionaries(st.text(), part)
+    ).map(lambda document: json.dumps(document).encode())
+    | st.integers(0, 700).map(lambda length: with_bytes()[:length])
+    | st.tuples(st.integers(0, 150), st.integers(0, 255)).map(lambda change: _changed(with_bytes(), *change)),
+    response_topic=st.text(max_size=40) | st.text(max_size=20).map(lambda text: OWN + text),
+)
+def test_whatever_is_asked_the_answer_is_json_at_a_topic_of_the_asker(question: bytes, response_topic: str) -> None:
+    answer = RPC.answer("em1/net/server/pq/alice/digits", question, response_topic)
+    assert answer is not None
+    topic, payload = answer
+    assert topic.startswith(OWN)
+    assert not set(topic) & set("+#\0")
+    document = json.loads(payload[: json_bytes_of(payload)])
+    assert ("error" in document) == ("status" in document) != ("outputs" in document or "inputs" in document)
+
+
+def _changed(data: bytes, place: int, value: int) -> bytes:
+    return data[:place] + bytes([value]) + data[place + 1 :]
