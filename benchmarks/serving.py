@@ -7,6 +7,9 @@ doors      the MLP (561-128-6) and the 1-D CNN of examples/har, batch 1. `raw` i
            another process, with binary tensors and one blocking client; `json` is the same over HTTP with JSON. Variants take
            turns, so that whatever else the machine does falls on all of them; microseconds are medians over turns of the p50
            and p99 of a turn. Closed loop; `paced` is 200 requests a second.
+mqtt       the MLP over a mosquitto of its own, binary tensors, QoS 0, one question at a time, response topics, correlation data:
+           `serve` is `edgemw serve` and a client on a bare socket, `serve, paho` the same with paho-mqtt as the client, `paho` is
+           paho-mqtt at both ends with onnxruntime behind it, each end a process. `times` is the p50 over that of `paho`.
 swaps      releases of a model of 1 000 000 parameters, saved one after the other: `first_answer_ms` from the return of `save`
            to the end of the first answer that names it, median. Then --swaps releases of the MLP under load from one client:
            requests whose answer is not, bit for bit, that of the release it names (`wrong`), that were refused or not answered
@@ -22,6 +25,7 @@ import json
 import multiprocessing
 import os
 import platform
+import queue
 import re
 import socket
 import statistics
@@ -39,6 +43,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import psutil
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from torch import nn
 
 import edgemw
@@ -48,6 +56,7 @@ from edgemw.compile.load import load_task
 from edgemw.core.bundle import WEIGHTS_FILE, Bundle, Vector, read_bundle
 from edgemw.serving.session import open_inference
 from edgemw.serving.store import ReleaseStore
+from edgemw.transport.broker import start_broker
 
 ROOT = Path(__file__).resolve().parents[1]
 PACE_S = 1 / 200
@@ -82,6 +91,7 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         found["doors"] = {name: doors(Path(folder) / name, bundle, asked) for name, bundle in bundles.items()}
+        found["mqtt"] = over_mqtt(Path(folder) / "mlp", bundles["mlp"], asked)
         large = compile_task(Task("wide", wide, loss="cross_entropy", input=(561,)))
         found["swaps"] = first_answers(Path(folder) / "wide", large) | under_load(
             Path(folder) / "load", bundles["mlp"], asked.swaps
@@ -93,6 +103,8 @@ def main() -> None:
     for model, rows in found["doors"].items():
         for door, row in rows.items():
             print(f"{model:<6}{door:<16}" + "  ".join(f"{name} {value}" for name, value in row.items()))
+    for door, row in found["mqtt"].items():
+        print(f"mqtt  {door:<16}" + "  ".join(f"{name} {value}" for name, value in row.items()))
     for part in ("swaps", "process"):
         print(f"{part:<22}" + "  ".join(f"{name} {value}" for name, value in found[part].items()))
 
@@ -187,8 +199,9 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path, socket_path: Path | None = None) -> Iterator[Server]:
+def serving(folder: Path, socket_path: Path | None = None, broker: str = "") -> Iterator[Server]:
     more = ["--socket", str(socket_path)] if socket_path is not None else []
+    more += ["--broker", broker, "--net", "net", "--node", "server"] if broker else []
     command = [sys.executable, "-m", "edgemw", "serve", str(folder), "--http", "127.0.0.1:0", *more]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     try:
@@ -196,6 +209,8 @@ def serving(folder: Path, socket_path: Path | None = None) -> Iterator[Server]:
         port = next(int(found[1]) for line in process.stderr if (found := re.search(r"http=http://127\.0\.0\.1:(\d+)", line)))
         if socket_path is not None:
             next(line for line in process.stderr if "socket=" in line)
+        if broker:
+            next(line for line in process.stderr if "answering over MQTT" in line)
         threading.Thread(target=process.stderr.read, daemon=True).start()  # a full pipe would stop it
         yield Server(process, port, socket_path)
     finally:
@@ -244,6 +259,134 @@ def release_of(body: bytes) -> int:
     if found is None:
         raise NotAnswered(f"{body[:300]!r} names no release")
     return int(found[1])
+
+
+# ---- over MQTT
+
+
+QUESTION, ANSWER, OTHER_ANSWER = "em1/net/server/pq/asker/mlp", "em1/net/server/pa/asker/1", "em1/net/server/pa/asker/2"
+PAHO_QUESTION, PAHO_ANSWER = "paho/question", "paho/answer"
+
+
+def over_mqtt(folder: Path, bundle: Bundle, asked: argparse.Namespace) -> Report:
+    x = np.random.default_rng(0).random((1, *bundle.manifest.input.shape), np.float32)
+    expected = raw_session(bundle).run(["y"], {"x": x})[0].tobytes()
+    question = binary_request(bundle.manifest.name, x).partition(b"\r\n\r\n")[2]
+    context = multiprocessing.get_context("spawn")
+    with start_broker("mosquitto", folder.with_suffix(".broker")) as broker:
+        port = int(broker.url.rsplit(":", 1)[1])
+        ready = context.Event()
+        peer = context.Process(target=paho_server, args=(bundle.to_bytes(), port, ready), daemon=True)
+        peer.start()
+        ready.wait(60)
+        with serving(folder, broker=broker.url):
+            slim, clients = SlimClient(port), [PahoClient(port, place) for place in (OTHER_ANSWER, PAHO_ANSWER)]
+            variants: dict[str, Callable[[], bytes]] = {
+                "serve": lambda: slim.ask(QUESTION, question, ANSWER),
+                "serve, paho": lambda: clients[0].ask(QUESTION, question, OTHER_ANSWER),
+                "paho": lambda: clients[1].ask(PAHO_QUESTION, x.tobytes(), PAHO_ANSWER),
+            }
+            for name, ask in variants.items():
+                if not ask().endswith(expected):
+                    raise SystemExit(f"{name} answers something else than the model")
+            turns = [{name: window(ask, asked.requests) for name, ask in variants.items()} for _ in range(asked.turns)]
+        peer.terminate()
+    return {name: summary([turn[name] for turn in turns], [turn["paho"] for turn in turns]) for name in variants}
+
+
+def paho_properties() -> Properties:
+    return Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+
+
+def paho_server(data: bytes, port: int, ready: Any) -> None:
+    """What somebody writes who has paho-mqtt and onnxruntime: tensors are bytes, one callback, one loop."""
+    session = raw_session(read_bundle(data))
+
+    def on_message(client: Client, userdata: object, message: MQTTMessage) -> None:
+        x = np.frombuffer(message.payload, "<f4").reshape(1, -1)
+        properties, asked = paho_properties(), vars(message.properties)
+        properties.CorrelationData = asked["CorrelationData"]
+        client.publish(asked["ResponseTopic"], session.run(["y"], {"x": x})[0].tobytes(), properties=properties)
+
+    client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+    client.on_message = on_message
+    client.on_subscribe = lambda *said: ready.set()
+    client.connect("127.0.0.1", port)
+    client.subscribe(PAHO_QUESTION)
+    client.loop_forever()
+
+
+class PahoClient:
+    """paho-mqtt with its own thread; one question at a time."""
+
+    def __init__(self, port: int, answers: str) -> None:
+        self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        subscribed = threading.Event()
+        self._client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+        self._client.on_message = lambda client, userdata, message: self._answers.put(bytes(message.payload))
+        self._client.on_subscribe = lambda *said: subscribed.set()
+        self._client.connect("127.0.0.1", port)
+        self._client.loop_start()
+        self._client.subscribe(answers)
+        subscribed.wait(10)
+
+    def ask(self, topic: str, payload: bytes, answer: str) -> bytes:
+        properties = paho_properties()
+        properties.ResponseTopic, properties.CorrelationData = answer, b"1"
+        self._client.publish(topic, payload, properties=properties)
+        return self._answers.get(timeout=10)
+
+
+class SlimClient:
+    """MQTT 5 at QoS 0 on a bare socket: about the least that a client can do."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._data = b""
+        self._socket.sendall(packet(0x10, text("MQTT") + b"\x05\x02\x00\x3c\x00" + text("slim")))
+        self._packet(0x20)
+        self._socket.sendall(packet(0x82, b"\x00\x01\x00" + text(ANSWER) + b"\x00"))
+        self._packet(0x90)
+
+    def ask(self, topic: str, payload: bytes, answer: str) -> bytes:
+        properties = b"\x08" + text(answer) + b"\x09\x00\x011"
+        self._socket.sendall(packet(0x30, text(topic) + variable(len(properties)) + properties + payload))
+        return self._packet(0x30)
+
+    def _packet(self, kind: int) -> bytes:
+        """The next packet without its header, which is of this kind."""
+        while True:
+            length, at, shift = 0, 1, 0
+            while at < len(self._data):
+                length |= (self._data[at] & 127) << shift
+                at, shift = at + 1, shift + 7
+                if self._data[at - 1] < 128:
+                    if len(self._data) >= at + length:
+                        body, first = self._data[at : at + length], self._data[0]
+                        self._data = self._data[at + length :]
+                        if first & 0xF0 != kind:
+                            raise NotAnswered(f"a packet of kind {first:#x}")
+                        return body
+                    break
+            self._data += more(self._socket)
+
+
+def packet(kind: int, body: bytes) -> bytes:
+    return bytes([kind]) + variable(len(body)) + body
+
+
+def variable(number: int) -> bytes:
+    digits = bytearray()
+    while True:
+        number, digit = number >> 7, number & 127
+        digits.append(digit | 128 * (number > 0))
+        if not number:
+            return bytes(digits)
+
+
+def text(value: str) -> bytes:
+    return len(value).to_bytes(2, "big") + value.encode()
 
 
 # ---- releases

@@ -78,6 +78,10 @@ def start(folder: Path, broker: Broker, *more: str) -> Any:
     return serving(str(folder), "--http", "", "--broker", broker.url, "--net", NET, "--node", SERVER, *more)
 
 
+def correlation_of(message: MQTTMessage) -> bytes:
+    return bytes(vars(message.properties)["CorrelationData"])
+
+
 def expected(bundle: Bundle, number: int) -> Vector:
     return open_inference(bundle.infer, theta(bundle, number), size=bundle.manifest.size).run(X).ravel()
 
@@ -91,12 +95,12 @@ def test_a_client_of_mqtt_5_says_where_it_wants_its_answer(tmp_path: Path, bundl
         for number in range(3):
             topic, document, message = client.answer()
             assert topic == f"{OWN}here/{number}"
-            assert message.properties.CorrelationData == bytes([0, number, 255])
+            assert correlation_of(message) == bytes([0, number, 255])
             assert document["model_version"] == "4"
             np.testing.assert_array_equal(np.asarray(document["outputs"][0]["data"], np.float32), expected(bundle, 4))
         client.ask(ResponseTopic="em1/line-3/device-0/dn/all/digits/release", CorrelationData=b"7")
         topic, document, message = client.answer()
-        assert (topic, document["status"], message.properties.CorrelationData) == (OWN + "digits", 400, b"7")
+        assert (topic, document["status"], correlation_of(message)) == (OWN + "digits", 400, b"7")
 
 
 @pytest.mark.parametrize("protocol", [MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311])
