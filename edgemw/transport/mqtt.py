@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import random
 import socket
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
@@ -40,6 +39,7 @@ from edgemw.transport.inbox import Inbox
 from edgemw.transport.link import Limits, Received, Reply
 from edgemw.transport.offload import run_abandonable
 from edgemw.transport.outgoing import Outgoing
+from edgemw.transport.properties import PublishProperties, length_of, properties_of, reply_of
 from edgemw.transport.reconnecting import ReconnectingLink
 from edgemw.transport.rivals import Rivals
 from edgemw.transport.settings import MqttSettings, TlsSettings
@@ -207,7 +207,8 @@ class _PahoConnection:
         def hand_over() -> int:  # in the order of sending: the broker learns a number before it is used
             written, number = self._aliases.use(topic) if often else (topic, 0)
             properties = self._properties(expiry_s, number, reply)
-            info = self._client.publish(written, payload, qos=qos, retain=retain, properties=properties)
+            packed = cast("Properties | None", properties)
+            info = self._client.publish(written, payload, qos=qos, retain=retain, properties=packed)
             if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 raise BrokerUnreachable(f"not sent ({info.rc.name})", where=self._where, hint="publish again")
             self._meter.sent(self._packet_bytes(written, payload, qos, properties))
@@ -215,12 +216,12 @@ class _PahoConnection:
 
         await self._outgoing.send(size_bytes, qos=qos, hand_over=hand_over)
 
-    def _properties(self, expiry_s: int | None, alias: int, reply: Reply | None) -> _Packed | None:
+    def _properties(self, expiry_s: int | None, alias: int, reply: Reply | None) -> PublishProperties | None:
         if self._level != 5:
             return None
-        return _publish_properties(expiry_s, alias) if reply is None else _Packed(expiry_s, alias, reply)
+        return properties_of(expiry_s, alias) if reply is None else PublishProperties(expiry_s, alias, reply)
 
-    def _packet_bytes(self, topic: str, payload: bytes, qos: int, properties: _Packed | None) -> int:
+    def _packet_bytes(self, topic: str, payload: bytes, qos: int, properties: PublishProperties | None) -> int:
         properties_bytes = 0 if properties is None else len(properties.pack())
         return publish_packet_bytes(topic, len(payload), qos=qos, properties_bytes=properties_bytes)
 
@@ -342,10 +343,10 @@ class _PahoConnection:
             if acknowledge is not None:
                 acknowledge()
             return
-        properties_bytes = _packed_bytes(message.properties) if self._level == 5 else 0
+        properties_bytes = length_of(message.properties, _EMPTY) if self._level == 5 else 0
         size_bytes = publish_packet_bytes(topic, len(message.payload), qos=message.qos, properties_bytes=properties_bytes)
         self._meter.received(size_bytes)
-        reply = _reply_of(message.properties) if self._level == 5 else None
+        reply = reply_of(message.properties) if self._level == 5 else None
         if not self._deliver(Received(topic, bytes(message.payload), message.retain, reply), size_bytes, acknowledge):
             self._meter.dropped()
 
@@ -434,50 +435,11 @@ def _limits(level: int, properties: Properties | None) -> Limits:
     )
 
 
-class _Packed(Properties):
-    """Properties of a PUBLISH packet, packed beforehand: paho takes longer to pack them than to send the packet."""
-
-    def __init__(self, expiry_s: int | None, alias: int, reply: Reply | None = None) -> None:
-        super().__init__(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        if reply is not None and reply.topic:
-            self.ResponseTopic = reply.topic
-        if reply is not None and reply.correlation:
-            self.CorrelationData = reply.correlation
-        if expiry_s is not None:
-            self.MessageExpiryInterval = max(0, min(expiry_s, 0xFFFFFFFF))
-        if alias:
-            self.TopicAlias = alias
-        object.__setattr__(self, "packed", super().pack())  # type: ignore[no-untyped-call]
-
-    def pack(self) -> bytes:
-        packed: bytes = object.__getattribute__(self, "packed")
-        return packed
-
-
-@functools.lru_cache(256)
-def _publish_properties(expiry_s: int | None, alias: int) -> _Packed:
-    return _Packed(expiry_s, alias)
-
-
 def _properties(packet_type: int) -> Properties:
     return Properties(packet_type)  # type: ignore[no-untyped-call]  # paho leaves these methods untyped
 
 
-_EMPTY = vars(_properties(PacketTypes.PUBLISH)).keys()
-
-
-def _packed_bytes(properties: Properties | None) -> int:
-    """Of what was received; most have none, which paho takes long to say."""
-    if properties is None:
-        return 0
-    return 1 if vars(properties).keys() == _EMPTY else len(properties.pack())  # type: ignore[no-untyped-call]
-
-
-def _reply_of(properties: Properties | None) -> Reply | None:
-    """What a publication says of an answer, or of its question; most say nothing."""
-    said = vars(properties) if properties is not None else {}
-    topic, correlation = said.get("ResponseTopic", ""), said.get("CorrelationData", b"")
-    return Reply(topic, correlation) if topic or correlation else None
+_EMPTY = frozenset(vars(_properties(PacketTypes.PUBLISH)))
 
 
 def _report_refusal(topic_filters: Sequence[str], answer: asyncio.Future[None]) -> None:
