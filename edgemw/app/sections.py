@@ -172,6 +172,12 @@ class Serving:
         False, help="the service is a process of its own, which also goes on when this one dies; about 60 MiB more"
     )
     keep: int = option(3, help="releases kept on disk", min=1, max=1000)
+    guard: Literal["", "accuracy", "cross_entropy", "mse", "mae"] = option(
+        "", help="metric of which a release must not be worse, on held-out samples, than the one that is served; empty: none"
+    )
+    guard_tolerance: float = option(
+        0.02, help="how much worse it may be: so much less accuracy, or of another metric such a share more", min=0, max=10
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ sections of a fog

@@ -83,6 +83,7 @@ def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
     """Run a device until it is told to stop. Raises ConfigError where ONNX Runtime is not installed."""
     try:
         from edgemw.serving.check import check_release
+        from edgemw.serving.guard import Guard
         from edgemw.serving.keeper import Keeper
         from edgemw.serving.saver import Saver
         from edgemw.serving.store import ReleaseStore
@@ -93,13 +94,19 @@ def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
         observer = node.observer
         store = ReleaseStore(settings.node.state / "releases", settings.serving.keep)
         saver = Saver(store)
-        keeper = Keeper(store, threads=settings.training.threads, observe=observer.served)
+        threads, serving = settings.training.threads, settings.serving
+        keeper = Keeper(store, threads=threads, observe=observer.served)
+        guard = Guard(store, serving.guard, serving.guard_tolerance, threads=threads) if serving.guard else None
 
         def install(bundle: Bundle, release: ReleaseManifest, theta: Vector) -> None:
             saver.save(bundle.manifest.name, bundle, release.run, release.number, theta)
 
         def check(predict: Predict, oracle: Oracle, theta: Vector, data: Dataset | None) -> str:
-            return check_release(predict, oracle, theta, data.test if data is not None and len(data.test) else None)
+            held_out = data.test if data is not None and len(data.test) else None
+            reason = check_release(predict, oracle, theta, held_out)
+            if reason or guard is None or held_out is None:
+                return reason
+            return guard.check(predict, oracle.manifest, held_out)
 
         uplink, thetas = uplink_of(settings.uplink, time.monotonic()), dict[str, Vector]()
         parts = Parts(

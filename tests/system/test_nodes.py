@@ -15,7 +15,11 @@ import pytest
 
 from edgemw import Predictor
 from edgemw.app.console import NodeStatus
+from edgemw.app.wiring import open_oracle
 from edgemw.core.bundle import read_bundle
+from edgemw.core.plan import Plan
+from edgemw.learning.dataset import Samples
+from edgemw.learning.trainer import train
 from edgemw.serving.store import ReleaseStore
 from edgemw.transport.broker import Broker
 from tests.system.fleet import BUNDLE, ROOT, Fleet, edgemw, environment, fact
@@ -162,6 +166,23 @@ def test_a_stored_release_that_cannot_be_opened_does_not_keep_a_device_from_star
     fleet.start("top")
     fleet.until(lambda s: "device-0" in s and fact(s["device-0"], "release") >= 1)
     assert int(json.loads(fleet.get("device-0", "serving", "/v2/models/digits"))["versions"][0]) >= 0
+
+
+def test_a_release_that_is_worse_on_the_devices_own_samples_is_not_served(fleet: Fleet) -> None:
+    bundle = read_bundle(BUNDLE.read_bytes())
+    fleet.fog("top")
+    fleet.device("device-0", "top", serving={"http": "127.0.0.1:0", "guard": "accuracy", "guard_tolerance": 0.05})
+    with np.load(fleet.folder / "device-0.npz") as found:
+        everything = Samples(found["x"], found["y"])
+    plan = Plan(lr=0.1, epochs=60, batch_size=8)
+    trained = train(open_oracle(bundle, 1), bundle.theta0, everything, plan, 0, lambda: False)
+    store = ReleaseStore(fleet.folder / "device-0" / "releases", 3)
+    store.save("digits", bundle, 1, 7, bundle.theta0 + trained.delta)
+    fleet.start("top", "device-0")
+    fleet.until(
+        lambda s: "device-0" in s and "is not served: its accuracy on this device's samples" in s["device-0"].status.reason
+    )
+    assert json.loads(fleet.get("device-0", "serving", "/v2/models/digits"))["versions"] == ["7"]
 
 
 def test_a_device_without_onnxruntime_says_in_one_line_what_to_install(fleet: Fleet) -> None:
