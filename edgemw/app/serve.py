@@ -7,14 +7,16 @@ import gc
 import logging
 import os
 import signal
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgemw.core.errors import ConfigError
-from edgemw.serving.api import Api
+from edgemw.serving.api import Answer, Api, problem
 from edgemw.serving.door import Door
 from edgemw.serving.keeper import Keeper
+from edgemw.serving.slot import LATENCY_S
 from edgemw.serving.store import ReleaseStore
 from edgemw.serving.watching import watch
 
@@ -68,8 +70,12 @@ async def _serve(settings: ServeSettings, keeper: Keeper) -> None:
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    api = Api(keeper.slots)
-    door = Door(api.handle)
+    api, node = Api(keeper.slots), settings.mqtt.node if settings.mqtt is not None else socket.gethostname()
+
+    def handle(method: str, path: str, body: bytes, json_bytes: int | None = None) -> Answer:
+        return _metrics(method, node, keeper, api) if path == "/metrics" else api.handle(method, path, body, json_bytes)
+
+    door = Door(handle)
     try:
         url = await door.listen(settings.http, "--http") if settings.http else ""
         if url:
@@ -94,3 +100,24 @@ async def _serve(settings: ServeSettings, keeper: Keeper) -> None:
                 task.cancel()
     finally:
         await door.stop()
+
+
+def _metrics(method: str, node: str, keeper: Keeper, api: Api) -> Answer:
+    from edgemw.telemetry.service import TEXT_FORMAT, Served, service_metrics
+
+    if method != "GET":
+        return problem(405, "use GET here")
+    served = [
+        Served(
+            task=task,
+            release=slot.current.release if slot.current is not None else -1,
+            releases=slot.installed,
+            requests=slot.answered,
+            samples=slot.samples,
+            seconds=slot.seconds,
+            taking=tuple(slot.taking),
+            refused=task in keeper.refused,
+        )
+        for task, slot in sorted(keeper.slots.items())
+    ]
+    return Answer(200, TEXT_FORMAT, service_metrics(node, served, dict(api.refused), LATENCY_S))

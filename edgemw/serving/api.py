@@ -16,6 +16,7 @@ A model's one input is `x` and its one output `y` (`tensors.py`). Protocol: gith
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -66,15 +67,18 @@ class Api:
             max_body_bytes: largest request.
         """
         self._slots, self._max_body_bytes = slots, max_body_bytes
+        self.refused: Counter[int] = Counter()  # requests, by status
 
     def handle(self, method: str, path: str, body: bytes, json_bytes: int | None = None) -> Answer:
         """The answer to one request; `json_bytes` says how much of the body is JSON, where tensors follow."""
         try:
             return self._route(method, path.strip("/").split("/"), body, json_bytes)
         except _Refused as refused:
-            return problem(refused.status, str(refused))
+            answer = problem(refused.status, str(refused))
         except Malformed as error:
-            return problem(400, str(error))
+            answer = problem(400, str(error))
+        self.refused[answer.status] += 1
+        return answer
 
     def _route(self, method: str, levels: list[str], body: bytes, json_bytes: int | None) -> Answer:
         match levels:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
@@ -17,6 +18,8 @@ from edgemw.core.errors import DataError, EdgeError
 from edgemw.learning.oracle import Array, Predict
 
 Outputs = npt.NDArray[np.float32]
+LATENCY_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5)
+"""Bounds by which requests are counted."""
 _DTYPES = {name: np.dtype(name) for name in ("float32", "int64")}
 
 
@@ -37,6 +40,8 @@ class Slot:
         answered: requests so far, whichever release answered them.
         samples: in those.
         seconds: that they took.
+        taking: how many took at most each of LATENCY_S, and none of the shorter ones; the last is longer.
+        installed: how often a release has taken this place.
     """
 
     def __init__(self, observe: Callable[[float], None] | None = None) -> None:
@@ -48,7 +53,8 @@ class Slot:
         self._observe = observe
         self._current: Served | None = None
         self._counting = Lock()
-        self.answered, self.samples, self.seconds = 0, 0, 0.0
+        self.answered, self.samples, self.seconds, self.installed = 0, 0, 0.0, 0
+        self.taking = [0] * (len(LATENCY_S) + 1)
 
     @property
     def current(self) -> Served | None:
@@ -58,6 +64,7 @@ class Slot:
     def install(self, served: Served) -> None:
         """Serve this from now on; requests that have begun are still answered by the release before it."""
         self._current = served
+        self.installed += 1
 
     def serve(self, x: Array, served: Served | None = None) -> tuple[Outputs, int]:
         """Outputs float32[B, *output] for x [B, *input], and the number of the release that computed them.
@@ -82,6 +89,7 @@ class Slot:
             self.answered += 1
             self.samples += len(batch)
             self.seconds += seconds
+            self.taking[bisect_left(LATENCY_S, seconds)] += 1
         if self._observe is not None:
             self._observe(seconds)
         return outputs, served.release

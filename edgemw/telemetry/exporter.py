@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable
 
 from edgemw.telemetry.observer import Observer
+from edgemw.telemetry.service import TEXT_FORMAT
 
 Answer = tuple[int, str, bytes]
-TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 JSON = "application/json"
 
 

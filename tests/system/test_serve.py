@@ -20,10 +20,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from edgemw.core.bundle import Bundle, Vector, read_bundle
 from edgemw.serving.session import open_inference
-from edgemw.serving.store import ReleaseStore
+from edgemw.serving.store import Choice, ReleaseStore
 from tests.system.fleet import Fleet, fact
 
 DIGITS = Path(__file__).parents[2] / "examples" / "quickstart" / "digits.edge"
@@ -169,6 +170,45 @@ def test_a_release_that_is_chosen_answers_at_once(tmp_path: Path, bundle: Bundle
         assert infer(connection)[0] == 3
 
 
+def test_prometheus_reads_what_it_does(tmp_path: Path, bundle: Bundle) -> None:
+    save(tmp_path, bundle, 4)
+    with serving(str(tmp_path), "--http", "127.0.0.1:0") as server:
+        connection = server.connect()
+        assert "prometheus_client" not in Path(f"/proc/{server.process.pid}/maps").read_text()
+        for _ in range(3):
+            infer(connection)
+        connection.request("POST", "/v2/models/digits/infer", b"{}")
+        assert connection.getresponse().read()
+        save(tmp_path, bundle, 5)
+        server.until("serving.*release=5")
+        found = scraped(connection)
+        task = {"device": socket.gethostname(), "task": "digits"}
+        assert found["edgemw_serving_release", frozenset(task.items())] == 5
+        assert found["edgemw_serving_releases_total", frozenset(task.items())] == 2
+        assert found["edgemw_serving_requests_total", frozenset(task.items())] == 3
+        assert found["edgemw_serving_samples_total", frozenset(task.items())] == 3
+        assert found["edgemw_serving_release_refused", frozenset(task.items())] == 0
+        assert found["edgemw_serving_latency_seconds_bucket", frozenset((task | {"le": "+Inf"}).items())] == 3
+        refused = frozenset({"device": socket.gethostname(), "status": "400"}.items())
+        assert found["edgemw_serving_refused_requests_total", refused] == 1
+        (max((tmp_path / "digits" / "releases").iterdir()) / "theta.f32").write_bytes(b"")
+        ReleaseStore(tmp_path, 3).choose("digits", Choice(1, None))
+        server.until("serving.*release=4")
+        ReleaseStore(tmp_path, 3).choose("digits", None)
+        server.until("is damaged")
+        assert scraped(connection)["edgemw_serving_release_refused", frozenset(task.items())] == 1
+        connection.request("POST", "/metrics", b"")
+        assert connection.getresponse().status == 405
+
+
+def scraped(connection: http.client.HTTPConnection) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    connection.request("GET", "/metrics")
+    response = connection.getresponse()
+    assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    families = text_string_to_metric_families(response.read().decode())
+    return {(each.name, frozenset(each.labels.items())): each.value for family in families for each in family.samples}
+
+
 def test_it_waits_for_the_first_release(tmp_path: Path, bundle: Bundle) -> None:
     with serving(str(tmp_path), "--http", "127.0.0.1:0", "--task", "digits") as server:
         server.until("waiting for a release of digits")
@@ -212,7 +252,7 @@ def test_what_cannot_be_served_is_said_in_one_line(tmp_path: Path, bundle: Bundl
         assert f"edgemw: --http: cannot listen on 127.0.0.1:{port}" in said.splitlines()[-1]
     code, said = refused(str(tmp_path), "--http", "")
     assert code == 2
-    assert "there is no door: give --http or --socket" in said
+    assert "there is no door: give --http, --socket or --node" in said
 
 
 # -- as the service of a device
