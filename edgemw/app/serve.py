@@ -93,7 +93,7 @@ async def _serve(settings: ServeSettings, keeper: Keeper) -> None:
             if settings.mqtt is not None:
                 from edgemw.app.answering import answer_questions
 
-                beside.append(tasks.create_task(answer_questions(settings.mqtt, api.handle)))
+                beside.append(tasks.create_task(answer_questions(settings.mqtt, api.handle, keeper.slots)))
             await stopping.wait()
             log.info("stopping")
             for task in beside:

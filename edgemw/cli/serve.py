@@ -27,6 +27,7 @@ examples:
   edgemw serve /var/lib/edgemw/releases --http 0.0.0.0:8090 --socket /run/edgemw/predict.sock
   edgemw serve state/device-0/releases --broker mqtt://127.0.0.1:1883 --net line-3 --node device-0
   edgemw serve state/device-0/releases --config device-0.toml
+  edgemw serve state/device-0/releases --config device-0.toml --streams streams.toml
   curl http://127.0.0.1:8090/v2/models/digits
   curl --unix-socket /run/edgemw/predict.sock http://localhost/v2/health/ready
 """
@@ -49,6 +50,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_connection_flags(parser)
     help_ = "name by which it is asked over MQTT (default: that of the device in --config)"
     parser.add_argument("--node", metavar="NAME", help=help_)
+    help_ = "over MQTT, also read the sensors in this file, and publish predictions: docs/serving.md has an example"
+    parser.add_argument("--streams", metavar="FILE", type=Path, help=help_)
     help_ = "threads of one prediction (default: 1); more pay from about a million parameters"
     parser.add_argument("--threads", metavar="N", type=count, default=1, help=help_)
     help_ = "file descriptor that is told the URL once the doors are open, for programs that start this one"
@@ -60,7 +63,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until stopped."""
-    over_mqtt = bool(args.node or args.config or args.broker or args.net)
+    over_mqtt = bool(args.node or args.config or args.broker or args.net or args.streams)
     if not args.http and args.socket is None and not over_mqtt:
         args.usage_error("there is no door: give --http, --socket or --node")
     logs.configure(args.log, "text", "")
@@ -71,9 +74,10 @@ def run(args: argparse.Namespace) -> int:
     mqtt = None
     if over_mqtt:  # what this imports takes half a second, and memory
         from edgemw.app.answering import MqttDoor
+        from edgemw.app.streams import load_streams
         from edgemw.cli.connect import server_of
 
-        mqtt = MqttDoor(*server_of(args), os.environ)
+        mqtt = MqttDoor(*server_of(args), os.environ, load_streams(args.streams) if args.streams else ())
     run_serve(
         ServeSettings(
             store=args.store,

@@ -60,6 +60,9 @@ class Asking:
         message = self.answers.get(timeout=10)
         return message.topic, json.loads(message.payload), message
 
+    def listen(self, topic_filter: str) -> None:
+        self._client.subscribe(topic_filter)
+
     def close(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
@@ -147,6 +150,37 @@ def test_it_answers_again_after_the_broker_was_away(tmp_path: Path, bundle: Bund
         with asking(broker) as client:
             client.ask()
             assert client.answer()[1]["model_version"] == "4"
+
+
+def test_sensors_are_read_and_predictions_published(tmp_path: Path, bundle: Bundle, broker: Broker) -> None:
+    save(tmp_path / "store", bundle, 4)
+    fields = json.dumps([f"pixels.{n}" for n in range(64)])
+    (tmp_path / "streams.toml").write_text(
+        f"""
+[[stream]]
+name = "camera"
+task = "digits"
+source = "zigbee2mqtt/camera"
+fields = {fields}
+target = "{OWN}camera"
+home_assistant = "homeassistant"
+"""
+    )
+    sample = json.dumps({"pixels": X.ravel().tolist(), "linkquality": 80}).encode()
+    with start(tmp_path / "store", broker, "--streams", str(tmp_path / "streams.toml")) as server, asking(broker) as client:
+        server.until("answering over MQTT.*streams=1")
+        client.ask(b"no", topic="zigbee2mqtt/camera")
+        server.until("a publication was left out: it is not JSON.*stream=camera")
+        client.ask(sample, topic="zigbee2mqtt/camera", retain=True)
+        topic, document, _ = client.answer()
+        assert (topic, document["task"], document["release"]) == (OWN + "camera", "digits", 4)
+        assert document["class"] == int(expected(bundle, 4).argmax())
+        np.testing.assert_allclose(np.asarray(document["outputs"]), expected(bundle, 4), rtol=1e-5)
+    with asking(broker) as later:
+        later.listen("homeassistant/sensor/+/config")
+        topic, document, message = later.answer()
+        assert (topic, document["state_topic"]) == ("homeassistant/sensor/edgemw_device_0_camera/config", OWN + "camera")
+        assert message.retain
 
 
 def test_the_command_line_asks_too(tmp_path: Path, bundle: Bundle, broker: Broker) -> None:

@@ -1,0 +1,196 @@
+"""Predictions on what sensors publish already: JSON in, picked by path; windows; JSON out. Publications in, publications out.
+
+    {"temperature": 21.5, "state": "ON"} at zigbee2mqtt/kitchen  ->  a row of numbers  ->  the last `window` rows of that topic
+    ->  x, in the shape of the task's input  ->  {"task": ..., "release": ..., "outputs": [...], "class": 3, "score": 0.9}
+
+A row that lacks a field, or has something that is no number there, is left out and counted: a window never holds what nobody has
+measured. Topics that match one filter have windows of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgemw.core.bundle import LARGEST, Manifest
+from edgemw.core.errors import EdgeError
+from edgemw.serving.slot import Outputs, Slot
+
+MAX_PAYLOAD_BYTES = 64 << 10
+MAX_TOPICS = 1024
+TOPIC = "{topic}"
+_WORDS = {"on": 1.0, "off": 0.0, "true": 1.0, "false": 0.0, "open": 1.0, "closed": 0.0, "yes": 1.0, "no": 0.0}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSpec:
+    """What is read, and where predictions go.
+
+    Attributes:
+        name: in logs.
+        task: whose model predicts.
+        source: topic filter of the sensors.
+        fields: paths into their JSON, such as "temperature" or "AM2301.Temperature" or "values.0".
+        window: rows of a prediction.
+        every: rows from one prediction to the next.
+        target: topic of predictions; {topic} stands for the topic of the sensor.
+    """
+
+    name: str
+    task: str
+    source: str
+    fields: tuple[str, ...]
+    window: int
+    every: int
+    target: str
+
+
+@dataclass(slots=True)
+class _Window:
+    rows: deque[list[float]]
+    new: int = 0
+    told: bool = False  # about a row that was left out
+
+
+class Stream:
+    """See the module.
+
+    Attributes:
+        rows: taken so far.
+        left_out: publications that were no row.
+        predictions: made.
+    """
+
+    def __init__(self, spec: StreamSpec, slots: Mapping[str, Slot]) -> None:
+        """Predict from these slots."""
+        self.spec, self._slots = spec, slots
+        self._paths = [tuple(path.split(".")) for path in spec.fields]
+        self._windows: dict[str, _Window] = {}
+        self._complaint = ""
+        self.rows = self.left_out = self.predictions = 0
+
+    def take(self, topic: str, payload: bytes) -> tuple[str, bytes] | None:
+        """What to publish about a publication that matches the source, if anything yet."""
+        window = self._windows.get(topic)
+        if window is None:
+            if len(self._windows) >= MAX_TOPICS:
+                self._complain(f"more than {MAX_TOPICS} topics match {self.spec.source}; the others are left out")
+                return None
+            window = self._windows[topic] = _Window(deque(maxlen=self.spec.window))
+        row = _row(payload, self._paths)
+        if isinstance(row, str):
+            self.left_out += 1
+            if not window.told:
+                window.told = True
+                log.warning("a publication was left out: %s", row, extra={"facts": {"stream": self.spec.name, "topic": topic}})
+            return None
+        window.told = False
+        self.rows += 1
+        window.rows.append(row)
+        window.new += 1
+        if len(window.rows) < self.spec.window or window.new < self.spec.every:
+            return None
+        body = self._predicted(window)
+        return None if body is None else (self.spec.target.replace(TOPIC, topic), body)
+
+    def _predicted(self, window: _Window) -> bytes | None:
+        slot = self._slots.get(self.spec.task)
+        served = slot.current if slot is not None else None
+        if slot is None or served is None:
+            self._complain(f"there is no release of {self.spec.task} yet")
+            return None
+        manifest = served.manifest
+        x = as_input(np.array(window.rows), manifest)
+        if x is None:
+            rows, columns = self.spec.window, len(self.spec.fields)
+            shape = list(manifest.input.shape)
+            self._complain(f"{rows} rows of {columns} fields do not make the input of {self.spec.task}, which is {shape}")
+            return None
+        try:
+            outputs, release = slot.serve(x[None], served)
+        except EdgeError as error:
+            self._complain(str(error))
+            return None
+        if not np.isfinite(outputs).all():
+            self._complain(f"release {release} gives NaN or infinite outputs")
+            return None
+        self._complaint, window.new = "", 0
+        self.predictions += 1
+        said = {"task": self.spec.task, "release": release, "outputs": outputs[0].tolist()}
+        return json.dumps(said | _decision(outputs, manifest)).encode()
+
+    def _complain(self, text: str) -> None:
+        """Say it once."""
+        if text != self._complaint:
+            self._complaint = text
+            log.error("no prediction: %s", text, extra={"facts": {"stream": self.spec.name}})
+
+
+def as_input(rows: Any, manifest: Manifest) -> Any:
+    """Rows [window, fields] in the shape of a task's input, or None where they do not make one.
+
+    As they are; with fields first, as convolutions take them; or all in one row, by time.
+    """
+    shape = manifest.input.shape
+    if rows.shape == shape:
+        return rows
+    if rows.T.shape == shape:
+        return rows.T
+    return rows.reshape(shape) if shape == (rows.size,) or (rows.size == 1 and math.prod(shape) == 1) else None
+
+
+def _decision(outputs: Outputs, manifest: Manifest) -> dict[str, int | float]:
+    """The likeliest class and its probability, where outputs are scores of classes."""
+    scores = outputs[0].astype(np.float64).reshape(-1)
+    if manifest.classes is None or scores.size not in (1, manifest.classes):
+        return {}
+    if scores.size == 1:
+        scores = np.array([0.0, scores[0]])
+    best = int(scores.argmax())
+    return {"class": best, "score": round(float(1 / np.exp(scores - scores[best]).sum()), 6)}
+
+
+def _row(payload: bytes, paths: list[tuple[str, ...]]) -> list[float] | str:
+    """The numbers at the paths, or why there are none."""
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        return f"{len(payload)} bytes, at most {MAX_PAYLOAD_BYTES} are read"
+    try:
+        document = json.loads(payload)
+    except (ValueError, RecursionError):
+        return "it is not JSON"
+    row = []
+    for path in paths:
+        value = _number(_at(document, path))
+        if value is None:
+            return f"there is no number at {'.'.join(path)}"
+        row.append(value)
+    return row
+
+
+def _at(document: Any, path: tuple[str, ...]) -> Any:
+    for step in path:
+        if isinstance(document, dict):
+            document = document.get(step)
+        elif isinstance(document, list) and step.isdecimal() and len(step) < 6 and int(step) < len(document):
+            document = document[int(step)]
+        else:
+            return None
+    return document
+
+
+def _number(value: Any) -> float | None:
+    """A finite number; truth values are 1 and 0, and so are the words that sensors have for them."""
+    if isinstance(value, str):
+        return _WORDS.get(value.strip().lower())
+    if not isinstance(value, int | float) or abs(value) > LARGEST:
+        return None
+    return float(value) if math.isfinite(value) else None
