@@ -39,30 +39,30 @@ class Asker:
         except TimeoutError as error:
             raise LinkError("the broker cannot be used", where=self._net, hint="look into its log") from error
 
-    async def ask(self, task: str, question: bytes, timeout_s: float) -> dict[str, Any]:
-        """The answer to the body of a request; to none, what the model takes.
+    async def ask(self, task: str, question: dict[str, Any] | None, timeout_s: float) -> dict[str, Any]:
+        """The answer to a request; to none, what the model takes.
 
         Raises:
             DataError: the server refuses it.
             LinkError: no answer in time, or one that is none.
         """
-        answer_topic = topics.build(self._net, self._server, "prediction", node=self._name, task=secrets.token_hex(8))
+        identity = secrets.token_hex(8)
+        answer_topic = topics.build(self._net, self._server, "prediction", node=self._name, task=identity)
         usual = topics.build(self._net, self._server, "prediction", node=self._name, task=task)
         topic = topics.build(self._net, self._server, "predict", node=self._name, task=task)
         try:
             async with asyncio.timeout(timeout_s):
-                await self._link.publish(topic, question, reply=Reply(answer_topic))
-                payload = await self._answer_at({answer_topic, usual})
+                data = b"" if question is None else json.dumps(question | {"id": identity}).encode()
+                await self._link.publish(topic, data, reply=Reply(answer_topic))
+                async for event in self._events:
+                    if not isinstance(event, Received) or event.retained:
+                        continue
+                    if event.topic == answer_topic or (event.topic == usual and _is_ours(event.payload, question, identity)):
+                        return _understood(event.payload, topic)
+                raise LinkError("the link was closed", where=self._server, hint="ask again")
         except TimeoutError as error:
             hint = f"is `edgemw serve` running with --node {self._server}, and may {self._name} ask it?"
             raise LinkError(f"no answer from {self._server} in {timeout_s:g} s", where=topic, hint=hint) from error
-        return _understood(payload, topic)
-
-    async def _answer_at(self, places: set[str]) -> bytes:
-        async for event in self._events:
-            if isinstance(event, Received) and event.topic in places and not event.retained:
-                return event.payload
-        raise LinkError("the link was closed", where=self._server, hint="ask again")
 
 
 @asynccontextmanager
@@ -88,6 +88,15 @@ async def open_asker(
         asker = Asker(link, net, server, name)
         await asker.ready(timeout_s)
         yield asker
+
+
+def _is_ours(payload: bytes, question: dict[str, Any] | None, identity: str) -> bool:
+    """Whether an answer at the topic that all questions of a name share, without MQTT 5, is to this one; errors name none."""
+    try:
+        document = json.loads(payload)
+        return "error" in document or ("inputs" in document if question is None else document.get("id") == identity)
+    except (ValueError, TypeError, AttributeError):
+        return False
 
 
 def _understood(payload: bytes, topic: str) -> dict[str, Any]:

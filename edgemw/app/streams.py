@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations, product
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,7 @@ from edgemw.core.config.schema import option, required
 from edgemw.core.errors import ConfigError, LinkError
 from edgemw.serving.slot import Slot
 from edgemw.serving.stream import TOPIC, Stream, StreamSpec
-from edgemw.transport.filters import check_filter, check_topic, matches
+from edgemw.transport.filters import check_filter, check_topic, overlap
 
 MAX_WINDOW = 100_000
 
@@ -53,8 +54,8 @@ class StreamTable:
             raise ConfigError(f"several sensors would speak at one topic: put {TOPIC} into it", key="target")
         if wild and self.home_assistant:
             raise ConfigError("needs a source without wildcards: a sensor in Home Assistant has one topic", key="home_assistant")
-        if matches(self.source, self.target.replace(TOPIC, "x" if wild else self.source)):
-            raise ConfigError("is a topic that the source matches: predictions would be taken for samples", key="target")
+        if self.source.startswith("$share/") or overlap(self.source, "em1/+/+/pq/#"):
+            raise ConfigError("is not of sensors: questions of edgemw would match it too, or it is shared", key="source")
 
 
 def _passes(check: Callable[[str, str], None], text: str) -> bool:
@@ -77,6 +78,14 @@ class StreamsFile:
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ConfigError(f"two streams are called {twice!r}", key="stream")
+        for one, other in combinations(self.stream, 2):
+            if one.source != other.source and overlap(one.source, other.source):
+                text = f"{one.source} and {other.source} match the same topics, which a broker would bring twice"
+                raise ConfigError(text, key="stream")
+        for one, other in product(self.stream, self.stream):
+            if overlap(other.source, one.target.replace(TOPIC, one.source)):
+                text = f"{one.target}, the target of {one.name}, is a topic that {other.name} reads as samples"
+                raise ConfigError(text, key="stream")
 
 
 def load_streams(path: Path) -> tuple[StreamTable, ...]:

@@ -44,7 +44,9 @@ further.
 examples:
   edgemw model rollback state/device-0/releases
 """
-_CODES = "\nexit code: 0 done, 2 wrong usage, 3 there is no such store, task or release, or it is damaged"
+_CODES = """
+exit code: 0 done, 1 the release is damaged, or the store cannot be used, 2 wrong usage, 3 no such store, task or release
+"""
 
 
 LATEST = -1
@@ -85,7 +87,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run_list(args: argparse.Namespace) -> int:
     """Print all releases. Returns 0."""
-    store, tasks = _opened(args), (args.task,) if args.task else _tasks(args)
+    store, tasks = _opened(args), [_task(args)] if args.task else _tasks(args)
     found = {task: (store.kept(task), store.wanted_place(task), store.choice(task)) for task in tasks}
     if args.json:
         listed = {task: [_document(each, place, choice) for each in kept] for task, (kept, place, choice) in found.items()}
@@ -114,6 +116,8 @@ def run_pin(args: argparse.Namespace) -> int:
     store, task = _opened(args), _task(args)
     kept = store.kept(task)
     release = _wanted(store, task, kept) if args.release is None else _named(kept, args.release, args.of_run)
+    if release.fault:
+        raise StorageError(f"release {release.number} is damaged: {release.fault}")
     return _choose(args, task, release, Choice(release.place, None))
 
 
@@ -121,10 +125,12 @@ def run_rollback(args: argparse.Namespace) -> int:
     """Serve the release before. Returns 0."""
     store, task = _opened(args), _task(args)
     kept = store.kept(task)
-    now = _wanted(store, task, kept)
-    before = [each for each in kept if each.place < now.place and not each.fault]
+    wanted = _wanted(store, task, kept)
+    whole = [each for each in kept if each.place <= wanted.place and not each.fault]
+    before = whole[:-1]  # the last of them is what answers
     if not before:
-        raise ConfigError(f"no whole release is before release {now.number}: edgemw model list has all", key="STORE")
+        number = (whole or [wanted])[-1].number
+        raise ConfigError(f"no whole release is before release {number}: edgemw model list has all", key="STORE")
     return _choose(args, task, before[-1], Choice(before[-1].place, kept[-1].place))
 
 
@@ -144,8 +150,8 @@ def _task(args: argparse.Namespace) -> str:
 
 
 def _wanted(store: ReleaseStore, task: str, kept: Sequence[Kept]) -> Kept:
-    place = store.wanted_place(task)
-    return next(each for each in kept if each.place == place)
+    choice = store.choice(task)
+    return next((each for each in kept if choice is not None and each.place == choice.place), kept[-1])
 
 
 def _named(kept: Sequence[Kept], number: int, run: int | None) -> Kept:

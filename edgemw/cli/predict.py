@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from edgemw.cli.flags import add_connection_flags
 from edgemw.core.errors import ConfigError, DataError, EdgeError, LinkError
+from edgemw.core.ids import valid_id
 
 MAX_INPUT_BYTES = 256 << 20
 TIMEOUT_S, MQTT_TIMEOUT_S = 30.0, 10.0
@@ -191,7 +192,7 @@ def _ask(url: str, task: str, x: npt.NDArray[Any]) -> Prediction:
     model = f"{url.rstrip('/')}/v2/models/{task}"
     described = _request(model)
     try:
-        return _prediction(task, described, _request(f"{model}/infer", _question(described, x)))
+        return _prediction(task, described, _request(f"{model}/infer", json.dumps(_question(described, x)).encode()))
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise LinkError("an answer that is no prediction", where=url, hint="is this the address of serving.http?") from error
 
@@ -201,10 +202,12 @@ def _ask_over_mqtt(args: argparse.Namespace, x: npt.NDArray[Any]) -> Prediction:
     from edgemw.cli.connect import asker_of, server_of
 
     (broker, net, node), asker_name = server_of(args), asker_of(args)
+    if not valid_id(args.task):
+        raise ConfigError(f"{args.task!r} cannot name a task", key="--task")
 
     async def ask() -> Prediction:
         async with open_asker(broker, net, node, os.environ, MQTT_TIMEOUT_S, asker_name) as asker:
-            described = await asker.ask(args.task, b"", MQTT_TIMEOUT_S)
+            described = await asker.ask(args.task, None, MQTT_TIMEOUT_S)
             return _prediction(args.task, described, await asker.ask(args.task, _question(described, x), MQTT_TIMEOUT_S))
 
     try:
@@ -213,13 +216,13 @@ def _ask_over_mqtt(args: argparse.Namespace, x: npt.NDArray[Any]) -> Prediction:
         raise LinkError("an answer that is no prediction", where=f"{net}/{node}", hint="who answers there?") from error
 
 
-def _question(described: dict[str, Any], x: npt.NDArray[Any]) -> bytes:
-    """The body of a request, for a model that is described. Raises KeyError and the like for a description that is none."""
+def _question(described: dict[str, Any], x: npt.NDArray[Any]) -> dict[str, Any]:
+    """A request, for a model that is described. Raises KeyError and the like for a description that is none."""
     shape = [int(n) for n in described["inputs"][0]["shape"][1:]]
     batch = x[None] if list(x.shape) == shape else x
     kind = "INT64" if batch.dtype.kind in "iub" else "FP64"
     tensor = {"name": "x", "datatype": kind, "shape": list(batch.shape), "data": batch.ravel().tolist()}
-    return json.dumps({"inputs": [tensor]}).encode()
+    return {"inputs": [tensor]}
 
 
 def _prediction(task: str, described: dict[str, Any], answer: dict[str, Any]) -> Prediction:

@@ -23,6 +23,7 @@ factor of the round before is found again in the release (Halko, Martinsson and 
 
 from __future__ import annotations
 
+import hashlib
 import math
 import struct
 from collections.abc import Iterator, Sequence
@@ -34,7 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemw.compression.codec import Past
-from edgemw.compression.uniform import uniform
+from edgemw.compression.uniform import words
 from edgemw.core.bundle import LARGEST, Vector
 from edgemw.core.errors import WireError
 
@@ -107,11 +108,12 @@ def encode_shared(vector: Vector, past: Past, rank: int, columns: int) -> bytes:
     change /= np.abs(change).max(initial=0.0) or 1.0
     side = past.release % 2
     pieces, bases, factors = [], [], []
-    for piece, said, moved in _cut(_pieces(vector.size, past, rank, columns), scaled, change):
+    key = hashlib.blake2b(past.change.astype("<f4", copy=False).tobytes(), digest_size=16).digest()
+    for number, (piece, said, moved) in enumerate(_cut(_pieces(vector.size, past, rank, columns), scaled, change)):
         kept = piece if said.any() else piece._replace(rank=_ZERO)
         pieces.append(kept)
         if kept.is_low_rank:
-            basis = _directions(moved.T if side else moved, piece.rank, past.change).astype("<f2")
+            basis = _directions(moved.T if side else moved, piece.rank, key + number.to_bytes(4, "little")).astype("<f2")
             bases.append(basis.tobytes())
             factors.append(((said.T if side else said) @ basis.astype(np.float64)).ravel())
         elif kept.rank == _RAW:
@@ -133,8 +135,8 @@ def read_shared(payload: bytes, size: int) -> Shared:
         raise WireError("shape", f"{number} pieces in {len(payload)} bytes")
     pieces = tuple(Piece(*fields) for fields in _PIECE.iter_unpack(payload[_HEADER.size : begin]))
     cells = sum(piece.cells for piece in pieces)
-    spare = 0 if number > 1 else pieces[0].columns - 1  # the last row of the only matrix may be cut
-    if not size <= cells <= size + max(0, spare) or not all(_is_sound(piece) for piece in pieces):
+    last = pieces[0].columns if number == 1 else 1  # the last row of the only matrix may be cut
+    if not all(_is_sound(piece) for piece in pieces) or last > size or not size <= cells < size + last:
         raise WireError("shape", f"{number} pieces of {cells} values for {size}")
     lengths = [piece.lengths(side) for piece in pieces]
     middle = begin + 2 * sum(length for length, _ in lengths)
@@ -211,9 +213,10 @@ def _filled(values: Matrix, piece: Piece) -> Matrix:
     return np.pad(values, (0, piece.cells - values.size)).reshape(piece.rows, piece.columns)
 
 
-def _directions(matrix: Matrix, rank: int, key: Vector) -> Matrix:
+def _directions(matrix: Matrix, rank: int, key: bytes) -> Matrix:
     """The dominant right singular directions, float64[columns, rank], orthonormal; random ones where there are not as many."""
-    start = 2.0 * uniform(key, matrix.shape[1] * rank).reshape(-1, rank) - 1
+    drawn = words(key, matrix.shape[1] * rank) >> np.uint64(11)
+    start = drawn.astype(np.float64).reshape(-1, rank) * 2.0**-52 - 1
     found = start
     for _ in range(_TURNS):
         found = orthonormal(matrix.T @ (matrix @ found))

@@ -90,7 +90,7 @@ class Keeper:
         else:
             self._serve(task, release, place)
         if task not in self._served:
-            self._take_whole(task, self._store.latest(task), place)
+            self._take_whole(task, self._store.latest(task, below=place) or self._store.latest(task), place)
 
     def _take_newest(self, task: str, newest: int) -> None:
         """Serve the newest release of a task that can be; where one is served already, only another one."""

@@ -112,10 +112,14 @@ class Predictor:
             StorageError: the store cannot be read.
             BundleError: ONNX Runtime cannot open the newer release; the one before it goes on answering.
         """
-        wanted = self._store.wanted_place(self._task)
+        choice = self._store.choice(self._task)
+        wanted = self._store.newest_place(self._task) if choice is None else choice.place
         if wanted == self._looked_at:
             return False
-        release = self._store.wanted(self._task)
+        try:
+            release = self._store.latest(self._task) if choice is None else self._store.at(self._task, wanted)
+        except StorageError:
+            return False  # what was chosen cannot be read now: what answers goes on, and it is tried again
         self._looked_at = wanted
         if release is None or release.place == self._place:
             return False

@@ -18,7 +18,7 @@ from edgemw.serving.api import Answer
 from edgemw.wire import topics
 
 QUESTION, ANSWER = "predict", "prediction"
-MAX_TOPIC_BYTES = 256
+MAX_TOPIC_BYTES, MAX_QUESTION_BYTES = 256, 4 << 20
 _BINARY = b'"binary_data_size"'
 _FORBIDDEN = frozenset("+#\0")
 
@@ -59,6 +59,8 @@ class Rpc:
         return response_topic or usual, self._body(asked["task"], question)
 
     def _body(self, task: str, question: bytes) -> bytes:
+        if len(question) > MAX_QUESTION_BYTES:  # before anything looks inside
+            return _refusal(413, f"the question has {len(question)} bytes, at most {MAX_QUESTION_BYTES} are accepted")
         if not question:
             answer = self._handle("GET", f"/v2/models/{task}", b"", None)
         else:

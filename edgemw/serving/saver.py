@@ -48,5 +48,9 @@ class Saver:
             release = self._waiting.pop(task)
         try:
             self._store.save(task, release.bundle, release.run, release.number, release.theta)
-        except EdgeError as error:  # serving goes on from memory; a restart would begin with an older release
-            log.error("a release was not kept: %s", error, extra={"facts": {"task": task, "release": release.number}})
+        except EdgeError as error:  # the release before goes on answering
+            log.error(
+                "a release was not kept, and so is not served: %s",
+                error,
+                extra={"facts": {"task": task, "release": release.number}},
+            )

@@ -142,7 +142,7 @@ class ReleaseStore:
             raise StorageError(f"{self._folder}: release {number} of {task} cannot be kept: {error}") from error
 
     def latest(self, task: str, known: StoredRelease | None = None, *, below: int | None = None) -> StoredRelease | None:
-        """The newest release of a task that is whole; None where there is none.
+        """The newest release of a task that is whole; None where there is none. What somebody went back from is passed over.
 
         Args:
             known: one that was read before, whose bundle need not be read again.
@@ -151,10 +151,10 @@ class ReleaseStore:
         Raises:
             StorageError: the folder cannot be read.
         """
-        deadline = time.monotonic() + _PATIENCE_S
+        deadline, left = time.monotonic() + _PATIENCE_S, self._left_behind(task)
         while True:  # the writer may remove what was just listed, again and again where it is faster than this reader
             places = self._places(task)
-            for place in reversed([place for place in places if below is None or place < below]):
+            for place in reversed([place for place in places if place not in left and (below is None or place < below)]):
                 try:
                     return self._read(task, place, known)
                 except (OSError, EdgeError):
@@ -194,28 +194,34 @@ class ReleaseStore:
         holds = chosen is not None and chosen.place in places and (chosen.until is None or chosen.until >= places[-1])
         return chosen if holds else None
 
+    def _left_behind(self, task: str) -> range:
+        """The places from which somebody went back, also once a later release has taken over."""
+        chosen = _read_choice(self._folder / task / CHOICE)
+        return range(0) if chosen is None or chosen.until is None else range(chosen.place + 1, chosen.until + 1)
+
     def wanted_place(self, task: str) -> int:
         """The place of the release that is to be served: the chosen one, or the newest; -1 where there is none. Cheap."""
         choice = self.choice(task)
         return self.newest_place(task) if choice is None else choice.place
 
     def wanted(self, task: str) -> StoredRelease | None:
-        """The release that is to be served, if it is whole, or else the newest that is; None where there is none.
+        """The release that is to be served, if it is whole, or else the newest before it, or at all; None where there is none.
 
         Raises:
             StorageError: the folder cannot be read.
         """
         choice = self.choice(task)
-        if choice is not None:
-            with suppress(StorageError):
-                return self.at(task, choice.place)
-        return self.latest(task)
+        if choice is None:
+            return self.latest(task)
+        with suppress(StorageError):
+            return self.at(task, choice.place)
+        return self.latest(task, below=choice.place) or self.latest(task)
 
     def choose(self, task: str, choice: Choice | None) -> None:
         """Have a release served instead of the newest, or the newest again; who serves from the store is told.
 
         Raises:
-            StorageError: the folder cannot be written to.
+            StorageError: the folder cannot be written to, or the release is gone.
         """
         path = self._folder / task / CHOICE
         try:
@@ -228,6 +234,8 @@ class ReleaseStore:
             _sync_folder(path.parent)
         except OSError as error:
             raise StorageError(f"{path} cannot be written: {error}") from error
+        if choice is not None and choice.place not in self._places(task):
+            raise StorageError(f"the release at place {choice.place} was removed meanwhile: list them again")
         ring(self._folder)
 
     def newest_place(self, task: str) -> int:
@@ -278,8 +286,9 @@ class ReleaseStore:
 
     def _prune(self, task: str, bundles: Path, releases: Path) -> None:
         places = self._places(task)
-        chosen = self.choice(task)
-        kept = {*places[-self._keep :], *([chosen.place] if chosen is not None else [])}
+        newest, chosen = places[-self._keep :], _read_choice(self._folder / task / CHOICE)
+        counts = chosen is not None and (chosen.until is None or chosen.until >= newest[0])  # until those it stands for are gone
+        kept = {*newest, *({chosen.place} & set(places) if chosen is not None and counts else ())}
         for place in places:
             if place not in kept:
                 _remove(releases / _name(place))

@@ -13,7 +13,7 @@ import json
 import logging
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from edgemw.core.errors import EdgeError
 from edgemw.serving.slot import Outputs, Slot
 
 MAX_PAYLOAD_BYTES = 64 << 10
-MAX_TOPICS = 1024
+MAX_TOPICS, MAX_VALUES, MAX_REASONS = 1024, 4_000_000, 64
 TOPIC = "{topic}"
 _WORDS = {"on": 1.0, "off": 0.0, "true": 1.0, "false": 0.0, "open": 1.0, "closed": 0.0, "yes": 1.0, "no": 0.0}
 
@@ -58,7 +58,6 @@ class StreamSpec:
 class _Window:
     rows: deque[list[float]]
     new: int = 0
-    told: bool = False  # about a row that was left out
 
 
 class Stream:
@@ -75,64 +74,67 @@ class Stream:
         self.spec, self._slots = spec, slots
         self._paths = [tuple(path.split(".")) for path in spec.fields]
         self._windows: dict[str, _Window] = {}
-        self._complaint = ""
+        self._most_topics = max(1, min(MAX_TOPICS, MAX_VALUES // (spec.window * len(spec.fields))))
+        self._said: set[str] = set()
         self.rows = self.left_out = self.predictions = 0
 
     def take(self, topic: str, payload: bytes) -> tuple[str, bytes] | None:
         """What to publish about a publication that matches the source, if anything yet."""
-        window = self._windows.get(topic)
-        if window is None:
-            if len(self._windows) >= MAX_TOPICS:
-                self._complain(f"more than {MAX_TOPICS} topics match {self.spec.source}; the others are left out")
-                return None
-            window = self._windows[topic] = _Window(deque(maxlen=self.spec.window))
         row = _row(payload, self._paths)
         if isinstance(row, str):
             self.left_out += 1
-            if not window.told:
-                window.told = True
-                log.warning("a publication was left out: %s", row, extra={"facts": {"stream": self.spec.name, "topic": topic}})
+            self._say(log.warning, "a publication was left out", row, topic)
             return None
-        window.told = False
         self.rows += 1
+        window = self._window_of(topic)
         window.rows.append(row)
         window.new += 1
         if len(window.rows) < self.spec.window or window.new < self.spec.every:
             return None
         body = self._predicted(window)
-        return None if body is None else (self.spec.target.replace(TOPIC, topic), body)
+        if isinstance(body, str):
+            self._say(log.error, "no prediction", body, topic)
+            return None
+        return self.spec.target.replace(TOPIC, topic), body
 
-    def _predicted(self, window: _Window) -> bytes | None:
+    def _window_of(self, topic: str) -> _Window:
+        """That of a topic; where there are too many, that which was not used for the longest time is given up."""
+        window = self._windows.pop(topic, None)
+        if window is None:
+            window = _Window(deque(maxlen=self.spec.window))
+            if len(self._windows) >= self._most_topics:
+                del self._windows[next(iter(self._windows))]
+        self._windows[topic] = window
+        return window
+
+    def _predicted(self, window: _Window) -> bytes | str:
+        """What to publish, or why there is nothing."""
         slot = self._slots.get(self.spec.task)
         served = slot.current if slot is not None else None
         if slot is None or served is None:
-            self._complain(f"there is no release of {self.spec.task} yet")
-            return None
+            return f"there is no release of {self.spec.task} yet"
         manifest = served.manifest
         x = as_input(np.array(window.rows), manifest)
         if x is None:
             rows, columns = self.spec.window, len(self.spec.fields)
             shape = list(manifest.input.shape)
-            self._complain(f"{rows} rows of {columns} fields do not make the input of {self.spec.task}, which is {shape}")
-            return None
+            return f"{rows} rows of {columns} fields do not make the input of {self.spec.task}, which is {shape}"
         try:
             outputs, release = slot.serve(x[None], served)
         except EdgeError as error:
-            self._complain(str(error))
-            return None
+            return str(error)
         if not np.isfinite(outputs).all():
-            self._complain(f"release {release} gives NaN or infinite outputs")
-            return None
-        self._complaint, window.new = "", 0
+            return f"release {release} gives NaN or infinite outputs"
+        window.new = 0
         self.predictions += 1
         said = {"task": self.spec.task, "release": release, "outputs": outputs[0].tolist()}
         return json.dumps(said | _decision(outputs, manifest)).encode()
 
-    def _complain(self, text: str) -> None:
-        """Say it once."""
-        if text != self._complaint:
-            self._complaint = text
-            log.error("no prediction: %s", text, extra={"facts": {"stream": self.spec.name}})
+    def _say(self, tell: Callable[..., None], what: str, why: str, topic: str) -> None:
+        """Once for each reason: a sensor that speaks every second would fill a disk."""
+        if why not in self._said and len(self._said) < MAX_REASONS:
+            self._said.add(why)
+            tell("%s: %s", what, why, extra={"facts": {"stream": self.spec.name, "topic": topic}})
 
 
 def as_input(rows: Any, manifest: Manifest) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from itertools import zip_longest
 
 from edgemw.core.errors import LinkError
 
@@ -33,6 +34,19 @@ def check_filter(topic_filter: str, where: str) -> None:
     if not has_length or not wildcards_alone or "#" in levels[:-1]:
         hint = "'+' fills a level, '#' is the last level"
         raise LinkError(f"topic filter {topic_filter[:80]!r} was refused", where=where, hint=hint)
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether a topic can match both filters."""
+    pairs = zip_longest(one.split("/"), other.split("/"))
+    for a, b in pairs:
+        if "#" in (a, b):  # also for the level above it
+            return True
+        if None in (a, b):
+            return False
+        if a != b and "+" not in (a, b):
+            return False
+    return True
 
 
 def matches(topic_filter: str, topic: str) -> bool:

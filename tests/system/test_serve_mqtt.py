@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import queue
 import subprocess
@@ -18,6 +19,8 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from edgemw.app import settings
+from edgemw.app.asking import open_asker
 from edgemw.core.bundle import Bundle, Vector, read_bundle
 from edgemw.serving.session import open_inference
 from edgemw.transport.broker import Broker
@@ -181,6 +184,32 @@ home_assistant = "homeassistant"
         topic, document, message = later.answer()
         assert (topic, document["state_topic"]) == ("homeassistant/sensor/edgemw_device_0_camera/config", OWN + "camera")
         assert message.retain
+
+
+def test_without_mqtt_5_an_answer_is_known_by_its_number(tmp_path: Path, bundle: Bundle, broker: Broker) -> None:
+    """Two that ask by one name hear each other's answers."""
+    save(tmp_path, bundle, 4)
+    session = open_inference(bundle.infer, theta(bundle, 4), size=bundle.manifest.size)
+    old = settings.Broker(url=broker.url, protocol="3.1.1")
+
+    async def ask(first: int) -> None:
+        async with open_asker(old, NET, SERVER, {}, 10.0, name=ASKER) as asker:
+            described = await asker.ask("digits", None, 10.0)
+            assert described["inputs"][0]["shape"] == [-1, 64]
+            for number in range(first, first + 30):
+                x = np.full((1, 64), number / 100, np.float32)
+                tensor = {"name": "x", "shape": [1, 64], "datatype": "FP32", "data": x.ravel().tolist()}
+                answer = await asker.ask("digits", {"inputs": [tensor]}, 10.0)
+                np.testing.assert_allclose(answer["outputs"][0]["data"], session.run(x).ravel(), rtol=1e-4)
+
+    async def both() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(ask(0))
+            tasks.create_task(ask(50))
+
+    with start(tmp_path, broker) as server:
+        server.until("answering over MQTT")
+        asyncio.run(both())
 
 
 def test_the_command_line_asks_too(tmp_path: Path, bundle: Bundle, broker: Broker) -> None:

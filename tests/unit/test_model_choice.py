@@ -62,7 +62,9 @@ def test_a_chosen_release_is_served_until_a_later_one_is_saved(tmp_path: Path, b
     assert served(keeper) == 3
     assert predictor.refresh()
     assert predictor.release == 3
-    assert numbers(store) == [1, 2, 3]
+    assert numbers(store) == [0, 1, 2, 3]  # what was chosen stays as long as one that it stood for
+    filled(tmp_path, bundle, range(4, 7))
+    assert numbers(store) == [4, 5, 6]
 
 
 def test_a_pinned_release_is_served_and_kept_whatever_comes(tmp_path: Path, bundle: Bundle) -> None:
@@ -116,6 +118,47 @@ def test_a_chosen_release_that_is_damaged_leaves_what_is_served(tmp_path: Path, 
     assert keeper.refused == {}
 
 
+def test_what_somebody_went_back_from_does_not_come_again(tmp_path: Path, bundle: Bundle) -> None:
+    filled(tmp_path, bundle, range(4), keep=9)
+    assert model("rollback", str(tmp_path)) == 0
+    filled(tmp_path, bundle, range(4, 5), keep=9)
+    (max((tmp_path / "digits" / "releases").iterdir()) / "theta.f32").write_bytes(b"")  # the one that took over
+    assert served(Keeper(ReleaseStore(tmp_path, 1))) == 2
+    assert Predictor(tmp_path).release == 2
+
+
+def test_a_predictor_keeps_what_it_has_while_the_chosen_release_cannot_be_read(tmp_path: Path, bundle: Bundle) -> None:
+    store = filled(tmp_path, bundle, range(4), keep=9)
+    store.choose("digits", Choice(2, None))
+    predictor = Predictor(tmp_path)
+    assert predictor.release == 1
+    path = tmp_path / "digits" / "releases" / f"{3:010d}" / "theta.f32"
+    whole = path.read_bytes()
+    path.write_bytes(b"")
+    store.choose("digits", Choice(3, None))
+    assert not predictor.refresh()
+    assert predictor.release == 1
+    path.write_bytes(whole)
+    assert predictor.refresh()
+    assert predictor.release == 2
+
+
+def test_a_release_that_is_gone_cannot_be_chosen(tmp_path: Path, bundle: Bundle) -> None:
+    store = filled(tmp_path, bundle, range(6))
+    with pytest.raises(StorageError, match="removed meanwhile"):
+        store.choose("digits", Choice(1, None))
+    assert store.choice("digits") is None
+
+
+def test_a_damaged_release_is_not_pinned(tmp_path: Path, bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    store = filled(tmp_path, bundle, range(3))
+    (max((tmp_path / "digits" / "releases").iterdir()) / "theta.f32").write_bytes(b"")
+    assert model("pin", str(tmp_path)) == 1
+    assert "release 2 is damaged" in capsys.readouterr().err
+    assert model("rollback", str(tmp_path)) == 0  # 1 answers now, so it is 0
+    assert store.choice("digits") == Choice(1, 3)
+
+
 def test_a_choice_that_nobody_wrote_so_is_none(tmp_path: Path, bundle: Bundle) -> None:
     store = filled(tmp_path, bundle, range(3))
     path = tmp_path / "digits" / CHOICE
@@ -161,6 +204,7 @@ def test_a_number_that_several_runs_have_is_of_the_newest(tmp_path: Path, bundle
     [
         (("list", "nowhere"), "there is no folder nowhere"),
         (("list", "."), "holds no release yet"),
+        (("list", "STORE", "--task", "digit"), "did you mean 'digits'"),
         (("use", "STORE", "7"), "there is no release 7 in the store; there are 0, 1"),
         (("use", "STORE", "1", "--run", "5"), "there is no release 1 of run 5"),
         (("rollback", "STORE", "--task", "digit"), "did you mean 'digits'"),

@@ -72,6 +72,7 @@ def test_binary_tensors_stand_behind_the_json_both_ways() -> None:
         (tensor(), "nix", 404, "served here: digits, empty"),
         (tensor(), "empty", 503, "no release yet"),
         (b" " * 100_001, "digits", 413, "100000"),
+        (b'"binary_data_size"' * 300_000, "digits", 413, "4194304"),
     ],
 )
 def test_what_is_refused_says_why_and_with_the_status_of_http(question: object, task: str, status: int, said: str) -> None:

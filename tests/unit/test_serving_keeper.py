@@ -101,7 +101,7 @@ def test_a_release_whose_outputs_are_not_finite_does_not_answer(tmp_path: Path, 
     ReleaseStore(tmp_path, 3).save("digits", bundle, 1, 1, np.full(bundle.manifest.size, 3e38, np.float32))
     assert not keeper.look()
     assert answers(keeper, bundle) == 0
-    assert keeper.refused["digits"] == "release 1 is not served: outputs of 2 of 2 samples are not finite"
+    assert keeper.refused["digits"] == "release 1 is not served: outputs of 4 of 4 samples are not finite"
 
 
 def test_a_server_that_starts_beside_a_release_it_cannot_serve_takes_the_one_before_it(tmp_path: Path, bundle: Bundle) -> None:

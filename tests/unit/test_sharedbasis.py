@@ -133,6 +133,8 @@ def piece(rows: int, columns: int, rank: int) -> bytes:
         (struct.pack("<BBBhH", 2, 0, 2, 0, 1) + piece(4, 2, 0) + bytes(16), "shape"),
         (struct.pack("<BBBhH", 2, 0, 2, 0, 2) + piece(3, 2, 0) + piece(0, 9, 0) + bytes(12), "shape"),
         (struct.pack("<BBBhH", 2, 0, 2, 0, 1) + piece(3, 2, 3) + bytes(30), "shape"),
+        (struct.pack("<BBBhH", 2, 0, 2, 0, 1) + piece(1, 2**32 - 1, 255), "shape"),  # 32 GiB of zeros
+        (struct.pack("<BBBhH", 2, 0, 2, 0, 2) + piece(3, 2, 255) + piece(1, 1, 255), "shape"),
         (struct.pack("<BBBhH", 2, 0, 2, 0, 1) + piece(3, 2, 1) + bytes(9), "length"),
         (struct.pack("<BBBhH", 2, 0, 2, 0, 1) + piece(3, 2, 1) + b"\0\x7e" + bytes(8), "not-finite"),
         (struct.pack("<BBBhH", 2, 0, 2, 0, 1) + piece(3, 2, 1) + bytes(8) + b"\0\x7c", "not-finite"),

@@ -144,12 +144,23 @@ def test_no_payload_does_harm(payload: bytes) -> None:
     assert said is None or np.isfinite(json.loads(said[1])["outputs"]).all()
 
 
-def test_topics_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
-    stream = Stream(spec(window=1), slot_of(total, (2,), outputs=2))
-    with caplog.at_level(logging.ERROR):
-        made = sum(stream.take(f"a/{n}", sample(1)) is not None for n in range(MAX_TOPICS + 5))
-    assert made == MAX_TOPICS
-    assert len(caplog.records) == 1
+def test_topics_are_bounded_and_the_one_that_rested_longest_goes() -> None:
+    stream = Stream(spec(window=2), slot_of(total, (2, 2), outputs=2))
+    for n in range(MAX_TOPICS):
+        assert stream.take(f"a/{n}", b"not json") is None  # which takes no place
+        assert stream.take(f"a/{n}", sample(1)) is None
+    assert stream.take("a/0", sample(1)) is not None
+    assert stream.take("a/new", sample(1)) is None
+    assert stream.take("a/0", sample(1)) is not None
+    assert stream.take("a/1", sample(1)) is None  # its first row is gone
+
+
+def test_long_windows_leave_room_for_fewer_topics() -> None:
+    stream = Stream(spec(window=100_000, fields=("t",) * 20), slot_of(total, (2, 2), outputs=2))
+    payload = sample(1)
+    for n in range(5):
+        stream.take(f"a/{n}", payload)
+    assert len(stream._windows) == 2
 
 
 def test_why_there_is_no_prediction_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -193,6 +204,22 @@ home_assistant = "homeassistant"
 """
 
 
+OTHER = """
+[[stream]]
+name = "other"
+task = "toy"
+source = "x/y"
+fields = ["t"]
+target = "p/{topic}"
+"""
+
+
+@pytest.mark.parametrize("source", ["+/temp", "home/+/temp", "home/#"])
+def test_a_target_must_not_be_what_the_source_matches(tmp_path: Path, source: str) -> None:
+    with pytest.raises(ConfigError, match="reads as samples"):
+        loaded(tmp_path, OTHER.replace("x/y", source).replace("p/{topic}", "{topic}"))
+
+
 def loaded(tmp_path: Path, text: str) -> Any:
     path = tmp_path / "streams.toml"
     path.write_text(text)
@@ -217,7 +244,7 @@ def test_the_file_makes_streams_and_sensors_of_home_assistant(tmp_path: Path) ->
     [
         ('"zigbee2mqtt/kitchen"', '"zigbee2mqtt/#/x"', "stream.0.source: is no topic filter"),
         ('"zigbee2mqtt/kitchen"', '"zigbee2mqtt/+"', "{topic}"),
-        ('"edgemw/kitchen"', '"zigbee2mqtt/kitchen"', "taken for samples"),
+        ('"edgemw/kitchen"', '"zigbee2mqtt/kitchen"', "reads as samples"),
         ('"edgemw/kitchen"', '"a/#"', "stream.0.target: is no topic"),
         ('["t", "h"]', "[]", "fields"),
         ('["t", "h"]', '["t..h"]', "fields"),
@@ -225,6 +252,10 @@ def test_the_file_makes_streams_and_sensors_of_home_assistant(tmp_path: Path) ->
         ('"kitchen"', '"Kitchen"', "name"),
         ("window = 3", "windows = 3", "window"),
         ("[[stream]]", GOOD + "[[stream]]", "two streams are called 'kitchen'"),
+        ("[[stream]]", OTHER.replace("x/y", "zigbee2mqtt/+") + "[[stream]]", "match the same topics"),
+        ("[[stream]]", OTHER.replace("p/{topic}", "zigbee2mqtt/kitchen") + "[[stream]]", "is a topic that kitchen reads"),
+        ('"zigbee2mqtt/kitchen"', '"em1/n/s/pq/a/b"', "questions of edgemw"),
+        ('"zigbee2mqtt/kitchen"', '"$share/g/a"', "shared"),
     ],
 )
 def test_a_file_that_cannot_be_meant_is_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
