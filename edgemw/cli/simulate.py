@@ -9,7 +9,8 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +132,10 @@ def run(args: argparse.Namespace) -> int:
             tick=screen.tick,
         )
         try:
-            outcome = net.run_for(args.limit or float("inf"))
-        except KeyboardInterrupt:
+            with _stopped_by_ctrl_c(net) as asked:
+                outcome = net.run_for(args.limit or float("inf"))
+            stopped = bool(asked)
+        except KeyboardInterrupt:  # the second one
             outcome, stopped = net.outcome(), True
     report.wall_s, report.finished, report.interrupted = outcome.at_s, outcome.finished, stopped
     report.accounts = _accounts(report.accounts, net, scenario)
@@ -145,6 +148,27 @@ def run(args: argparse.Namespace) -> int:
         return 128 + signal.SIGINT
     learned = args.train == "none" or report.accounts.updates_counted
     return 0 if learned and (outcome.finished or args.limit) else 1
+
+
+@contextmanager
+def _stopped_by_ctrl_c(net: Fleet) -> Iterator[list[int]]:
+    """The first Ctrl-C ends the run after the event at hand, the second one at once; yields the signals so far.
+
+    Not by way of KeyboardInterrupt, which code that is not ours may swallow.
+    """
+    asked: list[int] = []
+
+    def on_signal(number: int, frame: object) -> None:
+        asked.append(number)
+        if len(asked) > 1:
+            raise KeyboardInterrupt
+        net.stop()
+
+    before = signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _about(outcome: Outcome, wall_s: float, seed: int) -> dict[str, Any]:

@@ -138,7 +138,7 @@ class Fleet(World):
         links = Links(lambda node: link, self.chance)
         super().__init__(read_bundle(bundle), lambda name, work: begin(name, work)(), links, self.conditions.broker)
         self._tree, self._begin, self._on_round, self._tick = tree, begin, on_round, tick
-        self._events, self._seen = 0, hashlib.sha256()
+        self._events, self._seen, self._stopped = 0, hashlib.sha256(), False
         self._waiting: set[str] = set()  # nodes without all outcomes; asked for after every event, of a large fleet
         self._told = dict.fromkeys(tree.devices, (0, 0))
         self._speed: dict[str, float] = {}
@@ -157,6 +157,10 @@ class Fleet(World):
             self.run(seconds, self._is_over)
         return self.outcome()
 
+    def stop(self) -> None:
+        """Let `run_for` end where it is; for a signal's handler."""
+        self._stopped = True
+
     def outcome(self) -> Outcome:
         """What the run has come to by now."""
         released = self.disks[self._tree.top].released
@@ -172,7 +176,7 @@ class Fleet(World):
         return bool(self.machines[self._tree.top].state == "finished")
 
     def _is_over(self) -> bool:
-        return self._is_finished() and not self._waiting
+        return self._stopped or (self._is_finished() and not self._waiting)
 
     # -- devices
 
