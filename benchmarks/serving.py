@@ -57,6 +57,7 @@ from edgemw.core.bundle import WEIGHTS_FILE, Bundle, Vector, read_bundle
 from edgemw.serving.session import open_inference
 from edgemw.serving.store import ReleaseStore
 from edgemw.transport.broker import start_broker
+from edgemw.transport.properties import variable_integer
 
 ROOT = Path(__file__).resolve().parents[1]
 PACE_S = 1 / 200
@@ -351,7 +352,7 @@ class SlimClient:
 
     def ask(self, topic: str, payload: bytes, answer: str) -> bytes:
         properties = b"\x08" + text(answer) + b"\x09\x00\x011"
-        self._socket.sendall(packet(0x30, text(topic) + variable(len(properties)) + properties + payload))
+        self._socket.sendall(packet(0x30, text(topic) + variable_integer(len(properties)) + properties + payload))
         return self._packet(0x30)
 
     def _packet(self, kind: int) -> bytes:
@@ -373,16 +374,7 @@ class SlimClient:
 
 
 def packet(kind: int, body: bytes) -> bytes:
-    return bytes([kind]) + variable(len(body)) + body
-
-
-def variable(number: int) -> bytes:
-    digits = bytearray()
-    while True:
-        number, digit = number >> 7, number & 127
-        digits.append(digit | 128 * (number > 0))
-        if not number:
-            return bytes(digits)
+    return bytes([kind]) + variable_integer(len(body)) + body
 
 
 def text(value: str) -> bytes:

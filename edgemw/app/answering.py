@@ -11,7 +11,8 @@ from edgemw.app.settings import Broker
 from edgemw.app.streams import StreamTable, discovery_of, streams_of
 from edgemw.app.wiring import mqtt_settings
 from edgemw.core.errors import LinkError
-from edgemw.serving.rpc import MAX_QUESTION_BYTES, Handle, Rpc
+from edgemw.serving.api import MAX_BODY_BYTES
+from edgemw.serving.rpc import Handle, Rpc
 from edgemw.serving.slot import Slot
 from edgemw.transport.filters import matches
 from edgemw.transport.link import Down, Link, Received, Reply, Up
@@ -51,7 +52,7 @@ async def answer_questions(door: MqttDoor, handle: Handle, slots: Mapping[str, S
     client_id = f"{door.node}-serve-{secrets.token_hex(4)}"
     rpc, streams = Rpc(handle, door.net, door.node), streams_of(door.streams, slots)
     settings = mqtt_settings(door.broker, client_id, door.env)
-    most = MAX_QUESTION_BYTES + AROUND_BYTES
+    most = MAX_BODY_BYTES + AROUND_BYTES
     async with MqttLink(replace(settings, session_expiry_s=0, max_packet_bytes=most, queue_bytes=2 * most)) as link:
         for topic_filter in dict.fromkeys([rpc.topic_filter, *(stream.spec.source for stream in streams)]):
             await link.subscribe(topic_filter)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import combinations, product
 from pathlib import Path
 from typing import Literal
@@ -95,21 +95,8 @@ def load_streams(path: Path) -> tuple[StreamTable, ...]:
 
 def streams_of(tables: Sequence[StreamTable], slots: Mapping[str, Slot]) -> list[Stream]:
     """The streams, on these slots."""
-    return [
-        Stream(
-            StreamSpec(
-                name=table.name,
-                task=table.task,
-                source=table.source,
-                fields=table.fields,
-                window=table.window,
-                every=table.every,
-                target=table.target,
-            ),
-            slots,
-        )
-        for table in tables
-    ]
+    names = [each.name for each in fields(StreamSpec)]
+    return [Stream(StreamSpec(**{name: getattr(table, name) for name in names}), slots) for table in tables]
 
 
 def discovery_of(table: StreamTable, node: str) -> tuple[str, bytes] | None:

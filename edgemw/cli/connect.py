@@ -15,6 +15,7 @@ from edgemw.app.settings import EMBEDDED, SCHEMAS, Broker, Deployment, DeviceFil
 from edgemw.core.errors import ConfigError
 
 T = TypeVar("T")
+_Settings = Deployment | DeviceFile | FogFile | None
 
 
 def connection_of(args: argparse.Namespace) -> tuple[Broker, str]:
@@ -32,8 +33,20 @@ def server_of(args: argparse.Namespace) -> tuple[Broker, str, str]:
     Raises:
         ConfigError: they do not say all of them, or one of them cannot be meant.
     """
+    return _server(args, _settings(args))
+
+
+def asked_of(args: argparse.Namespace) -> tuple[Broker, str, str, str]:
+    """As `server_of`, and who asks: --as, or the node of the file; "" where nobody is named."""
     settings = _settings(args)
-    node = args.node or ("" if settings is None or isinstance(settings, Deployment) else settings.node.id)
+    server = _server(args, settings)
+    if args.asker and (problem := check_id(args.asker)):
+        raise ConfigError(problem, key="--as")
+    return *server, args.asker or _own_id(settings)
+
+
+def _server(args: argparse.Namespace, settings: _Settings) -> tuple[Broker, str, str]:
+    node = args.node or _own_id(settings)
     if not node:
         raise ConfigError("say who answers: --node NAME, or --config FILE of a device")
     if problem := check_id(node):
@@ -41,23 +54,19 @@ def server_of(args: argparse.Namespace) -> tuple[Broker, str, str]:
     return *_connection(args, settings), node
 
 
-def asker_of(args: argparse.Namespace) -> str:
-    """Who asks: --as, or the node of the file; "" where nobody is named. Raises ConfigError for what is no name."""
-    settings = _settings(args)
-    if args.asker and (problem := check_id(args.asker)):
-        raise ConfigError(problem, key="--as")
-    named = "" if settings is None or isinstance(settings, Deployment) else settings.node.id
-    return args.asker or named
+def _own_id(settings: _Settings) -> str:
+    """The node that a file is of; "" where there is none."""
+    return "" if settings is None or isinstance(settings, Deployment) else settings.node.id
 
 
-def _settings(args: argparse.Namespace) -> Deployment | DeviceFile | FogFile | None:
+def _settings(args: argparse.Namespace) -> _Settings:
     if args.config is None:
         return None
     cls = SCHEMAS[kind_of(read_text(args.config), str(args.config))]
     return load_file(cls, args.config, env=os.environ).value
 
 
-def _connection(args: argparse.Namespace, settings: Deployment | DeviceFile | FogFile | None) -> tuple[Broker, str]:
+def _connection(args: argparse.Namespace, settings: _Settings) -> tuple[Broker, str]:
     broker, net = Broker(), None
     if settings is not None:
         broker = settings.broker

@@ -87,8 +87,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run_list(args: argparse.Namespace) -> int:
     """Print all releases. Returns 0."""
-    store, tasks = _opened(args), [_task(args)] if args.task else _tasks(args)
-    found = {task: (store.kept(task), store.wanted_place(task), store.choice(task)) for task in tasks}
+    store = _opened(args)
+    tasks = [_task(args, store)] if args.task else _tasks(args, store)
+    found = {task: (store.kept(task), *store.wanted_place(task)) for task in tasks}
     if args.json:
         listed = {task: [_document(each, place, choice) for each in kept] for task, (kept, place, choice) in found.items()}
         print(json.dumps(listed, indent=1))
@@ -105,25 +106,28 @@ def run_list(args: argparse.Namespace) -> int:
 
 def run_use(args: argparse.Namespace) -> int:
     """Serve a release until a later one comes. Returns 0."""
-    store, task = _opened(args), _task(args)
+    store = _opened(args)
+    task = _task(args, store)
     kept = store.kept(task)
     release = _named(kept, args.release, args.of_run)
-    return _choose(args, task, release, None if release is kept[-1] else Choice(release.place, kept[-1].place))
+    return _choose(args, store, task, release, None if release is kept[-1] else Choice(release.place, kept[-1].place))
 
 
 def run_pin(args: argparse.Namespace) -> int:
     """Serve a release whatever comes. Returns 0."""
-    store, task = _opened(args), _task(args)
+    store = _opened(args)
+    task = _task(args, store)
     kept = store.kept(task)
     release = _wanted(store, task, kept) if args.release is None else _named(kept, args.release, args.of_run)
     if release.fault:
         raise StorageError(f"release {release.number} is damaged: {release.fault}")
-    return _choose(args, task, release, Choice(release.place, None))
+    return _choose(args, store, task, release, Choice(release.place, None))
 
 
 def run_rollback(args: argparse.Namespace) -> int:
     """Serve the release before. Returns 0."""
-    store, task = _opened(args), _task(args)
+    store = _opened(args)
+    task = _task(args, store)
     kept = store.kept(task)
     wanted = _wanted(store, task, kept)
     whole = [each for each in kept if each.place <= wanted.place and not each.fault]
@@ -131,22 +135,22 @@ def run_rollback(args: argparse.Namespace) -> int:
     if not before:
         number = (whole or [wanted])[-1].number
         raise ConfigError(f"no whole release is before release {number}: edgemw model list has all", key="STORE")
-    return _choose(args, task, before[-1], Choice(before[-1].place, kept[-1].place))
+    return _choose(args, store, task, before[-1], Choice(before[-1].place, kept[-1].place))
 
 
 def _opened(args: argparse.Namespace) -> ReleaseStore:
     return ReleaseStore(args.store, keep=1)  # nothing is saved here
 
 
-def _tasks(args: argparse.Namespace) -> list[str]:
+def _tasks(args: argparse.Namespace, store: ReleaseStore) -> list[str]:
     """All tasks. Raises ConfigError where there is no store, or nothing in it."""
-    tasks = _opened(args).tasks()
+    tasks = store.tasks()
     chosen_task(args.store, tasks, tasks[0] if tasks else None)
     return tasks
 
 
-def _task(args: argparse.Namespace) -> str:
-    return chosen_task(args.store, _opened(args).tasks(), args.task)
+def _task(args: argparse.Namespace, store: ReleaseStore) -> str:
+    return chosen_task(args.store, store.tasks(), args.task)
 
 
 def _wanted(store: ReleaseStore, task: str, kept: Sequence[Kept]) -> Kept:
@@ -168,8 +172,8 @@ def _named(kept: Sequence[Kept], number: int, run: int | None) -> Kept:
     raise ConfigError(f"there is no {name} in the store; there are {there}", key="RELEASE")
 
 
-def _choose(args: argparse.Namespace, task: str, release: Kept, choice: Choice | None) -> int:
-    _opened(args).choose(task, choice)
+def _choose(args: argparse.Namespace, store: ReleaseStore, task: str, release: Kept, choice: Choice | None) -> int:
+    store.choose(task, choice)
     document = _document(release, release.place, choice)
     if args.json:
         print(json.dumps({"task": task} | document, indent=1))

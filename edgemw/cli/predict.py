@@ -21,6 +21,7 @@ import numpy.typing as npt
 from edgemw.cli.flags import add_connection_flags
 from edgemw.core.errors import ConfigError, DataError, EdgeError, LinkError
 from edgemw.core.ids import valid_id
+from edgemw.serving.decision import class_of
 
 MAX_INPUT_BYTES = 256 << 20
 TIMEOUT_S, MQTT_TIMEOUT_S = 30.0, 10.0
@@ -199,9 +200,9 @@ def _ask(url: str, task: str, x: npt.NDArray[Any]) -> Prediction:
 
 def _ask_over_mqtt(args: argparse.Namespace, x: npt.NDArray[Any]) -> Prediction:
     from edgemw.app.asking import open_asker
-    from edgemw.cli.connect import asker_of, server_of
+    from edgemw.cli.connect import asked_of
 
-    (broker, net, node), asker_name = server_of(args), asker_of(args)
+    broker, net, node, asker_name = asked_of(args)
     if not valid_id(args.task):
         raise ConfigError(f"{args.task!r} cannot name a task", key="--task")
 
@@ -275,22 +276,13 @@ def _reason(error: urllib.error.HTTPError) -> str:
 def _line(outputs: npt.NDArray[Any], classes: int | None) -> str:
     if classes is None:
         return " ".join(f"{value:.6g}" for value in outputs.reshape(-1).tolist())
-    label, score = _class_of(outputs)
+    label, score = class_of(outputs)
     return f"class {label}  score {score:.4f}"
-
-
-def _class_of(outputs: npt.NDArray[Any]) -> tuple[int, float]:
-    """The likeliest class and its probability: softmax of several outputs, sigmoid of a single one."""
-    logits = outputs.astype(np.float64).reshape(-1)
-    if logits.size == 1:
-        logits = np.array([0.0, logits[0]])
-    label = int(logits.argmax())
-    return label, float(1 / np.exp(logits - logits[label]).sum())
 
 
 def _document(prediction: Prediction) -> dict[str, Any]:
     document: dict[str, Any] = {"task": prediction.task, "release": prediction.release, "outputs": prediction.outputs.tolist()}
     if prediction.classes is not None:
-        chosen = [_class_of(row) for row in prediction.outputs]
+        chosen = [class_of(row) for row in prediction.outputs]
         document |= {"classes": [label for label, _ in chosen], "scores": [score for _, score in chosen]}
     return document

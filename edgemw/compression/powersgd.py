@@ -51,12 +51,12 @@ import numpy as np
 from edgemw.compression.codec import Bound, Merging, Past, whole_number
 from edgemw.compression.dense import Dense, decoded_sum, is_sum
 from edgemw.compression.sharedbasis import (
-    FORM,
     MOST_PIECES,
     MOST_RANK,
     Matrix,
     decode_shared,
     encode_shared,
+    is_shared,
     merge_shared,
     orthonormal,
     read_shared,
@@ -125,7 +125,7 @@ class PowerSgd:
         """The vector float32[size]; a product beyond float32 becomes its largest value."""
         if is_sum(payload):
             return Dense().decode(payload, size)
-        if payload[:1] == bytes([FORM]):
+        if is_shared(payload):
             return decode_shared(payload, size)
         left, right, exponent = _read(payload, size)
         product = np.ldexp(left @ right.T, exponent).ravel()[:size]
@@ -139,7 +139,7 @@ class PowerSgd:
         """0; raises WireError unless the payload is well formed and finite."""
         if is_sum(payload):
             return Dense().check(payload, size)
-        if payload[:1] == bytes([FORM]):
+        if is_shared(payload):
             read_shared(payload, size)
         else:
             _read(payload, size)

@@ -39,7 +39,7 @@ from edgemw.compression.uniform import words
 from edgemw.core.bundle import LARGEST, Vector
 from edgemw.core.errors import WireError
 
-FORM = 2
+_FORM = 2
 MOST_RANK = 64  # bounds the work that a payload can ask for
 MOST_PIECES = 4096
 
@@ -123,6 +123,11 @@ def encode_shared(vector: Vector, past: Past, rank: int, columns: int) -> bytes:
     return _written(Shared(side, exponent + unit, tuple(pieces), b"".join(bases), np.ldexp(values, -unit)), "<f2")
 
 
+def is_shared(payload: bytes) -> bool:
+    """Whether a payload is in this form, by its first byte."""
+    return payload[:1] == bytes([_FORM])
+
+
 def read_shared(payload: bytes, size: int) -> Shared:
     """The contents. Raises WireError unless the payload is well formed and finite."""
     if len(payload) < _HEADER.size:
@@ -167,7 +172,7 @@ def decode_shared(payload: bytes, size: int) -> Vector:
 
 def merge_shared(payloads: Sequence[bytes], size: int) -> bytes | None:
     """The sum, or None where the payloads are on different bases. Raises WireError on a malformed one."""
-    if not all(payload[:1] == bytes([FORM]) for payload in payloads):
+    if not all(map(is_shared, payloads)):
         return None
     parts = [read_shared(payload, size) for payload in payloads]
     if any((a.side, a.pieces, a.bases) != (b.side, b.pieces, b.bases) for a, b in pairwise(parts)):
@@ -230,5 +235,5 @@ def _is_sound(piece: Piece) -> bool:
 
 def _written(shared: Shared, dtype: str) -> bytes:
     width = np.dtype(dtype).itemsize
-    head = _HEADER.pack(FORM, shared.side, width, shared.exponent, len(shared.pieces))
+    head = _HEADER.pack(_FORM, shared.side, width, shared.exponent, len(shared.pieces))
     return head + b"".join(_PIECE.pack(*piece) for piece in shared.pieces) + shared.bases + shared.factors.astype(dtype).tobytes()

@@ -28,6 +28,7 @@ from edgemw.serving.tensors import NAMES, Malformed, an_object, read_tensor, wan
 
 JSON, BINARY = "application/json", "application/octet-stream"
 MAX_ID_LENGTH = 256
+MAX_BODY_BYTES = 4 << 20
 _ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 _LEAVES: tuple[list[str], ...] = ([], ["ready"], ["config"], ["stats"], ["infer"])
 
@@ -59,7 +60,7 @@ class _Refused(Exception):
 class Api:
     """Answers requests from slots; `handle` may be called from several threads."""
 
-    def __init__(self, slots: Mapping[str, Slot], *, max_body_bytes: int = 4 << 20) -> None:
+    def __init__(self, slots: Mapping[str, Slot], *, max_body_bytes: int = MAX_BODY_BYTES) -> None:
         """Serve these slots.
 
         Args:

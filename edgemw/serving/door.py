@@ -28,7 +28,7 @@ from typing import Any
 
 from edgemw.core.address import Address
 from edgemw.core.errors import ConfigError
-from edgemw.serving.api import Answer, problem
+from edgemw.serving.api import MAX_BODY_BYTES, Answer, problem
 
 Handle = Callable[[str, str, bytes, int | None], Answer]
 """Method, path without query, body, and how much of it is JSON where tensors follow."""
@@ -57,7 +57,7 @@ class DoorLimits:
         idle_s: that a connection may rest between two requests.
     """
 
-    body_bytes: int = 4 << 20
+    body_bytes: int = MAX_BODY_BYTES
     connections: int = 64
     timeout_s: float = 10.0
     idle_s: float = 60.0

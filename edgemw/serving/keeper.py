@@ -55,15 +55,14 @@ class Keeper:
         self.refused: dict[str, str] = {}
 
     def look(self) -> bool:
-        """Serve what is new; whether anything was. A look that finds nothing costs two `listdir` for each task.
+        """Serve what is new; whether anything was. A look that finds nothing costs one `listdir` for each task.
 
         Raises:
             StorageError: the store cannot be read.
         """
         changed = False
         for task in self._only or self._store.tasks():
-            choice = self._store.choice(task)
-            wanted = self._store.newest_place(task) if choice is None else choice.place
+            wanted, choice = self._store.wanted_place(task)
             place, tries = self._seen.get(task, (-1, 0))
             tries = tries if wanted == place else 0
             if wanted < 0 or tries == TRIES:
@@ -90,7 +89,7 @@ class Keeper:
         else:
             self._serve(task, release, place)
         if task not in self._served:
-            self._take_whole(task, self._store.latest(task, below=place) or self._store.latest(task), place)
+            self._take_whole(task, self._store.instead(task, place), place)
 
     def _take_newest(self, task: str, newest: int) -> None:
         """Serve the newest release of a task that can be; where one is served already, only another one."""
@@ -98,11 +97,9 @@ class Keeper:
         release = self._store.latest(task, known)
         if release is None or release.place != newest:
             self._note(task, f"the release at place {newest} is damaged")
-        if known is not None and release is not None and release.place == known.place:
-            return
         if known is None:
             self._take_whole(task, release, newest)
-        elif release is not None:
+        elif release is not None and release.place != known.place:
             self._serve(task, release, newest)
 
     def _take_whole(self, task: str, release: StoredRelease | None, wanted: int) -> None:

@@ -67,7 +67,7 @@ class Predictor:
         folder = Path(store)
         self._store, self._threads = ReleaseStore(folder, keep=1), threads
         self._task = chosen_task(folder, self._store.tasks(), task)
-        self._looked_at = self._store.wanted_place(self._task)
+        self._looked_at, _ = self._store.wanted_place(self._task)
         release = self._store.wanted(self._task)
         if release is None:
             raise StorageError(
@@ -106,14 +106,13 @@ class Predictor:
     def refresh(self) -> bool:
         """Go over to a newer release if the store has one, or to the one that was chosen; whether it did.
 
-        A look that finds nothing new costs two `listdir`.
+        A look that finds nothing new costs one `listdir`.
 
         Raises:
             StorageError: the store cannot be read.
             BundleError: ONNX Runtime cannot open the newer release; the one before it goes on answering.
         """
-        choice = self._store.choice(self._task)
-        wanted = self._store.newest_place(self._task) if choice is None else choice.place
+        wanted, choice = self._store.wanted_place(self._task)
         if wanted == self._looked_at:
             return False
         try:

@@ -14,11 +14,11 @@ import json
 from collections.abc import Callable
 
 from edgemw.core.errors import WireError
-from edgemw.serving.api import Answer
+from edgemw.serving.api import MAX_BODY_BYTES, Answer
 from edgemw.wire import topics
 
 QUESTION, ANSWER = "predict", "prediction"
-MAX_TOPIC_BYTES, MAX_QUESTION_BYTES = 256, 4 << 20
+MAX_TOPIC_BYTES = 256
 _BINARY = b'"binary_data_size"'
 _FORBIDDEN = frozenset("+#\0")
 
@@ -59,8 +59,8 @@ class Rpc:
         return response_topic or usual, self._body(asked["task"], question)
 
     def _body(self, task: str, question: bytes) -> bytes:
-        if len(question) > MAX_QUESTION_BYTES:  # before anything looks inside
-            return _refusal(413, f"the question has {len(question)} bytes, at most {MAX_QUESTION_BYTES} are accepted")
+        if len(question) > MAX_BODY_BYTES:  # before anything looks inside
+            return _refusal(413, f"the question has {len(question)} bytes, at most {MAX_BODY_BYTES} are accepted")
         if not question:
             answer = self._handle("GET", f"/v2/models/{task}", b"", None)
         else:

@@ -189,20 +189,26 @@ class ReleaseStore:
         Raises:
             StorageError: the folder cannot be read.
         """
-        places = self._places(task)
-        chosen = _read_choice(self._folder / task / CHOICE)
-        holds = chosen is not None and chosen.place in places and (chosen.until is None or chosen.until >= places[-1])
-        return chosen if holds else None
+        return self.wanted_place(task)[1]
 
     def _left_behind(self, task: str) -> range:
         """The places from which somebody went back, also once a later release has taken over."""
         chosen = _read_choice(self._folder / task / CHOICE)
         return range(0) if chosen is None or chosen.until is None else range(chosen.place + 1, chosen.until + 1)
 
-    def wanted_place(self, task: str) -> int:
-        """The place of the release that is to be served: the chosen one, or the newest; -1 where there is none. Cheap."""
-        choice = self.choice(task)
-        return self.newest_place(task) if choice is None else choice.place
+    def wanted_place(self, task: str) -> tuple[int, Choice | None]:
+        """The place of the release that is to be served, whole or not, and the choice that says so; else it is the newest.
+
+        -1 where there is none. Cheap: one look at the folder.
+
+        Raises:
+            StorageError: the folder cannot be read.
+        """
+        places = self._places(task)
+        chosen = _read_choice(self._folder / task / CHOICE)
+        if chosen is not None and chosen.place in places and (chosen.until is None or chosen.until >= places[-1]):
+            return chosen.place, chosen
+        return max(places, default=-1), None
 
     def wanted(self, task: str) -> StoredRelease | None:
         """The release that is to be served, if it is whole, or else the newest before it, or at all; None where there is none.
@@ -215,7 +221,11 @@ class ReleaseStore:
             return self.latest(task)
         with suppress(StorageError):
             return self.at(task, choice.place)
-        return self.latest(task, below=choice.place) or self.latest(task)
+        return self.instead(task, choice.place)
+
+    def instead(self, task: str, place: int) -> StoredRelease | None:
+        """What stands in for the release at a place: the newest whole one before it, or at all; None where there is none."""
+        return self.latest(task, below=place) or self.latest(task)
 
     def choose(self, task: str, choice: Choice | None) -> None:
         """Have a release served instead of the newest, or the newest again; who serves from the store is told.
@@ -237,10 +247,6 @@ class ReleaseStore:
         if choice is not None and choice.place not in self._places(task):
             raise StorageError(f"the release at place {choice.place} was removed meanwhile: list them again")
         ring(self._folder)
-
-    def newest_place(self, task: str) -> int:
-        """The place of the newest release, whole or not; -1 where there is none. Cheap: one look at the folder."""
-        return max(self._places(task), default=-1)
 
     def tasks(self) -> list[str]:
         """Tasks that have a release, sorted.

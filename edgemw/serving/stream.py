@@ -21,6 +21,7 @@ import numpy as np
 
 from edgemw.core.bundle import LARGEST, Manifest
 from edgemw.core.errors import EdgeError
+from edgemw.serving.decision import class_of
 from edgemw.serving.slot import Outputs, Slot
 
 MAX_PAYLOAD_BYTES = 64 << 10
@@ -152,13 +153,10 @@ def as_input(rows: Any, manifest: Manifest) -> Any:
 
 def _decision(outputs: Outputs, manifest: Manifest) -> dict[str, int | float]:
     """The likeliest class and its probability, where outputs are scores of classes."""
-    scores = outputs[0].astype(np.float64).reshape(-1)
-    if manifest.classes is None or scores.size not in (1, manifest.classes):
+    if manifest.classes is None or outputs[0].size not in (1, manifest.classes):
         return {}
-    if scores.size == 1:
-        scores = np.array([0.0, scores[0]])
-    best = int(scores.argmax())
-    return {"class": best, "score": round(float(1 / np.exp(scores - scores[best]).sum()), 6)}
+    label, score = class_of(outputs[0])
+    return {"class": label, "score": round(score, 6)}
 
 
 def _row(payload: bytes, paths: list[tuple[str, ...]]) -> list[float] | str:

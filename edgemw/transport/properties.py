@@ -10,10 +10,10 @@ import struct
 from typing import Any
 
 from edgemw.transport.link import Reply
+from edgemw.transport.traffic import variable_integer_bytes
 
 _EXPIRY, _RESPONSE_TOPIC, _CORRELATION, _ALIAS = 0x02, 0x08, 0x09, 0x23
 _LENGTHS = {"MessageExpiryInterval": 5, "TopicAlias": 3}
-_FEW = 127  # bytes whose length is one byte
 
 
 class PublishProperties:
@@ -32,7 +32,7 @@ class PublishProperties:
             packed += struct.pack(">BH", _RESPONSE_TOPIC, len(topic)) + topic
         if reply is not None and reply.correlation:
             packed += struct.pack(">BH", _CORRELATION, len(reply.correlation)) + reply.correlation
-        self._packed = _length(len(packed)) + packed
+        self._packed = variable_integer(len(packed)) + packed
 
     def pack(self) -> bytes:
         """The bytes, with their length before them."""
@@ -71,13 +71,11 @@ def length_of(properties: Any, empty: frozenset[str]) -> int:
             length += 3 + len(value.encode() if isinstance(value, str) else value)
         else:
             return len(properties.pack())
-    return length + len(_length(length))
+    return length + variable_integer_bytes(length)
 
 
-def _length(number: int) -> bytes:
+def variable_integer(number: int) -> bytes:
     """MQTT's variable byte integer."""
-    if number <= _FEW:
-        return bytes([number])
     digits = bytearray()
     while True:
         number, digit = number >> 7, number & 127

@@ -70,8 +70,9 @@ def publish_packet_bytes(topic: str, payload_bytes: int, *, qos: int, properties
         properties_bytes: the properties with their length field: 0 for MQTT 3.1.1, at least 1 for MQTT 5.
     """
     remaining = 2 + len(topic.encode()) + (2 if qos else 0) + properties_bytes + payload_bytes
-    return 1 + _variable_integer_bytes(remaining) + remaining
+    return 1 + variable_integer_bytes(remaining) + remaining
 
 
-def _variable_integer_bytes(value: int) -> int:
+def variable_integer_bytes(value: int) -> int:
+    """How long a number is as MQTT's variable byte integer."""
     return max(1, -(-value.bit_length() // 7))

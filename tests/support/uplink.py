@@ -18,7 +18,7 @@ from edgemw.device.events import Install, Installed, Memory, OpenTask, SaveAck, 
 from edgemw.device.uplink import Uplink
 from edgemw.learning.trainer import Trained
 from edgemw.transport.channel import Channel, ChannelLimits
-from edgemw.transport.link import Received, Reply
+from edgemw.transport.link import Received
 from edgemw.transport.memory import MemoryBroker, MemoryLink
 from edgemw.transport.shell import Doors, Shell, Wanted
 from edgemw.wire import topics
@@ -56,22 +56,13 @@ class SlowLink(MemoryLink):
         self._conditions, self._chance = conditions, chance
         self.uploads: list[tuple[float, int]] = []
 
-    async def publish(
-        self,
-        topic: str,
-        payload: bytes,
-        *,
-        qos: int = 1,
-        retain: bool = False,
-        expiry_s: int | None = None,
-        reply: Reply | None = None,
-    ) -> None:
+    async def publish(self, topic: str, payload: bytes, **more: Any) -> None:
         counted = topics.parse(topic).channel in ("update", "chunk")
         if counted:
             await asyncio.sleep(self._chance.random() * self._conditions.slow_s)
         if counted and self._connection is not None:
             self.uploads.append((asyncio.get_running_loop().time(), len(payload)))
-        await super().publish(topic, payload, qos=qos, retain=retain, expiry_s=expiry_s, reply=reply)
+        await super().publish(topic, payload, **more)
         if counted:
             await asyncio.sleep(self._chance.random() * self._conditions.slow_s)
 

@@ -28,7 +28,6 @@ from edgemw.fog.window import WindowOptions
 from edgemw.storage import journal, outbox
 from edgemw.storage.database import Database
 from edgemw.transport.channel import ChannelLimits
-from edgemw.transport.link import Reply
 from edgemw.transport.memory import MemoryBroker, MemoryLink
 from edgemw.transport.shell import MAX_BATCH, Doors, Shell, Wanted, last_will
 from edgemw.wire import publication, topics
@@ -61,16 +60,7 @@ class Watched(MemoryLink):
         self.held, self.open = asyncio.Event(), asyncio.Event()
         self.open.set()
 
-    async def publish(
-        self,
-        topic: str,
-        payload: bytes,
-        *,
-        qos: int = 1,
-        retain: bool = False,
-        expiry_s: int | None = None,
-        reply: Reply | None = None,
-    ) -> None:
+    async def publish(self, topic: str, payload: bytes, **more: Any) -> None:
         parsed = topics.parse(topic)
         if parsed.channel == "reply":
             self.held.set()
@@ -78,7 +68,7 @@ class Watched(MemoryLink):
             message = publication.read(parsed, payload).message
             assert isinstance(message, Ack)
             self.acknowledged.put_nowait((parsed["node"], message, self.kept))
-        await super().publish(topic, payload, qos=qos, retain=retain, expiry_s=expiry_s, reply=reply)
+        await super().publish(topic, payload, **more)
 
     @property
     def kept(self) -> set[UpdateId]:
