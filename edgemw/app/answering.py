@@ -1,27 +1,43 @@
-"""The MQTT door of a prediction service: `serving/rpc.py` and `serving/stream.py` on a link."""
+"""The MQTT door of a prediction service: `serving/rpc.py` and `serving/stream.py` on a link, and questions to another service."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
+from edgemw.app.elsewhere import AskedNode
 from edgemw.app.settings import Broker
 from edgemw.app.streams import StreamTable, discovery_of, streams_of
 from edgemw.app.wiring import mqtt_settings
 from edgemw.core.errors import LinkError
 from edgemw.serving.api import MAX_BODY_BYTES
-from edgemw.serving.rpc import Handle, Rpc
+from edgemw.serving.placement import Rule
+from edgemw.serving.requests import Handle
+from edgemw.serving.rpc import Rpc
 from edgemw.serving.slot import Slot
+from edgemw.serving.stream import Stream
 from edgemw.transport.filters import matches
 from edgemw.transport.link import Down, Link, Received, Reply, Up
 from edgemw.transport.mqtt import MqttLink
 
 AROUND_BYTES = 64 << 10
 """Of a packet with a question: topics and correlation data."""
+MOST_UNSENT = 64
+"""Answers that wait for the broker; with more, questions wait, too."""
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Asks:
+    """Another service, and when it is asked."""
+
+    node: str
+    rule: Rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +50,7 @@ class MqttDoor:
         node: by which the server is known there.
         env: of the process: passwords may stand in it.
         streams: of sensors that are read there too.
+        asks: who is asked where own predictions are not sure; None is nobody.
     """
 
     broker: Broker
@@ -41,47 +58,88 @@ class MqttDoor:
     node: str
     env: Mapping[str, str] = field(repr=False)
     streams: tuple[StreamTable, ...] = ()
+    asks: Asks | None = None
 
 
-async def answer_questions(door: MqttDoor, handle: Handle, slots: Mapping[str, Slot]) -> None:
+async def answer_questions(door: MqttDoor, handle: Handle, slots: Mapping[str, Slot], asked: AskedNode | None = None) -> None:
     """Answer questions and read streams until cancelled. What comes while nobody is there is not looked at later.
+
+    Args:
+        door: where.
+        handle: answers requests.
+        slots: of the streams.
+        asked: the other service, by way of the same link; None where there is none.
 
     Raises:
         LinkError: the broker refuses this server for good.
     """
     client_id = f"{door.node}-serve-{secrets.token_hex(4)}"
-    rpc, streams = Rpc(handle, door.net, door.node), streams_of(door.streams, slots)
     settings = mqtt_settings(door.broker, client_id, door.env)
     most = MAX_BODY_BYTES + AROUND_BYTES
-    async with MqttLink(replace(settings, session_expiry_s=0, max_packet_bytes=most, queue_bytes=2 * most)) as link:
-        for topic_filter in dict.fromkeys([rpc.topic_filter, *(stream.spec.source for stream in streams)]):
-            await link.subscribe(topic_filter)
+    settings = replace(settings, session_expiry_s=0, max_packet_bytes=most, queue_bytes=2 * most)
+    async with MqttLink(settings) as link, asyncio.TaskGroup() as sending:
+        conversation = _Conversation(
+            door, Rpc(handle, door.net, door.node), streams_of(door.streams, slots), asked, link, sending
+        )
+        await conversation.subscribe()
         async for event in link.events():
             match event:
-                case Up(where=where):
-                    facts = {"broker": where, "questions": rpc.topic_filter, "streams": len(streams)}
-                    log.info("answering over MQTT", extra={"facts": facts})
-                    for said in filter(None, (discovery_of(table, door.node) for table in door.streams)):
-                        await _publish(link, *said, retain=True)
+                case Up():
+                    await conversation.begin(event)
                 case Down(reason=reason):
                     log.warning("no answers over MQTT: %s", reason)
+                    if asked is not None:
+                        asked.disconnected()
                 case Received(retained=False):
-                    await _answer(link, rpc, event)
-                    for stream in streams:
-                        if matches(stream.spec.source, event.topic) and (prediction := stream.take(event.topic, event.payload)):
-                            await _publish(link, *prediction)
+                    await conversation.take(event)
 
 
-async def _answer(link: Link, rpc: Rpc, question: Received) -> None:
-    """At QoS 0: who misses an answer asks again."""
-    asked = question.reply or Reply()
-    answer = rpc.answer(question.topic, question.payload, asked.topic)
-    if answer is None:
-        return
-    await _publish(link, *answer, reply=Reply("", asked.correlation) if asked.correlation else None)
+@dataclass(slots=True)
+class _Conversation:
+    door: MqttDoor
+    rpc: Rpc
+    streams: Sequence[Stream]
+    asked: AskedNode | None
+    link: Link
+    sending: asyncio.TaskGroup
+    unsent: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def subscribe(self) -> None:
+        """Listen to whoever asks, to who is asked, and to sensors."""
+        others = [self.asked.topic_filter] if self.asked is not None else []
+        for topic_filter in dict.fromkeys([self.rpc.topic_filter, *others, *(stream.spec.source for stream in self.streams)]):
+            await self.link.subscribe(topic_filter)
+
+    async def begin(self, up: Up) -> None:
+        """The link can be used."""
+        facts = {"broker": up.where, "questions": self.rpc.topic_filter, "streams": len(self.streams)}
+        log.info("answering over MQTT", extra={"facts": facts})
+        if self.asked is not None:
+            self.asked.connected(self._send, up.limits.protocol)
+        for said in filter(None, (discovery_of(table, self.door.node) for table in self.door.streams)):
+            await _publish(self.link, *said, retain=True)
+
+    async def take(self, event: Received) -> None:
+        """A question, an answer, or a sample."""
+        if self.asked is not None and self.asked.hear(event.topic, event.payload):
+            return
+        asking = event.reply or Reply()
+        reply = Reply("", asking.correlation) if asking.correlation else None
+        self.rpc.answer(event.topic, event.payload, asking.topic, partial(self._send, reply=reply))
+        for stream in self.streams:
+            if matches(stream.spec.source, event.topic) and (prediction := stream.take(event.topic, event.payload)):
+                await _publish(self.link, *prediction)
+        while len(self.unsent) > MOST_UNSENT:
+            await asyncio.wait(self.unsent, return_when=asyncio.FIRST_COMPLETED)
+
+    def _send(self, topic: str, payload: bytes, reply: Reply | None = None) -> None:
+        task = self.sending.create_task(_publish(self.link, topic, payload, reply=reply))
+        self.unsent.add(task)
+        task.add_done_callback(self.unsent.discard)
 
 
 async def _publish(link: Link, topic: str, payload: bytes, *, retain: bool = False, reply: Reply | None = None) -> None:
+    """At QoS 0: who misses an answer asks again."""
     try:
         await link.publish(topic, payload, qos=0, retain=retain, reply=reply)
     except LinkError as error:

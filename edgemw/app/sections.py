@@ -178,6 +178,32 @@ class Serving:
     guard_tolerance: float = option(
         0.02, help="how much worse it may be: so much less accuracy, or of another metric such a share more", min=0, max=10
     )
+    canary: float = option(0.0, help="share of the requests that a new release answers first; 0: all at once", min=0, max=0.99)
+    canary_for: Duration = option(
+        duration("10m"), help="how long, before it answers all; a failure ends it", above=0, max=30 * 86400
+    )
+    mqtt: bool = option(False, help="questions are answered over MQTT too, under the name of this node")
+    ask: str = option(
+        "",
+        help="node of another prediction service, with a larger model, asked over MQTT where own predictions are not sure",
+        check=check_optional_id,
+    )
+    ask_below: float = option(
+        0.6,
+        help="probability of its class under which a prediction is not sure; 0: ask only while there is no release",
+        min=0,
+        max=1,
+    )
+    ask_deadline: Duration = option(duration("100ms"), help="for its answer; after that the own one is sent", above=0, max=60)
+    queue: int = option(
+        64, help="requests to a slow model (above a millisecond) that may wait; one more is refused", min=1, max=65536
+    )
+    batch_latency: Duration = option(
+        duration("20ms"),
+        help="requests that wait are computed together where that pays, as long as it takes no longer; 0s: one at a time",
+        min=0,
+        max=60,
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ sections of a fog

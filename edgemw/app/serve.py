@@ -8,20 +8,27 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgemw.core.config.units import duration_text
 from edgemw.core.errors import ConfigError
 from edgemw.serving.api import Answer, Api, problem
 from edgemw.serving.door import Door
-from edgemw.serving.keeper import Keeper
-from edgemw.serving.slot import LATENCY_S
+from edgemw.serving.keeper import BATCH_S, Canary, Keeper
+from edgemw.serving.placement import Placement, Reply
+from edgemw.serving.requests import Requests
+from edgemw.serving.slot import LATENCY_S, Slot
 from edgemw.serving.store import ReleaseStore
+from edgemw.serving.turns import Turns
 from edgemw.serving.watching import watch
 
 if TYPE_CHECKING:
     from edgemw.app.answering import MqttDoor
+    from edgemw.app.elsewhere import AskedNode
+    from edgemw.app.settings import DeviceFile
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +45,9 @@ class ServeSettings:
         threads: of one prediction.
         ready_fd: told the URL of the HTTP door, as a line, once all doors are open; then closed.
         mqtt: a broker over which it answers too, or None.
+        queue: questions to a slow model that may wait.
+        batch_s: that answering several of them together may take; 0 is one at a time.
+        canary: how a new release begins, or None: it answers everybody at once.
     """
 
     store: Path
@@ -47,6 +57,41 @@ class ServeSettings:
     threads: int = 1
     ready_fd: int | None = None
     mqtt: MqttDoor | None = None
+    queue: int = 64
+    batch_s: float = BATCH_S
+    canary: Canary | None = None
+
+
+def canary_of(share: float, seconds: float) -> Canary | None:
+    """How a newer release begins; None where it answers all at once."""
+    return Canary(share, seconds) if share else None
+
+
+def mqtt_door(settings: DeviceFile, env: Mapping[str, str]) -> MqttDoor | None:
+    """The MQTT door of a device, where its file wants one, or another service is to be asked."""
+    serving = settings.serving
+    if not serving.mqtt and not serving.ask:
+        return None
+    from edgemw.app.answering import Asks, MqttDoor
+    from edgemw.serving.placement import Rule
+
+    asks = Asks(serving.ask, Rule(serving.ask_below, serving.ask_deadline)) if serving.ask else None
+    return MqttDoor(settings.broker, settings.net, settings.node.id, env, asks=asks)
+
+
+def serve_flags(settings: DeviceFile, origin: Sequence[str]) -> list[str]:
+    """What a service of a device's own is told, besides where its store and its HTTP door are.
+
+    Args:
+        settings: of the device.
+        origin: flags that name its file, and what was changed in it.
+    """
+    serving = settings.serving
+    flags = ["--threads", str(settings.training.threads), "--log", settings.telemetry.log, "--queue", str(serving.queue)]
+    flags += ["--batch-latency", duration_text(serving.batch_latency)]
+    if serving.canary:
+        flags += ["--canary", str(serving.canary), "--canary-for", duration_text(serving.canary_for)]
+    return [*flags, *origin] if serving.mqtt or serving.ask else flags
 
 
 def run_serve(settings: ServeSettings) -> None:
@@ -58,7 +103,13 @@ def run_serve(settings: ServeSettings) -> None:
     """
     if not settings.store.is_dir():
         raise ConfigError(f"there is no folder {settings.store}: a device keeps releases in its node.state/releases", key="STORE")
-    keeper = Keeper(ReleaseStore(settings.store, keep=1), settings.tasks, threads=settings.threads)
+    keeper = Keeper(
+        ReleaseStore(settings.store, keep=1),
+        settings.tasks,
+        threads=settings.threads,
+        batch_s=settings.batch_s,
+        canary=settings.canary,
+    )
     keeper.look()
     if not keeper.slots or any(slot.current is None for slot in keeper.slots.values()):
         waiting = ", ".join(name for name, slot in keeper.slots.items() if slot.current is None) or "any task"
@@ -66,14 +117,45 @@ def run_serve(settings: ServeSettings) -> None:
     asyncio.run(_serve(settings, keeper))
 
 
+class Answering:
+    """What answers requests from slots, with the MQTT door where there is one. In one loop, from `beside` to `close`."""
+
+    def __init__(self, slots: Mapping[str, Slot], *, queue: int, mqtt: MqttDoor | None) -> None:
+        self._slots, self._mqtt, self._turns = slots, mqtt, Turns(queue=queue)
+        self._asked: AskedNode | None = None
+        placement = None
+        if mqtt is not None and mqtt.asks is not None:
+            from edgemw.app.elsewhere import AskedNode
+
+            self._asked = AskedNode(mqtt.net, mqtt.asks.node, mqtt.node)
+            placement = Placement(mqtt.asks.rule, self._asked)
+        self.requests = Requests(Api(slots), self._turns, placement)
+
+    async def beside(self, keeper: Keeper, store: Path) -> None:
+        """Keep the slots at what the store says, and answer over MQTT, until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(watch(keeper, store))
+                if self._mqtt is not None:
+                    from edgemw.app.answering import answer_questions
+
+                    tasks.create_task(answer_questions(self._mqtt, self.requests.take, self._slots, self._asked))
+        finally:
+            self._turns.close()
+
+
 async def _serve(settings: ServeSettings, keeper: Keeper) -> None:
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    api, node = Api(keeper.slots), settings.mqtt.node if settings.mqtt is not None else socket.gethostname()
+    answering = Answering(keeper.slots, queue=settings.queue, mqtt=settings.mqtt)
+    requests, node = answering.requests, settings.mqtt.node if settings.mqtt is not None else socket.gethostname()
 
-    def handle(method: str, path: str, body: bytes, json_bytes: int | None = None) -> Answer:
-        return _metrics(method, node, keeper, api) if path == "/metrics" else api.handle(method, path, body, json_bytes)
+    def handle(method: str, path: str, body: bytes, json_bytes: int | None, reply: Reply) -> None:
+        if path == "/metrics":
+            reply(_metrics(method, node, keeper, requests))
+        else:
+            requests.take(method, path, body, json_bytes, reply)
 
     door = Door(handle)
     try:
@@ -89,20 +171,16 @@ async def _serve(settings: ServeSettings, keeper: Keeper) -> None:
         gc.collect()
         gc.freeze()  # what lives as long as the process is not looked through again
         async with asyncio.TaskGroup() as tasks:
-            beside = [tasks.create_task(watch(keeper, settings.store))]
-            if settings.mqtt is not None:
-                from edgemw.app.answering import answer_questions
-
-                beside.append(tasks.create_task(answer_questions(settings.mqtt, api.handle, keeper.slots)))
+            beside = tasks.create_task(answering.beside(keeper, settings.store))
             await stopping.wait()
             log.info("stopping")
-            for task in beside:
-                task.cancel()
+            await door.stop()
+            beside.cancel()
     finally:
         await door.stop()
 
 
-def _metrics(method: str, node: str, keeper: Keeper, api: Api) -> Answer:
+def _metrics(method: str, node: str, keeper: Keeper, requests: Requests) -> Answer:
     from edgemw.telemetry.service import TEXT_FORMAT, Served, service_metrics
 
     if method != "GET":
@@ -111,6 +189,7 @@ def _metrics(method: str, node: str, keeper: Keeper, api: Api) -> Answer:
         Served(
             task=task,
             release=slot.current.release if slot.current is not None else -1,
+            canary=slot.canary.release if slot.canary is not None else -1,
             releases=slot.installed,
             requests=slot.answered,
             samples=slot.samples,
@@ -120,4 +199,5 @@ def _metrics(method: str, node: str, keeper: Keeper, api: Api) -> Answer:
         )
         for task, slot in sorted(keeper.slots.items())
     ]
-    return Answer(200, TEXT_FORMAT, service_metrics(node, served, dict(api.refused), LATENCY_S))
+    placed = requests.placement.decisions if requests.placement is not None else {}
+    return Answer(200, TEXT_FORMAT, service_metrics(node, served, dict(requests.refused), dict(placed), LATENCY_S))

@@ -14,6 +14,7 @@ import os
 import select
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Event, Thread
@@ -40,22 +41,22 @@ class _Note:
     started: float
     url: str
     address: str
+    flags: list[str]
 
 
 class ServingProcess:
     """Runs from `start` to `stop`. It has a session of its own, so that Ctrl-C at a terminal reaches the device alone."""
 
-    def __init__(self, store: Path, address: str, note: Path, *, threads: int, level: str) -> None:
+    def __init__(self, store: Path, address: str, note: Path, *, flags: Sequence[str]) -> None:
         """Name what is to be served; nothing is started yet.
 
         Args:
             store: of releases; made where it is not there.
             address: "HOST:PORT" of the HTTP door.
             note: the file by which a later life finds the service.
-            threads: of one prediction.
-            level: of its log, which goes where this process writes its own.
+            flags: more of `edgemw serve`; its log goes where this process writes its own.
         """
-        self._store, self._address, self._note_path, self._threads, self._level = store, address, note, threads, level
+        self._store, self._address, self._note_path, self._flags = store, address, note, list(flags)
         self._process: psutil.Process | None = None
         self._watching: Thread | None = None
         self._stopping = Event()
@@ -102,7 +103,7 @@ class ServingProcess:
         if self._url and address.endswith(":0"):  # the free port stays the one that clients know
             address = address.removesuffix("0") + self._url.rsplit(":", 1)[1]
         command = [sys.executable, "-m", "edgemw", "serve", str(self._store), "--http", address]
-        command += ["--threads", str(self._threads), "--log", self._level, "--ready-fd", str(writing)]
+        command += [*self._flags, "--ready-fd", str(writing)]
         with ready:
             try:
                 process = psutil.Popen(command, pass_fds=(writing,), start_new_session=True, stdin=subprocess.DEVNULL)
@@ -116,7 +117,7 @@ class ServingProcess:
             raise ConfigError("the prediction service did not start: its log says why", key="serving.http")
         self._process, self._url = process, url
         try:
-            note = _Note(process.pid, process.create_time(), url, self._address)
+            note = _Note(process.pid, process.create_time(), url, self._address, self._flags)
             temporary = self._note_path.with_suffix(".new")
             temporary.write_text(json.dumps(asdict(note)))
             temporary.replace(self._note_path)
@@ -141,7 +142,7 @@ class ServingProcess:
             return None
         if not same:
             return None
-        if note.address != self._address:
+        if (note.address, note.flags) != (self._address, self._flags):
             _end(process)
             return None
         return process, note.url

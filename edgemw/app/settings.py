@@ -97,6 +97,8 @@ class DeviceFile:
         _refuse_embedded(self.broker)
         if not self.node.parent:
             raise ConfigError("is missing: a device needs a fog node above it", key="node.parent")
+        if self.serving.ask == self.node.id:
+            raise ConfigError("a node does not ask itself", key="serving.ask")
         tasks = [data.task for data in self.data]
         twice = next((i for i, task in enumerate(tasks) if task in tasks[:i]), None)
         if twice is not None:

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,9 +79,19 @@ def uplink_of(settings: sections.Uplink, now: float) -> Uplink:
     return Uplink(bucket, float(settings.max_upload))
 
 
-def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
-    """Run a device until it is told to stop. Raises ConfigError where ONNX Runtime is not installed."""
+def run_device(settings: DeviceFile, env: Mapping[str, str], origin: Sequence[str] = ()) -> None:
+    """Run a device until it is told to stop.
+
+    Args:
+        settings: of its file.
+        env: of the process.
+        origin: flags that name the file and what was changed, for a prediction service of its own.
+
+    Raises:
+        ConfigError: ONNX Runtime is not installed, or an address cannot be used.
+    """
     try:
+        from edgemw.app.serve import canary_of
         from edgemw.serving.check import check_release
         from edgemw.serving.guard import Guard
         from edgemw.serving.keeper import Keeper
@@ -95,7 +105,8 @@ def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
         store = ReleaseStore(settings.node.state / "releases", settings.serving.keep)
         saver = Saver(store)
         threads, serving = settings.training.threads, settings.serving
-        keeper = Keeper(store, threads=threads, observe=observer.served)
+        canary, batch_s = canary_of(serving.canary, serving.canary_for), serving.batch_latency
+        keeper = Keeper(store, threads=threads, observe=observer.served, batch_s=batch_s, canary=canary)
         guard = Guard(store, serving.guard, serving.guard_tolerance, threads=threads) if serving.guard else None
 
         def install(bundle: Bundle, release: ReleaseManifest, theta: Vector) -> None:
@@ -132,7 +143,7 @@ def run_device(settings: DeviceFile, env: Mapping[str, str]) -> None:
             role.attach(shell)
             _summarize_later(shell, Summary())
 
-        with _listening(_door(settings, keeper), settings.node.state / "serving.address", "serving.http"):
+        with _listening(_door(settings, keeper, env, origin), settings.node.state / "serving.address", "serving.http"):
             try:
                 node.run(role, attach, uplink.bucket)
             finally:
@@ -305,24 +316,24 @@ async def _until_stopped(shell: Shell, attach: Callable[[Shell], None]) -> None:
         log.warning("stopped at once; what was finished is on disk")
 
 
-def _door(settings: DeviceFile, keeper: Keeper) -> _Server | None:
+def _door(settings: DeviceFile, keeper: Keeper, env: Mapping[str, str], origin: Sequence[str]) -> _Server | None:
     """Where predictions of a device are to be had: in a thread of this process, or in another."""
-    from edgemw.serving.api import Api
+    from edgemw.app.serve import Answering, mqtt_door, serve_flags
     from edgemw.serving.beside import BesideDoor
-    from edgemw.serving.watching import watch
 
     serving, state = settings.serving, settings.node.state
-    note, threads = state / "serving.process", settings.training.threads
-    service = ServingProcess(state / "releases", serving.http, note, threads=threads, level=settings.telemetry.log)
+    releases = state / "releases"
+    service = ServingProcess(releases, serving.http, state / "serving.process", flags=serve_flags(settings, origin))
     if serving.http and serving.process:
         return service
     service.leave()
-    if not serving.http:
+    mqtt = mqtt_door(settings, env)
+    if not serving.http and mqtt is None:
         return None
-    releases = state / "releases"
     releases.mkdir(parents=True, exist_ok=True)
     keeper.look()  # predictions go on from the last good release, whatever the network does
-    return BesideDoor(Api(keeper.slots).handle, serving.http, beside=lambda: watch(keeper, releases))
+    answering = Answering(keeper.slots, queue=serving.queue, mqtt=mqtt)
+    return BesideDoor(answering.requests.take, serving.http, beside=lambda: answering.beside(keeper, releases))
 
 
 class _Server(Protocol):

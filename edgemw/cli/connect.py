@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from edgemw.app.checks import check_id, check_url
 from edgemw.app.console import Console, open_console
-from edgemw.app.settings import EMBEDDED, SCHEMAS, Broker, Deployment, DeviceFile, FogFile, kind_of, load_file, read_text
+from edgemw.app.settings import EMBEDDED, SCHEMAS, Broker, Deployment, DeviceFile, FogFile, Serving, kind_of, load_file, read_text
 from edgemw.core.errors import ConfigError
 
 T = TypeVar("T")
@@ -27,13 +27,14 @@ def connection_of(args: argparse.Namespace) -> tuple[Broker, str]:
     return _connection(args, _settings(args))
 
 
-def server_of(args: argparse.Namespace) -> tuple[Broker, str, str]:
-    """The broker, the net, and the prediction service that the flags say: --node, or else the node of the file.
+def server_of(args: argparse.Namespace) -> tuple[Broker, str, str, Serving]:
+    """The broker, the net, and the prediction service that the flags say: --node, or else the node of the file; and its settings.
 
     Raises:
         ConfigError: they do not say all of them, or one of them cannot be meant.
     """
-    return _server(args, _settings(args))
+    settings = _settings(args)
+    return *_server(args, settings), settings.serving if isinstance(settings, DeviceFile) else Serving()
 
 
 def asked_of(args: argparse.Namespace) -> tuple[Broker, str, str, str]:
@@ -63,7 +64,7 @@ def _settings(args: argparse.Namespace) -> _Settings:
     if args.config is None:
         return None
     cls = SCHEMAS[kind_of(read_text(args.config), str(args.config))]
-    return load_file(cls, args.config, env=os.environ).value
+    return load_file(cls, args.config, env=os.environ, overrides=getattr(args, "overrides", ())).value
 
 
 def _connection(args: argparse.Namespace, settings: _Settings) -> tuple[Broker, str]:

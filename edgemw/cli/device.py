@@ -19,5 +19,6 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_of(args, DeviceFile)
     from edgemw.app.wiring import run_device
 
-    run_device(settings, os.environ)
+    origin = ["--config", str(args.config), *(flag for each in args.overrides for flag in ("--set", each))]
+    run_device(settings, os.environ, origin)
     return 0

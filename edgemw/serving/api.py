@@ -9,26 +9,31 @@
     POST /v2/models/{m}/infer         outputs for a batch
     POST /v2/repository/index         all models
 
-`/versions/{v}` may follow `{m}`: v is the number of the release being served, and every answer says it as `model_version`.
-A model's one input is `x` and its one output `y` (`tensors.py`). Protocol: github.com/kserve/open-inference-protocol.
+`/versions/{v}` may follow `{m}`: v is the number of the release being served, or of its canary, and every answer says it as
+`model_version`. A model's one input is `x` and its one output `y` (`tensors.py`). Of a request's `parameters` two matter:
+`timeout`, microseconds that an answer is worth waiting for, as Triton has it; and `early`, see `placement.py`.
+
+Protocol: github.com/kserve/open-inference-protocol.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from edgemw import __version__
 from edgemw.core.bundle import Spec
 from edgemw.core.errors import DataError
-from edgemw.serving.slot import Served, Slot, all_finite
-from edgemw.serving.tensors import NAMES, Malformed, an_object, read_tensor, wanted_output, write_output
+from edgemw.learning.oracle import Array
+from edgemw.serving.slot import Outputs, Served, Slot, all_finite, whole_batch
+from edgemw.serving.tensors import NAMES, Malformed, Wanted, an_object, parameters_of, read_tensor, wanted_output, write_output
 
 JSON, BINARY = "application/json", "application/octet-stream"
 MAX_ID_LENGTH = 256
 MAX_BODY_BYTES = 4 << 20
+MAX_TIMEOUT_US = 3600 * 10**6
 _ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 _LEAVES: tuple[list[str], ...] = ([], ["ready"], ["config"], ["stats"], ["infer"])
 
@@ -41,16 +46,60 @@ class Answer(NamedTuple):
         content_type: of the body.
         body: JSON, and perhaps tensors behind it.
         json_bytes: how much of the body is JSON, where tensors follow.
+        final: whether none follows to the same request.
     """
 
     status: int
     content_type: str
     body: bytes
     json_bytes: int | None = None
+    final: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A request for a prediction, that can be answered.
+
+    Attributes:
+        slot, served: who answers it.
+        x: a batch as the task takes it.
+        timeout_s: how long an answer is worth waiting for; None is as long as it takes.
+        early: whether the client takes two answers, if the better one takes longer.
+        identity: that the client gave it.
+        wanted: how its output is to be written.
+    """
+
+    slot: Slot
+    served: Served
+    x: Array
+    timeout_s: float | None = None
+    early: bool = False
+    identity: str | None = None
+    wanted: Wanted = field(default_factory=Wanted)
+
+    def answer(self, outputs: Outputs, release: int, **parameters: object) -> Answer:
+        """Write outputs float32[B, *output] of a release; parameters stand in the answer."""
+        if not all_finite(outputs):
+            return problem(500, f"release {release} gives NaN or infinite outputs for this input")
+        output, behind = write_output(outputs, self.wanted)
+        said: dict[str, Any] = {} if self.identity is None else {"id": self.identity}
+        said |= {"model_name": self.served.task, "model_version": str(release), "outputs": [output]}
+        if parameters:
+            said["parameters"] = parameters
+        text = _json(said)
+        return Answer(200, BINARY, text + behind, len(text)) if behind else Answer(200, JSON, text)
+
+
+@dataclass(frozen=True, slots=True)
+class Unready:
+    """A request for a prediction of a task that has no release here, and what is said to it where nobody else answers."""
+
+    task: str
+    answer: Answer
 
 
 class _Refused(Exception):
-    """The request gets this status and this text; never leaves `handle`."""
+    """The request gets this status and this text; never leaves `read`."""
 
     def __init__(self, status: int, text: str) -> None:
         self.status = status
@@ -58,7 +107,7 @@ class _Refused(Exception):
 
 
 class Api:
-    """Answers requests from slots; `handle` may be called from several threads."""
+    """Reads requests; may be used from several threads."""
 
     def __init__(self, slots: Mapping[str, Slot], *, max_body_bytes: int = MAX_BODY_BYTES) -> None:
         """Serve these slots.
@@ -68,20 +117,17 @@ class Api:
             max_body_bytes: largest request.
         """
         self._slots, self._max_body_bytes = slots, max_body_bytes
-        self.refused: Counter[int] = Counter()  # requests, by status
 
-    def handle(self, method: str, path: str, body: bytes, json_bytes: int | None = None) -> Answer:
-        """The answer to one request; `json_bytes` says how much of the body is JSON, where tensors follow."""
+    def read(self, method: str, path: str, body: bytes, json_bytes: int | None = None) -> Answer | Question | Unready:
+        """The answer to one request, or what is asked of a model; `json_bytes` of the body are JSON, where tensors follow."""
         try:
             return self._route(method, path.strip("/").split("/"), body, json_bytes)
         except _Refused as refused:
-            answer = problem(refused.status, str(refused))
-        except Malformed as error:
-            answer = problem(400, str(error))
-        self.refused[answer.status] += 1
-        return answer
+            return problem(refused.status, str(refused))
+        except (Malformed, DataError) as error:
+            return problem(400, str(error))
 
-    def _route(self, method: str, levels: list[str], body: bytes, json_bytes: int | None) -> Answer:
+    def _route(self, method: str, levels: list[str], body: bytes, json_bytes: int | None) -> Answer | Question | Unready:
         match levels:
             case ["v2"]:
                 _only("GET", method)
@@ -115,21 +161,24 @@ class Api:
 
     def _model(
         self, method: str, model: str, version: str | None, rest: list[str], body: bytes, json_bytes: int | None
-    ) -> Answer:
+    ) -> Answer | Question | Unready:
         slot = self._slots.get(model)
-        if slot is None:
-            raise _Refused(404, f"no model {model[:80]!r}; served here: {', '.join(sorted(self._slots)) or 'none'}")
-        if rest not in _LEAVES:
+        if slot is not None and rest not in _LEAVES:
             raise _Refused(404, "no such path under the model: use none, /ready, /config, /stats or /infer")
-        _only("POST" if rest == ["infer"] else "GET", method)
-        served = slot.current
-        if served is None:
-            raise _Refused(503, f"model {model!r} has no release yet")
-        if version is not None and version != str(served.release):
-            raise _Refused(404, f"model {model!r} has no version {version[:80]!r}, release {served.release} is being served")
+        served = slot.current if slot is not None else None
+        if slot is None:
+            missing = problem(404, f"no model {model[:80]!r}; served here: {', '.join(sorted(self._slots)) or 'none'}")
+        else:
+            _only("POST" if rest == ["infer"] else "GET", method)
+            missing = problem(503, f"model {model!r} has no release yet")
+        if slot is None or served is None:
+            return Unready(model, missing) if rest == ["infer"] and method == "POST" and version is None else missing
+        if version is not None:
+            served = _of_version(version, model, served, slot.canary)
         match rest:
             case ["infer"]:
-                return self._infer(slot, served, body, json_bytes)
+                picked = slot.pick() if version is None else served
+                return self._question(slot, picked or served, body, json_bytes)
             case ["ready"]:
                 return _answer({"name": model, "ready": True})
             case ["config"]:
@@ -138,7 +187,7 @@ class Api:
                 return _answer({"model_stats": [_counted(slot, served)]})
         return _answer(_metadata(served))
 
-    def _infer(self, slot: Slot, served: Served, body: bytes, json_bytes: int | None) -> Answer:
+    def _question(self, slot: Slot, served: Served, body: bytes, json_bytes: int | None) -> Question:
         if len(body) > self._max_body_bytes:
             raise _Refused(413, f"the request has {len(body)} bytes, at most {self._max_body_bytes} are accepted")
         if json_bytes is not None and not 0 <= json_bytes <= len(body):
@@ -151,23 +200,33 @@ class Api:
         inputs = document.get("inputs")
         if not isinstance(inputs, list) or len(inputs) != 1:
             raise _Refused(400, 'give one tensor: {"inputs": [{"name": "x", "shape": [...], "datatype": "FP32", "data": [...]}]}')
-        wanted = wanted_output(document)
+        wanted, (timeout_s, early) = wanted_output(document), _patience(document)
         x = read_tensor(inputs[0], view[json_bytes:] if json_bytes is not None else view[:0], served.manifest.input)
-        try:
-            outputs, release = slot.serve(x, served)
-        except DataError as error:
-            raise _Refused(400, str(error)) from error
-        if not all_finite(outputs):
-            raise _Refused(500, f"release {release} gives NaN or infinite outputs for this input")
-        output, behind = write_output(outputs, wanted)
-        said = {"model_name": served.task, "model_version": str(release), "outputs": [output]}
-        text = _json(said if identity is None else {"id": identity} | said)
-        return Answer(200, BINARY, text + behind, len(text)) if behind else Answer(200, JSON, text)
+        return Question(slot, served, whole_batch(x, served.manifest.input), timeout_s, early, identity, wanted)
 
 
 def problem(status: int, text: str) -> Answer:
     """An answer that says what was wrong."""
     return Answer(status, JSON, _json({"error": text}))
+
+
+def _of_version(version: str, model: str, *releases: Served | None) -> Served:
+    for served in releases:
+        if served is not None and version == str(served.release):
+            return served
+    there = " and ".join(str(served.release) for served in releases if served is not None)
+    raise _Refused(404, f"model {model!r} has no version {version[:80]!r}, release {there} is being served")
+
+
+def _patience(document: dict[str, Any]) -> tuple[float | None, bool]:
+    """How many seconds an answer is worth waiting for, and whether an early one is wanted besides."""
+    parameters = parameters_of(document)
+    timeout, early = parameters.get("timeout", 0), parameters.get("early", False)
+    if type(timeout) is not int or not 0 <= timeout <= MAX_TIMEOUT_US:
+        raise _Refused(400, f"timeout is a whole number of microseconds, at most {MAX_TIMEOUT_US}; 0 is none")
+    if type(early) is not bool:
+        raise _Refused(400, "early is true or false")
+    return timeout / 1e6 if timeout else None, early
 
 
 def _parsed(data: bytes) -> Any:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Thread
 from typing import Any, Self
 
-from edgemw.serving.door import Door, DoorLimits, Handle
+from edgemw.core.errors import EdgeError, single
+from edgemw.serving.door import Door, DoorLimits
+from edgemw.serving.requests import Handle
+
+log = logging.getLogger(__name__)
 
 
 class BesideDoor:
@@ -83,13 +88,18 @@ class BesideDoor:
             started.set_exception(error)
             return
         self._stopping = asyncio.get_running_loop(), stopping
-        async with asyncio.TaskGroup() as tasks:
-            beside = tasks.create_task(self._beside()) if self._beside is not None else None
-            started.set_result(url)
-            await stopping.wait()
-            if beside is not None:
-                beside.cancel()
-        await door.stop()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                beside = tasks.create_task(self._beside()) if self._beside is not None else None
+                started.set_result(url)
+                await stopping.wait()
+                await door.stop()
+                if beside is not None:
+                    beside.cancel()
+        except* EdgeError as errors:
+            log.error("predictions end: %s", single(errors))
+        finally:
+            await door.stop()
 
     def __enter__(self) -> Self:
         self.start()

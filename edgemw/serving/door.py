@@ -1,11 +1,11 @@
 """The HTTP/1.1 door to predictions, on a TCP address and on a Unix socket: one event loop, no thread per client.
 
-    bytes -> head | body -> Api.handle -> answer      one request after the other on a connection, as its client sent them
+    bytes -> head | body -> handle -> answer      one request after the other on a connection, as its client sent them
 
 Whoever connects can take no more than it is given: a number of connections, a size of head and body, and a time for each
 request from its first byte to its last, for reading the answer, and between two requests. A request that breaks the rules is
-answered with why, and its connection closed. What a request asks of the model is computed in the loop, for a prediction
-takes less than handing it to a thread and back.
+answered with why, and its connection closed. An answer may come later, as long as the handler likes; one that is not the last to
+its request is a chunk of JSON lines, and so is what follows it (RFC 9112, section 7.1).
 
 Rules of the head: RFC 9112, sections 2 to 6 and 9.
 """
@@ -19,9 +19,9 @@ import re
 import socket
 import stat
 import zlib
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,8 @@ from typing import Any
 from edgemw.core.address import Address
 from edgemw.core.errors import ConfigError
 from edgemw.serving.api import MAX_BODY_BYTES, Answer, problem
+from edgemw.serving.requests import Handle
 
-Handle = Callable[[str, str, bytes, int | None], Answer]
-"""Method, path without query, body, and how much of it is JSON where tensors follow."""
 MAX_HEAD_BYTES = 16384
 MAX_HEADERS = 100
 TURN = 16
@@ -76,6 +75,7 @@ class _Head:
     method: str
     path: str
     close: bool
+    old: bool = False  # HTTP/1.0, which knows no chunks
     length: int = 0
     options: set[bytes] = field(default_factory=set)  # of the connection
     continues: bool = False  # the client waits before it sends the body
@@ -174,6 +174,9 @@ class _Client(asyncio.Protocol):
     _buffer: bytearray = field(default_factory=bytearray)
     _searched: int = 0  # of the buffer, for the end of the head
     _head: _Head | None = None  # of the request whose body is coming
+    _asking: _Head | None = None  # of the request whose answer is awaited
+    _inside: bool = False  # the handler has not returned yet
+    _chunked: bool = False  # the first part of that answer is out
     _full: bool = False  # what was written has not been read
     ending: bool = False  # nothing more is answered
     _gone: bool = False
@@ -220,6 +223,8 @@ class _Client(asyncio.Protocol):
 
     def late(self) -> None:
         """The deadline has passed."""
+        if self._asking is not None and not self._full:
+            return  # its answer comes, or a refusal
         if self.ending or self._full:
             self.abort()
         elif self._buffer or self._head is not None:
@@ -232,7 +237,10 @@ class _Client(asyncio.Protocol):
     def end(self) -> None:
         """Close once what was written is out."""
         self.ending = True
-        self._transport.close()
+        if self._asking is not None:
+            self._asking.close = True  # its answer still goes out
+        else:
+            self._transport.close()
 
     def abort(self) -> None:
         """Close now."""
@@ -253,7 +261,7 @@ class _Client(asyncio.Protocol):
         """Answer what has come in, as long as answers are read; others have their turn between so many requests of one client."""
         try:
             for _ in range(TURN):
-                if self._full or self.ending or self._gone:
+                if self._full or self.ending or self._gone or self._asking is not None:
                     return
                 if not self._has_request():
                     self._transport.resume_reading()
@@ -297,17 +305,47 @@ class _Client(asyncio.Protocol):
         del self._buffer[: head.length]
         if head.packed:
             body = _unpacked(body, head.packed, self.door.limits.body_bytes)
+        self._asking, self._chunked, self._inside = head, False, True
         method = "GET" if head.method == "HEAD" else head.method
         try:
-            answer = self.door.handle(method, head.path, body, head.json_bytes)
+            self.door.handle(method, head.path, body, head.json_bytes, partial(self._reply, head))
         except Exception:
             log.exception("%s %s failed", head.method, head.path[:200])
-            answer = problem(500, "internal error: the log of the server says more")
-        limits = self.door.limits
-        self.deadline = self._now() + (limits.timeout_s if self._buffer else limits.idle_s)
-        self._transport.write(_packed(answer, close=head.close, bodiless=head.method == "HEAD"))
-        if head.close:
+            self._reply(head, problem(500, "internal error: the log of the server says more"))
+        finally:
+            self._inside = False
+        if self._asking is not None:
+            self._transport.pause_reading()  # what the client sends meanwhile waits with it
+
+    def _reply(self, head: _Head, answer: Answer) -> None:
+        """Send an answer, or a part of it; after the last one the next request has its turn."""
+        if self._gone or self._asking is not head:
+            return
+        if answer.final:
+            self._asking = None
+            limits = self.door.limits
+            self.deadline = self._now() + (limits.timeout_s if self._buffer else limits.idle_s)
+        if not answer.final or self._chunked:
+            self._reply_in_chunks(head, answer)
+        else:
+            self._transport.write(_packed(answer, close=head.close, bodiless=head.method == "HEAD"))
+        if not answer.final:
+            return
+        if self.ending:
+            self._transport.close()
+        elif head.close:
             self._linger()
+        elif not self._inside:
+            self._proceed()
+
+    def _reply_in_chunks(self, head: _Head, answer: Answer) -> None:
+        if head.old or (not answer.final and answer.json_bytes is not None):
+            return  # cannot be said in parts: the last answer says it all
+        if not self._chunked:
+            self._chunked = True
+            self._transport.write(_chunked_head(close=head.close))
+        line = answer.body[: answer.json_bytes] + b"\n"
+        self._transport.write(b"%x\r\n%b\r\n" % (len(line), line) + (b"0\r\n\r\n" if answer.final else b""))
 
     def _refuse(self, status: int, text: str) -> None:
         """Say why, and close."""
@@ -342,7 +380,7 @@ def _read_head(data: bytes) -> _Head:
         path = _ORIGIN.sub("", parts[1].decode("ascii")).split("?", 1)[0]
     except UnicodeDecodeError:
         raise _Bad(400, "the path is not ASCII") from None
-    head = _Head(parts[0].decode(), path, close=parts[2] == b"HTTP/1.0")
+    head = _Head(parts[0].decode(), path, close=parts[2] == b"HTTP/1.0", old=parts[2] == b"HTTP/1.0")
     lengths: set[int] = set()
     hosts = 0
     for line in lines:
@@ -409,6 +447,15 @@ def _packed(answer: Answer, *, close: bool, bodiless: bool = False) -> bytes:
         f"Content-Length: {len(answer.body)}\r\n{more}X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n\r\n"
     )
     return head.encode("latin-1") + (b"" if bodiless else answer.body)
+
+
+def _chunked_head(*, close: bool) -> bytes:
+    """Before an answer whose parts are sent as they are there."""
+    head = (
+        "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n"
+        f"Connection: {'close' if close else 'keep-alive'}\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n\r\n"
+    )
+    return head.encode("latin-1")
 
 
 def _unix_socket(path: Path, setting: str) -> socket.socket:

@@ -1,9 +1,10 @@
 """Keeps slots at the newest good release of a store, or at the one that was chosen.
 
-    chosen or newest place in the store -> read and verify -> session -> canary batch -> into the slot
+    chosen or newest place in the store -> read and verify -> session -> a few samples [-> canary for a while] -> into the slot
 
 All of it happens beside the release that answers; only the last step is seen by requests, and is one assignment. A release that
-fails goes no further: the one before it goes on answering, and `refused` says why.
+fails goes no further: the one before it goes on answering, and `refused` says why. With a canary share a newer release answers
+that part of the requests first, and all of them once it has done so for a while without a failure.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from edgemw.core.errors import EdgeError, StorageError
-from edgemw.serving.check import check_outputs
+from edgemw.serving.check import check_outputs, one_sample
+from edgemw.serving.pace import Pace, measured
 from edgemw.serving.session import open_inference
 from edgemw.serving.slot import Served, Slot
 from edgemw.serving.store import ReleaseStore, StoredRelease
@@ -21,7 +24,30 @@ from edgemw.serving.store import ReleaseStore, StoredRelease
 TRIES = 3
 """That a release is read before it is left alone: a machine may be short of files or memory for a moment."""
 
+BATCH_S = 0.02
+"""That a batch of several requests takes at most."""
+
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """How a newer release begins.
+
+    Attributes:
+        share: of the requests that it answers, above 0 and below 1.
+        seconds: how long.
+    """
+
+    share: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    served: Served
+    before: StoredRelease
+    until: float  # of the monotonic clock
 
 
 class Keeper:
@@ -39,6 +65,9 @@ class Keeper:
         *,
         threads: int = 1,
         observe: Callable[[float], None] | None = None,
+        batch_s: float = BATCH_S,
+        canary: Canary | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Name what is to be served; `look` fills the slots.
 
@@ -47,7 +76,12 @@ class Keeper:
             tasks: the only ones to serve; empty is all in the store, also those that come.
             threads: of one prediction.
             observe: see `Slot`.
+            batch_s: that computing several requests together may take.
+            canary: None has a newer release answer all requests at once.
+            clock: of canaries, in seconds.
         """
+        self._batch_s, self._canary, self._clock = batch_s, canary, clock
+        self._trials: dict[str, _Trial] = {}
         self._store, self._only, self._threads, self._observe = store, tasks, threads, observe
         self._seen: dict[str, tuple[int, int]] = {}  # the place that is wanted, and how often it was tried
         self._served: dict[str, StoredRelease] = {}
@@ -63,6 +97,8 @@ class Keeper:
         changed = False
         for task in self._only or self._store.tasks():
             wanted, choice = self._store.wanted_place(task)
+            if (trial := self._trials.get(task)) is not None:
+                changed |= self._judge(task, trial, chosen=choice is not None and choice.place == self._served[task].place)
             place, tries = self._seen.get(task, (-1, 0))
             tries = tries if wanted == place else 0
             if wanted < 0 or tries == TRIES:
@@ -79,6 +115,20 @@ class Keeper:
             self._seen[task] = wanted, TRIES if served is not None and served.place == wanted else tries + 1
             changed |= served is not before
         return changed
+
+    def _judge(self, task: str, trial: _Trial, *, chosen: bool) -> bool:
+        """Have a canary answer all requests, or none any more; whether it was time for that."""
+        slot = self.slots[task]
+        if slot.failed is not None and slot.failed[0] is trial.served:
+            self._served[task] = trial.before
+            self._note(task, f"release {trial.served.release} is not served: as a canary, {slot.failed[1]}")
+        elif chosen or self._clock() >= trial.until:
+            slot.install(trial.served)
+            log.info("serving", extra={"facts": {"task": task, "release": trial.served.release}})
+        else:
+            return False
+        del self._trials[task]
+        return True
 
     def _take_chosen(self, task: str, place: int) -> None:
         """Serve this release; where it cannot be, what is served goes on, and if that is nothing, the newest that can be."""
@@ -100,30 +150,41 @@ class Keeper:
         if known is None:
             self._take_whole(task, release, newest)
         elif release is not None and release.place != known.place:
-            self._serve(task, release, newest)
+            self._serve(task, release, newest, tried=True)
 
     def _take_whole(self, task: str, release: StoredRelease | None, wanted: int) -> None:
         """Serve this release, or the newest before it that can be."""
         while release is not None and not self._serve(task, release, wanted):
             release = self._store.latest(task, below=release.place)
 
-    def _serve(self, task: str, release: StoredRelease, wanted: int) -> bool:
+    def _serve(self, task: str, release: StoredRelease, wanted: int, *, tried: bool = False) -> bool:
+        """Have a release answer, if it can; one that is to be tried out only where another one answers."""
         started, manifest = time.perf_counter(), release.manifest
         try:
             session = open_inference(release.bundle.infer, release.theta, size=manifest.size, threads=self._threads)
             reason = check_outputs(session, manifest)
+            pace = measured(session, one_sample(manifest), self._batch_s) if not reason else Pace()
         except EdgeError as error:
             reason = str(error)
         if reason:
             self._note(task, f"release {release.number} is not served: {reason}")
             return False
-        self.slots[task].install(Served(session, task, release.number, manifest))
-        self._served[task] = release
+        self._put(task, Served(session, task, release.number, manifest, pace), release, tried=tried)
         if release.place == wanted:
             self.refused.pop(task, None)
         facts = {"task": task, "release": release.number, "ms": round(1e3 * (time.perf_counter() - started), 1)}
-        log.info("serving", extra={"facts": facts})
+        log.info("serving" if task not in self._trials else "a canary is serving", extra={"facts": facts})
         return True
+
+    def _put(self, task: str, served: Served, release: StoredRelease, *, tried: bool) -> None:
+        trial, slot = self._trials.pop(task, None), self.slots[task]
+        before = trial.before if trial is not None else self._served.get(task)
+        if tried and self._canary is not None and before is not None and slot.current is not None:
+            slot.try_out(served, self._canary.share)
+            self._trials[task] = _Trial(served, before, self._clock() + self._canary.seconds)
+        else:
+            slot.install(served)
+        self._served[task] = release
 
     def _note(self, task: str, reason: str) -> None:
         if self.refused.get(task) != reason:

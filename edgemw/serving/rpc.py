@@ -5,7 +5,8 @@
 
 MQTT 5 says where an answer is wanted: a response topic, which has to be under `em1/{net}/{server}/pa/{asker}/`, so that nobody
 can have a server write elsewhere, and access rules by name are enough. Without one (MQTT 3.1.1) the answer goes to the topic
-above; there the `id` of a request tells answers apart. Binary tensors stand right behind the JSON, in both directions.
+above; there the `id` of a request tells answers apart. Binary tensors stand right behind the JSON, in both directions. A question
+that asks for an early answer may have two.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable
 
 from edgemw.core.errors import WireError
 from edgemw.serving.api import MAX_BODY_BYTES, Answer
+from edgemw.serving.requests import Handle
 from edgemw.wire import topics
 
 QUESTION, ANSWER = "predict", "prediction"
@@ -22,8 +24,8 @@ MAX_TOPIC_BYTES = 256
 _BINARY = b'"binary_data_size"'
 _FORBIDDEN = frozenset("+#\0")
 
-Handle = Callable[[str, str, bytes, int | None], Answer]
-"""See `Api.handle`."""
+Publish = Callable[[str, bytes], None]
+"""Topic and payload."""
 
 
 class Rpc:
@@ -38,34 +40,40 @@ class Rpc:
         self._handle, self._net, self._server = handle, net, server
         self.topic_filter = topics.build(net, server, QUESTION, node="+", task="+")
 
-    def answer(self, topic: str, question: bytes, response_topic: str = "") -> tuple[str, bytes] | None:
-        """Where to publish what; None where the topic is not one of questions to this server.
+    def answer(self, topic: str, question: bytes, response_topic: str, publish: Publish) -> None:
+        """Answer a question: at once, or later; a topic that is not one of questions to this server has no answer.
 
         Args:
             topic: of the question.
             question: its payload.
-            response_topic: where the answer is wanted, where that was said.
+            response_topic: where the answer is wanted, or "".
+            publish: told where what is to be published, in the loop.
         """
         try:
             asked = topics.parse(topic)
         except WireError:
-            return None
+            return
         if asked.channel != QUESTION or (asked.net, asked.domain) != (self._net, self._server):
-            return None
+            return
         usual = topics.build(self._net, self._server, ANSWER, node=asked["node"], task=asked["task"])
         own = usual.removesuffix(asked["task"])
         if response_topic and not _is_under(own, response_topic):
-            return usual, _refusal(400, f"an answer is wanted at a topic that is not under {own}")
-        return response_topic or usual, self._body(asked["task"], question)
+            publish(usual, _refusal(400, f"an answer is wanted at a topic that is not under {own}"))
+            return
+        target = response_topic or usual
 
-    def _body(self, task: str, question: bytes) -> bytes:
+        def reply(answer: Answer) -> None:
+            body = answer.body if answer.status < 400 else _refusal(answer.status, json.loads(answer.body)["error"])
+            publish(target, body)
+
+        task = asked["task"]
         if len(question) > MAX_BODY_BYTES:  # before anything looks inside
-            return _refusal(413, f"the question has {len(question)} bytes, at most {MAX_BODY_BYTES} are accepted")
-        if not question:
-            answer = self._handle("GET", f"/v2/models/{task}", b"", None)
+            text = f"the question has {len(question)} bytes, at most {MAX_BODY_BYTES} are accepted"
+            publish(target, _refusal(413, text))
+        elif not question:
+            self._handle("GET", f"/v2/models/{task}", b"", None, reply)
         else:
-            answer = self._handle("POST", f"/v2/models/{task}/infer", question, json_bytes_of(question))
-        return answer.body if answer.status < 400 else _refusal(answer.status, json.loads(answer.body)["error"])
+            self._handle("POST", f"/v2/models/{task}/infer", question, json_bytes_of(question), reply)
 
 
 def _is_under(prefix: str, topic: str) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 from bisect import bisect_left
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from edgemw.core.bundle import Manifest, Spec
 from edgemw.core.errors import DataError, EdgeError
 from edgemw.learning.oracle import Array, Predict
+from edgemw.serving.pace import Pace
 
 Outputs = npt.NDArray[np.float32]
 LATENCY_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5)
@@ -31,10 +32,20 @@ class Served:
     task: str
     release: int
     manifest: Manifest
+    pace: Pace = field(default_factory=Pace)
+
+
+@dataclass(slots=True)
+class _Canary:
+    """A release that answers a share of the requests only. `due` grows by the share with each; at 1 it is the canary's turn."""
+
+    served: Served
+    share: float
+    due: float = 0.0
 
 
 class Slot:
-    """Holds the release that answers now; safe to use from several threads.
+    """Holds the release that answers now, and perhaps a canary; safe to use from several threads.
 
     Attributes:
         answered: requests so far, whichever release answered them.
@@ -42,6 +53,7 @@ class Slot:
         seconds: that they took.
         taking: how many took at most each of LATENCY_S, and none of the shorter ones; the last is longer.
         installed: how often a release has taken this place.
+        failed: the canary that could not answer, and why; None where none failed since the last release came.
     """
 
     def __init__(self, observe: Callable[[float], None] | None = None) -> None:
@@ -52,6 +64,8 @@ class Slot:
         """
         self._observe = observe
         self._current: Served | None = None
+        self._canary: _Canary | None = None
+        self.failed: tuple[Served, str] | None = None
         self._counting = Lock()
         self.answered, self.samples, self.seconds, self.installed = 0, 0, 0.0, 0
         self.taking = [0] * (len(LATENCY_S) + 1)
@@ -61,15 +75,40 @@ class Slot:
         """What is being served; None before the first release."""
         return self._current
 
+    @property
+    def canary(self) -> Served | None:
+        """What answers a share of the requests; None where nothing does."""
+        return self._canary.served if self._canary is not None else None
+
     def install(self, served: Served) -> None:
         """Serve this from now on; requests that have begun are still answered by the release before it."""
-        self._current = served
-        self.installed += 1
+        with self._counting:
+            self._canary, self.failed = None, None
+            self._current = served
+            self.installed += 1
+
+    def try_out(self, served: Served, share: float) -> None:
+        """Have a canary answer this share of the requests, until it is installed, fails, or another one takes its place."""
+        with self._counting:
+            self._canary, self.failed = _Canary(served, share), None
+
+    def pick(self) -> Served | None:
+        """What is to answer the next request."""
+        canary = self._canary
+        if canary is None:
+            return self._current
+        with self._counting:
+            canary.due += canary.share
+            if canary.due < 1:
+                return self._current
+            canary.due -= 1
+        return canary.served
 
     def serve(self, x: Array, served: Served | None = None) -> tuple[Outputs, int]:
         """Outputs float32[B, *output] for x [B, *input], and the number of the release that computed them.
 
         Args:
+            x: of any number type.
             served: the release to answer from, even if another has taken its place by now; None is the current one.
 
         Raises:
@@ -79,20 +118,68 @@ class Slot:
         served = served or self._current
         if served is None:
             raise EdgeError("no release is being served yet")
+        [outputs], release = self.compute([whole_batch(x, served.manifest.input)], served)
+        return outputs, release
+
+    def compute(self, batches: Sequence[Array], served: Served) -> tuple[list[Outputs], int]:
+        """Outputs of the batches of several requests, with one run, and the number of the release that computed them.
+
+        Where a canary gives none, or such as are not finite, the current release answers instead; if that one can, the canary
+        has failed, and gets no more requests.
+
+        Args:
+            batches: as `whole_batch` gives them.
+            served: the release to answer from.
+
+        Raises:
+            DataError: a value is out of the range of a table.
+        """
+        current, canary = self._current, self._canary
+        if canary is None or served is not canary.served or current is None:
+            return self._run(batches, served), served.release
+        try:
+            outputs = self._run(batches, served)
+            if all(map(all_finite, outputs)):
+                return outputs, served.release
+            reason = "it gives NaN or infinite outputs"
+        except EdgeError as error:
+            reason = str(error)
+        outputs = self._run(batches, current)
+        if all(map(all_finite, outputs)):
+            with self._counting:
+                if self._canary is canary:
+                    self._canary, self.failed = None, (served, reason)
+        return outputs, current.release
+
+    def _run(self, batches: Sequence[Array], served: Served) -> list[Outputs]:
         started = time.perf_counter()
-        batch, single = as_batch(x, served.manifest.input)
-        if single:
-            raise DataError(f"x is one sample of shape {list(x.shape)}, not a batch")
-        outputs = served.predict(batch)
-        seconds = time.perf_counter() - started
+        if len(batches) == 1:
+            outputs = [served.predict(batches[0])]
+        else:
+            ends = np.cumsum([len(batch) for batch in batches])
+            outputs = np.split(served.predict(np.concatenate(batches)), ends[:-1])
+        seconds = (time.perf_counter() - started) / len(batches)
         with self._counting:
-            self.answered += 1
-            self.samples += len(batch)
-            self.seconds += seconds
-            self.taking[bisect_left(LATENCY_S, seconds)] += 1
+            self.answered += len(batches)
+            self.samples += sum(map(len, batches))
+            self.seconds += len(batches) * seconds
+            self.taking[bisect_left(LATENCY_S, seconds)] += len(batches)
         if self._observe is not None:
-            self._observe(seconds)
-        return outputs, served.release
+            for _ in batches:
+                self._observe(seconds)
+        return outputs
+
+
+def whole_batch(x: Any, spec: Spec) -> Array:
+    """As `as_batch`, of what has to be a batch.
+
+    Raises:
+        DataError: as there, or it is one sample.
+    """
+    batch, single = as_batch(x, spec)
+    if single:
+        raise DataError(f"x is one sample of shape {list(x.shape)}, not a batch")
+    return batch
 
 
 def as_batch(x: Any, spec: Spec) -> tuple[Array, bool]:

@@ -20,6 +20,7 @@ class Served:
     Attributes:
         task: its name.
         release: that answers; -1 is none.
+        canary: the release that answers a share of the requests; -1 is none.
         releases: how many have answered, one after the other.
         requests: answered.
         samples: in those.
@@ -30,6 +31,7 @@ class Served:
 
     task: str
     release: int
+    canary: int
     releases: int
     requests: int
     samples: int
@@ -38,17 +40,20 @@ class Served:
     refused: bool
 
 
-def service_metrics(node: str, served: Iterable[Served], refused: Mapping[int, int], bounds_s: Sequence[float]) -> bytes:
+def service_metrics(
+    node: str, served: Iterable[Served], refused: Mapping[int, int], placed: Mapping[str, int], bounds_s: Sequence[float]
+) -> bytes:
     """The text that Prometheus reads, format 0.0.4.
 
     Args:
         node: the label `device`.
         served: by task.
         refused: requests, by HTTP status.
+        placed: requests, by what became of them where another service may be asked.
         bounds_s: of `Served.taking`, in seconds.
     """
     registry = CollectorRegistry()
-    registry.register(_Collected(_families(node, list(served), refused, bounds_s)))
+    registry.register(_Collected(_families(node, list(served), refused, placed, bounds_s)))
     return generate_latest(registry)
 
 
@@ -60,9 +65,12 @@ class _Collected(Collector):
         yield from self._families
 
 
-def _families(node: str, served: list[Served], refused: Mapping[int, int], bounds_s: Sequence[float]) -> Iterator[Metric]:
+def _families(
+    node: str, served: list[Served], refused: Mapping[int, int], placed: Mapping[str, int], bounds_s: Sequence[float]
+) -> Iterator[Metric]:
     labels = ("device", "task")
     release = GaugeMetricFamily("edgemw_serving_release", "Number of the release that answers.", labels=labels)
+    canary = GaugeMetricFamily("edgemw_serving_canary", "Number of the release that answers a share only.", labels=labels)
     releases = CounterMetricFamily("edgemw_serving_releases", "Releases that have come to answer.", labels=labels)
     requests = CounterMetricFamily("edgemw_serving_requests", "Prediction requests answered.", labels=labels)
     samples = CounterMetricFamily("edgemw_serving_samples", "Samples in those requests.", labels=labels)
@@ -74,6 +82,8 @@ def _families(node: str, served: list[Served], refused: Mapping[int, int], bound
         whose = (node, each.task)
         if each.release >= 0:
             release.add_metric(whose, each.release)
+        if each.canary >= 0:
+            canary.add_metric(whose, each.canary)
         for family, value in ((releases, each.releases), (requests, each.requests), (samples, each.samples)):
             family.add_metric(whose, value)
         held_back.add_metric(whose, float(each.refused))
@@ -82,4 +92,9 @@ def _families(node: str, served: list[Served], refused: Mapping[int, int], bound
     errors = CounterMetricFamily("edgemw_serving_refused_requests", "Requests that were refused.", labels=("device", "status"))
     for status, count in sorted(refused.items()):
         errors.add_metric((node, str(status)), count)
-    yield from (release, releases, requests, samples, held_back, latency, errors)
+    decisions = CounterMetricFamily(
+        "edgemw_serving_placed_requests", "Requests, by whose answer was sent.", labels=("device", "decision")
+    )
+    for decision, count in sorted(placed.items()):
+        decisions.add_metric((node, decision), count)
+    yield from (release, canary, releases, requests, samples, held_back, latency, errors, decisions)

@@ -16,8 +16,10 @@ from tritonclient.utils import InferenceServerException
 from edgemw.core.bundle import Bundle, read_bundle
 from edgemw.serving.api import Api
 from edgemw.serving.beside import BesideDoor
+from edgemw.serving.requests import Requests
 from edgemw.serving.session import open_inference
 from edgemw.serving.slot import Served, Slot
+from edgemw.serving.turns import Turns
 
 DIGITS = Path(__file__).parents[2] / "examples" / "quickstart" / "digits.edge"
 
@@ -32,7 +34,7 @@ def url(bundle: Bundle) -> Iterator[str]:
     slots = {"digits": Slot()}
     session = open_inference(bundle.infer, bundle.theta0, size=bundle.manifest.size)
     slots["digits"].install(Served(session.run, "digits", 12, bundle.manifest))
-    with BesideDoor(Api(slots).handle, "127.0.0.1:0") as door:
+    with BesideDoor(Requests(Api(slots), Turns()).take, "127.0.0.1:0") as door:
         yield door.url.removeprefix("http://")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import logging
 import os
@@ -22,17 +23,26 @@ from edgemw.core.errors import ConfigError
 from edgemw.serving.api import Answer
 from edgemw.serving.beside import BesideDoor
 from edgemw.serving.door import MAX_HEAD_BYTES, MAX_HEADERS, TURN, DoorLimits
+from edgemw.serving.placement import Reply
 
 QUICK = DoorLimits(body_bytes=1000, connections=3, timeout_s=0.4, idle_s=0.8)
 LARGE = b"x" * 3_000_000
 
 
-def echo(method: str, path: str, body: bytes, json_bytes: int | None) -> Answer:
-    if path == "/fail":
-        raise ZeroDivisionError("on purpose")
-    if path == "/large":
-        return Answer(200, "text/plain", LARGE)
-    return Answer(200, "text/plain", f"{method} {path} {json_bytes} ".encode() + body, json_bytes)
+def echo(method: str, path: str, body: bytes, json_bytes: int | None, reply: Reply) -> None:
+    said = f"{method} {path} {json_bytes} ".encode() + body
+    match path:
+        case "/fail":
+            raise ZeroDivisionError("on purpose")
+        case "/large":
+            reply(Answer(200, "text/plain", LARGE))
+        case "/later":
+            asyncio.get_running_loop().call_later(0.05, reply, Answer(200, "text/plain", said))
+        case "/twice":
+            reply(Answer(200, "application/json", b'{"early": 1}', final=False))
+            asyncio.get_running_loop().call_later(0.05, reply, Answer(200, "application/json", said))
+        case _:
+            reply(Answer(200, "text/plain", said, json_bytes))
 
 
 @pytest.fixture
@@ -343,10 +353,10 @@ def test_whatever_is_sent_is_answered_or_refused(patient: BesideDoor, pieces: li
 def test_stopping_lets_an_answer_go_out_and_closes_idle_connections() -> None:
     answering, going_on = threading.Event(), threading.Event()
 
-    def slow(method: str, path: str, body: bytes, json_bytes: int | None) -> Answer:
+    def slow(method: str, path: str, body: bytes, json_bytes: int | None, reply: Reply) -> None:
         answering.set()
         assert going_on.wait(10)
-        return Answer(200, "text/plain", b"done")
+        reply(Answer(200, "text/plain", b"done"))
 
     door = BesideDoor(slow, "127.0.0.1:0")
     door.start()

@@ -19,8 +19,10 @@ from edgemw.core.bundle import read_bundle
 from edgemw.core.errors import ConfigError, DataError, LinkError
 from edgemw.serving.api import Api
 from edgemw.serving.beside import BesideDoor
+from edgemw.serving.requests import Requests
 from edgemw.serving.session import open_inference
 from edgemw.serving.slot import Served, Slot
+from edgemw.serving.turns import Turns
 from edgemw.transport.http import HttpLimits, HttpServer, Response
 
 DIGITS = Path(__file__).parents[2] / "examples" / "quickstart" / "digits.edge"
@@ -254,7 +256,7 @@ def device() -> Iterator[str]:
     slots = {"digits": Slot(), "empty": Slot()}
     session = open_inference(bundle.infer, bundle.theta0, size=bundle.manifest.size)
     slots["digits"].install(Served(session.run, "digits", 3, bundle.manifest))
-    with BesideDoor(Api(slots).handle, "127.0.0.1:0") as door:
+    with BesideDoor(Requests(Api(slots), Turns()).take, "127.0.0.1:0") as door:
         yield door.url
 
 

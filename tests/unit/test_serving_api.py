@@ -17,6 +17,7 @@ from edgemw.core.bundle import Bundle, read_bundle
 from edgemw.serving.api import Answer, Api
 from edgemw.serving.session import open_inference
 from edgemw.serving.slot import Served, Slot
+from tests.support.answers import answered
 
 DIGITS = Path(__file__).parents[2] / "examples" / "quickstart" / "digits.edge"
 
@@ -40,8 +41,8 @@ def bundle() -> Bundle:
 
 def call(method: str, path: str, body: object = b"", api: Api = API) -> tuple[int, Any]:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    status, content_type, answer, json_bytes = api.handle(method, path, data)
-    assert (content_type, json_bytes) == ("application/json", None)
+    status, content_type, answer, json_bytes, final = answered(api, method, path, data)
+    assert (content_type, json_bytes, final) == ("application/json", None, True)
     document = json.loads(answer)
     assert (status < 400) == ("error" not in document)
     return status, document
@@ -182,7 +183,7 @@ def with_bytes(x: np.ndarray[Any, Any], datatype: str) -> tuple[dict[str, Any], 
 
 def send(document: dict[str, Any], behind: bytes) -> Answer:
     text = json.dumps(document).encode()
-    return API.handle("POST", "/v2/models/digits/infer", text + behind, len(text))
+    return answered(API, "POST", "/v2/models/digits/infer", text + behind, len(text))
 
 
 def received(answer: Answer) -> tuple[dict[str, Any], bytes]:
@@ -226,7 +227,7 @@ def test_bytes_may_stand_anywhere_behind_the_json(bundle: Bundle) -> None:
     expected = open_inference(bundle.infer, bundle.theta0, size=bundle.manifest.size).run(x)
     for spaces in range(8):
         text = json.dumps(document).encode() + b" " * spaces
-        answer = API.handle("POST", "/v2/models/digits/infer", text + data, len(text))
+        answer = answered(API, "POST", "/v2/models/digits/infer", text + data, len(text))
         said = np.array(json.loads(answer.body)["outputs"][0]["data"], np.float32)
         np.testing.assert_array_equal(said.reshape(1, 10), expected)
 
@@ -279,14 +280,14 @@ def test_bytes_that_do_not_fit_are_refused_with_the_reason(changes: dict[str, An
 
 @pytest.mark.parametrize("json_bytes", [-1, 0, 5, 10**9])
 def test_a_length_of_the_json_that_cannot_be_is_refused(json_bytes: int) -> None:
-    answer = API.handle("POST", "/v2/models/digits/infer", json.dumps(tensor()).encode(), json_bytes)
+    answer = answered(API, "POST", "/v2/models/digits/infer", json.dumps(tensor()).encode(), json_bytes)
     assert answer.status == 400
 
 
 @settings(max_examples=50)
 @given(st.binary(max_size=300), st.integers(0, 300))
 def test_whatever_bytes_are_sent_are_answered(data: bytes, json_bytes: int) -> None:
-    assert API.handle("POST", "/v2/models/digits/infer", data, json_bytes).status == 400
+    assert answered(API, "POST", "/v2/models/digits/infer", data, json_bytes).status == 400
 
 
 def test_what_was_answered_is_counted() -> None:
@@ -302,7 +303,7 @@ def test_what_was_answered_is_counted() -> None:
         {"name": "digits", "version": "12", "state": "READY", "reason": ""},
         {"name": "empty", "state": "UNAVAILABLE", "reason": "no release yet"},
     ]
-    assert json.loads(api.handle("POST", "/v2/repository/index", b"").body) == index
+    assert json.loads(answered(api, "POST", "/v2/repository/index", b"").body) == index
 
 
 def test_a_request_beyond_the_bound_is_refused() -> None:
