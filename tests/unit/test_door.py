@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import logging
 import os
+import re
 import socket
 import stat
 import threading
@@ -38,6 +39,8 @@ def echo(method: str, path: str, body: bytes, json_bytes: int | None, reply: Rep
             reply(Answer(200, "text/plain", LARGE))
         case "/later":
             asyncio.get_running_loop().call_later(0.05, reply, Answer(200, "text/plain", said))
+        case "/never-in-time":
+            asyncio.get_running_loop().call_later(1.2, reply, Answer(200, "text/plain", said))
         case "/twice":
             reply(Answer(200, "application/json", b'{"early": 1}', final=False))
             asyncio.get_running_loop().call_later(0.05, reply, Answer(200, "application/json", said))
@@ -183,6 +186,56 @@ def test_a_large_answer_arrives_whole(patient: BesideDoor) -> None:
     with client(patient) as connection:
         for _ in range(3):
             assert ask(connection, "GET", "/large") == (200, LARGE)
+
+
+def test_answers_that_take_their_time_come_in_the_order_of_the_requests(patient: BesideDoor) -> None:
+    paths = ["/later", "/a", "/later", "/b"]
+    requests = [f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n" for path in paths]
+    said = raw(patient, "".join([*requests, "GET /c HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"]).encode())
+    assert re.findall(rb"GET (\S+) None", said) == [path.encode() for path in [*paths, "/c"]]
+
+
+def test_whoever_waits_for_an_answer_is_not_cut_for_it(door: BesideDoor) -> None:
+    with client(door) as connection:
+        assert ask(connection, "GET", "/never-in-time") == (200, b"GET /never-in-time None ")
+        assert ask(connection, "GET", "/p") == (200, b"GET /p None ")
+
+
+def test_an_early_answer_is_the_first_of_two_chunks(patient: BesideDoor) -> None:
+    with client(patient) as connection:
+        for _ in range(2):
+            connection.request("POST", "/twice", b"x")
+            response = connection.getresponse()
+            assert response.getheader("Transfer-Encoding") == "chunked"
+            assert response.readline() == b'{"early": 1}\n'
+            assert response.read() == b"POST /twice None x\n"
+
+
+def test_who_knows_no_chunks_has_the_last_answer_only(patient: BesideDoor) -> None:
+    said = raw(patient, b"GET /twice HTTP/1.0\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 200")
+    assert said.endswith(b"\r\n\r\nGET /twice None ")
+
+
+def test_an_answer_that_is_awaited_goes_out_before_the_door_closes() -> None:
+    with BesideDoor(echo, "127.0.0.1:0") as door, connect(door) as connection:
+        connection.sendall(b"GET /later HTTP/1.1\r\nHost: a\r\n\r\n")
+        with client(door) as other:  # so that the door has read what came before
+            ask(other, "GET", "/")
+        door.stop()
+        assert everything(connection).endswith(b"GET /later None ")
+
+
+def test_a_client_that_goes_away_before_its_answer_is_forgotten(patient: BesideDoor) -> None:
+    for _ in range(3):
+        with connect(patient) as connection:
+            connection.sendall(b"GET /later HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert ask_later(patient) == b"GET /later None "
+
+
+def ask_later(door: BesideDoor) -> bytes:
+    with client(door) as connection:
+        return ask(connection, "GET", "/later")[1]
 
 
 def test_an_error_in_the_handler_is_a_500_with_the_traceback_in_the_log(

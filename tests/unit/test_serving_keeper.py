@@ -13,9 +13,9 @@ import pytest
 from edgemw.core.bundle import Bundle, Vector, read_bundle
 from edgemw.serving import store
 from edgemw.serving.bell import Bell, ring
-from edgemw.serving.keeper import Keeper
+from edgemw.serving.keeper import Canary, Keeper
 from edgemw.serving.session import open_inference
-from edgemw.serving.store import ReleaseStore
+from edgemw.serving.store import Choice, ReleaseStore
 
 DIGITS = Path(__file__).parents[2] / "examples" / "quickstart" / "digits.edge"
 X = np.random.default_rng(0).random((2, 64), np.float32)
@@ -207,3 +207,124 @@ def test_the_bell_of_a_dead_server_is_taken_down(tmp_path: Path) -> None:
     ring(tmp_path)
     assert list(tmp_path.iterdir()) == []
     ring(tmp_path / "none")
+
+
+# -- canaries
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def canary_keeper(folder: Path, bundle: Bundle, clock: Clock, share: float = 0.25) -> Keeper:
+    """Serves release 0, and tries later ones out for a minute."""
+    save(folder, bundle, 0)
+    keeper = Keeper(ReleaseStore(folder, 1), canary=Canary(share, 60.0), clock=clock)
+    assert keeper.look()
+    return keeper
+
+
+def picked(keeper: Keeper, requests: int) -> list[int]:
+    """The releases that answer so many requests."""
+    slot = keeper.slots["digits"]
+    return [slot.serve(X, slot.pick())[1] for _ in range(requests)]
+
+
+def test_a_canary_answers_its_share_and_after_a_while_everybody(tmp_path: Path, bundle: Bundle) -> None:
+    clock = Clock()
+    keeper = canary_keeper(tmp_path, bundle, clock)
+    assert picked(keeper, 4) == [0] * 4  # the first release has nothing beside it
+    save(tmp_path, bundle, 1)
+    assert keeper.look()
+    slot = keeper.slots["digits"]
+    assert slot.canary is not None
+    assert slot.current is not None
+    assert (slot.current.release, slot.canary.release) == (0, 1)
+    assert sorted(picked(keeper, 100)) == [0] * 75 + [1] * 25
+    clock.now = 59.0
+    assert not keeper.look()
+    clock.now = 60.0
+    assert keeper.look()
+    assert slot.canary is None
+    assert picked(keeper, 4) == [1] * 4
+    assert answers(keeper, bundle) == 1
+
+
+def test_a_canary_that_cannot_answer_is_replaced_within_the_request(tmp_path: Path, bundle: Bundle) -> None:
+    keeper = canary_keeper(tmp_path, bundle, Clock(), share=0.5)
+    ReleaseStore(tmp_path, 3).save("digits", bundle, 1, 1, np.full(bundle.manifest.size, 1e9, np.float32))
+    assert keeper.look()
+    slot, large = keeper.slots["digits"], np.full((1, 64), 1e9, np.float32)
+    assert slot.canary is not None
+    outputs, release = slot.serve(large, slot.canary)
+    assert release == 0
+    assert np.isfinite(outputs).all()
+    assert slot.canary is None
+    assert picked(keeper, 4) == [0] * 4
+    assert keeper.look()
+    assert keeper.refused["digits"] == "release 1 is not served: as a canary, it gives NaN or infinite outputs"
+    assert not keeper.look()  # it is not tried again
+    save(tmp_path, bundle, 2)
+    assert keeper.look()
+    assert slot.canary.release == 2
+    assert keeper.refused == {}
+
+
+def test_what_no_release_can_answer_is_not_the_canarys_fault(tmp_path: Path, bundle: Bundle) -> None:
+    keeper = canary_keeper(tmp_path, bundle, Clock())
+    save(tmp_path, bundle, 1)
+    assert keeper.look()
+    slot, huge = keeper.slots["digits"], np.full((1, 64), 3e38, np.float32)
+    outputs, _ = slot.serve(huge, slot.canary)
+    assert not np.isfinite(outputs).all()
+    assert slot.canary is not None
+
+
+def test_a_later_release_takes_the_place_of_a_canary(tmp_path: Path, bundle: Bundle) -> None:
+    clock = Clock()
+    keeper = canary_keeper(tmp_path, bundle, clock)
+    for number in (1, 2):
+        save(tmp_path, bundle, number)
+        clock.now += 40
+        assert keeper.look()
+    slot = keeper.slots["digits"]
+    assert slot.canary is not None
+    assert slot.canary.release == 2
+    assert sorted(picked(keeper, 8)) == [0] * 6 + [2] * 2
+    clock.now += 59
+    assert not keeper.look()
+    clock.now += 1
+    assert keeper.look()
+    assert picked(keeper, 2) == [2] * 2
+
+
+def test_a_canary_that_somebody_chooses_answers_everybody(tmp_path: Path, bundle: Bundle) -> None:
+    keeper = canary_keeper(tmp_path, bundle, Clock())
+    save(tmp_path, bundle, 1)
+    assert keeper.look()
+    chosen = ReleaseStore(tmp_path, 1)
+    place = chosen.kept("digits")[-1].place
+    chosen.choose("digits", Choice(place, None))
+    assert keeper.look()
+    assert picked(keeper, 4) == [1] * 4
+
+
+def test_going_back_ends_a_canary(tmp_path: Path, bundle: Bundle) -> None:
+    clock = Clock()
+    keeper = canary_keeper(tmp_path, bundle, clock)
+    save(tmp_path, bundle, 1)
+    assert keeper.look()
+    chosen = ReleaseStore(tmp_path, 1)
+    first, last = (kept.place for kept in chosen.kept("digits"))
+    chosen.choose("digits", Choice(first, last))
+    assert keeper.look()
+    assert picked(keeper, 8) == [0] * 8
+    clock.now = 100
+    assert not keeper.look()
+    assert picked(keeper, 8) == [0] * 8
