@@ -1,4 +1,4 @@
-"""`edgemw model`: the releases in a store, and which of them is served."""
+"""`edgemw model`: the releases in a store, which of them is served, and one more from a file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from edgemw.core.errors import ConfigError, StorageError
+import numpy as np
+
+from edgemw.cli.typed import count, count_or_none
+from edgemw.core.bundle import Vector, read_bundle
+from edgemw.core.errors import BundleError, ConfigError, StorageError
 from edgemw.serving.store import Choice, Kept, ReleaseStore, chosen_task
 
 _EXAMPLES = """examples:
@@ -17,6 +21,7 @@ _EXAMPLES = """examples:
   edgemw model rollback state/device-0/releases
   edgemw model pin state/device-0/releases 41
   edgemw model use state/device-0/releases latest
+  edgemw model add models digits-large.edge --weights weights.npy
 """
 _LIST = """Every release is read and its sha256 verified. The one that is marked is what the store says is to be served; whether a
 server took it, the server's own log says, and its /v2/models/TASK.
@@ -43,6 +48,13 @@ further.
 
 examples:
   edgemw model rollback state/device-0/releases
+"""
+_ADD = """For a service that no device fills: a larger model on a fog node, which devices ask where they are not sure, or one that
+was trained elsewhere. The store is made where there is none. Servers of the store are told at once.
+
+examples:
+  edgemw model add models digits-large.edge
+  edgemw model add models digits-large.edge --weights weights.npy --release 7
 """
 _CODES = """
 exit code: 0 done, 1 the release is damaged, or the store cannot be used, 2 wrong usage, 3 no such store, task or release
@@ -83,6 +95,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         verb.add_argument("--task", metavar="NAME", help="where the store has several")
         verb.add_argument("--json", action="store_true", help="print one JSON object")
         verb.set_defaults(run=function)
+    add = verbs.add_parser("add", help="put a release into a store", epilog=_ADD + _CODES, formatter_class=raw)
+    add.add_argument("store", metavar="STORE", type=Path, help="folder of releases")
+    add.add_argument("bundle", metavar="FILE.edge", type=Path, help="task bundle, as edgemw compile writes it")
+    help_ = "its weights, float32[P] in the order of the bundle's layout (default: the bundle's first values)"
+    add.add_argument("--weights", metavar="FILE.npy", type=Path, help=help_)
+    help_ = "its number (default: one more than the newest, or 0)"
+    add.add_argument("--release", metavar="N", type=count_or_none, help=help_)
+    add.add_argument("--run", metavar="N", type=count_or_none, dest="of_run", default=0, help="its training run (default: 0)")
+    add.add_argument("--keep", metavar="N", type=count, default=3, help="newest releases that are kept (default: 3)")
+    add.add_argument("--json", action="store_true", help="print one JSON object")
+    add.set_defaults(run=run_add)
 
 
 def run_list(args: argparse.Namespace) -> int:
@@ -136,6 +159,38 @@ def run_rollback(args: argparse.Namespace) -> int:
         number = (whole or [wanted])[-1].number
         raise ConfigError(f"no whole release is before release {number}: edgemw model list has all", key="STORE")
     return _choose(args, store, task, before[-1], Choice(before[-1].place, kept[-1].place))
+
+
+def run_add(args: argparse.Namespace) -> int:
+    """Save a release. Returns 0."""
+    try:
+        bundle = read_bundle(args.bundle.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", file=str(args.bundle)) from error
+    except BundleError as error:
+        raise BundleError(f"{args.bundle}: {error}") from error
+    task, store = bundle.manifest.name, ReleaseStore(args.store, keep=args.keep)
+    theta = bundle.theta0 if args.weights is None else _weights(args.weights, bundle.manifest.size)
+    known = store.latest(task)
+    number = args.release if args.release is not None else 0 if known is None else known.number + 1
+    store.save(task, bundle, args.of_run, number, theta)
+    if args.json:
+        print(json.dumps({"task": task, "run": args.of_run, "number": number, "size_bytes": theta.nbytes}, indent=1))
+    else:
+        print(f"{task}: release {number} of run {args.of_run} is in {args.store}")
+    return 0
+
+
+def _weights(path: Path, size: int) -> Vector:
+    """float32[size] of a .npy file, which is looked at before it is read."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ConfigError(f"is no .npy file of numbers: {error}", file=str(path)) from error
+    if not isinstance(array, np.ndarray) or array.shape != (size,) or array.dtype.kind != "f":
+        found = f"{array.dtype}{list(array.shape)}" if isinstance(array, np.ndarray) else "several arrays"
+        raise ConfigError(f"holds {found}, the bundle's layout needs float32[{size}]", file=str(path))
+    return np.array(array, np.float32)
 
 
 def _opened(args: argparse.Namespace) -> ReleaseStore:
