@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import torch
+
 from edgemw.compile.check import check_inference, check_training
 from edgemw.compile.inference_graph import inference_graph
 from edgemw.compile.layout import vector_of
@@ -17,6 +19,7 @@ from edgemw.core.bundle import Bundle, Manifest, Vector
 from edgemw.core.initial import Recipe
 from edgemw.core.plan import plan_of
 from edgemw.core.ranges import ranges_of
+from edgemw.core.reference import MOST_VALUES, reference_input
 
 Progress = Callable[[str], None]
 
@@ -48,7 +51,7 @@ def compile_task(
     say("checking inference against torch")
     check_inference(program, infer)
     train = None if python else _training(program, say)
-    return Bundle(_manifest(task, program, python), infer, train, theta0, recipe)
+    return Bundle(_manifest(task, program, python), infer, train, theta0, recipe, _reference(program, theta0))
 
 
 def _initial(program: Program, seed: int | None, say: Progress) -> tuple[Vector, Recipe | None]:
@@ -61,6 +64,17 @@ def _initial(program: Program, seed: int | None, say: Progress) -> tuple[Vector,
     if kept:
         say(f"stored as they are: {', '.join(kept)}")
     return (theta0, None) if len(kept) == len(layout) else (recipe.make(sizes, recipe.stored(sizes, theta0)), recipe)
+
+
+def _reference(program: Program, theta0: Vector) -> Vector | None:
+    """Torch's outputs, for devices to compare theirs with; None where they are many, or the module does not take the input."""
+    x = torch.from_numpy(reference_input(program.input.shape, program.input.dtype))
+    if len(x) * math.prod(program.output.shape) > MOST_VALUES:
+        return None
+    try:
+        return program.infer(torch.from_numpy(theta0), x).numpy()
+    except (RuntimeError, IndexError):  # ones are beyond its table
+        return None
 
 
 def _training(program: Program, say: Progress) -> bytes:

@@ -9,12 +9,14 @@ Parts, in this order, stored with their sha256 in the manifest:
 
 `infer.onnx` holds no weights: each parameter is external data in the virtual file `WEIGHTS_FILE` at 4 x its offset in theta.
 `buffers` are the new values of the coordinates that are not trained by gradient (running statistics), in layout order.
+`manifest.json` may have "reference": outputs for theta0 (`reference.py`), base64 of float32, little endian.
 With a recipe (`manifest.json` has "initial", see `initial.py`) readers draw theta0 from a seed and check its sha256.
 A bundle without `train.onnx` (`manifest.python` set) is trained by the torch oracle, on devices that have torch and that module.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
@@ -32,6 +34,7 @@ from edgemw.core.errors import BundleError, ConfigError
 from edgemw.core.ids import valid_id
 from edgemw.core.initial import Recipe, read_recipe
 from edgemw.core.plan import check_plan
+from edgemw.core.reference import MOST_VALUES, ROWS, WHOLE_ROWS
 
 FORMAT = 1
 WEIGHTS_FILE = "w.bin"
@@ -101,13 +104,22 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A manifest with its parts, checked."""
+    """A manifest with its parts, checked.
+
+    Attributes:
+        manifest: what a device must know.
+        infer, train: the graphs; None where torch trains.
+        theta0: float32[P], the first values.
+        recipe: that makes them, where they are drawn.
+        reference: outputs for them, see `reference.py`; None where there are none.
+    """
 
     manifest: Manifest
     infer: bytes
     train: bytes | None
     theta0: Vector
     recipe: Recipe | None = None
+    reference: Vector | None = None
 
     def to_bytes(self) -> bytes:
         """The `.edge` file; equal bundles give equal bytes.
@@ -119,6 +131,8 @@ class Bundle:
         parts = {"infer.onnx": self.infer} | ({"theta0": theta0} if theta0 else {})
         if self.train is not None:
             parts["train.onnx"] = self.train
+        if self.reference is not None:
+            document["reference"] = base64.b64encode(self.reference.astype("<f4").tobytes()).decode()
         document |= asdict(self.manifest) | {"parts": {k: hashlib.sha256(v).hexdigest() for k, v in sorted(parts.items())}}
         text = json.dumps(document, indent=1, sort_keys=True).encode()
         buffer = io.BytesIO()
@@ -132,7 +146,8 @@ class Bundle:
         if self.recipe is None:
             raise BundleError("the bundle carries its first values: compile it with --initial seeded")
         recipe, sizes = replace(self.recipe, seed=seed), [slot.size for slot in self.manifest.layout]
-        return replace(self, recipe=recipe, theta0=recipe.make(sizes, self.recipe.stored(sizes, self.theta0)))
+        theta0 = recipe.make(sizes, self.recipe.stored(sizes, self.theta0))
+        return replace(self, recipe=recipe, theta0=theta0, reference=None)
 
     def _initial(self) -> tuple[bytes, dict[str, Any]]:
         """What the part theta0 holds, and what the manifest says of the rest."""
@@ -177,7 +192,8 @@ def read_bundle(data: bytes) -> Bundle:
     recipe, theta0 = _theta0(document.get("initial"), manifest, parts.get("theta0", b""))
     if not np.isfinite(theta0).all():
         raise BundleError("theta0 holds NaN or infinite values")
-    return Bundle(manifest, parts["infer.onnx"], parts.get("train.onnx"), theta0, recipe)
+    reference = _reference(document.get("reference"), manifest)
+    return Bundle(manifest, parts["infer.onnx"], parts.get("train.onnx"), theta0, recipe, reference)
 
 
 def _theta0(initial: Any, manifest: Manifest, part: bytes) -> tuple[Recipe | None, Vector]:
@@ -196,6 +212,20 @@ def _theta0(initial: Any, manifest: Manifest, part: bytes) -> tuple[Recipe | Non
     if _theta_digest(theta0) != initial.get("sha256"):
         raise BundleError("theta0 does not match its sha256: the bundle is damaged or was altered")
     return recipe, theta0
+
+
+def _reference(text: Any, manifest: Manifest) -> Vector | None:
+    """Outputs float32[rows, *output]."""
+    if text is None:
+        return None
+    shape = (ROWS if manifest.input.dtype == "float32" else WHOLE_ROWS, *manifest.output.shape)
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"manifest.json: reference is not base64: {error}") from error
+    if len(data) != 4 * math.prod(shape) or math.prod(shape) > MOST_VALUES:
+        raise BundleError(f"manifest.json: reference has {len(data)} bytes, outputs of shape {list(shape)} have another number")
+    return np.frombuffer(data, "<f4").astype(np.float32).reshape(shape)
 
 
 def _theta_digest(theta: Vector) -> str:

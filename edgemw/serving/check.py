@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edgemw.core.bundle import Manifest, Vector
+from edgemw.core.bundle import Bundle, Manifest, Vector
 from edgemw.core.errors import EdgeError
+from edgemw.core.reference import difference, reference_input
 from edgemw.learning.dataset import Samples
 from edgemw.learning.oracle import Array, Oracle, Predict
 
@@ -55,6 +56,21 @@ def check_outputs(predict: Predict, manifest: Manifest) -> str:
         return str(error)
     finite = outputs.shape[:1] == x.shape[:1] and np.isfinite(outputs).reshape(len(x), -1).all(axis=1).any()
     return "" if finite and outputs.shape[1:] == manifest.output.shape else _check_outputs(outputs, len(x), manifest)
+
+
+def check_reference(predict: Predict, bundle: Bundle) -> str:
+    """Why no release of a task must be served by this machine: it computes other outputs than the task's author; "" when not.
+
+    Args:
+        predict: the task's graph with the bundle's first values.
+        bundle: of the task, with a reference.
+    """
+    if bundle.reference is None:
+        return ""
+    try:
+        return difference(predict(reference_input(bundle.manifest.input.shape, bundle.manifest.input.dtype)), bundle.reference)
+    except EdgeError as error:
+        return str(error)
 
 
 def one_sample(manifest: Manifest) -> Array:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgemw.core.errors import EdgeError, StorageError
-from edgemw.serving.check import check_outputs, one_sample
+from edgemw.serving.check import check_outputs, check_reference, one_sample
 from edgemw.serving.pace import Pace, measured
 from edgemw.serving.session import open_inference
 from edgemw.serving.slot import Served, Slot
@@ -82,6 +82,7 @@ class Keeper:
         """
         self._batch_s, self._canary, self._clock = batch_s, canary, clock
         self._trials: dict[str, _Trial] = {}
+        self._sound: dict[str, str] = {}  # by bundle: why none of its releases can be served here
         self._store, self._only, self._threads, self._observe = store, tasks, threads, observe
         self._seen: dict[str, tuple[int, int]] = {}  # the place that is wanted, and how often it was tried
         self._served: dict[str, StoredRelease] = {}
@@ -162,7 +163,7 @@ class Keeper:
         started, manifest = time.perf_counter(), release.manifest
         try:
             session = open_inference(release.bundle.infer, release.theta, size=manifest.size, threads=self._threads)
-            reason = check_outputs(session, manifest)
+            reason = self._check_bundle(release) or check_outputs(session, manifest)
             pace = measured(session, one_sample(manifest), self._batch_s) if not reason else Pace()
         except EdgeError as error:
             reason = str(error)
@@ -175,6 +176,15 @@ class Keeper:
         facts = {"task": task, "release": release.number, "ms": round(1e3 * (time.perf_counter() - started), 1)}
         log.info("serving" if task not in self._trials else "a canary is serving", extra={"facts": facts})
         return True
+
+    def _check_bundle(self, release: StoredRelease) -> str:
+        """Once for each task: whether this machine computes what its author's did."""
+        if release.bundle.reference is None:
+            return ""
+        if release.key not in self._sound:
+            first = open_inference(release.bundle.infer, release.bundle.theta0, size=release.manifest.size, threads=self._threads)
+            self._sound[release.key] = check_reference(first, release.bundle)
+        return self._sound[release.key]
 
     def _put(self, task: str, served: Served, release: StoredRelease, *, tried: bool) -> None:
         trial, slot = self._trials.pop(task, None), self.slots[task]

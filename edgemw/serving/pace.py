@@ -9,6 +9,8 @@ import numpy as np
 
 from edgemw.learning.oracle import Array, Predict
 
+FAST_S = 0.001
+"""What takes no longer is computed where it was asked for, one request at a time."""
 BATCHES = (4, 16, 64)
 PAYS = 0.75
 """A larger batch is worth its waiting if a row costs at most this part of what it costs in the batch before."""
@@ -35,7 +37,7 @@ class Pace:
 
 
 def measured(predict: Predict, sample: Array, most_s: float) -> Pace:
-    """The pace of a model that has run before.
+    """The pace of a model that has run before; batches are tried with a slow one only, for they delay its release.
 
     Args:
         predict: the model.
@@ -46,6 +48,8 @@ def measured(predict: Predict, sample: Array, most_s: float) -> Pace:
         DataError: the model does not take the sample.
     """
     one_s = _fastest(predict, sample)
+    if one_s <= FAST_S:
+        return Pace(one_s, 1, one_s)
     rows, row_s, batch_s = 1, one_s, one_s
     for more in BATCHES:
         if batch_s * more / rows * PAYS > most_s:

@@ -21,10 +21,8 @@ from functools import partial
 
 from edgemw.core.errors import EdgeError
 from edgemw.serving.api import Answer, Question, problem
+from edgemw.serving.pace import FAST_S
 from edgemw.serving.slot import Outputs
-
-INLINE_S = 0.001
-"""What takes longer is computed beside the loop."""
 
 Done = Callable[["Computed | Answer"], None]
 """Told the outputs, or what is answered instead; once, in the loop."""
@@ -58,7 +56,7 @@ class Turns:
 
     def compute(self, question: Question, done: Done) -> None:
         """Compute a prediction now, or when its turn comes."""
-        if question.served.pace.seconds(len(question.x)) <= INLINE_S:
+        if question.served.pace.seconds(len(question.x)) <= FAST_S:
             done(_result(question))
         elif len(self._waiting) >= self._queue:
             done(problem(429, f"{self._queue} requests are waiting already: try again later"))

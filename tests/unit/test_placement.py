@@ -71,7 +71,10 @@ class Pair:
         fogs = Requests(self.fog, Turns())
         questions, self.questions = self.questions, []
         for topic, payload, response_topic in questions:
-            rpc.answer(topic, payload, response_topic, lambda *answer: self.asked.hear(*answer) or pytest.fail("not heard"))
+            rpc.answer(topic, payload, response_topic, self._heard)
+
+    def _heard(self, topic: str, payload: bytes) -> None:
+        assert self.asked.hear(topic, payload)
 
     @property
     def documents(self) -> list[dict[str, Any]]:

@@ -251,16 +251,27 @@ X = np.zeros((1, 64), np.float32)
 
 
 def test_a_model_whose_calls_cost_more_than_its_rows_is_worth_batching() -> None:
-    pace = measured(busy(0.001, 0.00001), X, most_s=1.0)
+    pace = measured(busy(0.002, 0.00001), X, most_s=1.0)
     assert pace.rows == BATCHES[-1]
-    assert pace.one_s >= 0.001
+    assert pace.one_s >= 0.002
     assert pace.seconds(64) < 64 * pace.one_s / 4
 
 
 def test_a_model_whose_rows_cost_it_all_is_not() -> None:
-    assert measured(busy(0.0, 0.001), X, most_s=1.0).rows == 1
+    assert measured(busy(0.0, 0.002), X, most_s=1.0).rows == 1
+
+
+def test_a_fast_model_is_not_tried_with_more_than_a_row() -> None:
+    rows: list[int] = []
+
+    def predict(x: Array) -> Outputs:
+        rows.append(len(x))
+        return np.zeros((len(x), 10), np.float32)
+
+    assert measured(predict, X, most_s=1.0).rows == 1
+    assert set(rows) == {1}
 
 
 @pytest.mark.parametrize("most_s", [0.0, 0.001])
 def test_no_batch_takes_longer_than_it_may(most_s: float) -> None:
-    assert measured(busy(0.001, 0.0001), X, most_s=most_s).rows == 1
+    assert measured(busy(0.002, 0.0001), X, most_s=most_s).rows == 1
