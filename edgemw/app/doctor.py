@@ -33,6 +33,7 @@ _PACKAGES = (
     ("numpy", "2.0", "fail", "pip install numpy"),
     ("paho-mqtt", "2.2", "fail", "pip install 'paho-mqtt>=2.2'"),
     ("onnxruntime", "1.31", "warn", "a device needs it: pip install 'edgemw[device]'; a fog node does not"),
+    ("onnx", "1.19", "ok", "only devices with serving.int8 need it: pip install 'edgemw[int8]'; and authors of tasks"),
     ("torch", "2.13", "ok", "only authors of tasks need it: pip install 'edgemw[author]'"),
 )
 

@@ -204,6 +204,16 @@ class Serving:
         min=0,
         max=60,
     )
+    int8: bool = option(
+        False,
+        help="releases are quantised, and served so where they are as good on held-out samples; needs pip install 'edgemw[int8]'",
+    )
+    int8_tolerance: float = option(
+        0.01,
+        help="how much worse int8 may be, said as guard_tolerance, by guard or else by the task's first metric",
+        min=0,
+        max=10,
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ sections of a fog

@@ -30,7 +30,6 @@ from edgemw.fog.rate import Budget
 from edgemw.fog.release import TopOptions
 from edgemw.fog.server import ServerOptions
 from edgemw.fog.window import WindowOptions
-from edgemw.learning.dataset import Dataset
 from edgemw.learning.oracle import Oracle, Predict
 from edgemw.storage.database import Database
 from edgemw.storage.parts import DiskParts
@@ -92,9 +91,10 @@ def run_device(settings: DeviceFile, env: Mapping[str, str], origin: Sequence[st
     """
     try:
         from edgemw.app.serve import canary_of
-        from edgemw.serving.check import check_release
+        from edgemw.serving.admission import Admission
         from edgemw.serving.guard import Guard
         from edgemw.serving.keeper import Keeper
+        from edgemw.serving.quantise import Int8
         from edgemw.serving.saver import Saver
         from edgemw.serving.store import ReleaseStore
     except ModuleNotFoundError as error:
@@ -108,22 +108,16 @@ def run_device(settings: DeviceFile, env: Mapping[str, str], origin: Sequence[st
         canary, batch_s = canary_of(serving.canary, serving.canary_for), serving.batch_latency
         keeper = Keeper(store, threads=threads, observe=observer.served, batch_s=batch_s, canary=canary)
         guard = Guard(store, serving.guard, serving.guard_tolerance, threads=threads) if serving.guard else None
+        int8 = Int8(serving.guard, serving.int8_tolerance, threads=threads) if serving.int8 else None
 
-        def install(bundle: Bundle, release: ReleaseManifest, theta: Vector) -> None:
-            saver.save(bundle.manifest.name, bundle, release.run, release.number, theta)
-
-        def check(predict: Predict, oracle: Oracle, theta: Vector, data: Dataset | None) -> str:
-            held_out = data.test if data is not None and len(data.test) else None
-            reason = check_release(predict, oracle, theta, held_out)
-            if reason or guard is None or held_out is None:
-                return reason
-            return guard.check(predict, oracle.manifest, held_out)
+        def install(bundle: Bundle, release: ReleaseManifest, theta: Vector, quantised: bytes) -> None:
+            saver.save(bundle.manifest.name, bundle, release.run, release.number, theta, quantised)
 
         uplink, thetas = uplink_of(settings.uplink, time.monotonic()), dict[str, Vector]()
         parts = Parts(
             open_oracle=lambda bundle: open_oracle(bundle, settings.training.threads),
             load_data=lambda manifest: load_samples(settings.data, manifest),
-            check=check,
+            check=Admission(guard, int8).check,
             install=install,
             traffic=lambda: (node.link.traffic.sent_bytes, node.link.traffic.received_bytes),
             observe=observer.observe,

@@ -88,7 +88,7 @@ class Comparison:
                 "why": choice.why,
             }
         document = {**about, "seeds": seeds, "reference": self.outcomes[0].setting}
-        cleaned: dict[str, Any] = _clean(document | {"recommendation": recommendation, "settings": rows})
+        cleaned: dict[str, Any] = clean(document | {"recommendation": recommendation, "settings": rows})
         return cleaned
 
     def write(self, folder: Path) -> Path:
@@ -165,14 +165,14 @@ def _scored(score: Score) -> str:
     return f"{score.mean:.4f}" + (f" +-{score.spread:.4f}" if len(score.seeds) > 1 else "")
 
 
-def _clean(value: Any) -> Any:
+def clean(value: Any) -> Any:
     """The same with null for what is not a number."""
     match value:
         case float():
             return value if math.isfinite(value) else None
         case dict():
-            return {key: _clean(item) for key, item in value.items()}
+            return {key: clean(item) for key, item in value.items()}
         case list() | tuple():
-            return [_clean(item) for item in value]
+            return [clean(item) for item in value]
         case _:
             return value

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # other commands do not load what only a comparison needs
     from edgemw.bench.report import Comparison
     from edgemw.bench.runner import Progress
 
-_LIVE_S, _EVERY_S = 0.25, 5.0
+_LIVE_S, _EVERY_S, _QUIET_S = 0.25, 5.0, 2.0
 _EPILOG = """Whole training runs in this process, with the code that devices and fog nodes run, and every byte counted: messages,
 what MQTT adds to them, and the task itself. All settings get the same samples, seeds and rounds.
 
@@ -46,12 +46,30 @@ _EXAMPLES = """examples:
 """
 
 
+_SERVE_EPILOG = """Both are opened in this process, with one thread, and take turns. int8 is calibrated on training samples, at
+most 256; metrics are those of the task on test samples. bytes are of what is opened: graph and weights. The machine that will
+serve is the one to ask: some processors have instructions for int8, and some models gain nothing from them.
+
+The recommendation is int8 where one prediction takes at most 0.95 of the time of float32, and the task's first metric is not
+worse by more than --tolerance.
+
+exit code: 0 done; 1 the weights give no outputs that can be served; 2 wrong usage; 3 a file or data was refused, or the package
+onnx is missing; 130 stopped by Ctrl-C
+
+"""
+_SERVE_EXAMPLES = """examples:
+  edgemw bench serve --task examples/quickstart/digits.edge --data digits
+  edgemw bench serve --task my.edge --data my.npz --store run/nodes/device-0/releases
+  edgemw bench serve --task my.edge --data run/data/device-0.npz --store run/nodes/device-0/releases --tolerance 0.005 --json
+"""
+
+
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the main program."""
     parser = subparsers.add_parser(
         "bench",
-        help="compare codecs on your own task, without a broker",
-        epilog=_EXAMPLES,
+        help="compare codecs, or ways to serve, on your own task, without a broker",
+        epilog=_EXAMPLES + _SERVE_EXAMPLES.partition("\n")[2],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     kinds = parser.add_subparsers(title="what to compare", metavar="WHAT", required=True)
@@ -87,6 +105,22 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     codec.add_argument("--out", metavar="DIR", type=Path, default=Path("bench"), help="folder of the results (default: bench)")
     codec.add_argument("--json", action="store_true", help="print what codecs.json holds; progress goes to standard error")
     codec.set_defaults(run=run, usage_error=codec.error)
+    serve = kinds.add_parser(
+        "serve",
+        help="size, speed and accuracy of float32 and int8",
+        description="Serve your task as float32 and as int8, and say which one to take on this machine.",
+        epilog=_SERVE_EPILOG + _SERVE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    serve.add_argument("--task", metavar="FILE.edge", type=Path, required=True, help="task bundle")
+    help_ = "an .npz file with arrays x and y, and split where there is one, as for `edgemw up`; or digits"
+    serve.add_argument("--data", metavar="DATA", required=True, help=help_)
+    help_ = "folder of releases: weights are those of the one that is to be served (default: first weights, of the bundle)"
+    serve.add_argument("--store", metavar="STORE", type=Path, help=help_)
+    help_ = "how much worse int8 may be: so much less accuracy, or of another metric such a share more (default: 0.01)"
+    serve.add_argument("--tolerance", metavar="T", type=_tolerance, default=0.01, help=help_)
+    serve.add_argument("--json", action="store_true", help="print one JSON object; progress goes to standard error")
+    serve.set_defaults(run=run_serve)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -127,6 +161,24 @@ def run(args: argparse.Namespace) -> int:
     return 128 + signal.SIGINT if len(found[0].trials) < request.seeds else _exit_code(comparison)
 
 
+def run_serve(args: argparse.Namespace) -> int:
+    """Measure and print. Returns 0."""
+    try:
+        from edgemw.bench.serving import measure, prepare
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"predicting here needs {error.name}: pip install 'edgemw[device]'") from error
+
+    subject, started = prepare(args.task, args.data, args.store), time.monotonic()
+
+    def tell(text: str) -> None:
+        if time.monotonic() - started > _QUIET_S:
+            print(json.dumps({"event": text}) if args.json else text, file=sys.stderr, flush=True)
+
+    found = measure(subject, args.tolerance, tell)
+    print(json.dumps(found.document(), indent=1) if args.json else found.screen(), flush=True)
+    return 0
+
+
 def _exit_code(comparison: Comparison) -> int:
     return 0 if comparison.choice is not None and comparison.learned else 1
 
@@ -159,6 +211,17 @@ def _chance(text: str) -> float:
         value = 0.0
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and at most 1")
+    return value
+
+
+def _tolerance(text: str) -> float:
+    """A number from 0 to 10."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 10:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 10")
     return value
 
 

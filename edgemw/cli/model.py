@@ -117,13 +117,13 @@ def run_list(args: argparse.Namespace) -> int:
         listed = {task: [_document(each, place, choice) for each in kept] for task, (kept, place, choice) in found.items()}
         print(json.dumps(listed, indent=1))
         return 0
-    print(f"{'task':<16}{'release':>8}{'run':>5}  {'saved':<20}{'bytes':>10}")
+    print(f"{'task':<16}{'release':>8}{'run':>12}  {'saved':<20}{'bytes':>10}  precision")
     for task, (kept, wanted, choice) in found.items():
         for each in reversed(kept):
             number, run = (str(each.number), str(each.run)) if each.run >= 0 else ("?", "?")
             saved = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(each.saved)) if each.saved else "?"
-            state = _state(each, wanted, choice)
-            print(f"{task:<16}{number:>8}{run:>5}  {saved:<20}{each.size_bytes:>10}  {state}".rstrip())
+            state = f"{each.precision or '?':<9}  {_state(each, wanted, choice)}"
+            print(f"{task:<16}{number:>8}{run:>12}  {saved:<20}{each.size_bytes:>10}  {state}".rstrip())
     return 0
 
 
@@ -252,9 +252,8 @@ def _document(release: Kept, wanted: int, choice: Choice | None) -> dict[str, ob
 
 
 def _state(release: Kept, wanted: int, choice: Choice | None) -> str:
-    if release.place == wanted:
-        return f"<- to be served{_HOW_LONG[_lasts(choice)]}" + (f"; damaged: {release.fault}" if release.fault else "")
-    return f"damaged: {release.fault}" if release.fault else ""
+    wrong = [f"damaged: {release.fault}"] if release.fault else [f"not int8: {release.damage}"] if release.damage else []
+    return "; ".join(([f"<- to be served{_HOW_LONG[_lasts(choice)]}"] if release.place == wanted else []) + wrong)
 
 
 def _number(text: str) -> int:

@@ -40,6 +40,7 @@ from edgemw.device.uplink import Uplink
 from edgemw.learning.dataset import Dataset, fit_dataset
 from edgemw.learning.oracle import Oracle, Predict
 from edgemw.learning.trainer import Trained, evaluate, train
+from edgemw.serving.check import Verdict
 from edgemw.storage import outbox
 from edgemw.storage.database import Database
 from edgemw.storage.outbox import DeviceRow
@@ -60,8 +61,8 @@ class Parts:
     Attributes:
         open_oracle: the oracle of a bundle.
         load_data: the samples for a task. Raises DataError where there are none.
-        check: whether a release may be served: the reason why not, or "".
-        install: keep a release on disk, where it is served from.
+        check: whether a release may be served, and as what.
+        install: keep a release, with its int8 graph where it has one, on disk, where it is served from.
         traffic: bytes sent and received by this node so far.
         observe: counts facts.
         trained: told the seconds of each training.
@@ -73,8 +74,8 @@ class Parts:
 
     open_oracle: Callable[[Bundle], Oracle]
     load_data: Callable[[Manifest], Dataset]
-    check: Callable[[Predict, Oracle, Vector, Dataset | None], str]
-    install: Callable[[Bundle, ReleaseManifest, Vector], None]
+    check: Callable[[Bundle, Predict, Oracle, Vector, Dataset | None], Verdict]
+    install: Callable[[Bundle, ReleaseManifest, Vector, bytes], None]
     traffic: Callable[[], tuple[int, int]]
     observe: Callable[[str, Fact], None]
     trained: Callable[[float], None]
@@ -216,14 +217,15 @@ class DeviceRole:
         if opened.label != manifest.bundle:
             return Installed(manifest.number)  # the task was replaced while this waited
         predict = self._predictor(task, action.theta)
-        reason = self._parts.check(predict, opened.oracle, action.theta, opened.data)
-        if reason:
-            return Installed(manifest.number, f"release {manifest.number} is not served: {reason}")
-        self._parts.install(opened.bundle, manifest, action.theta)
+        verdict = self._parts.check(opened.bundle, predict, opened.oracle, action.theta, opened.data)
+        if verdict.reason:
+            return Installed(manifest.number, f"release {manifest.number} is not served: {verdict.reason}")
+        self._parts.install(opened.bundle, manifest, action.theta, verdict.quantised)
         if task not in self._serving:
             self._serving.add(task)
             log.info("first release served", extra={"facts": {"task": task, "release": manifest.number}})
-        return Installed(manifest.number)
+        as_float = f"release {manifest.number} is served as float32: {verdict.note}" if verdict.note else ""
+        return Installed(manifest.number, as_float)
 
     def _do_work(self, task: str, action: Work) -> Worked:
         opened, manifest = self._tasks[task], action.release

@@ -51,7 +51,7 @@ class Install:
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A release is being served, or `reason` says why the one before it still is."""
+    """A release is being served; or `reason` says why the one before it still is, or why this one not as it was asked for."""
 
     number: int
     reason: str = ""

@@ -243,16 +243,15 @@ def _only(allowed: str, method: str) -> None:
 
 def _metadata(served: Served) -> dict[str, Any]:
     manifest = served.manifest
-    document: dict[str, Any] = {
+    classes = {} if manifest.classes is None else {"classes": manifest.classes}
+    return {
         "name": served.task,
         "versions": [str(served.release)],
         "platform": "onnxruntime_onnx",
         "inputs": [_described("x", manifest.input)],
         "outputs": [_described("y", manifest.output)],
+        "parameters": classes | {"precision": served.precision},
     }
-    if manifest.classes is not None:
-        document["parameters"] = {"classes": manifest.classes}
-    return document
 
 
 def _described(name: str, spec: Spec) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +16,21 @@ from edgemw.learning.oracle import Array, Oracle, Predict
 CHECK_BATCH = 64
 RELATIVE, ABSOLUTE = 1e-3, 1e-5
 """How far the loss of the served outputs may be from the training graph's; the second is float32's rounding of a tiny loss."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of the checks of a release.
+
+    Attributes:
+        reason: why it must not be served; "" when it may be.
+        quantised: its int8 graph; empty where it is served as float32.
+        note: why it is served as float32 where int8 was asked for; "" otherwise.
+    """
+
+    reason: str = ""
+    quantised: bytes = b""
+    note: str = ""
 
 
 def check_release(predict: Predict, oracle: Oracle, theta: Vector, samples: Samples | None) -> str:
@@ -56,6 +72,12 @@ def check_outputs(predict: Predict, manifest: Manifest) -> str:
         return str(error)
     finite = outputs.shape[:1] == x.shape[:1] and np.isfinite(outputs).reshape(len(x), -1).all(axis=1).any()
     return "" if finite and outputs.shape[1:] == manifest.output.shape else _check_outputs(outputs, len(x), manifest)
+
+
+def check_samples(predict: Predict, manifest: Manifest, x: Array) -> str:
+    """Why a release must not be served, as far as these inputs [N, *input] show it; "" when all its outputs are fine."""
+    x = x[:CHECK_BATCH]
+    return _check_outputs(predict(x), len(x), manifest)
 
 
 def check_reference(predict: Predict, bundle: Bundle) -> str:

@@ -10,7 +10,7 @@ from edgemw.core.errors import EdgeError
 from edgemw.learning.dataset import Samples
 from edgemw.learning.oracle import Predict
 from edgemw.learning.trainer import evaluate
-from edgemw.serving.session import open_inference
+from edgemw.serving.session import open_release
 from edgemw.serving.store import ReleaseStore
 
 log = logging.getLogger(__name__)
@@ -43,21 +43,28 @@ class Guard:
         if served is None or served.manifest != manifest:
             return ""
         try:
-            before = open_inference(served.bundle.infer, served.theta, size=manifest.size, threads=self._threads)
-            was, now = (self._measured(model, manifest, samples) for model in (before.run, predict))
+            before = open_release(served, threads=self._threads)
+            was, now = (measured(model, manifest, samples, self._metric) for model in (before.run, predict))
         except EdgeError as error:
             return str(error)
-        if self._is_good(now, was):
+        if is_as_good(self._metric, now, was, self._tolerance):
             return ""
         return f"its {self._metric} on this device's samples is {now:.4g}, that of release {served.number} is {was:.4g}"
 
-    def _is_good(self, now: float, was: float) -> bool:
-        if not math.isfinite(was):
-            return True
-        if self._metric == "accuracy":
-            return now >= was - self._tolerance
-        return now <= was * (1 + self._tolerance)  # false of what is not a number
 
-    def _measured(self, predict: Predict, manifest: Manifest, samples: Samples) -> float:
-        total, weight = evaluate(predict, manifest, samples)[self._metric]
-        return total / weight
+def is_as_good(metric: str, now: float, was: float, tolerance: float) -> bool:
+    """Whether a value of a metric is not worse than another: by so much less accuracy, or of another metric such a share more.
+
+    Anything is as good as what is not finite.
+    """
+    if not math.isfinite(was):
+        return True
+    if metric == "accuracy":
+        return now >= was - tolerance
+    return now <= was * (1 + tolerance)  # false of what is not a number
+
+
+def measured(predict: Predict, manifest: Manifest, samples: Samples, metric: str) -> float:
+    """The value of a metric of the task on samples; there is at least one."""
+    total, weight = evaluate(predict, manifest, samples)[metric]
+    return total / weight

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from edgemw.core.errors import EdgeError, StorageError
 from edgemw.serving.check import check_outputs, check_reference, one_sample
 from edgemw.serving.pace import Pace, measured
-from edgemw.serving.session import open_inference
+from edgemw.serving.session import open_inference, open_release
 from edgemw.serving.slot import Served, Slot
 from edgemw.serving.store import ReleaseStore, StoredRelease
 
@@ -162,7 +162,7 @@ class Keeper:
         """Have a release answer, if it can; one that is to be tried out only where another one answers."""
         started, manifest = time.perf_counter(), release.manifest
         try:
-            session = open_inference(release.bundle.infer, release.theta, size=manifest.size, threads=self._threads)
+            session = open_release(release, threads=self._threads)
             reason = self._check_bundle(release) or check_outputs(session, manifest)
             pace = measured(session, one_sample(manifest), self._batch_s) if not reason else Pace()
         except EdgeError as error:
@@ -170,10 +170,11 @@ class Keeper:
         if reason:
             self._note(task, f"release {release.number} is not served: {reason}")
             return False
-        self._put(task, Served(session, task, release.number, manifest, pace), release, tried=tried)
+        self._put(task, Served(session, task, release.number, manifest, session.precision, pace), release, tried=tried)
         if release.place == wanted:
             self.refused.pop(task, None)
-        facts = {"task": task, "release": release.number, "ms": round(1e3 * (time.perf_counter() - started), 1)}
+        ms = round(1e3 * (time.perf_counter() - started), 1)
+        facts = {"task": task, "release": release.number, "precision": session.precision, "ms": ms}
         log.info("serving" if task not in self._trials else "a canary is serving", extra={"facts": facts})
         return True
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edgemw.core.bundle import Manifest
 from edgemw.core.errors import StorageError
-from edgemw.serving.session import open_inference
+from edgemw.serving.session import open_release
 from edgemw.serving.slot import Served, as_batch
 from edgemw.serving.store import ReleaseStore, StoredRelease, chosen_task
 
@@ -86,6 +86,11 @@ class Predictor:
         return self._served.release
 
     @property
+    def precision(self) -> str:
+        """What computes the outputs, float32 or int8."""
+        return self._served.precision
+
+    @property
     def manifest(self) -> Manifest:
         """The task's manifest: shapes, dtypes, classes."""
         return self._served.manifest
@@ -126,6 +131,5 @@ class Predictor:
         return True
 
     def _opened(self, release: StoredRelease) -> Served:
-        manifest = release.manifest
-        session = open_inference(release.bundle.infer, release.theta, size=manifest.size, threads=self._threads)
-        return Served(session.run, release.task, release.number, manifest)
+        session = open_release(release, threads=self._threads)
+        return Served(session.run, release.task, release.number, release.manifest, session.precision)

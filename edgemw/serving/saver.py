@@ -20,6 +20,7 @@ class _Release:
     run: int
     number: int
     theta: Vector
+    quantised: bytes
 
 
 class Saver:
@@ -31,11 +32,11 @@ class Saver:
         self._waiting: dict[str, _Release] = {}
         self._lock = Lock()
 
-    def save(self, task: str, bundle: Bundle, run: int, number: int, theta: Vector) -> None:
-        """Have a release kept soon; theta must not be changed afterwards."""
+    def save(self, task: str, bundle: Bundle, run: int, number: int, theta: Vector, quantised: bytes = b"") -> None:
+        """Have a release kept soon, with its int8 graph where it has one; theta must not be changed afterwards."""
         with self._lock:
             idle = task not in self._waiting
-            self._waiting[task] = _Release(bundle, run, number, theta)
+            self._waiting[task] = _Release(bundle, run, number, theta, quantised)
         if idle:
             self._thread.submit(self._write, task)
 
@@ -47,7 +48,7 @@ class Saver:
         with self._lock:
             release = self._waiting.pop(task)
         try:
-            self._store.save(task, release.bundle, release.run, release.number, release.theta)
+            self._store.save(task, release.bundle, release.run, release.number, release.theta, release.quantised)
         except EdgeError as error:  # the release before goes on answering
             log.error(
                 "a release was not kept, and so is not served: %s",

@@ -1,8 +1,10 @@
-"""ONNX Runtime: the graphs of a bundle as functions of arrays. Nothing else imports `onnxruntime`."""
+"""ONNX Runtime: graphs as functions of arrays. Nothing else imports `onnxruntime`, but `quantise` its quantiser."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from edgemw.core.bundle import WEIGHTS_FILE, Vector
 from edgemw.core.errors import BundleError, DataError
+from edgemw.serving.store import FLOAT32, INT8, StoredRelease
 
 Array = npt.NDArray[Any]
 _FATAL = 4
@@ -23,11 +26,18 @@ _ERRORS: tuple[type[Exception], ...] = (
 )
 """onnxruntime's own errors have no common base below Exception."""
 
+log = logging.getLogger(__name__)
+
 
 class InferenceSession:
-    """Outputs of a model with fixed weights; safe to call from several threads."""
+    """Outputs of a model with fixed weights; safe to call from several threads.
 
-    def __init__(self, session: ort.InferenceSession) -> None:
+    Attributes:
+        precision: what computes them, FLOAT32 or INT8.
+    """
+
+    def __init__(self, session: ort.InferenceSession, precision: str = FLOAT32) -> None:
+        self.precision = precision
         self._run = session.run
         self._input = _names(session.get_inputs())[0]
         self._outputs = _names(session.get_outputs())
@@ -60,12 +70,42 @@ def open_inference(graph: bytes, theta: Vector, *, size: int, threads: int = 1) 
     Raises:
         BundleError: the graph is damaged, or theta does not fit.
     """
-    if theta.dtype != np.float32 or theta.shape != (size,):
-        raise BundleError(f"weights are {theta.dtype}{list(theta.shape)}, the layout needs float32[{size}]")
-    options = _options(threads)
-    data = np.ascontiguousarray(theta)
-    options.add_external_initializers_from_files_in_memory([WEIGHTS_FILE], [data], [data.nbytes])
+    options, _data = _weighted(theta, size, threads)
     return InferenceSession(_open(graph, options))
+
+
+def open_graph(graph: bytes, *, threads: int = 1) -> InferenceSession:
+    """Build a session from an int8 graph, which has its weights inside. Raises BundleError where the graph is damaged."""
+    return InferenceSession(_open(graph, _options(threads)), INT8)
+
+
+def open_release(release: StoredRelease, *, threads: int = 1) -> InferenceSession:
+    """Build the session that serves a release: of its int8 graph where it has one that is whole and can be opened, else float32.
+
+    Raises:
+        BundleError: ONNX Runtime cannot open the task's graph.
+    """
+    damage = release.damage
+    if release.quantised:
+        try:
+            return open_graph(release.quantised, threads=threads)
+        except BundleError as error:
+            damage = str(error)
+    if damage:
+        log.warning("served as float32: %s", damage, extra={"facts": {"task": release.task, "release": release.number}})
+    return open_inference(release.bundle.infer, release.theta, size=release.manifest.size, threads=threads)
+
+
+def fold_graph(graph: bytes, theta: Vector, path: Path, *, size: int) -> None:
+    """Write a graph with its weights inside, constants folded and operators fused that are one on every machine.
+
+    Raises:
+        BundleError: the graph is damaged, or theta does not fit.
+    """
+    options, _data = _weighted(theta, size, 1)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(path)
+    _open(graph, options)
 
 
 class TrainingSession:
@@ -98,6 +138,16 @@ class TrainingSession:
         except _ERRORS as error:
             raise _data_error(error) from error
         return float(loss), grad, buffers[0] if buffers else None
+
+
+def _weighted(theta: Vector, size: int, threads: int) -> tuple[ort.SessionOptions, Vector]:
+    """Options for a weightless graph, and the memory that has to stay until it is open."""
+    if theta.dtype != np.float32 or theta.shape != (size,):
+        raise BundleError(f"weights are {theta.dtype}{list(theta.shape)}, the layout needs float32[{size}]")
+    options = _options(threads)
+    data = np.ascontiguousarray(theta)
+    options.add_external_initializers_from_files_in_memory([WEIGHTS_FILE], [data], [data.nbytes])
+    return options, data
 
 
 def _options(threads: int) -> ort.SessionOptions:

@@ -32,6 +32,7 @@ class Served:
     task: str
     release: int
     manifest: Manifest
+    precision: str = "float32"
     pace: Pace = field(default_factory=Pace)
 
 

@@ -2,7 +2,8 @@
 
     {folder}/{task}/bundles/{key}.edge           the task, once for all its releases
     {folder}/{task}/releases/{place}/theta.f32   float32[P], little endian
-                                     meta.json   run, number, the bundle's key, sha256 of theta
+                                     int8.onnx   the same release quantised, weights inside, where it is served so
+                                     meta.json   run, number, the bundle's key, sha256 of theta, and of int8.onnx
     {folder}/{task}/choice.json                  which release is to be served, where it is not the newest
 
 `place` counts up: the newest release is the one that was saved last. Everything is written beside its place, brought to the
@@ -18,6 +19,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,7 +33,9 @@ from edgemw.core.errors import BundleError, ConfigError, EdgeError, StorageError
 from edgemw.core.ids import valid_id
 from edgemw.serving.bell import ring
 
-THETA, META, CHOICE = "theta.f32", "meta.json", "choice.json"
+THETA, QUANTISED, META, CHOICE = "theta.f32", "int8.onnx", "meta.json", "choice.json"
+FLOAT32, INT8 = "float32", "int8"
+"""What a release is served as."""
 MAX_META_BYTES = 4096
 _TEMPORARY = ".new-"
 _PATIENCE_S = 10.0
@@ -49,6 +53,8 @@ class StoredRelease:
         theta: float32[P].
         place: where it stands in the store; grows with every release that is saved.
         key: names the bundle by its content.
+        quantised: its int8 graph; empty where it is served as float32.
+        damage: what is wrong with the file of that graph, "" where nothing is; the rest is whole.
     """
 
     task: str
@@ -58,6 +64,8 @@ class StoredRelease:
     theta: Vector = field(repr=False)
     place: int
     key: str
+    quantised: bytes = field(default=b"", repr=False)
+    damage: str = ""
 
     @property
     def manifest(self) -> Manifest:
@@ -89,6 +97,8 @@ class Kept:
         saved: seconds since 1970.
         size_bytes: of theta.
         fault: why it cannot be served, "" where it is whole.
+        precision: what it is served as, FLOAT32 or INT8; "" where it cannot be served.
+        damage: why it is served as float32 although it was kept as int8; "" otherwise.
     """
 
     place: int
@@ -97,6 +107,8 @@ class Kept:
     saved: float
     size_bytes: int
     fault: str
+    precision: str
+    damage: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +117,10 @@ class _Meta:
     number: int
     bundle: str
     sha256: str
+    int8: str  # sha256 of the int8 graph, "" where there is none
+
+    def document(self) -> dict[str, int | str]:
+        return {name: value for name, value in asdict(self).items() if value != ""}
 
 
 class ReleaseStore:
@@ -121,10 +137,13 @@ class ReleaseStore:
         self._writing = Lock()
         self._whole: set[tuple[str, str]] = set()  # bundles that this process has written or verified
 
-    def save(self, task: str, bundle: Bundle, run: int, number: int, theta: Vector) -> None:
+    def save(self, task: str, bundle: Bundle, run: int, number: int, theta: Vector, quantised: bytes = b"") -> None:
         """Keep a release as the newest of its task; after the return it survives a power cut.
 
         A release that is the newest already is left as it is.
+
+        Args:
+            quantised: its int8 graph, which is served then; empty is float32.
 
         Raises:
             BundleError: theta is not float32[P] of the bundle, or not finite.
@@ -134,9 +153,11 @@ class ReleaseStore:
             raise StorageError(f"{task!r} cannot name a task")
         if theta.dtype != np.float32 or theta.shape != (bundle.manifest.size,) or not np.isfinite(theta).all():
             raise BundleError(f"release {number} of {task} is not float32[{bundle.manifest.size}] of finite values")
+        files = {THETA: theta.astype("<f4").tobytes()} | ({QUANTISED: quantised} if quantised else {})
+        meta = _Meta(run, number, _key(bundle), _digest(files[THETA]), _digest(quantised) if quantised else "")
         try:
             with self._writing:
-                self._save(self._folder / task, task, bundle, run, number, theta.astype("<f4").tobytes())
+                self._save(self._folder / task, task, bundle, meta, files)
             ring(self._folder)
         except OSError as error:
             raise StorageError(f"{self._folder}: release {number} of {task} cannot be kept: {error}") from error
@@ -262,16 +283,15 @@ class ReleaseStore:
 
     # -- writing
 
-    def _save(self, folder: Path, task: str, bundle: Bundle, run: int, number: int, data: bytes) -> None:
+    def _save(self, folder: Path, task: str, bundle: Bundle, meta: _Meta, files: Mapping[str, bytes]) -> None:
         bundles, releases = folder / "bundles", folder / "releases"
         for parent in (bundles, releases):
             parent.mkdir(parents=True, exist_ok=True)
             _remove_leftovers(parent)
-        meta = _Meta(run, number, _key(bundle), hashlib.sha256(data).hexdigest())
         self._keep_bundle(bundles / f"{meta.bundle}.edge", task, bundle)
         places = self._places(task)
         if not (places and self._is_whole(releases / _name(places[-1]), meta)):
-            _write_release(releases / _name(max(places, default=0) + 1), meta, data)
+            _write_release(releases / _name(max(places, default=0) + 1), meta, files)
         self._prune(task, bundles, releases)
 
     def _keep_bundle(self, path: Path, task: str, bundle: Bundle) -> None:
@@ -286,7 +306,8 @@ class ReleaseStore:
 
     def _is_whole(self, place: Path, meta: _Meta) -> bool:
         try:
-            return _read_meta(place) == meta and hashlib.sha256((place / THETA).read_bytes()).hexdigest() == meta.sha256
+            whole = _digest((place / THETA).read_bytes()) == meta.sha256 and _read_quantised(place, meta.int8)[1] == ""
+            return whole and _read_meta(place) == meta
         except (OSError, StorageError):
             return False
 
@@ -318,16 +339,17 @@ class ReleaseStore:
 
     def _kept(self, task: str, place: int) -> Kept:
         folder = self._folder / task / "releases" / _name(place)
-        run, number, saved, size_bytes, fault = -1, -1, 0.0, 0, ""
+        run, number, saved, size_bytes, fault, precision, damage = -1, -1, 0.0, 0, "", "", ""
         try:
             status = (folder / THETA).stat()
             saved, size_bytes = status.st_mtime, status.st_size
             meta = _read_meta(folder)
             run, number = meta.run, meta.number
-            self._read(task, place, None)
+            release = self._read(task, place, None)
+            precision, damage = INT8 if release.quantised else FLOAT32, release.damage
         except (OSError, EdgeError) as error:
             fault = str(error)
-        return Kept(place, run, number, saved, size_bytes, fault)
+        return Kept(place, run, number, saved, size_bytes, fault, precision, damage)
 
     def _read(self, task: str, place: int, known: StoredRelease | None) -> StoredRelease:
         folder = self._folder / task
@@ -340,7 +362,8 @@ class ReleaseStore:
         else:
             bundle = read_bundle(path.read_bytes())
         theta = _read_theta(folder / "releases" / _name(place) / THETA, bundle.manifest.size, meta.sha256)
-        return StoredRelease(task, meta.run, meta.number, bundle, theta, place, meta.bundle)
+        quantised, damage = _read_quantised(folder / "releases" / _name(place), meta.int8)
+        return StoredRelease(task, meta.run, meta.number, bundle, theta, place, meta.bundle, quantised, damage)
 
 
 def chosen_task(folder: Path, tasks: list[str], task: str | None) -> str:
@@ -383,11 +406,12 @@ def _holds(path: Path, bundle: Bundle) -> bool:
         return False
 
 
-def _write_release(place: Path, meta: _Meta, data: bytes) -> None:
+def _write_release(place: Path, meta: _Meta, files: Mapping[str, bytes]) -> None:
     temporary = place.with_name(f"{_TEMPORARY}{uuid4().hex}")
     temporary.mkdir()
-    _write(temporary / THETA, data)
-    _write(temporary / META, json.dumps(asdict(meta), sort_keys=True).encode())
+    for name, data in files.items():
+        _write(temporary / name, data)
+    _write(temporary / META, json.dumps(meta.document(), sort_keys=True).encode())
     _sync_folder(temporary)
     temporary.rename(place)
     _sync_folder(place.parent)
@@ -399,8 +423,9 @@ def _read_meta(place: Path) -> _Meta:
         raise StorageError(f"{path} is too large")
     try:
         document = json.loads(path.read_bytes())
-        meta = _Meta(int(document["run"]), int(document["number"]), str(document["bundle"]), str(document["sha256"]))
-    except (ValueError, KeyError, TypeError) as error:
+        bundle, sha256, int8 = str(document["bundle"]), str(document["sha256"]), str(document.get("int8", ""))
+        meta = _Meta(int(document["run"]), int(document["number"]), bundle, sha256, int8)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"{path} is damaged: {error!r}") from error
     if not meta.bundle.isalnum():
         raise StorageError(f"{path} names no bundle")
@@ -431,12 +456,28 @@ def _read_theta(path: Path, size: int, sha256: str) -> Vector:
     if path.stat().st_size != 4 * size:
         raise StorageError(f"{path} does not hold {size} parameters")
     data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != sha256:
+    if _digest(data) != sha256:
         raise StorageError(f"{path} does not match its sha256")
     theta = np.frombuffer(data, "<f4").astype(np.float32)
     if not np.isfinite(theta).all():
         raise StorageError(f"{path} holds NaN or infinite values")
     return theta
+
+
+def _read_quantised(place: Path, sha256: str) -> tuple[bytes, str]:
+    """The int8 graph of a release, empty where there is none, and what is wrong with it: weights are whole without it."""
+    path = place / QUANTISED
+    if not sha256:
+        return b"", ""
+    try:
+        data = path.read_bytes() if path.stat().st_size <= MAX_PART_BYTES else b""
+    except FileNotFoundError:
+        return b"", f"{path} is missing"
+    return (data, "") if _digest(data) == sha256 else (b"", f"{path} does not match its sha256")
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _write(path: Path, data: bytes) -> None:

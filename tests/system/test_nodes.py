@@ -185,6 +185,27 @@ def test_a_release_that_is_worse_on_the_devices_own_samples_is_not_served(fleet:
     assert json.loads(fleet.get("device-0", "serving", "/v2/models/digits"))["versions"] == ["7"]
 
 
+def test_a_device_serves_int8_where_it_is_asked_for_and_can_measure_it(fleet: Fleet) -> None:
+    fleet.fog("top")
+    serving = {"http": "127.0.0.1:0", "int8": True, "int8_tolerance": 1.0}
+    fleet.device("device-0", "top", serving=serving)
+    with np.load(fleet.folder / "device-0.npz") as found:
+        np.savez(fleet.folder / "all.npz", x=found["x"], y=found["y"], split=np.zeros(len(found["y"]), int))
+    fleet.device("device-1", "top", data=fleet.folder / "all.npz", serving=serving)
+    fleet.start("top", "device-0", "device-1")
+    reason = "is served as float32: no samples are held out to measure int8 on"
+    statuses = fleet.until(
+        lambda s: (
+            "device-0" in s and fact(s["device-0"], "release") >= 1 and "device-1" in s and reason in s["device-1"].status.reason
+        )
+    )
+    assert statuses["device-0"].status.reason == ""
+    for node, precision in (("device-0", "int8"), ("device-1", "float32")):
+        fleet.said(node, f"precision={precision}")
+        assert json.loads(fleet.get(node, "serving", "/v2/models/digits"))["parameters"]["precision"] == precision
+        assert Predictor(fleet.folder / node / "releases").precision == precision
+
+
 def test_a_device_without_onnxruntime_says_in_one_line_what_to_install(fleet: Fleet) -> None:
     (fleet.folder / "onnxruntime.py").write_text("raise ModuleNotFoundError(\"No module\", name='onnxruntime')\n")
     command = [sys.executable, "-m", "edgemw", "device", "--config", str(fleet.device("device-0", "top"))]

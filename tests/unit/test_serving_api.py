@@ -79,7 +79,7 @@ def test_a_model_describes_itself(model: str) -> None:
         "platform": "onnxruntime_onnx",
         "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 64]}],
         "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 10]}],
-        "parameters": {"classes": 10},
+        "parameters": {"classes": 10, "precision": "float32"},
     }
 
 

@@ -32,7 +32,7 @@ class Model:
         self.begun, self.go_on = Event(), Event()
         self.go_on.set()
         self.slot = Slot()
-        self.slot.install(Served(self._predict, "digits", release, MANIFEST, pace))
+        self.slot.install(Served(self._predict, "digits", release, MANIFEST, pace=pace))
 
     def _predict(self, x: Array) -> Outputs:
         self.begun.set()
