@@ -1,15 +1,25 @@
-"""Predictions beside raw ONNX Runtime: every door, new releases under load, memory and start. Prints JSON; --text a few lines.
+"""Predictions beside raw ONNX Runtime: every door, a trainer, peers, new releases, memory. Prints JSON; --text a few lines.
 
-    python benchmarks/serving.py [--requests N] [--turns N] [--swaps N] [--text]
+    python benchmarks/serving.py [--requests N] [--turns N] [--swaps N] [--only PART ...] [--models MODEL ...] [--cores N]
+                                 [--peer-python PATH] [--text]
 
-doors      the MLP (561-128-6) and the 1-D CNN of examples/har, batch 1. `raw` is `InferenceSession.run` of onnxruntime on the
-           same graph with the same weights; `program` is `edgemw.Predictor`, in process; `http` and `unix` are `edgemw serve`,
-           another process, with binary tensors and one blocking client; `json` is the same over HTTP with JSON. Variants take
-           turns, so that whatever else the machine does falls on all of them; microseconds are medians over turns of the p50
-           and p99 of a turn. Closed loop; `paced` is 200 requests a second.
+doors      the MLP (561-128-6), the 1-D CNN of examples/har (128 x 9) and a GRU (168 hours of one value to the next 24, 14 424
+           parameters), batch 1. `raw` is `InferenceSession.run` of onnxruntime on the same graph with the same weights; `program`
+           is `edgemw.Predictor`, in process; `http` and `unix` are `edgemw serve`, another process, with binary tensors and one
+           blocking client; `json` is the same over HTTP with JSON. Variants take turns, so that whatever else the machine does
+           falls on all of them; microseconds are medians over turns of the p50 and p99 of a turn, `times` is the p50 over that of
+           `raw` in the same turn. Closed loop; `paced` is 200 requests a second, over `raw` at the same pace.
 mqtt       the MLP over a mosquitto of its own, binary tensors, QoS 0, one question at a time, response topics, correlation data:
            `serve` is `edgemw serve` and a client on a bare socket, `serve, paho` the same with paho-mqtt as the client, `paho` is
            paho-mqtt at both ends with onnxruntime behind it, each end a process. `times` is the p50 over that of `paho`.
+trainer    the CNN at 200 requests a second, all on --cores cores: `quiet`, `niced` beside a device's trainer that trains the CNN
+           (serving_trainer.py) with the niceness that a device gives it, `not niced` beside the same with none. `device` is the
+           HTTP door in the trainer's own process, the others as above. Windows of the three alternate, door by door; `p99_times`
+           is the median of their p99s over that of the quiet ones. `steps_per_s` shows that it trained. Linux weighs niceness
+           among processes of one session or control group only; here all are in one.
+peers      closed loop, beside what one would take instead: `torch` in eager mode (`inference_mode`, in a process of its own);
+           with --peer-python also `fastapi` (pydantic, onnxruntime, uvicorn, another process, JSON, the same blocking client) and
+           `litert` (the MLP, in a process of its own). One thread each. `of_fastapi` is the p50 over FastAPI's in the same turn.
 swaps      releases of a model of 1 000 000 parameters, saved one after the other: `first_answer_ms` from the return of `save`
            to the end of the first answer that names it, median. Then --swaps releases of the MLP under load from one client:
            requests whose answer is not, bit for bit, that of the release it names (`wrong`), that were refused or not answered
@@ -25,9 +35,7 @@ import json
 import multiprocessing
 import os
 import platform
-import queue
-import re
-import socket
+import shutil
 import statistics
 import subprocess
 import sys
@@ -35,7 +43,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -45,45 +52,61 @@ import onnxruntime
 import psutil
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the parts of this benchmark are modules of this folder
 
 import edgemw
-from edgemw import Task
-from edgemw.compile.export import compile_task
-from edgemw.compile.load import load_task
-from edgemw.core.bundle import WEIGHTS_FILE, Bundle, Vector, read_bundle
+from benchmarks.serving_clients import (
+    NotAnswered,
+    PahoClient,
+    SlimClient,
+    binary_request,
+    exchange,
+    json_request,
+    paho_properties,
+    release_of,
+    serving,
+    topics,
+)
+from benchmarks.serving_models import MODELS, compiled, raw_session, sample, stored
+from benchmarks.serving_peers import peers
+from benchmarks.serving_trainer import beside_trainer
+from benchmarks.serving_windows import PACE_S, Report, Window, say, summary, times, window
+from edgemw.core.bundle import Bundle, Vector, read_bundle
 from edgemw.serving.session import open_inference
 from edgemw.serving.store import ReleaseStore
 from edgemw.transport.broker import start_broker
-from edgemw.transport.properties import variable_integer
 
-ROOT = Path(__file__).resolve().parents[1]
-PACE_S = 1 / 200
 STARTS = 5
-Report = dict[str, Any]
-
-
-def mlp() -> nn.Module:
-    return nn.Sequential(nn.Linear(561, 128), nn.ReLU(), nn.Linear(128, 6))
-
-
-def wide() -> nn.Module:
-    return nn.Sequential(nn.Linear(561, 1024), nn.ReLU(), nn.Linear(1024, 416), nn.ReLU(), nn.Linear(416, 6))
+GOALS = {
+    **{f"doors/mlp/program{how}/times": 1.3 for how in ("", ", paced")},
+    **{f"doors/{model}/program{how}/times": 1.1 for model in ("cnn", "gru") for how in ("", ", paced")},
+    "mqtt/serve/times": 0.5,
+    **{f"trainer/niced/{door}/p99_times": 1.25 for door in ("program", "http", "unix", "mqtt")},
+    **{f"peers/{model}/http/of_fastapi": 0.33 for model in ("mlp", "cnn")},
+    "swaps/first_answer_ms": 20.0,
+    "swaps/wrong": 0.0,
+    "swaps/dropped": 0.0,
+    "swaps/p99_times": 1.5,
+    "process/resident_mib": 80.0,
+    "process/first_answer_s": 0.5,
+}
+"""What a figure may be at most, by its place in the report."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--requests", type=int, default=400, help="of each variant in a turn (default 400)")
-    parser.add_argument("--turns", type=int, default=9, help="default 9")
+    parser.add_argument("--turns", type=int, default=9, help="default 9; beside the trainer about half as many")
     parser.add_argument("--swaps", type=int, default=100, help="releases under load (default 100)")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--cores", type=int, default=2, help="that predictions and trainer share (default 2)")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, help="for doors and peers (default all)")
+    parser.add_argument("--peer-python", metavar="PATH", help="a Python with fastapi, uvicorn, onnxruntime, ai-edge-litert")
     parser.add_argument("--text", action="store_true", help="a few lines instead of JSON")
     asked = parser.parse_args()
-    bundles = {
-        "mlp": compile_task(Task("mlp", mlp, loss="cross_entropy", input=(561,))),
-        "cnn": compile_task(load_task(f"{ROOT / 'examples/har/task.py'}:task")),
-    }
+    if asked.peer_python is not None and shutil.which(asked.peer_python) is None:
+        parser.error(f"--peer-python {asked.peer_python} cannot be run")
     found: Report = {
         "machine": platform.machine(),
         "cores": os.cpu_count(),
@@ -91,35 +114,41 @@ def main() -> None:
         "versions": {"onnxruntime": onnxruntime.__version__, "python": platform.python_version()},
     }
     with tempfile.TemporaryDirectory() as folder:
-        found["doors"] = {name: doors(Path(folder) / name, bundle, asked) for name, bundle in bundles.items()}
-        found["mqtt"] = over_mqtt(Path(folder) / "mlp", bundles["mlp"], asked)
-        large = compile_task(Task("wide", wide, loss="cross_entropy", input=(561,)))
-        found["swaps"] = first_answers(Path(folder) / "wide", large) | under_load(
-            Path(folder) / "load", bundles["mlp"], asked.swaps
-        )
-        found["process"] = process(Path(folder) / "mlp")
-    if not asked.text:
-        print(json.dumps(found, indent=1))
-        return
-    for model, rows in found["doors"].items():
-        for door, row in rows.items():
-            print(f"{model:<6}{door:<16}" + "  ".join(f"{name} {value}" for name, value in row.items()))
-    for door, row in found["mqtt"].items():
-        print(f"mqtt  {door:<16}" + "  ".join(f"{name} {value}" for name, value in row.items()))
-    for part in ("swaps", "process"):
-        print(f"{part:<22}" + "  ".join(f"{name} {value}" for name, value in found[part].items()))
+        for part in PARTS:
+            if part in asked.only:
+                found[part] = PARTS[part](Path(folder), asked)
+    if asked.text:
+        print("\n".join(lines(found)))
+    else:
+        print(json.dumps(found | {"goals": GOALS}, indent=1))
+
+
+def lines(found: Report, place: str = "") -> Iterator[str]:
+    """A line for each row of the report, with goals behind its figures."""
+    figures = {name: value for name, value in found.items() if not isinstance(value, dict)}
+    if place and figures:
+        yield f"{place:<28}" + "  ".join(f"{name} {value}{goal(f'{place}/{name}', value)}" for name, value in figures.items())
+    for name, value in found.items():
+        if isinstance(value, dict) and (place or name in PARTS):
+            yield from lines(value, f"{place}/{name}" if place else name)
+
+
+def goal(place: str, value: float) -> str:
+    if place not in GOALS:
+        return ""
+    return f" (goal {GOALS[place]:g}{'' if value <= GOALS[place] else ', missed'})"
 
 
 # ---- doors
 
 
-def doors(folder: Path, bundle: Bundle, asked: argparse.Namespace) -> Report:
-    store = ReleaseStore(folder, 3)
-    store.save(bundle.manifest.name, bundle, 1, 0, bundle.theta0)
-    x = np.random.default_rng(0).random((1, *bundle.manifest.input.shape), np.float32)
-    predictor = edgemw.Predictor(folder)
-    session = raw_session(bundle)
-    name = bundle.manifest.name
+def doors(folder: Path, asked: argparse.Namespace) -> Report:
+    return {model: doors_of(stored(folder / model, compiled(model)), compiled(model), asked) for model in asked.models}
+
+
+def doors_of(folder: Path, bundle: Bundle, asked: argparse.Namespace) -> Report:
+    x, name = sample(bundle), bundle.manifest.name
+    predictor, session = edgemw.Predictor(folder), raw_session(bundle)
     with serving(folder, socket_path=folder.with_suffix(".sock")) as server, server.tcp() as tcp, server.unix() as unix:
         binary, numbers = binary_request(name, x), json_request(name, x)
         expected = session.run(["y"], {"x": x})[0].tobytes()
@@ -133,146 +162,32 @@ def doors(folder: Path, bundle: Bundle, asked: argparse.Namespace) -> Report:
             "unix": lambda: exchange(unix, binary),
             "json": lambda: exchange(tcp, numbers),
         }
-        turns = [{name: window(run, asked.requests) for name, run in variants.items()} for _ in range(asked.turns)]
-        paced = [
-            {name: window(variants[name], asked.requests // 4, PACE_S) for name in ("raw", "program")} for _ in range(asked.turns)
-        ]
-    rows = {name: summary([turn[name] for turn in turns], [turn["raw"] for turn in turns]) for name in variants}
-    for name in ("raw", "program"):
-        rows[f"{name}, paced"] = summary([turn[name] for turn in paced], [turn["raw"] for turn in paced])
-    return rows
+        turns, paced = [], []
+        for turn in range(asked.turns):
+            say(f"doors, {name}: turn {turn + 1} of {asked.turns}")
+            turns.append({name: window(run, asked.requests) for name, run in variants.items()})
+            paced.append({name: window(variants[name], asked.requests // 4, PACE_S) for name in ("raw", "program")})
+    return rows(turns, "raw") | {f"{name}, paced": row for name, row in rows(paced, "raw").items()}
 
 
-def window(run: Callable[[], object], count: int, pace_s: float = 0.0) -> tuple[float, float]:
-    """p50 and p99 of so many calls, in seconds."""
-    spent, due = [], time.perf_counter()
-    for _ in range(count):
-        if pace_s:
-            due += pace_s
-            time.sleep(max(0.0, due - time.perf_counter()))
-        start = time.perf_counter()
-        run()
-        spent.append(time.perf_counter() - start)
-    spent.sort()
-    return spent[count // 2], spent[min(count - 1, int(0.99 * count))]
-
-
-def summary(windows: list[tuple[float, float]], raw: list[tuple[float, float]]) -> Report:
-    """Medians over the turns; `times` is the p50 over that of raw in the same turn."""
-    return {
-        "p50_us": round(1e6 * statistics.median(p50 for p50, _ in windows), 1),
-        "p99_us": round(1e6 * statistics.median(p99 for _, p99 in windows), 1),
-        "times": round(statistics.median(p50 / own for (p50, _), (own, _) in zip(windows, raw, strict=True)), 2),
-    }
-
-
-def raw_session(bundle: Bundle) -> Any:
-    """As somebody who writes against onnxruntime alone would have it."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    theta = np.ascontiguousarray(bundle.theta0)
-    options.add_external_initializers_from_files_in_memory([WEIGHTS_FILE], [theta], [theta.nbytes])
-    return onnxruntime.InferenceSession(bundle.infer, options, providers=["CPUExecutionProvider"])
-
-
-# ---- the other process
-
-
-class NotAnswered(Exception):
-    """A request was refused, or its connection closed."""
-
-
-class Server:
-    """`edgemw serve`, started."""
-
-    def __init__(self, process: subprocess.Popen[str], port: int, socket_path: Path | None) -> None:
-        self.process, self.port, self.path = process, port, socket_path
-
-    def tcp(self) -> socket.socket:
-        connection = socket.create_connection(("127.0.0.1", self.port))
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return connection
-
-    def unix(self) -> socket.socket:
-        connection = socket.socket(socket.AF_UNIX)
-        connection.connect(str(self.path))
-        return connection
-
-
-@contextmanager
-def serving(folder: Path, socket_path: Path | None = None, broker: str = "") -> Iterator[Server]:
-    more = ["--socket", str(socket_path)] if socket_path is not None else []
-    more += ["--broker", broker, "--net", "net", "--node", "server"] if broker else []
-    command = [sys.executable, "-m", "edgemw", "serve", str(folder), "--http", "127.0.0.1:0", *more]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    try:
-        assert process.stderr is not None
-        port = next(int(found[1]) for line in process.stderr if (found := re.search(r"http=http://127\.0\.0\.1:(\d+)", line)))
-        if socket_path is not None:
-            next(line for line in process.stderr if "socket=" in line)
-        if broker:
-            next(line for line in process.stderr if "answering over MQTT" in line)
-        threading.Thread(target=process.stderr.read, daemon=True).start()  # a full pipe would stop it
-        yield Server(process, port, socket_path)
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def binary_request(task: str, x: np.ndarray[Any, Any]) -> bytes:
-    data = x.tobytes()
-    tensor = {"name": "x", "shape": list(x.shape), "datatype": "FP32", "parameters": {"binary_data_size": len(data)}}
-    text = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}, separators=(",", ":")).encode()
-    head = f"POST /v2/models/{task}/infer HTTP/1.1\r\nHost: a\r\nInference-Header-Content-Length: {len(text)}\r\n"
-    return f"{head}Content-Length: {len(text) + len(data)}\r\n\r\n".encode() + text + data
-
-
-def json_request(task: str, x: np.ndarray[Any, Any]) -> bytes:
-    tensor = {"name": "x", "shape": list(x.shape), "datatype": "FP32", "data": x.ravel().tolist()}
-    text = json.dumps({"inputs": [tensor]}).encode()
-    return f"POST /v2/models/{task}/infer HTTP/1.1\r\nHost: a\r\nContent-Length: {len(text)}\r\n\r\n".encode() + text
-
-
-def exchange(connection: socket.socket, request: bytes) -> bytes:
-    """Send a request, read its answer; returns the body."""
-    connection.sendall(request)
-    data = connection.recv(1 << 16)
-    while (end := data.find(b"\r\n\r\n")) < 0:
-        data += more(connection)
-    if not data.startswith(b"HTTP/1.1 200 "):
-        raise NotAnswered(f"{data[:300]!r}")
-    begin = data.index(b"Content-Length: ") + 16
-    length = int(data[begin : data.index(b"\r\n", begin)])
-    while len(data) < end + 4 + length:
-        data += more(connection)
-    return data[end + 4 :]
-
-
-def more(connection: socket.socket) -> bytes:
-    data = connection.recv(1 << 16)
-    if not data:
-        raise NotAnswered("the door closed the connection")
-    return data
-
-
-def release_of(body: bytes) -> int:
-    found = re.search(rb'"model_version":"(\d+)"', body)
-    if found is None:
-        raise NotAnswered(f"{body[:300]!r} names no release")
-    return int(found[1])
+def rows(turns: list[dict[str, Window]], base: str) -> Report:
+    """Of each variant its times, and `times` over those of `base`."""
+    windows = {name: [turn[name] for turn in turns] for name in turns[0]}
+    return {name: summary(own) | {"times": times(own, windows[base])} for name, own in windows.items()}
 
 
 # ---- over MQTT
 
 
-QUESTION, ANSWER, OTHER_ANSWER = "em1/net/server/pq/asker/mlp", "em1/net/server/pa/asker/1", "em1/net/server/pa/asker/2"
 PAHO_QUESTION, PAHO_ANSWER = "paho/question", "paho/answer"
 
 
-def over_mqtt(folder: Path, bundle: Bundle, asked: argparse.Namespace) -> Report:
-    x = np.random.default_rng(0).random((1, *bundle.manifest.input.shape), np.float32)
+def over_mqtt(folder: Path, asked: argparse.Namespace) -> Report:
+    folder, bundle = stored(folder / "mlp", compiled("mlp")), compiled("mlp")
+    x = sample(bundle)
     expected = raw_session(bundle).run(["y"], {"x": x})[0].tobytes()
-    question = binary_request(bundle.manifest.name, x).partition(b"\r\n\r\n")[2]
+    body = binary_request(bundle.manifest.name, x).partition(b"\r\n\r\n")[2]
+    (question, answer), (_, other_answer) = topics("mlp", "1"), topics("mlp", "2")
     context = multiprocessing.get_context("spawn")
     with start_broker("mosquitto", folder.with_suffix(".broker")) as broker:
         port = int(broker.url.rsplit(":", 1)[1])
@@ -281,22 +196,21 @@ def over_mqtt(folder: Path, bundle: Bundle, asked: argparse.Namespace) -> Report
         peer.start()
         ready.wait(60)
         with serving(folder, broker=broker.url):
-            slim, clients = SlimClient(port), [PahoClient(port, place) for place in (OTHER_ANSWER, PAHO_ANSWER)]
+            slim, clients = SlimClient(port, answer), [PahoClient(port, place) for place in (other_answer, PAHO_ANSWER)]
             variants: dict[str, Callable[[], bytes]] = {
-                "serve": lambda: slim.ask(QUESTION, question, ANSWER),
-                "serve, paho": lambda: clients[0].ask(QUESTION, question, OTHER_ANSWER),
+                "serve": lambda: slim.ask(question, body, answer),
+                "serve, paho": lambda: clients[0].ask(question, body, other_answer),
                 "paho": lambda: clients[1].ask(PAHO_QUESTION, x.tobytes(), PAHO_ANSWER),
             }
             for name, ask in variants.items():
                 if not ask().endswith(expected):
                     raise SystemExit(f"{name} answers something else than the model")
-            turns = [{name: window(ask, asked.requests) for name, ask in variants.items()} for _ in range(asked.turns)]
+            turns = []
+            for turn in range(asked.turns):
+                say(f"mqtt: turn {turn + 1} of {asked.turns}")
+                turns.append({name: window(ask, asked.requests) for name, ask in variants.items()})
         peer.terminate()
-    return {name: summary([turn[name] for turn in turns], [turn["paho"] for turn in turns]) for name in variants}
-
-
-def paho_properties() -> Properties:
-    return Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+    return rows(turns, "paho")
 
 
 def paho_server(data: bytes, port: int, ready: Any) -> None:
@@ -317,76 +231,15 @@ def paho_server(data: bytes, port: int, ready: Any) -> None:
     client.loop_forever()
 
 
-class PahoClient:
-    """paho-mqtt with its own thread; one question at a time."""
-
-    def __init__(self, port: int, answers: str) -> None:
-        self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        subscribed = threading.Event()
-        self._client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
-        self._client.on_message = lambda client, userdata, message: self._answers.put(bytes(message.payload))
-        self._client.on_subscribe = lambda *said: subscribed.set()
-        self._client.connect("127.0.0.1", port)
-        self._client.loop_start()
-        self._client.subscribe(answers)
-        subscribed.wait(10)
-
-    def ask(self, topic: str, payload: bytes, answer: str) -> bytes:
-        properties = paho_properties()
-        properties.ResponseTopic, properties.CorrelationData = answer, b"1"
-        self._client.publish(topic, payload, properties=properties)
-        return self._answers.get(timeout=10)
-
-
-class SlimClient:
-    """MQTT 5 at QoS 0 on a bare socket: about the least that a client can do."""
-
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port))
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._data = b""
-        self._socket.sendall(packet(0x10, text("MQTT") + b"\x05\x02\x00\x3c\x00" + text("slim")))
-        self._packet(0x20)
-        self._socket.sendall(packet(0x82, b"\x00\x01\x00" + text(ANSWER) + b"\x00"))
-        self._packet(0x90)
-
-    def ask(self, topic: str, payload: bytes, answer: str) -> bytes:
-        properties = b"\x08" + text(answer) + b"\x09\x00\x011"
-        self._socket.sendall(packet(0x30, text(topic) + variable_integer(len(properties)) + properties + payload))
-        return self._packet(0x30)
-
-    def _packet(self, kind: int) -> bytes:
-        """The next packet without its header, which is of this kind."""
-        while True:
-            length, at, shift = 0, 1, 0
-            while at < len(self._data):
-                length |= (self._data[at] & 127) << shift
-                at, shift = at + 1, shift + 7
-                if self._data[at - 1] < 128:
-                    if len(self._data) >= at + length:
-                        body, first = self._data[at : at + length], self._data[0]
-                        self._data = self._data[at + length :]
-                        if first & 0xF0 != kind:
-                            raise NotAnswered(f"a packet of kind {first:#x}")
-                        return body
-                    break
-            self._data += more(self._socket)
-
-
-def packet(kind: int, body: bytes) -> bytes:
-    return bytes([kind]) + variable_integer(len(body)) + body
-
-
-def text(value: str) -> bytes:
-    return len(value).to_bytes(2, "big") + value.encode()
-
-
 # ---- releases
 
 
+def swaps(folder: Path, asked: argparse.Namespace) -> Report:
+    return first_answers(folder / "wide", compiled("wide")) | under_load(folder / "load", compiled("mlp"), asked.swaps)
+
+
 def first_answers(folder: Path, bundle: Bundle) -> Report:
-    store, name = ReleaseStore(folder, 2), bundle.manifest.name
-    store.save(name, bundle, 1, 0, bundle.theta0)
+    store, name = ReleaseStore(stored(folder, bundle, keep=2), 2), bundle.manifest.name
     request = binary_request(name, np.zeros((1, 561), np.float32))
     spent = []
     with serving(folder) as server, server.tcp() as connection:
@@ -413,6 +266,7 @@ def save_when_told(folder: Path, data: bytes, told: Connection) -> None:
 
 
 def under_load(folder: Path, bundle: Bundle, swaps: int) -> Report:
+    say(f"swaps: {swaps} releases under load")
     name, size = bundle.manifest.name, bundle.manifest.size
     x = np.random.default_rng(1).random((1, 561), np.float32)
     expected = [outputs(bundle, theta_of(number, size), x) for number in range(swaps + 1)]
@@ -476,7 +330,9 @@ def outputs(bundle: Bundle, theta: Vector, x: np.ndarray[Any, Any]) -> bytes:
 # ---- process
 
 
-def process(folder: Path) -> Report:
+def process(folder: Path, asked: argparse.Namespace) -> Report:
+    folder = stored(folder / "mlp", compiled("mlp"))
+    say(f"process: {STARTS} starts")
     starts, bare, memory = [], [], []
     request = binary_request("mlp", np.zeros((1, 561), np.float32))
     for _ in range(STARTS):
@@ -497,6 +353,15 @@ def process(folder: Path) -> Report:
         "times": round(statistics.median(starts) / statistics.median(bare), 1),
     }
 
+
+PARTS: dict[str, Callable[[Path, argparse.Namespace], Report]] = {
+    "doors": doors,
+    "mqtt": over_mqtt,
+    "trainer": beside_trainer,
+    "peers": peers,
+    "swaps": swaps,
+    "process": process,
+}
 
 if __name__ == "__main__":
     main()
