@@ -180,18 +180,19 @@ def report(heard: queue.SimpleQueue[Answered | str], seconds: float) -> None:
                     case complaint if complaint not in complaints:
                         complaints.add(complaint)
                         print(complaint, file=sys.stderr, flush=True)
-            over = [release for release in scores if release not in current.values()]
+            answering = range(min(current.values(), default=0), max(current.values(), default=0) + 1)
+            over = sorted(release for release in scores if release not in answering)
             for release in over:
                 print(scores.pop(release).line(release), flush=True)
             if over:
                 shown = now
             elif now > shown + 10:
                 shown = now
-                for release, score in scores.items():
+                for release, score in sorted(scores.items()):
                     print(score.line(release), flush=True)
     except KeyboardInterrupt:
         pass
-    for release, score in scores.items():
+    for release, score in sorted(scores.items()):
         print(score.line(release), flush=True)
 
 
