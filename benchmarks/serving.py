@@ -21,9 +21,10 @@ peers      closed loop, beside what one would take instead: `torch` in eager mod
            with --peer-python also `fastapi` (pydantic, onnxruntime, uvicorn, another process, JSON, the same blocking client) and
            `litert` (the MLP, in a process of its own). One thread each. `of_fastapi` is the p50 over FastAPI's in the same turn.
 swaps      releases of a model of 1 000 000 parameters, saved one after the other: `first_answer_ms` from the return of `save`
-           to the end of the first answer that names it, median. Then --swaps releases of the MLP under load from one client:
-           requests whose answer is not, bit for bit, that of the release it names (`wrong`), that were refused or not answered
-           (`dropped`), and p99 beside that without swaps.
+           to the end of the first answer that names it, median. Then --swaps releases of the MLP, saved by another process, under
+           load from one client: requests whose answer is not, bit for bit, that of the release it names (`wrong`), that were
+           refused or not answered (`dropped`), and p99 beside that without releases (`p99_times`), where the next release is
+           saved as soon as the one before has answered, so that a core does nothing else, and after 20 ms (`_spaced`).
 process    memory of `edgemw serve` with the MLP after its first answers, and seconds from the start of its process to the first
            answer, beside those of a Python that only imports numpy. Median of several.
 """
@@ -40,9 +41,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ import edgemw
 from benchmarks.serving_clients import (
     NotAnswered,
     PahoClient,
+    Server,
     SlimClient,
     binary_request,
     exchange,
@@ -78,6 +80,7 @@ from edgemw.serving.store import ReleaseStore
 from edgemw.transport.broker import start_broker
 
 STARTS = 5
+REST_S = 0.02
 GOALS = {
     **{f"doors/mlp/program{how}/times": 1.3 for how in ("", ", paced")},
     **{f"doors/{model}/program{how}/times": 1.1 for model in ("cnn", "gru") for how in ("", ", paced")},
@@ -88,6 +91,7 @@ GOALS = {
     "swaps/wrong": 0.0,
     "swaps/dropped": 0.0,
     "swaps/p99_times": 1.5,
+    "swaps/p99_times_spaced": 1.5,
     "process/resident_mib": 80.0,
     "process/first_answer_s": 0.5,
 }
@@ -266,61 +270,62 @@ def save_when_told(folder: Path, data: bytes, told: Connection) -> None:
 
 
 def under_load(folder: Path, bundle: Bundle, swaps: int) -> Report:
-    say(f"swaps: {swaps} releases under load")
+    """Asked by one client without pause, while releases come: as fast as they go, and with a rest after each."""
     name, size = bundle.manifest.name, bundle.manifest.size
     x = np.random.default_rng(1).random((1, 561), np.float32)
-    expected = [outputs(bundle, theta_of(number, size), x) for number in range(swaps + 1)]
+    expected = [outputs(bundle, theta_of(number, size), x) for number in range(2 * swaps + 1)]
     request = binary_request(name, x)
     context = multiprocessing.get_context("spawn")
     telling, told = context.Pipe()
     saver = context.Process(target=save_when_told, args=(folder, bundle.to_bytes(), told), daemon=True)
     saver.start()
-
-    def save(number: int) -> None:
-        telling.send(number)
-        telling.recv()
-
-    save(0)
-    answers: list[tuple[float, bytes]] = []
-    dropped: list[str] = []
-    with serving(folder) as server, server.tcp() as connection:
-        calm = window(lambda: exchange(connection, request), 2000)
-        done = threading.Event()
-
-        def ask() -> None:
-            own = server.tcp()
-            while not done.is_set():
-                start = time.perf_counter()
-                try:
-                    body = exchange(own, request)
-                    answers.append((time.perf_counter() - start, body))
-                except (NotAnswered, OSError) as error:
-                    dropped.append(str(error))
-                    own.close()
-                    own = server.tcp()
-            own.close()
-
-        asking = threading.Thread(target=ask)
-        asking.start()
-        for number in range(1, swaps + 1):
-            save(number)
-            while not answers or release_of(answers[-1][1]) != number:
-                time.sleep(0.001)
-        done.set()
-        asking.join()
+    telling.send(0)
+    telling.recv()
+    report: Report = {"swaps": swaps, "answers": 0, "releases_seen": 0, "wrong": 0, "dropped": 0}
+    with serving(folder) as server:
+        calm = window(partial(exchange, server.tcp(), request), 2000)[1]
+        for number, (kind, rest_s) in enumerate((("", 0.0), ("_spaced", REST_S))):
+            say(f"swaps: {swaps} releases under load{', spaced' * bool(rest_s)}")
+            wanted = range(1 + number * swaps, 1 + (number + 1) * swaps)
+            answers, dropped = asked_meanwhile(server, request, telling, wanted, rest_s)
+            times = sorted(spent for spent, _ in answers)
+            seen = [release_of(body) for _, body in answers]
+            report["answers"] += len(answers)
+            report["releases_seen"] += len(set(seen) & set(wanted))
+            report["wrong"] += sum(not body.endswith(expected[of]) for of, (_, body) in zip(seen, answers, strict=True))
+            report["dropped"] += dropped
+            report[f"p99_us{kind}"] = round(1e6 * times[int(0.99 * len(times))], 1)
+            report[f"p99_times{kind}"] = round(times[int(0.99 * len(times))] / calm, 2)
     telling.send(-1)
     saver.join()
-    wrong = sum(not body.endswith(expected[release_of(body)]) for _, body in answers)
-    times = sorted(spent for spent, _ in answers)
-    return {
-        "swaps": swaps,
-        "answers": len(answers),
-        "releases_seen": len({release_of(body) for _, body in answers}),
-        "wrong": wrong,
-        "dropped": len(dropped),
-        "p99_us": round(1e6 * times[int(0.99 * len(times))], 1),
-        "p99_times": round(times[int(0.99 * len(times))] / calm[1], 2),
-    }
+    return report
+
+
+def asked_meanwhile(
+    server: Server, request: bytes, telling: Connection, wanted: range, rest_s: float
+) -> tuple[list[tuple[float, bytes]], int]:
+    """Seconds and body of every answer until the last of these releases has answered, and how many requests had none."""
+    answers: list[tuple[float, bytes]] = []
+    dropped, own, coming = 0, server.tcp(), list(wanted)
+    awaited, due = -1, 0.0
+    while coming or awaited >= 0:
+        if awaited < 0 and time.perf_counter() >= due:
+            awaited = coming.pop(0)
+            telling.send(awaited)
+        start = time.perf_counter()
+        try:
+            body = exchange(own, request)
+        except (NotAnswered, OSError):
+            dropped += 1
+            own.close()
+            own = server.tcp()
+            continue
+        answers.append((time.perf_counter() - start, body))
+        if release_of(body) == awaited:
+            telling.recv()
+            awaited, due = -1, time.perf_counter() + rest_s
+    own.close()
+    return answers, dropped
 
 
 def outputs(bundle: Bundle, theta: Vector, x: np.ndarray[Any, Any]) -> bytes:

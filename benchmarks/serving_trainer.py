@@ -36,7 +36,9 @@ from edgemw.learning.trainer import evaluate, train
 from edgemw.serving.api import Api
 from edgemw.serving.beside import BesideDoor
 from edgemw.serving.keeper import Keeper
+from edgemw.serving.requests import Requests
 from edgemw.serving.store import ReleaseStore
+from edgemw.serving.turns import Turns
 from edgemw.transport.broker import start_broker
 
 SAMPLES, HELD_OUT = 2048, 512
@@ -180,7 +182,7 @@ def main() -> None:
     trainers = {state: Trainer(release.bundle, nice) for state, nice in NICENESS.items()}
     keeper = Keeper(store)
     keeper.look()
-    with BesideDoor(Api(keeper.slots).handle, "127.0.0.1:0") as door:
+    with BesideDoor(Requests(Api(keeper.slots), Turns()).take, "127.0.0.1:0") as door:
         try:
             obey({"port": int(door.url.rsplit(":", 1)[1])}, lambda state, go: trainers[state].tell(go))
         finally:

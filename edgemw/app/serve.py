@@ -102,7 +102,8 @@ def run_serve(settings: ServeSettings) -> None:
         StorageError: the store cannot be read.
     """
     if not settings.store.is_dir():
-        raise ConfigError(f"there is no folder {settings.store}: a device keeps releases in its node.state/releases", key="STORE")
+        hint = "a device makes it, releases in its node.state, when it first starts: start that before, or make the folder"
+        raise ConfigError(f"there is no folder {settings.store}: {hint}", key="STORE")
     keeper = Keeper(
         ReleaseStore(settings.store, keep=1),
         settings.tasks,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -22,14 +23,15 @@ class Bell:
         """Hang it up.
 
         Raises:
-            OSError: the folder cannot be written to, or its path is too long for a socket (about 100 bytes).
+            OSError: the folder cannot be written to, or, where there is no /proc, its path is too long for a socket.
         """
         self._path = folder / f"{_PREFIX}{uuid4().hex[:12]}"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         before = os.umask(0o177)
         try:
-            self._socket.bind(str(self._path))
+            with _address(self._path) as address:
+                self._socket.bind(address)
         except OSError:
             self._socket.close()
             raise
@@ -62,9 +64,20 @@ def ring(folder: Path) -> None:
 
 
 def _ring_one(bell: Path) -> None:
-    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ringing:
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ringing, _address(bell) as address:
         ringing.setblocking(False)
         try:
-            ringing.sendto(b"", str(bell))
+            ringing.sendto(b"", address)
         except ConnectionRefusedError:  # nobody has it open
             bell.unlink(missing_ok=True)
+
+
+@contextmanager
+def _address(bell: Path) -> Iterator[str]:
+    """Where a socket is, by way of its open folder: an address of its own has some 100 bytes, and paths are longer."""
+    folder = os.open(bell.parent, os.O_RDONLY)
+    try:
+        short = Path(f"/proc/self/fd/{folder}")
+        yield str(short / bell.name if short.is_dir() else bell)
+    finally:
+        os.close(folder)

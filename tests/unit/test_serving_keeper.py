@@ -209,6 +209,20 @@ def test_the_bell_of_a_dead_server_is_taken_down(tmp_path: Path) -> None:
     ring(tmp_path / "none")
 
 
+def test_a_bell_rings_in_a_store_whose_path_is_longer_than_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / ("a" * 90) / ("b" * 90)
+    folder.mkdir(parents=True)
+    bell = Bell(folder)
+    ring(folder)
+    assert rung(bell, 10.0)
+    bell.silence()
+    monkeypatch.chdir(folder)
+    ring(Path())  # whoever saves may know it by another name
+    assert rung(bell, 10.0)
+    bell.close()
+    assert list(folder.iterdir()) == []
+
+
 # -- canaries
 
 
