@@ -51,6 +51,7 @@ class MqttDoor:
         env: of the process: passwords may stand in it.
         streams: of sensors that are read there too.
         asks: who is asked where own predictions are not sure; None is nobody.
+        answers: whether questions are answered there.
     """
 
     broker: Broker
@@ -59,6 +60,7 @@ class MqttDoor:
     env: Mapping[str, str] = field(repr=False)
     streams: tuple[StreamTable, ...] = ()
     asks: Asks | None = None
+    answers: bool = True
 
 
 async def answer_questions(door: MqttDoor, handle: Handle, slots: Mapping[str, Slot], asked: AskedNode | None = None) -> None:
@@ -82,16 +84,19 @@ async def answer_questions(door: MqttDoor, handle: Handle, slots: Mapping[str, S
             door, Rpc(handle, door.net, door.node), streams_of(door.streams, slots), asked, link, sending
         )
         await conversation.subscribe()
-        async for event in link.events():
-            match event:
-                case Up():
-                    await conversation.begin(event)
-                case Down(reason=reason):
-                    log.warning("no answers over MQTT: %s", reason)
-                    if asked is not None:
-                        asked.disconnected()
-                case Received(retained=False):
-                    await conversation.take(event)
+        try:
+            async for event in link.events():
+                match event:
+                    case Up():
+                        await conversation.begin(event)
+                    case Down(reason=reason):
+                        log.warning("no answers over MQTT: %s", reason)
+                        if asked is not None:
+                            asked.disconnected()
+                    case Received(retained=False):
+                        await conversation.take(event)
+        finally:
+            conversation.ended = True
 
 
 @dataclass(slots=True)
@@ -103,16 +108,20 @@ class _Conversation:
     link: Link
     sending: asyncio.TaskGroup
     unsent: set[asyncio.Task[None]] = field(default_factory=set)
+    ended: bool = False
 
     async def subscribe(self) -> None:
         """Listen to whoever asks, to who is asked, and to sensors."""
-        others = [self.asked.topic_filter] if self.asked is not None else []
-        for topic_filter in dict.fromkeys([self.rpc.topic_filter, *others, *(stream.spec.source for stream in self.streams)]):
+        others = [self.rpc.topic_filter] if self.door.answers else []
+        others += [self.asked.topic_filter] if self.asked is not None else []
+        for topic_filter in dict.fromkeys([*others, *(stream.spec.source for stream in self.streams)]):
             await self.link.subscribe(topic_filter)
 
     async def begin(self, up: Up) -> None:
         """The link can be used."""
-        facts = {"broker": up.where, "questions": self.rpc.topic_filter, "streams": len(self.streams)}
+        facts: dict[str, object] = {"broker": up.where, "streams": len(self.streams)}
+        facts |= {"questions": self.rpc.topic_filter} if self.door.answers else {}
+        facts |= {"asks": self.door.asks.node} if self.door.asks is not None else {}
         log.info("answering over MQTT", extra={"facts": facts})
         if self.asked is not None:
             self.asked.connected(self._send, up.limits.protocol)
@@ -120,19 +129,28 @@ class _Conversation:
             await _publish(self.link, *said, retain=True)
 
     async def take(self, event: Received) -> None:
-        """A question, an answer, or a sample."""
+        """A question, an answer, or a sample; one that cannot be dealt with does not keep others from being so."""
+        try:
+            self._take(event)
+        except Exception:
+            log.exception("a publication at %s could not be dealt with", event.topic[:200])
+        while len(self.unsent) > MOST_UNSENT:
+            await asyncio.wait(self.unsent, return_when=asyncio.FIRST_COMPLETED)
+
+    def _take(self, event: Received) -> None:
         if self.asked is not None and self.asked.hear(event.topic, event.payload):
             return
         asking = event.reply or Reply()
         reply = Reply("", asking.correlation) if asking.correlation else None
-        self.rpc.answer(event.topic, event.payload, asking.topic, partial(self._send, reply=reply))
+        if self.door.answers:
+            self.rpc.answer(event.topic, event.payload, asking.topic, partial(self._send, reply=reply))
         for stream in self.streams:
             if matches(stream.spec.source, event.topic) and (prediction := stream.take(event.topic, event.payload)):
-                await _publish(self.link, *prediction)
-        while len(self.unsent) > MOST_UNSENT:
-            await asyncio.wait(self.unsent, return_when=asyncio.FIRST_COMPLETED)
+                self._send(*prediction)
 
     def _send(self, topic: str, payload: bytes, reply: Reply | None = None) -> None:
+        if self.ended:
+            return
         task = self.sending.create_task(_publish(self.link, topic, payload, reply=reply))
         self.unsent.add(task)
         task.add_done_callback(self.unsent.discard)

@@ -12,13 +12,15 @@ from typing import Any
 from edgemw.core.errors import WireError
 from edgemw.core.ids import valid_id
 from edgemw.serving.api import BINARY, JSON, Answer, problem
-from edgemw.serving.placement import named
 from edgemw.serving.rpc import ANSWER, QUESTION, json_bytes_of
 from edgemw.transport.link import Reply
 from edgemw.wire import topics
 
 MOST_ASKED = 64
 """Questions that have no answer yet; one more is not asked."""
+
+MAX_TEXT = 500
+"""Of what a refusal says."""
 
 Send = Callable[[str, bytes, Reply], None]
 """Topic, payload, and where the answer is wanted."""
@@ -69,8 +71,12 @@ class AskedNode:
         if parsed.channel != ANSWER or (parsed.net, parsed.domain, parsed["node"]) != (self._net, self.node, self._own):
             return False
         identity = parsed["task"]
-        if identity in self._pending and (answer := _answer(payload, self.node)).final:
-            self._tell(identity, answer)
+        if identity in self._pending:
+            answer = _answer(payload, self.node)
+            if answer is None:
+                log.warning("%s has sent what is no answer", self.node)
+            if answer is None or answer.final:
+                self._tell(identity, answer)
         return True
 
     def _tell(self, identity: str, answer: Answer | None) -> None:
@@ -79,16 +85,29 @@ class AskedNode:
         heard(answer)
 
 
-def _answer(payload: bytes, node: str) -> Answer:
-    """What an answer over MQTT is over HTTP."""
+def _answer(payload: bytes, node: str) -> Answer | None:
+    """What an answer over MQTT is over HTTP, where it says who gave it; None where it is none."""
     json_bytes = json_bytes_of(payload)
+    end = len(payload) if json_bytes is None else json_bytes
     try:
-        document: Any = json.loads(payload[:json_bytes])
-        if "error" in document:
-            return problem(int(document["status"]), f"{node}: {document['error']}")
-        parameters = document.get("parameters")
-        final = not isinstance(parameters, dict) or parameters.get("final") is not False
-        answer = Answer(200, JSON if json_bytes is None else BINARY, payload, json_bytes, final)
-        return named(answer, node)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return problem(502, f"{node} has sent what is no answer")
+        document: Any = json.loads(payload[:end], parse_constant=_refused)
+        if isinstance(document, dict) and "error" in document:
+            status = document.get("status")
+            if type(status) is not int or not 400 <= status <= 599:
+                return None
+            return problem(status, f"{node}: {str(document['error'])[:MAX_TEXT]}")
+        if not isinstance(document, dict) or not isinstance(document.get("outputs"), list):
+            return None
+        given = document.get("parameters")
+        parameters = given if isinstance(given, dict) else {}
+        text = json.dumps(document | {"parameters": parameters | {"node": node}}, allow_nan=False, separators=(",", ":")).encode()
+    except (ValueError, RecursionError):
+        return None
+    final = parameters.get("final") is not False
+    if json_bytes is None:
+        return Answer(200, JSON, text, None, final)
+    return Answer(200, BINARY, text + payload[end:], len(text), final)
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")

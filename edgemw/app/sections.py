@@ -215,6 +215,10 @@ class Serving:
         max=10,
     )
 
+    def __post_init__(self) -> None:
+        if self.process and not self.http:
+            raise ConfigError("a process of its own has an HTTP door: give serving.http an address", key="process")
+
 
 # ------------------------------------------------------------------------------------------------------ sections of a fog
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
 import logging
 import os
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgemw.core.config.units import duration_text
-from edgemw.core.errors import ConfigError
+from edgemw.core.errors import ConfigError, LinkError, single
 from edgemw.serving.api import Answer, Api, problem
 from edgemw.serving.door import Door
 from edgemw.serving.keeper import BATCH_S, Canary, Keeper
@@ -76,7 +77,7 @@ def mqtt_door(settings: DeviceFile, env: Mapping[str, str]) -> MqttDoor | None:
     from edgemw.serving.placement import Rule
 
     asks = Asks(serving.ask, Rule(serving.ask_below, serving.ask_deadline)) if serving.ask else None
-    return MqttDoor(settings.broker, settings.net, settings.node.id, env, asks=asks)
+    return MqttDoor(settings.broker, settings.net, settings.node.id, env, asks=asks, answers=serving.mqtt)
 
 
 def serve_flags(settings: DeviceFile, origin: Sequence[str]) -> list[str]:
@@ -91,7 +92,15 @@ def serve_flags(settings: DeviceFile, origin: Sequence[str]) -> list[str]:
     flags += ["--batch-latency", duration_text(serving.batch_latency)]
     if serving.canary:
         flags += ["--canary", str(serving.canary), "--canary-for", duration_text(serving.canary_for)]
-    return [*flags, *origin] if serving.mqtt or serving.ask else flags
+    if not serving.mqtt and not serving.ask:
+        return flags
+    return [*flags, *origin, *(() if serving.mqtt else ("--ask-only",))]
+
+
+def fingerprint(settings: DeviceFile) -> str:
+    """Changes with what a service of a device's own is told, also where that stands in its file. No secret is in it."""
+    said = (settings.net, settings.node.id, settings.broker, settings.serving, settings.training.threads, settings.telemetry.log)
+    return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
 
 
 def run_serve(settings: ServeSettings) -> None:
@@ -132,17 +141,34 @@ class Answering:
             placement = Placement(mqtt.asks.rule, self._asked)
         self.requests = Requests(Api(slots), self._turns, placement)
 
-    async def beside(self, keeper: Keeper, store: Path) -> None:
-        """Keep the slots at what the store says, and answer over MQTT, until cancelled."""
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(watch(keeper, store))
-                if self._mqtt is not None:
-                    from edgemw.app.answering import answer_questions
+    async def beside(self, keeper: Keeper, store: Path, *, without_broker: bool = False) -> None:
+        """Keep the slots at what the store says, and answer over MQTT, until cancelled; then nobody waits in line any more.
 
-                    tasks.create_task(answer_questions(self._mqtt, self.requests.take, self._slots, self._asked))
-        finally:
-            self._turns.close()
+        Args:
+            keeper: of the slots.
+            store: its folder.
+            without_broker: go on where the broker refuses this service, instead of raising LinkError.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            beside = [tasks.create_task(watch(keeper, store))]
+            if self._mqtt is not None:
+                beside.append(tasks.create_task(self._over_mqtt(self._mqtt, without_broker=without_broker)))
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self._turns.close()
+                for task in beside:
+                    task.cancel()
+
+    async def _over_mqtt(self, mqtt: MqttDoor, *, without_broker: bool) -> None:
+        from edgemw.app.answering import answer_questions
+
+        try:
+            await answer_questions(mqtt, self.requests.take, self._slots, self._asked)
+        except* LinkError as errors:
+            if not without_broker:
+                raise
+            log.error("no answers over MQTT: %s", single(errors))
 
 
 async def _serve(settings: ServeSettings, keeper: Keeper) -> None:
@@ -175,8 +201,9 @@ async def _serve(settings: ServeSettings, keeper: Keeper) -> None:
             beside = tasks.create_task(answering.beside(keeper, settings.store))
             await stopping.wait()
             log.info("stopping")
-            await door.stop()
             beside.cancel()
+            await asyncio.wait([beside])
+            await door.stop()
     finally:
         await door.stop()
 

@@ -41,13 +41,13 @@ class _Note:
     started: float
     url: str
     address: str
-    flags: list[str]
+    fingerprint: str = ""
 
 
 class ServingProcess:
     """Runs from `start` to `stop`. It has a session of its own, so that Ctrl-C at a terminal reaches the device alone."""
 
-    def __init__(self, store: Path, address: str, note: Path, *, flags: Sequence[str]) -> None:
+    def __init__(self, store: Path, address: str, note: Path, *, flags: Sequence[str], fingerprint: str) -> None:
         """Name what is to be served; nothing is started yet.
 
         Args:
@@ -55,8 +55,10 @@ class ServingProcess:
             address: "HOST:PORT" of the HTTP door.
             note: the file by which a later life finds the service.
             flags: more of `edgemw serve`; its log goes where this process writes its own.
+            fingerprint: of all settings; a service of an earlier life with another one is ended.
         """
-        self._store, self._address, self._note_path, self._flags = store, address, note, list(flags)
+        self._store, self._address, self._note_path = store, address, note
+        self._flags, self._fingerprint = list(flags), fingerprint
         self._process: psutil.Process | None = None
         self._watching: Thread | None = None
         self._stopping = Event()
@@ -117,7 +119,7 @@ class ServingProcess:
             raise ConfigError("the prediction service did not start: its log says why", key="serving.http")
         self._process, self._url = process, url
         try:
-            note = _Note(process.pid, process.create_time(), url, self._address, self._flags)
+            note = _Note(process.pid, process.create_time(), url, self._address, self._fingerprint)
             temporary = self._note_path.with_suffix(".new")
             temporary.write_text(json.dumps(asdict(note)))
             temporary.replace(self._note_path)
@@ -142,7 +144,7 @@ class ServingProcess:
             return None
         if not same:
             return None
-        if (note.address, note.flags) != (self._address, self._flags):
+        if (note.address, note.fingerprint) != (self._address, self._fingerprint):
             _end(process)
             return None
         return process, note.url

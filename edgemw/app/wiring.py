@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -312,12 +313,13 @@ async def _until_stopped(shell: Shell, attach: Callable[[Shell], None]) -> None:
 
 def _door(settings: DeviceFile, keeper: Keeper, env: Mapping[str, str], origin: Sequence[str]) -> _Server | None:
     """Where predictions of a device are to be had: in a thread of this process, or in another."""
-    from edgemw.app.serve import Answering, mqtt_door, serve_flags
+    from edgemw.app.serve import Answering, fingerprint, mqtt_door, serve_flags
     from edgemw.serving.beside import BesideDoor
 
     serving, state = settings.serving, settings.node.state
     releases = state / "releases"
-    service = ServingProcess(releases, serving.http, state / "serving.process", flags=serve_flags(settings, origin))
+    flags, wanted = serve_flags(settings, origin), fingerprint(settings)
+    service = ServingProcess(releases, serving.http, state / "serving.process", flags=flags, fingerprint=wanted)
     if serving.http and serving.process:
         return service
     service.leave()
@@ -327,7 +329,8 @@ def _door(settings: DeviceFile, keeper: Keeper, env: Mapping[str, str], origin: 
     releases.mkdir(parents=True, exist_ok=True)
     keeper.look()  # predictions go on from the last good release, whatever the network does
     answering = Answering(keeper.slots, queue=serving.queue, mqtt=mqtt)
-    return BesideDoor(answering.requests.take, serving.http, beside=lambda: answering.beside(keeper, releases))
+    beside = partial(answering.beside, keeper, releases, without_broker=True)
+    return BesideDoor(answering.requests.take, serving.http, beside=beside)
 
 
 class _Server(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -103,7 +104,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     help_ = "its number (default: one more than the newest, or 0)"
     add.add_argument("--release", metavar="N", type=count_or_none, help=help_)
     add.add_argument("--run", metavar="N", type=count_or_none, dest="of_run", default=0, help="its training run (default: 0)")
-    add.add_argument("--keep", metavar="N", type=count, default=3, help="newest releases that are kept (default: 3)")
+    add.add_argument("--keep", metavar="N", type=count, help="newest releases that are kept (default: all)")
     add.add_argument("--json", action="store_true", help="print one JSON object")
     add.set_defaults(run=run_add)
 
@@ -133,7 +134,7 @@ def run_use(args: argparse.Namespace) -> int:
     task = _task(args, store)
     kept = store.kept(task)
     release = _named(kept, args.release, args.of_run)
-    return _choose(args, store, task, release, None if release is kept[-1] else Choice(release.place, kept[-1].place))
+    return _choose(args, store, task, release, Choice(release.place, kept[-1].place))
 
 
 def run_pin(args: argparse.Namespace) -> int:
@@ -169,7 +170,7 @@ def run_add(args: argparse.Namespace) -> int:
         raise ConfigError(f"cannot be read: {error.strerror}", file=str(args.bundle)) from error
     except BundleError as error:
         raise BundleError(f"{args.bundle}: {error}") from error
-    task, store = bundle.manifest.name, ReleaseStore(args.store, keep=args.keep)
+    task, store = bundle.manifest.name, ReleaseStore(args.store, keep=args.keep or sys.maxsize)
     theta = bundle.theta0 if args.weights is None else _weights(args.weights, bundle.manifest.size)
     known = store.latest(task)
     number = args.release if args.release is not None else 0 if known is None else known.number + 1

@@ -22,7 +22,8 @@ release in the store answers; a newer one takes its place as soon as it is there
 that fills the store nor a broker has to run.
 
 With --node it answers over MQTT too: questions to em1/NET/NODE/pq/WHO/TASK, answers at em1/NET/NODE/pa/WHO/TASK or the response
-topic of MQTT 5. --config takes broker, net and node from the file of a device, and what its [serving] says.
+topic of MQTT 5. --config takes broker, net and node from the file of a device, and what its [serving]
+says of asking, of canaries and of the queue.
 
 With --ask it asks another service, one with a larger model, where its own prediction is not sure, or where it has no release yet.
 
@@ -68,6 +69,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--ask-below", metavar="P", type=share, help=help_)
     help_ = "for the other's answer (default: 100ms); after that the own one is sent"
     parser.add_argument("--ask-deadline", metavar="TIME", type=duration, help=help_)
+    help_ = "over MQTT, ask others, but take no questions"
+    parser.add_argument("--ask-only", action="store_true", help=help_)
     help_ = "share of the requests that a newer release answers first (default: 0, all at once)"
     parser.add_argument("--canary", metavar="SHARE", type=share, help=help_)
     help_ = "how long, before it answers all (default: 10m); a failure ends it"
@@ -90,9 +93,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until stopped."""
-    over_mqtt = bool(args.node or args.config or args.broker or args.net or args.streams or args.ask)
+    over_mqtt = bool(args.node or args.config or args.broker or args.net or args.streams or args.ask or args.ask_only)
     if not args.http and args.socket is None and not over_mqtt:
         args.usage_error("there is no door: give --http, --socket or --node")
+    if args.overrides and args.config is None:
+        args.usage_error("--set changes a value of a file: give --config")
     logs.configure(args.log, "text", "")
     try:
         from edgemw.app.serve import ServeSettings, canary_of, run_serve
@@ -112,7 +117,8 @@ def run(args: argparse.Namespace) -> int:
         settings = replace(settings, queue=args.queue)
     if args.batch_latency is not None:
         settings = replace(settings, batch_s=args.batch_latency)
-    run_serve(replace(settings, canary=canary_of(args.canary or 0.0, args.canary_for or CANARY_FOR_S)))
+    seconds = CANARY_FOR_S if args.canary_for is None else args.canary_for
+    run_serve(replace(settings, canary=canary_of(args.canary or 0.0, seconds)))
     return 0
 
 
@@ -125,6 +131,8 @@ def _over_mqtt(args: argparse.Namespace) -> MqttDoor:
     from edgemw.serving.placement import Rule
 
     broker, net, node, serving = server_of(args)
+    flags = {"--ask-below": args.ask_below, "--ask-deadline": args.ask_deadline, "--ask-only": args.ask_only or None}
+    given = [name for name, value in flags.items() if value is not None]
     for name, value in (
         ("ask", serving.ask),
         ("ask_below", serving.ask_below),
@@ -136,9 +144,12 @@ def _over_mqtt(args: argparse.Namespace) -> MqttDoor:
     ):
         if getattr(args, name) is None:
             setattr(args, name, value)
+    if not args.ask and given:
+        args.usage_error(f"{given[0]} needs --ask NODE")
     if problem := check_optional_id(args.ask):
         raise ConfigError(problem, key="--ask")
     if args.ask == node:
         raise ConfigError(f"{node} would ask itself", key="--ask")
     asks = Asks(args.ask, Rule(args.ask_below, args.ask_deadline)) if args.ask else None
-    return MqttDoor(broker, net, node, os.environ, load_streams(args.streams) if args.streams else (), asks)
+    streams = load_streams(args.streams) if args.streams else ()
+    return MqttDoor(broker, net, node, os.environ, streams, asks, answers=not args.ask_only)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from edgemw import __version__
@@ -63,6 +63,8 @@ class Question:
     Attributes:
         slot, served: who answers it.
         x: a batch as the task takes it.
+        body: as it came.
+        named: whether it is to this release and no other.
         timeout_s: how long an answer is worth waiting for; None is as long as it takes.
         early: whether the client takes two answers, if the better one takes longer.
         identity: that the client gave it.
@@ -72,16 +74,26 @@ class Question:
     slot: Slot
     served: Served
     x: Array
+    body: bytes = b""
+    named: bool = False
     timeout_s: float | None = None
     early: bool = False
     identity: str | None = None
     wanted: Wanted = field(default_factory=Wanted)
 
+    @property
+    def size_bytes(self) -> int:
+        """What it holds while it waits."""
+        return len(self.body) + self.x.nbytes
+
     def answer(self, outputs: Outputs, release: int, **parameters: object) -> Answer:
         """Write outputs float32[B, *output] of a release; parameters stand in the answer."""
         if not all_finite(outputs):
             return problem(500, f"release {release} gives NaN or infinite outputs for this input")
-        output, behind = write_output(outputs, self.wanted)
+        try:
+            output, behind = write_output(outputs, self.wanted)
+        except Malformed as error:
+            return problem(400, str(error))
         said: dict[str, Any] = {} if self.identity is None else {"id": self.identity}
         said |= {"model_name": self.served.task, "model_version": str(release), "outputs": [output]}
         if parameters:
@@ -178,7 +190,8 @@ class Api:
         match rest:
             case ["infer"]:
                 picked = slot.pick() if version is None else served
-                return self._question(slot, picked or served, body, json_bytes)
+                question = self._question(slot, picked or served, body, json_bytes)
+                return question if version is None else replace(question, named=True)
             case ["ready"]:
                 return _answer({"name": model, "ready": True})
             case ["config"]:
@@ -202,7 +215,8 @@ class Api:
             raise _Refused(400, 'give one tensor: {"inputs": [{"name": "x", "shape": [...], "datatype": "FP32", "data": [...]}]}')
         wanted, (timeout_s, early) = wanted_output(document), _patience(document)
         x = read_tensor(inputs[0], view[json_bytes:] if json_bytes is not None else view[:0], served.manifest.input)
-        return Question(slot, served, whole_batch(x, served.manifest.input), timeout_s, early, identity, wanted)
+        batch = whole_batch(x, served.manifest.input)
+        return Question(slot, served, batch, body, timeout_s=timeout_s, early=early, identity=identity, wanted=wanted)
 
 
 def problem(status: int, text: str) -> Answer:

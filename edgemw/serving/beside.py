@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any, Self
@@ -34,7 +35,7 @@ class BesideDoor:
 
         Args:
             handle, address, setting, socket, limits: see `Door`; an empty address is no HTTP door.
-            beside: runs in the same loop while the doors are open.
+            beside: runs in the same loop while the doors are open; cancelled before they close.
         """
         self._beside = beside
         self._handle, self._address, self._setting, self._socket, self._limits = handle, address, setting, socket, limits
@@ -64,7 +65,8 @@ class BesideDoor:
             return
         if self._stopping is not None:
             loop, event = self._stopping
-            loop.call_soon_threadsafe(event.set)
+            with suppress(RuntimeError):  # it has ended by itself
+                loop.call_soon_threadsafe(event.set)
         self._thread.join()
         self._thread = self._stopping = None
 
@@ -93,9 +95,10 @@ class BesideDoor:
                 beside = tasks.create_task(self._beside()) if self._beside is not None else None
                 started.set_result(url)
                 await stopping.wait()
-                await door.stop()
                 if beside is not None:
                     beside.cancel()
+                    await asyncio.wait([beside])
+                await door.stop()
         except* EdgeError as errors:
             log.error("predictions end: %s", single(errors))
         finally:

@@ -30,6 +30,7 @@ from edgemw.core.address import Address
 from edgemw.core.errors import ConfigError
 from edgemw.serving.api import MAX_BODY_BYTES, Answer, problem
 from edgemw.serving.requests import Handle
+from edgemw.serving.turns import GiveUp
 
 MAX_HEAD_BYTES = 16384
 MAX_HEADERS = 100
@@ -176,6 +177,7 @@ class _Client(asyncio.Protocol):
     _head: _Head | None = None  # of the request whose body is coming
     _asking: _Head | None = None  # of the request whose answer is awaited
     _inside: bool = False  # the handler has not returned yet
+    _give_up: GiveUp | None = None  # told where the client does not wait for it
     _chunked: bool = False  # the first part of that answer is out
     _full: bool = False  # what was written has not been read
     ending: bool = False  # nothing more is answered
@@ -195,6 +197,8 @@ class _Client(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone = True
+        if self._asking is not None and self._give_up is not None:
+            self._give_up()
         self.door.left(self)
 
     def data_received(self, data: bytes) -> None:
@@ -203,10 +207,13 @@ class _Client(asyncio.Protocol):
         if not self._buffer and self._head is None and data.strip(b"\r\n"):
             self.deadline = self._now() + self.door.limits.timeout_s
         self._buffer += data
+        if self._asking is not None and len(self._buffer) > MAX_HEAD_BYTES:
+            self._transport.pause_reading()  # the next requests wait with the client
         self._proceed()
 
     def eof_received(self) -> None:
-        if not self.ending and (self._buffer or self._head):
+        """A client that ends while it waits for an answer is taken to have gone."""
+        if self._asking is None and not self.ending and (self._buffer or self._head):
             self._refuse(400, "the connection ended within a request")
 
     def pause_writing(self) -> None:
@@ -308,14 +315,12 @@ class _Client(asyncio.Protocol):
         self._asking, self._chunked, self._inside = head, False, True
         method = "GET" if head.method == "HEAD" else head.method
         try:
-            self.door.handle(method, head.path, body, head.json_bytes, partial(self._reply, head))
+            self._give_up = self.door.handle(method, head.path, body, head.json_bytes, partial(self._reply, head))
         except Exception:
             log.exception("%s %s failed", head.method, head.path[:200])
             self._reply(head, problem(500, "internal error: the log of the server says more"))
         finally:
             self._inside = False
-        if self._asking is not None:
-            self._transport.pause_reading()  # what the client sends meanwhile waits with it
 
     def _reply(self, head: _Head, answer: Answer) -> None:
         """Send an answer, or a part of it; after the last one the next request has its turn."""

@@ -19,7 +19,7 @@ from edgemw.serving.check import check_outputs, check_reference, one_sample
 from edgemw.serving.pace import Pace, measured
 from edgemw.serving.session import open_inference, open_release
 from edgemw.serving.slot import Served, Slot
-from edgemw.serving.store import ReleaseStore, StoredRelease
+from edgemw.serving.store import Choice, ReleaseStore, StoredRelease
 
 TRIES = 3
 """That a release is read before it is left alone: a machine may be short of files or memory for a moment."""
@@ -84,7 +84,8 @@ class Keeper:
         self._trials: dict[str, _Trial] = {}
         self._sound: dict[str, str] = {}  # by bundle: why none of its releases can be served here
         self._store, self._only, self._threads, self._observe = store, tasks, threads, observe
-        self._seen: dict[str, tuple[int, int]] = {}  # the place that is wanted, and how often it was tried
+        self._seen: dict[str, tuple[tuple[int, Choice | None] | None, int]] = {}  # what was wanted, and how often it was tried
+        self._failed: set[tuple[str, int]] = set()  # tasks and places of canaries that failed
         self._served: dict[str, StoredRelease] = {}
         self.slots = {task: Slot(observe) for task in tasks}
         self.refused: dict[str, str] = {}
@@ -100,8 +101,10 @@ class Keeper:
             wanted, choice = self._store.wanted_place(task)
             if (trial := self._trials.get(task)) is not None:
                 changed |= self._judge(task, trial, chosen=choice is not None and choice.place == self._served[task].place)
-            place, tries = self._seen.get(task, (-1, 0))
-            tries = tries if wanted == place else 0
+            if task in self._trials and choice is None:
+                continue  # what came later waits for its turn
+            seen, tries = self._seen.get(task, (None, 0))
+            tries = tries if (wanted, choice) == seen else 0
             if wanted < 0 or tries == TRIES:
                 continue
             before = self._served.get(task)
@@ -113,7 +116,7 @@ class Keeper:
             else:
                 self._take_chosen(task, wanted)
             served = self._served.get(task)
-            self._seen[task] = wanted, TRIES if served is not None and served.place == wanted else tries + 1
+            self._seen[task] = (wanted, choice), TRIES if served is not None and served.place == wanted else tries + 1
             changed |= served is not before
         return changed
 
@@ -121,6 +124,7 @@ class Keeper:
         """Have a canary answer all requests, or none any more; whether it was time for that."""
         slot = self.slots[task]
         if slot.failed is not None and slot.failed[0] is trial.served:
+            self._failed.add((task, self._served[task].place))
             self._served[task] = trial.before
             self._note(task, f"release {trial.served.release} is not served: as a canary, {slot.failed[1]}")
         elif chosen or self._clock() >= trial.until:
@@ -150,7 +154,7 @@ class Keeper:
             self._note(task, f"the release at place {newest} is damaged")
         if known is None:
             self._take_whole(task, release, newest)
-        elif release is not None and release.place != known.place:
+        elif release is not None and release.place != known.place and (task, release.place) not in self._failed:
             self._serve(task, release, newest, tried=True)
 
     def _take_whole(self, task: str, release: StoredRelease | None, wanted: int) -> None:
@@ -190,7 +194,7 @@ class Keeper:
     def _put(self, task: str, served: Served, release: StoredRelease, *, tried: bool) -> None:
         trial, slot = self._trials.pop(task, None), self.slots[task]
         before = trial.before if trial is not None else self._served.get(task)
-        if tried and self._canary is not None and before is not None and slot.current is not None:
+        if tried and self._canary is not None and before is not None and _interchangeable(slot.current, served):
             slot.try_out(served, self._canary.share)
             self._trials[task] = _Trial(served, before, self._clock() + self._canary.seconds)
         else:
@@ -201,3 +205,8 @@ class Keeper:
         if self.refused.get(task) != reason:
             self.refused[task] = reason
             log.error("%s", reason, extra={"facts": {"task": task}})
+
+
+def _interchangeable(one: Served | None, other: Served) -> bool:
+    """Whether the same requests can be answered by both."""
+    return one is not None and (one.manifest.input, one.manifest.output) == (other.manifest.input, other.manifest.output)

@@ -13,7 +13,6 @@ The request goes on as it came, so the other server's model has to take the same
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,30 +58,29 @@ class Placement:
 
     Attributes:
         decisions: requests by what became of them: "own" (sure), "other" (the other answered), "late" (it did not in time, own
-            outputs were the answer), "refused" (it refused, likewise), "none" (nobody could answer).
+            outputs were the answer), "refused" (it refused; likewise, where there are own ones), "none" (nobody could answer).
     """
 
     def __init__(self, rule: Rule, elsewhere: Elsewhere) -> None:
         self._rule, self._elsewhere = rule, elsewhere
         self.decisions: Counter[str] = Counter()
 
-    def computed(self, question: Question, body: bytes, own: Computed, waited_s: float, reply: Reply) -> None:
+    def computed(self, question: Question, own: Computed, waited_s: float, reply: Reply) -> None:
         """Answer a request for which there are own outputs.
 
         Args:
             question: the request.
-            body: as it came.
             own: the outputs.
             waited_s: how long that took: what it costs of the time that an answer is worth waiting for.
             reply: told the answers.
         """
         left_s = self._rule.deadline_s if question.timeout_s is None else question.timeout_s - waited_s
-        if left_s <= 0 or self._is_sure(question, own):
+        if question.named or left_s <= 0 or self._is_sure(question, own):
             self.decisions["own"] += 1
             reply(question.answer(own.outputs, own.release))
             return
-        if question.early:
-            reply(question.answer(own.outputs, own.release, final=False)._replace(final=False))
+        if question.early and (early := question.answer(own.outputs, own.release, final=False)).status < 400:
+            reply(early._replace(final=False))
 
         def heard(answer: Answer | None) -> None:
             if answer is not None and answer.status < 400:
@@ -92,13 +90,13 @@ class Placement:
                 self.decisions["late" if answer is None else "refused"] += 1
                 reply(question.answer(own.outputs, own.release))
 
-        self._elsewhere.ask(question.served.task, body, min(left_s, self._rule.deadline_s), heard)
+        self._elsewhere.ask(question.served.task, question.body, min(left_s, self._rule.deadline_s), heard)
 
     def unready(self, request: Unready, body: bytes, reply: Reply) -> None:
         """Answer a request for which there is no release here."""
 
         def heard(answer: Answer | None) -> None:
-            self.decisions["none" if answer is None else "other"] += 1
+            self.decisions["none" if answer is None else "other" if answer.status < 400 else "refused"] += 1
             reply(request.answer if answer is None else answer)
 
         self._elsewhere.ask(request.task, body, self._rule.deadline_s, heard)
@@ -108,17 +106,3 @@ class Placement:
         if classes is None or own.outputs[0].size not in (1, classes):
             return True
         return all(class_of(row)[1] >= self._rule.below for row in own.outputs)
-
-
-def named(answer: Answer, node: str) -> Answer:
-    """An answer in which it says who gave it.
-
-    Raises:
-        ValueError: it is no JSON object.
-    """
-    end = len(answer.body) if answer.json_bytes is None else answer.json_bytes
-    document = json.loads(answer.body[:end])
-    parameters = document.get("parameters")
-    document["parameters"] = (parameters if isinstance(parameters, dict) else {}) | {"node": node}
-    text = json.dumps(document, separators=(",", ":")).encode()
-    return answer._replace(body=text + answer.body[end:], json_bytes=None if answer.json_bytes is None else len(text))

@@ -51,10 +51,10 @@ class Slot:
     Attributes:
         answered: requests so far, whichever release answered them.
         samples: in those.
-        seconds: that they took.
+        seconds: that each of them took; requests that were computed together took all of it, each.
         taking: how many took at most each of LATENCY_S, and none of the shorter ones; the last is longer.
         installed: how often a release has taken this place.
-        failed: the canary that could not answer, and why; None where none failed since the last release came.
+        failed: the last canary that could not answer, and why; None where none did since a release was installed.
     """
 
     def __init__(self, observe: Callable[[float], None] | None = None) -> None:
@@ -91,7 +91,7 @@ class Slot:
     def try_out(self, served: Served, share: float) -> None:
         """Have a canary answer this share of the requests, until it is installed, fails, or another one takes its place."""
         with self._counting:
-            self._canary, self.failed = _Canary(served, share), None
+            self._canary = _Canary(served, share)
 
     def pick(self) -> Served | None:
         """What is to answer the next request."""
@@ -135,31 +135,9 @@ class Slot:
         Raises:
             DataError: a value is out of the range of a table.
         """
-        current, canary = self._current, self._canary
-        if canary is None or served is not canary.served or current is None:
-            return self._run(batches, served), served.release
-        try:
-            outputs = self._run(batches, served)
-            if all(map(all_finite, outputs)):
-                return outputs, served.release
-            reason = "it gives NaN or infinite outputs"
-        except EdgeError as error:
-            reason = str(error)
-        outputs = self._run(batches, current)
-        if all(map(all_finite, outputs)):
-            with self._counting:
-                if self._canary is canary:
-                    self._canary, self.failed = None, (served, reason)
-        return outputs, current.release
-
-    def _run(self, batches: Sequence[Array], served: Served) -> list[Outputs]:
         started = time.perf_counter()
-        if len(batches) == 1:
-            outputs = [served.predict(batches[0])]
-        else:
-            ends = np.cumsum([len(batch) for batch in batches])
-            outputs = np.split(served.predict(np.concatenate(batches)), ends[:-1])
-        seconds = (time.perf_counter() - started) / len(batches)
+        outputs, release = self._computed(batches, served)
+        seconds = time.perf_counter() - started
         with self._counting:
             self.answered += len(batches)
             self.samples += sum(map(len, batches))
@@ -168,7 +146,34 @@ class Slot:
         if self._observe is not None:
             for _ in batches:
                 self._observe(seconds)
-        return outputs
+        return outputs, release
+
+    def _computed(self, batches: Sequence[Array], served: Served) -> tuple[list[Outputs], int]:
+        current, canary = self._current, self._canary
+        if current is not None and self.failed is not None and self.failed[0] is served:
+            return _run(batches, current), current.release  # it failed while these waited
+        if canary is None or served is not canary.served or current is None:
+            return _run(batches, served), served.release
+        try:
+            outputs = _run(batches, served)
+            if all(map(all_finite, outputs)):
+                return outputs, served.release
+            reason = "it gives NaN or infinite outputs"
+        except EdgeError as error:
+            reason = str(error)
+        outputs = _run(batches, current)
+        if all(map(all_finite, outputs)):
+            with self._counting:
+                if self._canary is canary:
+                    self._canary, self.failed = None, (served, reason)
+        return outputs, current.release
+
+
+def _run(batches: Sequence[Array], served: Served) -> list[Outputs]:
+    if len(batches) == 1:
+        return [served.predict(batches[0])]
+    ends = np.cumsum([len(batch) for batch in batches])
+    return np.split(served.predict(np.concatenate(batches)), ends[:-1])
 
 
 def whole_batch(x: Any, spec: Spec) -> Array:

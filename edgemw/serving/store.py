@@ -394,7 +394,8 @@ def _name(place: int) -> str:
 
 def _key(bundle: Bundle) -> str:
     """Names a bundle by its content, without compressing it."""
-    parts = (bundle.infer, bundle.train or b"", bundle.theta0.astype("<f4").tobytes())
+    parts = [bundle.infer, bundle.train or b"", bundle.theta0.astype("<f4").tobytes()]
+    parts += [bundle.reference.tobytes()] if bundle.reference is not None else []
     hashes = [hashlib.sha256(part).hexdigest() for part in parts]
     return hashlib.sha256(json.dumps([asdict(bundle.manifest), hashes], sort_keys=True).encode()).hexdigest()[:32]
 

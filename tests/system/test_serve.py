@@ -306,6 +306,22 @@ def test_the_service_of_a_device_goes_on_without_it_and_is_found_again(served: F
     assert not (served.folder / "device-0" / "serving.process").exists()
 
 
+@pytest.mark.parametrize("of_before", [False, True])
+def test_a_service_that_was_told_something_else_is_not_taken_back(served: Fleet, of_before: bool) -> None:
+    service = service_of(served)
+    served.kill("device-0")
+    note = served.folder / "device-0" / "serving.process"
+    if of_before:  # a version that noted less
+        said = json.loads(note.read_text())
+        note.write_text(json.dumps({name: said[name] for name in ("pid", "started", "url", "address")}))
+    else:
+        path = served.folder / "device-0.toml"
+        path.write_text(path.read_text().replace("[serving]", "[serving]\nqueue = 7"))
+    served.start("device-0")
+    assert psutil.wait_procs([service], timeout=20)[1] == []
+    assert release_served(served.address("device-0", "serving")) >= 0
+
+
 def test_a_service_that_dies_is_started_again(served: Fleet) -> None:
     first, url = service_of(served), served.address("device-0", "serving")
     release_served(url)

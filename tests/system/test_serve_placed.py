@@ -20,6 +20,7 @@ from tests.system.fleet import PATIENCE_S, Fleet, edgemw
 from tests.system.test_serve import DIGITS, X, save, serving, theta
 from tests.system.test_serve_mqtt import OWN, SERVER, asking, expected, start
 
+SOMEWHERE = ("--node", "a", "--net", "n", "--broker", "mqtt://127.0.0.1:1")
 FOG, NET = "fog-0", "line-3"
 QUESTION = {"inputs": [{"name": "x", "shape": [1, 64], "datatype": "FP32", "data": X.ravel().tolist()}]}
 
@@ -106,3 +107,32 @@ def test_a_device_of_a_fleet_answers_over_mqtt_and_asks_before_it_has_a_release(
             _, document, _ = client.answer()
         fleet.signal(SERVER, signal.SIGTERM)
         assert fleet.wait(SERVER) == 0
+
+
+def test_a_service_that_only_asks_takes_no_questions(tmp_path: Path, bundle: Bundle, broker: Broker) -> None:
+    save(tmp_path, bundle, 4)
+    with start(tmp_path, broker, "--ask", FOG, "--ask-only") as device:
+        said = device.until("answering over MQTT").string
+        assert f"asks={FOG}" in said
+        assert "questions=" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (("--set", "serving.queue=1"), 2, "give --config"),
+        (
+            ("--node", "a", "--net", "n", "--broker", "mqtt://127.0.0.1:1", "--ask-below", "0.5"),
+            2,
+            "--ask-below needs --ask NODE",
+        ),
+        (("--node", "a", "--net", "n", "--broker", "mqtt://127.0.0.1:1", "--ask", "a"), 3, "would ask itself"),
+        (("--node", "a", "--net", "n", "--broker", "mqtt://127.0.0.1:1", "--ask", "A"), 3, "--ask"),
+        (("--canary", "1.5"), 2, "from 0 to 1"),
+        (("--batch-latency", "soon"), 2, "not a duration"),
+        (("--queue", "0"), 2, "1 or more"),
+    ],
+)
+def test_flags_that_cannot_be_meant_are_refused(tmp_path: Path, arguments: tuple[str, ...], status: int, said: str) -> None:
+    done = edgemw("serve", tmp_path, *arguments)
+    assert (done.returncode, said in done.stderr) == (status, True), done.stderr

@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import logging
 import os
+import queue
 import re
 import socket
 import stat
@@ -20,11 +21,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgemw.core.errors import ConfigError
-from edgemw.serving.api import Answer
+from edgemw.core.errors import ConfigError, LinkError
+from edgemw.serving.api import Answer, problem
 from edgemw.serving.beside import BesideDoor
 from edgemw.serving.door import MAX_HEAD_BYTES, MAX_HEADERS, TURN, DoorLimits
 from edgemw.serving.placement import Reply
+from edgemw.serving.turns import GiveUp
 
 QUICK = DoorLimits(body_bytes=1000, connections=3, timeout_s=0.4, idle_s=0.8)
 LARGE = b"x" * 3_000_000
@@ -226,16 +228,54 @@ def test_an_answer_that_is_awaited_goes_out_before_the_door_closes() -> None:
         assert everything(connection).endswith(b"GET /later None ")
 
 
-def test_a_client_that_goes_away_before_its_answer_is_forgotten(patient: BesideDoor) -> None:
-    for _ in range(3):
-        with connect(patient) as connection:
-            connection.sendall(b"GET /later HTTP/1.1\r\nHost: a\r\n\r\n")
-    assert ask_later(patient) == b"GET /later None "
+def test_a_client_that_goes_away_before_its_answer_makes_room_and_is_given_up() -> None:
+    given_up: queue.Queue[str] = queue.Queue()
+
+    def never(method: str, path: str, body: bytes, json_bytes: int | None, reply: Reply) -> GiveUp | None:
+        if path == "/":
+            echo(method, path, body, json_bytes, reply)
+            return None
+        return lambda: given_up.put(path)
+
+    with BesideDoor(never, "127.0.0.1:0", limits=QUICK) as door:
+        for number in range(2 * QUICK.connections):
+            with connect(door) as connection:
+                connection.sendall(f"GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            assert given_up.get(timeout=10) == f"/{number}"
+        assert is_alive(door)
 
 
-def ask_later(door: BesideDoor) -> bytes:
-    with client(door) as connection:
-        return ask(connection, "GET", "/later")[1]
+def test_whoever_waits_when_a_server_stops_is_told_so() -> None:
+    waiting: list[Reply] = []
+    asked = threading.Event()
+
+    def later(method: str, path: str, body: bytes, json_bytes: int | None, reply: Reply) -> None:
+        waiting.append(reply)
+        asked.set()
+
+    async def beside() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for reply in waiting:
+                reply(problem(503, "the server stops"))
+
+    with BesideDoor(later, "127.0.0.1:0", beside=beside) as door, connect(door) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert asked.wait(10)
+        door.stop()
+        assert b"the server stops" in everything(connection)
+
+
+def test_a_door_whose_company_has_failed_can_be_stopped(caplog: pytest.LogCaptureFixture) -> None:
+    async def beside() -> None:
+        raise LinkError("refused for good", where="here", hint="")
+
+    door = BesideDoor(echo, "127.0.0.1:0", beside=beside)
+    with caplog.at_level(logging.ERROR):
+        door.start()
+        door.stop()
+    assert "refused for good" in caplog.text
 
 
 def test_an_error_in_the_handler_is_a_500_with_the_traceback_in_the_log(

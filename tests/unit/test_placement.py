@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from edgemw.app.elsewhere import MOST_ASKED, AskedNode
-from edgemw.core.bundle import read_bundle
+from edgemw.core.bundle import Spec, read_bundle
 from edgemw.learning.oracle import Array
 from edgemw.serving.api import Answer, Api
 from edgemw.serving.placement import Placement, Rule
@@ -170,6 +171,17 @@ async def test_where_the_other_refuses_the_own_is_the_answer() -> None:
     assert pair.decisions == {"refused": 1}
 
 
+@scenario
+async def test_a_classification_that_is_not_to_be_had_is_refused_and_not_an_accident() -> None:
+    pair = Pair(SURE, below=0.0)
+    manifest = replace(MANIFEST, output=Spec((2, 5), "float32"))
+    slot = Slot()
+    slot.install(Served(lambda x: np.zeros((len(x), 2, 5), np.float32), "digits", 7, manifest))
+    pair.requests = Requests(Api({"digits": slot}), Turns(), pair.placement)
+    pair.ask(tensor() | {"outputs": [{"name": "y", "parameters": {"classification": 1}}]})
+    assert [answer.status for answer in pair.answers] == [400]
+
+
 @pytest.mark.parametrize("task", ["empty", "nowhere"])
 def test_without_a_release_the_other_is_asked(task: str) -> None:
     async def test() -> None:
@@ -230,7 +242,14 @@ async def test_binary_outputs_of_the_other_arrive_whole() -> None:
     assert np.frombuffer(answer.body[answer.json_bytes :], "<f4")[3] == SURE
 
 
-@pytest.mark.parametrize("payload", [b"", b"{", b"[]", b'{"error": "x"}', b'{"error": "x", "status": "y"}', b"\xff", b"[" * 9999])
+NO_STATUS = (b'"y"', b"1e999", b"Infinity", b"100", b"204", b"-7", b"true", b"600")
+NO_ANSWERS = [
+    *(b"", b"{", b"[]", b"{}", b'{"outputs": {}}', b'{"outputs": [NaN]}', b'{"outputs": [1e999]}', b"\xff", b"[" * 9999),
+    *(b'{"error": "x", "status": %b}' % status for status in NO_STATUS),
+]
+
+
+@pytest.mark.parametrize("payload", [b'{"error": "x"}', *NO_ANSWERS])
 def test_what_is_no_answer_does_no_harm(payload: bytes) -> None:
     async def test() -> None:
         pair = Pair(UNSURE)
@@ -239,8 +258,36 @@ def test_what_is_no_answer_does_no_harm(payload: bytes) -> None:
         for topic in ("em1/net/fog-0/pa/device-0/other", "em1/net/fog-1/pa/device-0/x", "nothing", response_topic):
             pair.asked.hear(topic, payload)
         assert pair.documents[0]["model_version"] == "7"
+        assert pair.decisions == {"late": 1}
+        pair.ask(tensor(), "empty")
+        [*_, (_, _, response_topic)] = pair.questions
+        pair.asked.hear(response_topic, payload)
+        assert pair.answers[1].status == 503
+        assert pair.decisions == {"late": 1, "none": 1}
 
     asyncio.run(test())
+
+
+@scenario
+async def test_a_question_to_a_release_is_answered_by_that_one() -> None:
+    pair = Pair(UNSURE)
+    body = json.dumps(tensor()).encode()
+    pair.requests.take("POST", "/v2/models/digits/versions/7/infer", body, None, pair._hear)
+    assert pair.questions == []
+    assert pair.documents[0]["model_version"] == "7"
+
+
+@scenario
+async def test_an_early_answer_is_never_an_error() -> None:
+    pair = Pair(UNSURE)
+    slot = Slot()
+    slot.install(Served(lambda x: np.full((len(x), 10), np.nan, np.float32), "digits", 7, MANIFEST))
+    pair.requests = Requests(Api({"digits": slot}), Turns(), pair.placement)
+    pair.ask(tensor() | {"parameters": {"early": True}})
+    assert pair.answers == []
+    pair.pass_on()
+    assert [answer.status for answer in pair.answers] == [200]
+    assert pair.requests.refused == {}
 
 
 @pytest.mark.parametrize("parameters", [{"early": 1}, {"timeout": -1}, {"timeout": 1.5}, {"timeout": "x"}, {"timeout": 10**15}])

@@ -9,7 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import nn
 
+from edgemw.cli.main import main
+from edgemw.compile.export import compile_task
+from edgemw.compile.task import Task
 from edgemw.core.bundle import Bundle, Vector, read_bundle
 from edgemw.serving import store
 from edgemw.serving.bell import Bell, ring
@@ -300,22 +304,81 @@ def test_what_no_release_can_answer_is_not_the_canarys_fault(tmp_path: Path, bun
     assert slot.canary is not None
 
 
-def test_a_later_release_takes_the_place_of_a_canary(tmp_path: Path, bundle: Bundle) -> None:
+def test_a_release_that_comes_while_another_one_is_tried_waits_for_its_turn(tmp_path: Path, bundle: Bundle) -> None:
     clock = Clock()
     keeper = canary_keeper(tmp_path, bundle, clock)
-    for number in (1, 2):
+    slot, answering = keeper.slots["digits"], []
+    for number in range(1, 8):  # one each 25 s, of which each is to be tried for a minute
         save(tmp_path, bundle, number)
-        clock.now += 40
-        assert keeper.look()
-    slot = keeper.slots["digits"]
-    assert slot.canary is not None
-    assert slot.canary.release == 2
-    assert sorted(picked(keeper, 8)) == [0] * 6 + [2] * 2
-    clock.now += 59
-    assert not keeper.look()
-    clock.now += 1
+        keeper.look()
+        assert slot.current is not None
+        assert slot.canary is not None
+        answering.append((slot.current.release, slot.canary.release))
+        clock.now += 25
+    assert answering == [(0, 1), (0, 1), (0, 1), (1, 4), (1, 4), (1, 4), (4, 7)]
+
+
+def test_requests_in_line_for_a_canary_that_failed_are_answered_by_the_release_before(tmp_path: Path, bundle: Bundle) -> None:
+    keeper = canary_keeper(tmp_path, bundle, Clock())
+    ReleaseStore(tmp_path, 3).save("digits", bundle, 1, 1, np.full(bundle.manifest.size, 1e9, np.float32))
     assert keeper.look()
-    assert picked(keeper, 2) == [2] * 2
+    slot, large = keeper.slots["digits"], np.full((1, 64), 1e9, np.float32)
+    canary = slot.canary
+    for _ in range(2):
+        outputs, release = slot.serve(large, canary)
+        assert (release, bool(np.isfinite(outputs).all())) == (0, True)
+    assert slot.answered == 2
+
+
+def test_a_canary_that_failed_is_not_tried_again_where_a_later_one_is_damaged(tmp_path: Path, bundle: Bundle) -> None:
+    keeper = canary_keeper(tmp_path, bundle, Clock())
+    ReleaseStore(tmp_path, 3).save("digits", bundle, 1, 1, np.full(bundle.manifest.size, 1e9, np.float32))
+    assert keeper.look()
+    slot = keeper.slots["digits"]
+    slot.serve(np.full((1, 64), 1e9, np.float32), slot.canary)
+    assert keeper.look()
+    save(tmp_path, bundle, 2)
+    newest = max((tmp_path / "digits" / "releases").iterdir())
+    (newest / "theta.f32").write_bytes(bytes(4 * bundle.manifest.size))
+    keeper.look()
+    assert slot.canary is None
+    assert picked(keeper, 4) == [0] * 4
+
+
+def test_a_canary_that_failed_is_served_where_somebody_pins_it(tmp_path: Path, bundle: Bundle) -> None:
+    keeper = canary_keeper(tmp_path, bundle, Clock())
+    ReleaseStore(tmp_path, 3).save("digits", bundle, 1, 1, np.full(bundle.manifest.size, 1e9, np.float32))
+    assert keeper.look()
+    slot = keeper.slots["digits"]
+    slot.serve(np.full((1, 64), 1e9, np.float32), slot.canary)
+    assert keeper.look()
+    assert main(["model", "pin", str(tmp_path), "1"]) == 0
+    assert keeper.look()
+    assert picked(keeper, 2) == [1, 1]
+
+
+def test_a_release_that_takes_other_inputs_is_not_tried_beside_one_that_does_not(tmp_path: Path, bundle: Bundle) -> None:
+    keeper = canary_keeper(tmp_path, bundle, Clock())
+    narrow = compile_task(Task("digits", lambda: nn.Linear(5, 10), input=(5,), loss="cross_entropy"))
+    ReleaseStore(tmp_path, 3).save("digits", narrow, 1, 1, narrow.theta0)
+    assert keeper.look()
+    slot = keeper.slots["digits"]
+    assert slot.canary is None
+    assert slot.current is not None
+    assert slot.current.release == 1
+
+
+@pytest.mark.parametrize("named", ["1", "latest"])
+def test_the_newest_release_that_is_used_on_purpose_is_no_canary(tmp_path: Path, bundle: Bundle, named: str) -> None:
+    keeper = canary_keeper(tmp_path, bundle, Clock())
+    save(tmp_path, bundle, 1)
+    assert keeper.look()
+    assert main(["model", "use", str(tmp_path), named]) == 0
+    assert keeper.look()
+    assert picked(keeper, 4) == [1] * 4
+    save(tmp_path, bundle, 2)  # which is tried out as ever
+    assert keeper.look()
+    assert sorted(picked(keeper, 4)) == [1, 1, 1, 2]
 
 
 def test_a_canary_that_somebody_chooses_answers_everybody(tmp_path: Path, bundle: Bundle) -> None:

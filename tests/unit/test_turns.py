@@ -18,7 +18,7 @@ from edgemw.learning.oracle import Array
 from edgemw.serving.api import Answer, Question
 from edgemw.serving.pace import BATCHES, Pace, measured
 from edgemw.serving.slot import Outputs, Served, Slot
-from edgemw.serving.turns import Computed, Turns
+from edgemw.serving.turns import MAX_WAITING_BYTES, Computed, Turns
 
 MANIFEST: Manifest = read_bundle((Path(__file__).parents[2] / "examples" / "quickstart" / "digits.edge").read_bytes()).manifest
 SLOW = Pace(0.5)
@@ -49,7 +49,7 @@ class Model:
     def question(self, value: float, rows: int = 1, timeout_s: float | None = None) -> Question:
         served = self.slot.current
         assert served is not None
-        return Question(self.slot, served, np.full((rows, 64), value, np.float32), timeout_s)
+        return Question(self.slot, served, np.full((rows, 64), value, np.float32), timeout_s=timeout_s)
 
 
 class Asking:
@@ -221,15 +221,105 @@ def test_a_turn_that_comes_too_late_is_not_computed() -> None:
     run(scenario)
 
 
-def test_whoever_waits_when_it_closes_is_told_so() -> None:
+def test_whoever_waits_when_it_closes_is_told_so_and_what_is_being_computed_is_answered() -> None:
     async def scenario() -> None:
         asking, model = Asking(Turns()), Model(SLOW)
         model.hold()
         for value in range(3):
             asking.ask(model.question(value))
         asking.turns.close()
-        assert [status_of(result) for _, result in asking.heard] == [503] * 3
+        asking.ask(model.question(3))
+        assert [(number, status_of(result)) for number, result in asking.heard] == [(1, 503), (2, 503), (3, 503)]
         model.go_on.set()
+        assert value_of((await asking.all())[0]) == 0
+
+    run(scenario)
+
+
+def test_who_asks_again_when_told_it_is_too_late_takes_nobodys_turn() -> None:
+    async def scenario() -> None:
+        turns, model = Turns(), Model(SLOW)
+        asking, again = Asking(turns), Asking(turns)
+        model.hold()
+        asking.ask(model.question(0))
+        turns.compute(model.question(1, timeout_s=1e-6), lambda _: again.ask(model.question(5)))
+        asking.ask(model.question(2))
+        assert await asyncio.to_thread(model.begun.wait, 10)
+        model.go_on.set()
+        heard = await asking.all()
+        assert [value_of(heard[number]) for number in range(2)] == [0, 2]
+        assert value_of((await again.all())[0]) == 5
+        turns.close()
+
+    run(scenario)
+
+
+def test_an_answer_that_cannot_be_given_does_not_keep_others_from_theirs() -> None:
+    async def scenario() -> None:
+        asking, model = Asking(Turns()), Model(Pace(0.5, 8, 0.1))
+        model.hold()
+        asking.ask(model.question(0))
+
+        def fails(_: Computed | Answer) -> None:
+            raise ValueError("on purpose")
+
+        asking.turns.compute(model.question(1), fails)
+        asking.ask(model.question(2))
+        model.go_on.set()
+        heard = await asking.all()
+        assert [value_of(heard[number]) for number in range(2)] == [0, 2]
+        asking.turns.close()
+
+    run(scenario)
+
+
+def test_who_goes_away_leaves_the_line() -> None:
+    async def scenario() -> None:
+        asking, model = Asking(Turns(queue=1)), Model(SLOW)
+        model.hold()
+        asking.ask(model.question(0))
+        give_up = asking.turns.compute(model.question(1), lambda _: pytest.fail("nobody waits for it"))
+        assert give_up is not None
+        give_up()
+        give_up()
+        asking.ask(model.question(2))
+        model.go_on.set()
+        heard = await asking.all()
+        assert [value_of(heard[number]) for number in range(2)] == [0, 2]
+        assert model.batches == [1, 1]
+        asking.turns.close()
+
+    run(scenario)
+
+
+def test_those_who_wait_hold_no_more_memory_than_there_is_for_them() -> None:
+    async def scenario() -> None:
+        asking, model = Asking(Turns(queue=1000)), Model(SLOW)
+        model.hold()
+        rows = MAX_WAITING_BYTES // 4 // (64 * 4)
+        for value in range(7):
+            asking.ask(model.question(value, rows=rows))
+        assert [(number, status_of(result)) for number, result in asking.heard] == [(5, 429), (6, 429)]
+        model.go_on.set()
+        await asking.all()
+        asking.ask(model.question(7, rows=rows))
+        assert value_of((await asking.all())[7]) == 7
+        asking.turns.close()
+
+    run(scenario)
+
+
+def test_requests_that_are_computed_together_take_the_whole_time_each() -> None:
+    async def scenario() -> None:
+        seconds: list[float] = []
+        slot = Slot(seconds.append)
+        slot.install(Served(busy(0.02, 0.0), "digits", 0, MANIFEST, pace=Pace(0.5, 8, 0.1)))
+        served = slot.current
+        assert served is not None
+        outputs, _ = slot.compute([X, X, X], served)
+        assert [len(each) for each in outputs] == [1, 1, 1]
+        assert len(seconds) == 3
+        assert min(seconds) >= 0.02
 
     run(scenario)
 
