@@ -24,7 +24,7 @@ swaps      releases of a model of 1 000 000 parameters, saved one after the othe
            to the end of the first answer that names it, median. Then --swaps releases of the MLP, saved by another process, under
            load from one client: requests whose answer is not, bit for bit, that of the release it names (`wrong`), that were
            refused or not answered (`dropped`), and p99 beside that without releases (`p99_times`), where the next release is
-           saved as soon as the one before has answered, so that a core does nothing else, and after 20 ms (`_spaced`).
+           saved as soon as the one before has answered, so that a core does nothing else, and after 0.2 s (`_spaced`).
 process    memory of `edgemw serve` with the MLP after its first answers, and seconds from the start of its process to the first
            answer, beside those of a Python that only imports numpy. Median of several.
 """
@@ -80,7 +80,7 @@ from edgemw.serving.store import ReleaseStore
 from edgemw.transport.broker import start_broker
 
 STARTS = 5
-REST_S = 0.02
+REST_S = 0.2
 GOALS = {
     **{f"doors/mlp/program{how}/times": 1.3 for how in ("", ", paced")},
     **{f"doors/{model}/program{how}/times": 1.1 for model in ("cnn", "gru") for how in ("", ", paced")},

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,9 +14,6 @@ from edgemw.serving.keeper import Keeper
 LOOK_S = 1.0
 """How often a store is looked at where nobody rings."""
 
-NICE = 10
-"""Of the thread that reads releases."""
-
 log = logging.getLogger(__name__)
 
 
@@ -27,7 +21,6 @@ async def watch(keeper: Keeper, folder: Path) -> None:
     """Keep slots at what the store says, until cancelled; in a thread, for building a session takes milliseconds."""
     loop, rung = asyncio.get_running_loop(), asyncio.Event()
     rung.set()  # something may have come before the bell hung
-    looking = ThreadPoolExecutor(1, thread_name_prefix="looking", initializer=_step_back)
     bell = _hang_up(folder)
     if bell is not None:
         loop.add_reader(bell, _hear, bell, rung)
@@ -38,22 +31,15 @@ async def watch(keeper: Keeper, folder: Path) -> None:
                     await rung.wait()
             rung.clear()
             try:
-                await loop.run_in_executor(looking, keeper.look)
+                await asyncio.to_thread(keeper.look)
             except StorageError as error:
                 log.error("%s", error)
             except Exception:  # whatever is wrong with a store, what was served goes on
                 log.exception("the store cannot be looked at")
     finally:
-        looking.shutdown(wait=False)
         if bell is not None:
             loop.remove_reader(bell)
             bell.close()
-
-
-def _step_back() -> None:
-    """Leave the processor to the loop, where a thread can have a priority of its own."""
-    if hasattr(os, "sched_setscheduler"):  # Linux
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 def _hear(bell: Bell, rung: asyncio.Event) -> None:
