@@ -108,6 +108,7 @@ class _Conversation:
     link: Link
     sending: asyncio.TaskGroup
     unsent: set[asyncio.Task[None]] = field(default_factory=set)
+    now: list[tuple[str, bytes, Reply | None]] | None = None
     ended: bool = False
 
     async def subscribe(self) -> None:
@@ -130,10 +131,14 @@ class _Conversation:
 
     async def take(self, event: Received) -> None:
         """A question, an answer, or a sample; one that cannot be dealt with does not keep others from being so."""
+        self.now = []
         try:
             self._take(event)
         except Exception:
             log.exception("a publication at %s could not be dealt with", event.topic[:200])
+        ready, self.now = self.now, None
+        for topic, payload, reply in ready:
+            await _publish(self.link, topic, payload, reply=reply)
         while len(self.unsent) > MOST_UNSENT:
             await asyncio.wait(self.unsent, return_when=asyncio.FIRST_COMPLETED)
 
@@ -149,6 +154,9 @@ class _Conversation:
                 self._send(*prediction)
 
     def _send(self, topic: str, payload: bytes, reply: Reply | None = None) -> None:
+        if self.now is not None:  # most answers are there at once, and need no task of their own
+            self.now.append((topic, payload, reply))
+            return
         if self.ended:
             return
         task = self.sending.create_task(_publish(self.link, topic, payload, reply=reply))

@@ -21,9 +21,9 @@ from edgemw.serving.door import Door
 from edgemw.serving.keeper import BATCH_S, Canary, Keeper
 from edgemw.serving.placement import Placement, Reply
 from edgemw.serving.requests import Requests
-from edgemw.serving.slot import LATENCY_S, Slot
+from edgemw.serving.slot import LATENCY_S
 from edgemw.serving.store import ReleaseStore
-from edgemw.serving.turns import Turns
+from edgemw.serving.turns import GiveUp, Turns
 from edgemw.serving.watching import watch
 
 if TYPE_CHECKING:
@@ -128,10 +128,18 @@ def run_serve(settings: ServeSettings) -> None:
 
 
 class Answering:
-    """What answers requests from slots, with the MQTT door where there is one. In one loop, from `beside` to `close`."""
+    """What answers requests from slots, and over MQTT where there is a door to it; `take` is a `Handle`. All in one loop."""
 
-    def __init__(self, slots: Mapping[str, Slot], *, queue: int, mqtt: MqttDoor | None) -> None:
-        self._slots, self._mqtt, self._turns = slots, mqtt, Turns(queue=queue)
+    def __init__(self, keeper: Keeper, node: str, *, queue: int, mqtt: MqttDoor | None) -> None:
+        """Say what answers, and by which name metrics know it.
+
+        Args:
+            keeper: of the slots.
+            node: label `device` of the metrics.
+            queue: see `Turns`.
+            mqtt: the door to MQTT; None is none.
+        """
+        self._keeper, self._node, self._mqtt, self._turns = keeper, node, mqtt, Turns(queue=queue)
         self._asked: AskedNode | None = None
         placement = None
         if mqtt is not None and mqtt.asks is not None:
@@ -139,18 +147,24 @@ class Answering:
 
             self._asked = AskedNode(mqtt.net, mqtt.asks.node, mqtt.node)
             placement = Placement(mqtt.asks.rule, self._asked)
-        self.requests = Requests(Api(slots), self._turns, placement)
+        self._requests = Requests(Api(keeper.slots), self._turns, placement)
 
-    async def beside(self, keeper: Keeper, store: Path, *, without_broker: bool = False) -> None:
+    def take(self, method: str, path: str, body: bytes, json_bytes: int | None, reply: Reply) -> GiveUp | None:
+        """Answer a request; that for metrics, too."""
+        if path != "/metrics":
+            return self._requests.take(method, path, body, json_bytes, reply)
+        reply(_metrics(method, self._node, self._keeper, self._requests))
+        return None
+
+    async def beside(self, store: Path, *, without_broker: bool = False) -> None:
         """Keep the slots at what the store says, and answer over MQTT, until cancelled; then nobody waits in line any more.
 
         Args:
-            keeper: of the slots.
-            store: its folder.
+            store: the keeper's folder.
             without_broker: go on where the broker refuses this service, instead of raising LinkError.
         """
         async with asyncio.TaskGroup() as tasks:
-            beside = [tasks.create_task(watch(keeper, store))]
+            beside = [tasks.create_task(watch(self._keeper, store))]
             if self._mqtt is not None:
                 beside.append(tasks.create_task(self._over_mqtt(self._mqtt, without_broker=without_broker)))
             try:
@@ -164,7 +178,7 @@ class Answering:
         from edgemw.app.answering import answer_questions
 
         try:
-            await answer_questions(mqtt, self.requests.take, self._slots, self._asked)
+            await answer_questions(mqtt, self._requests.take, self._keeper.slots, self._asked)
         except* LinkError as errors:
             if not without_broker:
                 raise
@@ -175,16 +189,9 @@ async def _serve(settings: ServeSettings, keeper: Keeper) -> None:
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    answering = Answering(keeper.slots, queue=settings.queue, mqtt=settings.mqtt)
-    requests, node = answering.requests, settings.mqtt.node if settings.mqtt is not None else socket.gethostname()
-
-    def handle(method: str, path: str, body: bytes, json_bytes: int | None, reply: Reply) -> None:
-        if path == "/metrics":
-            reply(_metrics(method, node, keeper, requests))
-        else:
-            requests.take(method, path, body, json_bytes, reply)
-
-    door = Door(handle)
+    node = settings.mqtt.node if settings.mqtt is not None else socket.gethostname()
+    answering = Answering(keeper, node, queue=settings.queue, mqtt=settings.mqtt)
+    door = Door(answering.take)
     try:
         url = await door.listen(settings.http, "--http") if settings.http else ""
         if url:
@@ -198,7 +205,7 @@ async def _serve(settings: ServeSettings, keeper: Keeper) -> None:
         gc.collect()
         gc.freeze()  # what lives as long as the process is not looked through again
         async with asyncio.TaskGroup() as tasks:
-            beside = tasks.create_task(answering.beside(keeper, settings.store))
+            beside = tasks.create_task(answering.beside(settings.store))
             await stopping.wait()
             log.info("stopping")
             beside.cancel()

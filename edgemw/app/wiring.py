@@ -328,9 +328,9 @@ def _door(settings: DeviceFile, keeper: Keeper, env: Mapping[str, str], origin: 
         return None
     releases.mkdir(parents=True, exist_ok=True)
     keeper.look()  # predictions go on from the last good release, whatever the network does
-    answering = Answering(keeper.slots, queue=serving.queue, mqtt=mqtt)
-    beside = partial(answering.beside, keeper, releases, without_broker=True)
-    return BesideDoor(answering.requests.take, serving.http, beside=beside)
+    answering = Answering(keeper, settings.node.id, queue=serving.queue, mqtt=mqtt)
+    beside = partial(answering.beside, releases, without_broker=True)
+    return BesideDoor(answering.take, serving.http, beside=beside)
 
 
 class _Server(Protocol):

@@ -105,6 +105,8 @@ def test_a_device_of_a_fleet_answers_over_mqtt_and_asks_before_it_has_a_release(
             assert time.monotonic() < until
             client.ask(json.dumps(QUESTION).encode())
             _, document, _ = client.answer()
+        metrics = fleet.get(SERVER, "serving", "/metrics")
+        assert f'placed_requests_total{{decision="own",device="{SERVER}"}} 1.0' in metrics
         fleet.signal(SERVER, signal.SIGTERM)
         assert fleet.wait(SERVER) == 0
 
