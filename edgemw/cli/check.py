@@ -36,7 +36,7 @@ from edgemw.compression.codec import Codec, is_guided
 from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Manifest
 from edgemw.core.config.loader import leaves
-from edgemw.core.config.tree import Origin
+from edgemw.core.config.tree import Origin, parse_toml
 from edgemw.core.config.units import duration_text, size_text
 from edgemw.core.errors import BundleError, ConfigError
 
@@ -55,7 +55,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 class Report:
     """What a file says: `facts` as label and text, `warnings` as sentences."""
 
-    kind: Kind
+    kind: str
     name: str
     facts: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...]
@@ -66,11 +66,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "check",
         help="check a deployment or node file",
-        description="Check a deployment or node file and say what would run. Nothing is started, and no broker is asked.",
+        description="Check a file, of a deployment, a node or streams, and say what would run. Nothing is started, no broker is asked.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", metavar="FILE", help="edgemw.toml, fog.toml or device.toml: the kind is seen from the content")
+    parser.add_argument(
+        "file", metavar="FILE", help="edgemw.toml, fog.toml, device.toml, streams.toml: what it is for is seen from it"
+    )
     parser.add_argument("--kind", choices=sorted(SCHEMAS), help="what the file is for, where its content does not decide")
     parser.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="set a key, above the environment and the file"
@@ -109,7 +111,10 @@ def run(args: argparse.Namespace) -> int:
 
 def check(path: Path, kind: Kind | None, overrides: list[str], env: Mapping[str, str]) -> Report:
     """What a file says, and what looks wrong about it although it is allowed. Raises ConfigError when it is refused."""
-    kind = kind or kind_of(read_text(path), str(path))
+    text = read_text(path)
+    if kind is None and "stream" in parse_toml(text, str(path)):
+        return _streams(path, overrides)
+    kind = kind or kind_of(text, str(path))
     loaded = load_file(SCHEMAS[kind], path, env=env, overrides=overrides)
     settings = loaded.value
     warnings = (*_warnings(settings), *secret_warnings(settings, env))
@@ -121,6 +126,18 @@ def check(path: Path, kind: Kind | None, overrides: list[str], env: Mapping[str,
         return Report(kind, settings.name, tuple(_deployment_facts(settings)), warnings)
     facts = _fog_facts(settings) if isinstance(settings, FogFile) else _device_facts(settings)
     return Report(kind, settings.node.id, tuple(facts), warnings)
+
+
+def _streams(path: Path, overrides: list[str]) -> Report:
+    from edgemw.app.streams import load_streams  # with numpy
+
+    if overrides:
+        raise ConfigError("changes nothing in a file of streams", key="--set")
+    tables = load_streams(path)
+    facts = [
+        (each.name, f"{each.source}: {', '.join(each.fields)} x {each.window} -> {each.task} -> {each.target}") for each in tables
+    ]
+    return Report("streams", path.stem, tuple(facts), ())
 
 
 def _check_bundle(settings: Deployment | FogFile, origins: Mapping[str, Origin]) -> Manifest | None:

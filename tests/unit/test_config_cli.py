@@ -246,10 +246,25 @@ def test_show_prints_every_key_and_no_secret(tmp_path: Path, capsys: pytest.Capt
     assert (lines["window.k"], lines["node.id"], lines["codec.kappa"]) == ("flag", f"{path}:3", "default")
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLE.parents[1].glob("*/*.toml")), ids=lambda path: f"{path.parent.name}/{path.name}")
+NODE_FILES = [path for path in sorted(EXAMPLE.parents[1].glob("*/*.toml")) if path.name != "streams.toml"]
+
+
+@pytest.mark.parametrize("path", NODE_FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_show_prints_every_example(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert edgemw("config", "show", "--config", str(path)) == 0
     assert "schema = 1" in capsys.readouterr().out
+
+
+def test_check_knows_a_file_of_streams(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = EXAMPLE.parents[1] / "household" / "streams.toml"
+    assert edgemw("check", str(path)) == 0
+    assert "meters  meters/+: energy x 672 -> household -> forecast/{topic}" in capsys.readouterr().out
+    wrong = tmp_path / "streams.toml"
+    wrong.write_text(path.read_text().replace("window = 672", "window = 0"))
+    assert edgemw("check", str(wrong)) == 3
+    assert f"{wrong}:7: stream.0.window" in capsys.readouterr().err
+    assert edgemw("check", str(path), "--set", "stream.window=1") == 3
+    assert "--set" in capsys.readouterr().err
 
 
 def test_explain_opens_a_tier(capsys: pytest.CaptureFixture[str]) -> None:
