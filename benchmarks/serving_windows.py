@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,6 +34,20 @@ def window(run: Callable[[], object], count: int, pace_s: float = 0.0) -> Window
         spent.append(time.perf_counter() - start)
     spent.sort()
     return spent[count // 2], spent[min(count - 1, int(0.99 * count))]
+
+
+def alternating(variants: Mapping[str, Callable[[], object]], count: int, pace_s: float) -> dict[str, Window]:
+    """Call each so often, one after the other, and each every `pace_s`: what a core does meanwhile falls on all alike."""
+    spent: dict[str, list[float]] = {name: [] for name in variants}
+    due = time.perf_counter()
+    for _ in range(count):
+        for name, run in variants.items():
+            due += pace_s / len(variants)
+            time.sleep(max(0.0, due - time.perf_counter()))
+            start = time.perf_counter()
+            run()
+            spent[name].append(time.perf_counter() - start)
+    return {name: (sorted(own)[count // 2], sorted(own)[int(0.99 * count)]) for name, own in spent.items()}
 
 
 def summary(windows: Sequence[Window]) -> Report:

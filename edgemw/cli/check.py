@@ -66,7 +66,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "check",
         help="check a deployment or node file",
-        description="Check a file, of a deployment, a node or streams, and say what would run. Nothing is started, no broker is asked.",
+        description="Check a file, of a deployment, a node or streams, and say what would run. Nothing is started or asked.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
