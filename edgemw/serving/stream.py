@@ -1,7 +1,7 @@
 """Predictions on what sensors publish already: JSON in, picked by path; windows; JSON out. Publications in, publications out.
 
     {"temperature": 21.5, "state": "ON"} at zigbee2mqtt/kitchen  ->  a row of numbers  ->  the last `window` rows of that topic
-    ->  x, in the shape of the task's input  ->  {"task": ..., "release": ..., "outputs": [...], "class": 3, "score": 0.9}
+    ->  x, in the shape of the task's input  ->  {"task": ..., "release": ..., "sample": 24, "outputs": [...], "class": 3, ...}
 
 A row that lacks a field, or has something that is no number there, is left out and counted: a window never holds what nobody has
 measured. Topics that match one filter have windows of their own.
@@ -59,6 +59,7 @@ class StreamSpec:
 class _Window:
     rows: deque[list[float]]
     new: int = 0
+    taken: int = 0
 
 
 class Stream:
@@ -90,6 +91,7 @@ class Stream:
         window = self._window_of(topic)
         window.rows.append(row)
         window.new += 1
+        window.taken += 1
         if len(window.rows) < self.spec.window or window.new < self.spec.every:
             return None
         body = self._predicted(window)
@@ -128,7 +130,7 @@ class Stream:
             return f"release {release} gives NaN or infinite outputs"
         window.new = 0
         self.predictions += 1
-        said = {"task": self.spec.task, "release": release, "outputs": outputs[0].tolist()}
+        said = {"task": self.spec.task, "release": release, "sample": window.taken, "outputs": outputs[0].tolist()}
         return json.dumps(said | _decision(outputs, manifest)).encode()
 
     def _say(self, tell: Callable[..., None], what: str, why: str, topic: str) -> None:

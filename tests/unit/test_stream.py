@@ -53,7 +53,8 @@ def test_a_prediction_is_made_of_the_last_rows_of_a_topic() -> None:
         assert published is not None
         rows = range(number, number + 3)
         assert published[0] == "p/a/x"
-        assert json.loads(published[1]) == {"task": "toy", "release": 3, "outputs": [11.0 * sum(rows), float(number)]}
+        outputs = [11.0 * sum(rows), float(number)]
+        assert json.loads(published[1]) == {"task": "toy", "release": 3, "sample": number + 2, "outputs": outputs}
     assert stream.take("a/y", sample(1)) is None  # another sensor, another window
     assert (stream.rows, stream.left_out, stream.predictions) == (5, 0, 2)
 
@@ -187,7 +188,7 @@ def test_a_classifier_names_its_class() -> None:
     stream = Stream(spec(window=1), slot_of(total, (2,), classes=2, outputs=2))
     said = stream.take("a/x", sample(1, 1))
     assert said is not None
-    assert json.loads(said[1]) == {"task": "toy", "release": 3, "outputs": [2.0, 1.0], "class": 0, "score": 0.731059}
+    assert json.loads(said[1]) == {"task": "toy", "release": 3, "sample": 1, "outputs": [2.0, 1.0], "class": 0, "score": 0.731059}
 
 
 # ---- the file
