@@ -110,10 +110,11 @@ class _Conversation:
     unsent: set[asyncio.Task[None]] = field(default_factory=set)
     now: list[tuple[str, bytes, Reply | None]] | None = None
     ended: bool = False
+    alone: bool = True
 
     async def subscribe(self) -> None:
         """Listen to whoever asks, to who is asked, and to sensors."""
-        others = [self.rpc.topic_filter] if self.door.answers else []
+        others = [self.rpc.topic_filter, self.rpc.own_answer] if self.door.answers else []
         others += [self.asked.topic_filter] if self.asked is not None else []
         for topic_filter in dict.fromkeys([*others, *(stream.spec.source for stream in self.streams)]):
             await self.link.subscribe(topic_filter)
@@ -126,6 +127,8 @@ class _Conversation:
         log.info("answering over MQTT", extra={"facts": facts})
         if self.asked is not None:
             self.asked.connected(self._send, up.limits.protocol)
+        if self.door.answers:
+            await _publish(self.link, self.rpc.own_question, b"")
         for said in filter(None, (discovery_of(table, self.door.node) for table in self.door.streams)):
             await _publish(self.link, *said, retain=True)
 
@@ -145,6 +148,9 @@ class _Conversation:
     def _take(self, event: Received) -> None:
         if self.asked is not None and self.asked.hear(event.topic, event.payload):
             return
+        if event.topic == self.rpc.own_answer:
+            self._another()
+            return
         asking = event.reply or Reply()
         reply = Reply("", asking.correlation) if asking.correlation else None
         if self.door.answers:
@@ -152,6 +158,12 @@ class _Conversation:
         for stream in self.streams:
             if matches(stream.spec.source, event.topic) and (prediction := stream.take(event.topic, event.payload)):
                 self._send(*prediction)
+
+    def _another(self) -> None:
+        if self.alone:
+            name, net = self.door.node, self.door.net
+            log.error("another service answers as %s in the net %s, too: give each a name of its own (--node)", name, net)
+        self.alone = False
 
     def _send(self, topic: str, payload: bytes, reply: Reply | None = None) -> None:
         if self.now is not None:  # most answers are there at once, and need no task of their own

@@ -91,10 +91,11 @@ async def open_asker(
 
 
 def _is_ours(payload: bytes, question: dict[str, Any] | None, identity: str) -> bool:
-    """Whether an answer at the topic that all questions of a name share, without MQTT 5, is to this one; errors name none."""
+    """Whether an answer at the topic that all questions of a name share, without MQTT 5, is to this one; errors may not say."""
     try:
         document = json.loads(payload)
-        return "error" in document or ("inputs" in document if question is None else document.get("id") == identity)
+        named = document.get("id", identity if "error" in document else None)
+        return "error" in document or "inputs" in document if question is None else named == identity
     except (ValueError, TypeError, AttributeError):
         return False
 

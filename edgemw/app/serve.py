@@ -22,7 +22,7 @@ from edgemw.serving.keeper import BATCH_S, Canary, Keeper
 from edgemw.serving.placement import Placement, Reply
 from edgemw.serving.requests import Requests
 from edgemw.serving.slot import LATENCY_S
-from edgemw.serving.store import ReleaseStore
+from edgemw.serving.store import ReleaseStore, meant_folder
 from edgemw.serving.turns import GiveUp, Turns
 from edgemw.serving.watching import watch
 
@@ -122,9 +122,22 @@ def run_serve(settings: ServeSettings) -> None:
     )
     keeper.look()
     if not keeper.slots or any(slot.current is None for slot in keeper.slots.values()):
-        waiting = ", ".join(name for name, slot in keeper.slots.items() if slot.current is None) or "any task"
-        log.info("waiting for a release of %s", waiting)
+        _say_what_is_missing(settings.store, keeper)
     asyncio.run(_serve(settings, keeper))
+
+
+def _say_what_is_missing(store: Path, keeper: Keeper) -> None:
+    """Raises ConfigError where another folder must have been meant."""
+    waiting = ", ".join(name for name, slot in keeper.slots.items() if slot.current is None) or "any task"
+    there = ReleaseStore(store, keep=1).tasks()
+    if not there and (meant := meant_folder(store)) is not None:
+        raise ConfigError(f"{store} holds no release, {meant} does", key="STORE")
+    if there:
+        log.warning("waiting for a release of %s; the store has %s", waiting, ", ".join(there))
+    elif any(not entry.name.startswith(".") for entry in store.iterdir()):
+        log.warning("waiting for a release of %s; %s holds other things than releases: is it the right folder?", waiting, store)
+    else:
+        log.info("waiting for a release of %s", waiting)
 
 
 class Answering:

@@ -97,13 +97,13 @@ def run_device(settings: DeviceFile, env: Mapping[str, str], origin: Sequence[st
         from edgemw.serving.keeper import Keeper
         from edgemw.serving.quantise import Int8
         from edgemw.serving.saver import Saver
-        from edgemw.serving.store import ReleaseStore
+        from edgemw.serving.store import RELEASES, ReleaseStore
     except ModuleNotFoundError as error:
         raise ConfigError(f"a device needs {error.name}: pip install 'edgemw[device]'") from error
 
     with _node(settings) as node:
         observer = node.observer
-        store = ReleaseStore(settings.node.state / "releases", settings.serving.keep)
+        store = ReleaseStore(settings.node.state / RELEASES, settings.serving.keep)
         saver = Saver(store)
         threads, serving = settings.training.threads, settings.serving
         canary, batch_s = canary_of(serving.canary, serving.canary_for), serving.batch_latency
@@ -315,9 +315,10 @@ def _door(settings: DeviceFile, keeper: Keeper, env: Mapping[str, str], origin: 
     """Where predictions of a device are to be had: in a thread of this process, or in another."""
     from edgemw.app.serve import Answering, fingerprint, mqtt_door, serve_flags
     from edgemw.serving.beside import BesideDoor
+    from edgemw.serving.store import RELEASES
 
     serving, state = settings.serving, settings.node.state
-    releases = state / "releases"
+    releases = state / RELEASES
     flags, wanted = serve_flags(settings, origin), fingerprint(settings)
     service = ServingProcess(releases, serving.http, state / "serving.process", flags=flags, fingerprint=wanted)
     if serving.http and serving.process:

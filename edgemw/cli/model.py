@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from edgemw.cli.typed import count, count_or_none
-from edgemw.core.bundle import Vector, read_bundle
+from edgemw.core.bundle import Bundle, Vector, read_bundle
 from edgemw.core.errors import BundleError, ConfigError, StorageError
 from edgemw.serving.store import Choice, Kept, ReleaseStore, chosen_task
 
@@ -51,7 +51,8 @@ examples:
   edgemw model rollback state/device-0/releases
 """
 _ADD = """For a service that no device fills: a larger model on a fog node, which devices ask where they are not sure, or one that
-was trained elsewhere. The store is made where there is none. Servers of the store are told at once.
+was trained elsewhere. It has to pass the checks of a server. The store is made where there is none. Servers of the store are
+told at once.
 
 examples:
   edgemw model add models digits-large.edge
@@ -172,6 +173,8 @@ def run_add(args: argparse.Namespace) -> int:
         raise BundleError(f"{args.bundle}: {error}") from error
     task, store = bundle.manifest.name, ReleaseStore(args.store, keep=args.keep or sys.maxsize)
     theta = bundle.theta0 if args.weights is None else _weights(args.weights, bundle.manifest.size)
+    if reason := _unfit(bundle, theta):
+        raise ConfigError(f"no server would take it: {reason}", file=str(args.weights or args.bundle))
     known = store.latest(task)
     number = args.release if args.release is not None else 0 if known is None else known.number + 1
     store.save(task, bundle, args.of_run, number, theta)
@@ -180,6 +183,18 @@ def run_add(args: argparse.Namespace) -> int:
     else:
         print(f"{task}: release {number} of run {args.of_run} is in {args.store}")
     return 0
+
+
+def _unfit(bundle: Bundle, theta: Vector) -> str:
+    """Why a server would not serve these weights; "" where it would."""
+    if not np.isfinite(theta).all():
+        return f"{int((~np.isfinite(theta)).sum())} of {theta.size} weights are not finite"
+    try:
+        from edgemw.serving.check import check_outputs
+        from edgemw.serving.session import open_inference
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"checking a release needs {error.name}: pip install 'edgemw[device]'") from error
+    return check_outputs(open_inference(bundle.infer, theta, size=bundle.manifest.size), bundle.manifest)
 
 
 def _weights(path: Path, size: int) -> Vector:

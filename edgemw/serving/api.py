@@ -198,7 +198,7 @@ class Api:
                 return _answer(_configured(served))
             case ["stats"]:
                 return _answer({"model_stats": [_counted(slot, served)]})
-        return _answer(_metadata(served))
+        return _answer(_metadata(served, slot.canary if version is None else None))
 
     def _question(self, slot: Slot, served: Served, body: bytes, json_bytes: int | None) -> Question:
         if len(body) > self._max_body_bytes:
@@ -228,8 +228,9 @@ def _of_version(version: str, model: str, *releases: Served | None) -> Served:
     for served in releases:
         if served is not None and version == str(served.release):
             return served
-    there = " and ".join(str(served.release) for served in releases if served is not None)
-    raise _Refused(404, f"model {model!r} has no version {version[:80]!r}, release {there} is being served")
+    there = [str(served.release) for served in releases if served is not None]
+    answering = f"release {there[0]} answers" if len(there) == 1 else f"releases {' and '.join(there)} answer"
+    raise _Refused(404, f"model {model!r} has no version {version[:80]!r}: {answering}")
 
 
 def _patience(document: dict[str, Any]) -> tuple[float | None, bool]:
@@ -255,12 +256,12 @@ def _only(allowed: str, method: str) -> None:
         raise _Refused(405, f"use {allowed} here")
 
 
-def _metadata(served: Served) -> dict[str, Any]:
+def _metadata(served: Served, canary: Served | None) -> dict[str, Any]:
     manifest = served.manifest
     classes = {} if manifest.classes is None else {"classes": manifest.classes}
     return {
         "name": served.task,
-        "versions": [str(served.release)],
+        "versions": [str(each.release) for each in (served, canary) if each is not None],
         "platform": "onnxruntime_onnx",
         "inputs": [_described("x", manifest.input)],
         "outputs": [_described("y", manifest.output)],

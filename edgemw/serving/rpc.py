@@ -1,21 +1,25 @@
 """Predictions over MQTT: a question is a publication, and so is its answer. Publications in, publications out, no socket.
 
     em1/{net}/{server}/pq/{asker}/{task}     the body of an Open Inference request, or nothing to be told what the model takes
-    em1/{net}/{server}/pa/{asker}/{task}     the body of its answer; of an error also its `status`, as HTTP has it
+    em1/{net}/{server}/pa/{asker}/{task}     the body of its answer; of an error also its `status`, as HTTP has it, and the `id`
 
 MQTT 5 says where an answer is wanted: a response topic, which has to be under `em1/{net}/{server}/pa/{asker}/`, so that nobody
 can have a server write elsewhere, and access rules by name are enough. Without one (MQTT 3.1.1) the answer goes to the topic
 above; there the `id` of a request tells answers apart. Binary tensors stand right behind the JSON, in both directions. A question
 that asks for an early answer may have two.
+
+Two servers of one name would both answer. So a server asks its own name for a model that nobody has: whoever answers that is
+another one.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable
 
 from edgemw.core.errors import WireError
-from edgemw.serving.api import MAX_BODY_BYTES, Answer
+from edgemw.serving.api import MAX_BODY_BYTES, MAX_ID_LENGTH, Answer
 from edgemw.serving.requests import Handle
 from edgemw.wire import topics
 
@@ -29,7 +33,13 @@ Publish = Callable[[str, bytes], None]
 
 
 class Rpc:
-    """See the module."""
+    """See the module.
+
+    Attributes:
+        topic_filter: of questions to this server.
+        own_question: where it asks its own name, with an empty payload.
+        own_answer: where only another server of that name answers it.
+    """
 
     def __init__(self, handle: Handle, net: str, server: str) -> None:
         """Answer as `server` in a net.
@@ -39,6 +49,9 @@ class Rpc:
         """
         self._handle, self._net, self._server = handle, net, server
         self.topic_filter = topics.build(net, server, QUESTION, node="+", task="+")
+        nobodys = secrets.token_hex(8)
+        self.own_question = topics.build(net, server, QUESTION, node=server, task=nobodys)
+        self.own_answer = topics.build(net, server, ANSWER, node=server, task=nobodys)
 
     def answer(self, topic: str, question: bytes, response_topic: str, publish: Publish) -> None:
         """Answer a question: at once, or later; a topic that is not one of questions to this server has no answer.
@@ -49,6 +62,8 @@ class Rpc:
             response_topic: where the answer is wanted, or "".
             publish: told where what is to be published, in the loop.
         """
+        if topic == self.own_question:
+            return
         try:
             asked = topics.parse(topic)
         except WireError:
@@ -58,18 +73,21 @@ class Rpc:
         usual = topics.build(self._net, self._server, ANSWER, node=asked["node"], task=asked["task"])
         own = usual.removesuffix(asked["task"])
         if response_topic and not _is_under(own, response_topic):
-            publish(usual, _refusal(400, f"an answer is wanted at a topic that is not under {own}"))
+            text = f"an answer is wanted at a topic that is not under {own}"
+            publish(usual, _refusal(400, text, _identity(question)))
             return
         target = response_topic or usual
 
         def reply(answer: Answer) -> None:
-            body = answer.body if answer.status < 400 else _refusal(answer.status, json.loads(answer.body)["error"])
-            publish(target, body)
+            if answer.status < 400:
+                publish(target, answer.body)
+            else:
+                publish(target, _refusal(answer.status, json.loads(answer.body)["error"], _identity(question)))
 
         task = asked["task"]
         if len(question) > MAX_BODY_BYTES:  # before anything looks inside
             text = f"the question has {len(question)} bytes, at most {MAX_BODY_BYTES} are accepted"
-            publish(target, _refusal(413, text))
+            publish(target, _refusal(413, text, ""))
         elif not question:
             self._handle("GET", f"/v2/models/{task}", b"", None, reply)
         else:
@@ -92,5 +110,17 @@ def json_bytes_of(payload: bytes) -> int | None:
     return end
 
 
-def _refusal(status: int, text: str) -> bytes:
-    return json.dumps({"error": text, "status": status}).encode()
+def _identity(question: bytes) -> str:
+    """The `id` of a request that is refused, as far as there is one."""
+    if b'"id"' not in question or len(question) > MAX_BODY_BYTES:
+        return ""
+    end = json_bytes_of(question)
+    try:
+        identity = json.loads(question if end is None else question[:end])["id"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return identity if isinstance(identity, str) and len(identity) <= MAX_ID_LENGTH else ""
+
+
+def _refusal(status: int, text: str, identity: str) -> bytes:
+    return json.dumps(({"id": identity} if identity else {}) | {"error": text, "status": status}).encode()

@@ -34,6 +34,8 @@ from edgemw.core.ids import valid_id
 from edgemw.serving.bell import ring
 
 THETA, QUANTISED, META, CHOICE = "theta.f32", "int8.onnx", "meta.json", "choice.json"
+RELEASES = "releases"
+"""The store in the state folder of a device."""
 FLOAT32, INT8 = "float32", "int8"
 """What a release is served as."""
 MAX_META_BYTES = 4096
@@ -375,7 +377,8 @@ def chosen_task(folder: Path, tasks: list[str], task: str | None) -> str:
     if not folder.is_dir():
         raise ConfigError(f"there is no folder {folder}", key="store")
     if not tasks:
-        raise ConfigError(f"{folder} holds no release yet", key="store")
+        meant = meant_folder(folder)
+        raise ConfigError(f"{folder} holds no release{' yet' if meant is None else f', {meant} does'}", key="store")
     if task is None and len(tasks) == 1:
         return tasks[0]
     if task is None:
@@ -386,6 +389,14 @@ def chosen_task(folder: Path, tasks: list[str], task: str | None) -> str:
             f"{folder} has no task {task!r}; it has {', '.join(tasks)}", key="task", suggestion=near[0] if near else None
         )
     return task
+
+
+def meant_folder(folder: Path) -> Path | None:
+    """The store beside a folder that is none: the one in a device's state, or around a task's folder; None where none is."""
+    inside, around = folder / RELEASES, folder.resolve().parent
+    if ReleaseStore(inside, keep=1).tasks():
+        return inside
+    return around if folder.resolve().name in ReleaseStore(around, keep=1).tasks() else None
 
 
 def _name(place: int) -> str:

@@ -209,6 +209,16 @@ def scraped(connection: http.client.HTTPConnection) -> dict[tuple[str, frozenset
     return {(each.name, frozenset(each.labels.items())): each.value for family in families for each in family.samples}
 
 
+def test_it_says_what_else_is_there_where_it_waits(tmp_path: Path, bundle: Bundle) -> None:
+    save(tmp_path / "store", bundle, 0)
+    with serving(str(tmp_path / "store"), "--http", "127.0.0.1:0", "--task", "letters") as server:
+        server.until("waiting for a release of letters; the store has digits")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "photo.jpg").touch()
+    with serving(str(tmp_path / "other"), "--http", "127.0.0.1:0") as server:
+        server.until("waiting for a release of any task; .*other holds other things than releases")
+
+
 def test_it_waits_for_the_first_release(tmp_path: Path, bundle: Bundle) -> None:
     with serving(str(tmp_path), "--http", "127.0.0.1:0", "--task", "digits") as server:
         server.until("waiting for a release of digits")
@@ -250,6 +260,10 @@ def test_what_cannot_be_served_is_said_in_one_line(tmp_path: Path, bundle: Bundl
         code, said = refused(str(tmp_path), "--http", f"127.0.0.1:{port}")
         assert code == 3
         assert f"edgemw: --http: cannot listen on 127.0.0.1:{port}" in said.splitlines()[-1]
+    for wrong, right in ((tmp_path / "state", tmp_path / "state" / "releases"), (tmp_path / "digits", tmp_path)):
+        save(right, bundle, 0)
+        code, said = refused(str(wrong), "--http", "127.0.0.1:0")
+        assert (code, said) == (3, f"edgemw: STORE: {wrong} holds no release, {right} does\n")
     code, said = refused(str(tmp_path), "--http", "")
     assert code == 2
     assert "there is no door: give --http, --socket or --node" in said

@@ -155,6 +155,14 @@ def test_it_answers_again_after_the_broker_was_away(tmp_path: Path, bundle: Bund
             assert client.answer()[1]["model_version"] == "4"
 
 
+def test_two_servers_of_one_name_are_noticed(tmp_path: Path, bundle: Bundle, broker: Broker) -> None:
+    save(tmp_path, bundle, 4)
+    with start(tmp_path, broker) as one:
+        one.until("answering over MQTT")
+        with start(tmp_path, broker) as other:
+            other.until("another service answers as device-0 in the net line-3")
+
+
 def test_sensors_are_read_and_predictions_published(tmp_path: Path, bundle: Bundle, broker: Broker) -> None:
     save(tmp_path / "store", bundle, 4)
     fields = json.dumps([f"pixels.{n}" for n in range(64)])

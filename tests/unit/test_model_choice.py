@@ -231,3 +231,21 @@ def test_the_folder_that_cannot_be_written_to_is_named(tmp_path: Path, bundle: B
     with pytest.raises(StorageError, match=str(tmp_path / "digits" / CHOICE)):
         store.choose("digits", Choice(1, None))
     assert store.choice("digits") is None
+
+
+def test_a_release_is_added_by_hand_if_a_server_would_take_it(
+    tmp_path: Path, bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, weights = tmp_path / "models", tmp_path / "weights.npy"
+    np.save(weights, theta(bundle, 1))
+    assert model("add", str(store), str(DIGITS)) == 0
+    assert model("add", str(store), str(DIGITS), "--weights", str(weights), "--json") == 0
+    assert json.loads(capsys.readouterr().out.partition("\n")[2])["number"] == 1
+    assert Predictor(store).release == 1
+    one_nan, all_large = theta(bundle, 2), np.full(bundle.manifest.size, 3e38, np.float32)
+    one_nan[0] = np.nan
+    for bad, said in ((one_nan, "1 of 50826 weights are not finite"), (all_large, "outputs of 4 of 4 samples are not finite")):
+        np.save(weights, bad)
+        assert model("add", str(store), str(DIGITS), "--weights", str(weights)) == 3
+        assert f"{weights}: no server would take it: {said}" in capsys.readouterr().err
+    assert numbers(ReleaseStore(store, keep=1)) == [0, 1]

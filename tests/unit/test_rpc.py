@@ -94,6 +94,25 @@ def test_what_is_refused_says_why_and_with_the_status_of_http(question: object, 
     assert said in document["error"]
 
 
+def test_what_is_refused_is_known_by_the_id_of_its_question() -> None:
+    for question in (tensor(shape=[1, 3]) | {"id": "7"}, with_bytes(id="7")[:-1]):
+        assert ask(question)[1]["id"] == "7"
+    assert ask(tensor() | {"id": "7"}, "empty")[1]["id"] == "7"
+    assert ask(tensor() | {"id": "7"}, response_topic="elsewhere")[1]["id"] == "7"
+    for useless in (7, "x" * 257, ["7"]):
+        assert ask(tensor() | {"id": useless})[1].keys() == {"error", "status"}
+
+
+def test_a_server_does_not_answer_itself_where_another_one_of_its_name_does() -> None:
+    other = Rpc(lambda *request: request[-1](answered(API, *request[:-1])), "net", "server")
+    published: list[tuple[str, bytes]] = []
+    RPC.answer(RPC.own_question, b"", "", lambda *answer: published.append(answer))
+    assert published == []
+    other.answer(RPC.own_question, b"", "", lambda *answer: published.append(answer))
+    [(topic, payload)] = published
+    assert (topic, json.loads(payload)["status"]) == (RPC.own_answer, 404)
+
+
 def test_an_answer_goes_where_it_is_wanted_below_the_askers_own_topic() -> None:
     assert ask(tensor(), response_topic=OWN + "any/where")[0] == OWN + "any/where"
     elsewhere = ["em1/net/server/pa/bob/x", "em1/net/server/dn/all/digits/release", "x", OWN[:-1], OWN + "+", OWN + "#"]
@@ -136,6 +155,7 @@ def test_whatever_is_asked_the_answer_is_json_at_a_topic_of_the_asker(question: 
     assert topic.startswith(OWN)
     assert not set(topic) & set("+#\0")
     document = json.loads(payload[: json_bytes_of(payload)])
+    assert document.keys() <= {"error", "status", "id"} or "error" not in document
     assert ("error" in document) == ("status" in document) != ("outputs" in document or "inputs" in document)
 
 

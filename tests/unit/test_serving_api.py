@@ -318,10 +318,11 @@ def test_outputs_that_are_not_finite_are_an_error_of_the_server(bundle: Bundle) 
     assert "release 1" in document["error"]
 
 
-def test_a_pinned_version_answers_though_another_release_takes_its_place_meanwhile(bundle: Bundle) -> None:
-    def constant(release: int) -> Served:
-        return Served(lambda x: np.full((len(x), 10), release, np.float32), "digits", release, bundle.manifest)
+def constant(release: int, bundle: Bundle) -> Served:
+    return Served(lambda x: np.full((len(x), 10), release, np.float32), "digits", release, bundle.manifest)
 
+
+def test_a_pinned_version_answers_though_another_release_takes_its_place_meanwhile(bundle: Bundle) -> None:
     class Busy(Slot):
         """The next release comes right after each look."""
 
@@ -329,13 +330,24 @@ def test_a_pinned_version_answers_though_another_release_takes_its_place_meanwhi
         def current(self) -> Served | None:
             seen = super().current
             assert seen is not None
-            self.install(constant(seen.release + 1))
+            self.install(constant(seen.release + 1, bundle))
             return seen
 
     slot = Busy()
-    slot.install(constant(3))
+    slot.install(constant(3, bundle))
     status, document = call("POST", "/v2/models/digits/versions/3/infer", tensor(), api=Api({"digits": slot}))
     assert (status, document["model_version"], set(document["outputs"][0]["data"])) == (200, "3", {3.0})
+
+
+def test_a_canary_can_be_asked_by_its_number_and_is_said_to_be_there(bundle: Bundle) -> None:
+    slot = Slot()
+    slot.install(constant(3, bundle))
+    slot.try_out(constant(4, bundle), 0.1)
+    api = Api({"digits": slot})
+    assert call("GET", "/v2/models/digits", api=api)[1]["versions"] == ["3", "4"]
+    assert call("GET", "/v2/models/digits/versions/4", api=api)[1]["versions"] == ["4"]
+    status, document = call("GET", "/v2/models/digits/versions/9", api=api)
+    assert (status, document["error"]) == (404, "model 'digits' has no version '9': releases 3 and 4 answer")
 
 
 _JSON = st.recursive(
