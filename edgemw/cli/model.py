@@ -64,6 +64,7 @@ exit code: 0 done, 1 the release is damaged, or the store cannot be used, 2 wron
 
 
 LATEST = -1
+RAW = ".f32"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -100,8 +101,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add = verbs.add_parser("add", help="put a release into a store", epilog=_ADD + _CODES, formatter_class=raw)
     add.add_argument("store", metavar="STORE", type=Path, help="folder of releases")
     add.add_argument("bundle", metavar="FILE.edge", type=Path, help="task bundle, as edgemw compile writes it")
-    help_ = "its weights, float32[P] in the order of the bundle's layout (default: the bundle's first values)"
-    add.add_argument("--weights", metavar="FILE.npy", type=Path, help=help_)
+    help_ = "its weights, float32[P] in the order of the bundle's layout: a .npy file, or the theta.f32 of a release "
+    help_ += "(default: the bundle's first values)"
+    add.add_argument("--weights", metavar="FILE", type=Path, help=help_)
     help_ = "its number (default: one more than the newest, or 0)"
     add.add_argument("--release", metavar="N", type=count_or_none, help=help_)
     add.add_argument("--run", metavar="N", type=count_or_none, dest="of_run", default=0, help="its training run (default: 0)")
@@ -198,11 +200,15 @@ def _unfit(bundle: Bundle, theta: Vector) -> str:
 
 
 def _weights(path: Path, size: int) -> Vector:
-    """float32[size] of a .npy file, which is looked at before it is read."""
+    """float32[size] of a .npy file, or of a release's theta.f32; either is looked at before it is read."""
     try:
+        if path.suffix == RAW:
+            if path.stat().st_size != 4 * size:
+                raise ConfigError(f"has {path.stat().st_size} bytes, the bundle's layout needs {4 * size}", file=str(path))
+            return np.fromfile(path, "<f4").astype(np.float32, copy=False)
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise ConfigError(f"is no .npy file of numbers: {error}", file=str(path)) from error
+        raise ConfigError(f"is no .npy or {RAW} file of numbers: {error}", file=str(path)) from error
     if not isinstance(array, np.ndarray) or array.shape != (size,) or array.dtype.kind != "f":
         found = f"{array.dtype}{list(array.shape)}" if isinstance(array, np.ndarray) else "several arrays"
         raise ConfigError(f"holds {found}, the bundle's layout needs float32[{size}]", file=str(path))

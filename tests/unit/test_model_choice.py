@@ -242,6 +242,14 @@ def test_a_release_is_added_by_hand_if_a_server_would_take_it(
     assert model("add", str(store), str(DIGITS), "--weights", str(weights), "--json") == 0
     assert json.loads(capsys.readouterr().out.partition("\n")[2])["number"] == 1
     assert Predictor(store).release == 1
+    raw = tmp_path / "theta.f32"
+    theta(bundle, 1).tofile(raw)
+    assert model("add", str(tmp_path / "other"), str(DIGITS), "--weights", str(raw), "--release", "7") == 0
+    x = np.ones((1, 64), np.float32)
+    np.testing.assert_array_equal(Predictor(tmp_path / "other").predict(x), Predictor(store).predict(x))
+    raw.write_bytes(b"1234")
+    assert model("add", str(store), str(DIGITS), "--weights", str(raw)) == 3
+    assert "has 4 bytes, the bundle's layout needs 203304" in capsys.readouterr().err
     one_nan, all_large = theta(bundle, 2), np.full(bundle.manifest.size, 3e38, np.float32)
     one_nan[0] = np.nan
     for bad, said in ((one_nan, "1 of 50826 weights are not finite"), (all_large, "outputs of 4 of 4 samples are not finite")):
