@@ -178,12 +178,10 @@ class Api:
         if slot is not None and rest not in _LEAVES:
             raise _Refused(404, "no such path under the model: use none, /ready, /config, /stats or /infer")
         served = slot.current if slot is not None else None
-        if slot is None:
-            missing = problem(404, f"no model {model[:80]!r}; served here: {', '.join(sorted(self._slots)) or 'none'}")
-        else:
+        if slot is not None:
             _only("POST" if rest == ["infer"] else "GET", method)
-            missing = problem(503, f"model {model!r} has no release yet")
         if slot is None or served is None:
+            missing = self._missing(model)
             return Unready(model, missing) if rest == ["infer"] and method == "POST" and version is None else missing
         if version is not None:
             served = _of_version(version, model, served, slot.canary)
@@ -199,6 +197,11 @@ class Api:
             case ["stats"]:
                 return _answer({"model_stats": [_counted(slot, served)]})
         return _answer(_metadata(served, slot.canary if version is None else None))
+
+    def _missing(self, model: str) -> Answer:
+        if model in self._slots:
+            return problem(503, f"model {model!r} has no release yet")
+        return problem(404, f"no model {model[:80]!r}; served here: {', '.join(sorted(self._slots)) or 'none'}")
 
     def _question(self, slot: Slot, served: Served, body: bytes, json_bytes: int | None) -> Question:
         if len(body) > self._max_body_bytes:

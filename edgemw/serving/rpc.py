@@ -14,7 +14,9 @@ another one.
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 import secrets
 from collections.abc import Callable
 
@@ -26,6 +28,8 @@ from edgemw.wire import topics
 QUESTION, ANSWER = "predict", "prediction"
 MAX_TOPIC_BYTES = 256
 _BINARY = b'"binary_data_size"'
+_SIZE = re.compile(_BINARY + rb"\s*:\s*(\d{1,9})\D")
+_CLOSES = ord("}")
 _FORBIDDEN = frozenset("+#\0")
 
 Publish = Callable[[str, bytes], None]
@@ -62,16 +66,9 @@ class Rpc:
             response_topic: where the answer is wanted, or "".
             publish: told where what is to be published, in the loop.
         """
-        if topic == self.own_question:
+        if topic == self.own_question or (place := _place(self._net, self._server, topic)) is None:
             return
-        try:
-            asked = topics.parse(topic)
-        except WireError:
-            return
-        if asked.channel != QUESTION or (asked.net, asked.domain) != (self._net, self._server):
-            return
-        usual = topics.build(self._net, self._server, ANSWER, node=asked["node"], task=asked["task"])
-        own = usual.removesuffix(asked["task"])
+        task, usual, own = place
         if response_topic and not _is_under(own, response_topic):
             text = f"an answer is wanted at a topic that is not under {own}"
             publish(usual, _refusal(400, text, _identity(question)))
@@ -84,7 +81,6 @@ class Rpc:
             else:
                 publish(target, _refusal(answer.status, json.loads(answer.body)["error"], _identity(question)))
 
-        task = asked["task"]
         if len(question) > MAX_BODY_BYTES:  # before anything looks inside
             text = f"the question has {len(question)} bytes, at most {MAX_BODY_BYTES} are accepted"
             publish(target, _refusal(413, text, ""))
@@ -92,6 +88,19 @@ class Rpc:
             self._handle("GET", f"/v2/models/{task}", b"", None, reply)
         else:
             self._handle("POST", f"/v2/models/{task}/infer", question, json_bytes_of(question), reply)
+
+
+@functools.lru_cache(256)
+def _place(net: str, server: str, topic: str) -> tuple[str, str, str] | None:
+    """Of a question at a topic to a server: the task, where its answer usually goes, and what is before the task there."""
+    try:
+        asked = topics.parse(topic)
+    except WireError:
+        return None
+    if asked.channel != QUESTION or (asked.net, asked.domain) != (net, server):
+        return None
+    usual = topics.build(net, server, ANSWER, node=asked["node"], task=asked["task"])
+    return asked["task"], usual, usual.removesuffix(asked["task"])
 
 
 def _is_under(prefix: str, topic: str) -> bool:
@@ -102,9 +111,14 @@ def json_bytes_of(payload: bytes) -> int | None:
     """How much of a body is JSON, where binary tensors follow it; None where it is all JSON, or none."""
     if _BINARY not in payload:
         return None
+    # Quotation marks in a text of JSON have a backslash before them, so this is a key; the one tensor ends with the payload.
+    said = _SIZE.search(payload)
+    end = 0 if said is None else len(payload) - int(said[1])
+    if said is not None and end > said.end() and payload[end - 1] == _CLOSES:
+        return end
     try:
         text = payload.decode("latin-1")  # one character for each byte, so that places stay what they are
-        end: int = json.JSONDecoder().raw_decode(text)[1]
+        end = json.JSONDecoder().raw_decode(text)[1]
     except (ValueError, RecursionError):
         return None
     return end

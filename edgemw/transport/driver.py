@@ -1,7 +1,7 @@
 """Lets the event loop drive an MQTT client that has no thread of its own.
 
-Readable: read. Something to send: write once per turn of the loop, and wait for the socket only when its buffer is
-full. A tick keeps the client's pings going and notices a broker that has gone silent.
+Readable: read, and hand on packet by packet. Something to send: write once per turn of the loop, and wait for the socket only
+when its buffer is full. A tick keeps the client's pings going and notices a broker that has gone silent.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ import ssl
 from collections.abc import Callable
 from typing import Protocol
 
+from edgemw.transport.packets import Incoming
+
+READ_BYTES = 1 << 16
 SILENCE_KEEPALIVES = 1.5
 MAX_TICK_S = 1.0
 
@@ -27,8 +30,12 @@ class Steps(Protocol):
         """Seconds; 0 for none. The broker may have changed what was asked for."""
         ...
 
-    def loop_read(self) -> int:
-        """Handle at least one packet, or what there is of it."""
+    def heard(self, now_s: float) -> None:
+        """Something has come, by the monotonic clock."""
+        ...
+
+    def lost(self, error: OSError | None) -> int:
+        """Nothing more can be read: the other side is done, or there was an error."""
         ...
 
     def loop_write(self) -> int:
@@ -48,21 +55,31 @@ class SocketDriver:
     """Drives one client over one socket until either is lost."""
 
     def __init__(
-        self, steps: Steps, *, end: Callable[[str], None], progressed: Callable[[], None], overdue: Callable[[], bool]
+        self,
+        steps: Steps,
+        *,
+        take: Callable[[bytes], object],
+        end: Callable[[str], None],
+        progressed: Callable[[], None],
+        overdue: Callable[[], bool],
     ) -> None:
         """Prepare.
 
         Args:
+            take: called with every packet that arrives, whole.
             end: called with a reason when the connection must be given up.
             progressed: called when a socket that was full takes more.
             overdue: asked at each tick whether the broker owes an answer for too long.
         """
         self._steps = steps
+        self._take = take
         self._end = end
         self._progressed = progressed
         self._overdue = overdue
         self._loop = asyncio.get_running_loop()
         self._socket: socket.socket | None = None
+        self._incoming = Incoming()
+        self._unsent = b""
         self._write_planned = False
         self._blocked = False
         self._reading = False
@@ -103,7 +120,18 @@ class SocketDriver:
         self._reading = True
         if self._socket is not None:
             self._loop.add_reader(self._socket, self._on_readable)
+            self._run(self._hand_on)
             self._read_what_tls_holds()
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is a socket, and nothing waits to be sent."""
+        return self._socket is not None and not self._blocked and not self._steps.want_write()
+
+    def send(self, packet: bytes) -> None:
+        """Send a packet while `idle`: at once, or, as far as the socket does not take it now, before anything else."""
+        self._unsent = packet
+        self._write()
 
     def plan_write(self) -> None:
         """Something is to be sent: in this turn of the loop, with whatever else comes up in it."""
@@ -113,13 +141,34 @@ class SocketDriver:
 
     def _on_readable(self) -> None:
         self._heard_s = self._loop.time()
-        self._run(self._steps.loop_read)
+        self._steps.heard(self._heard_s)
+        self._run(self._read)
         self._read_what_tls_holds()
+
+    def _read(self) -> None:
+        if self._socket is None:
+            return
+        try:
+            data = self._socket.recv(READ_BYTES)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return
+        except OSError as error:
+            self._steps.lost(error)
+            return
+        if not data:
+            self._steps.lost(None)
+            return
+        self._incoming.feed(data)
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        while self._reading and self._socket is not None and (packet := self._incoming.next()) is not None:
+            self._take(packet)
 
     def _read_what_tls_holds(self) -> None:
         # Decrypted bytes wait in the TLS layer, where the loop cannot see them.
         while self._reading and isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
-            self._run(self._steps.loop_read)
+            self._run(self._read)
 
     def _on_writable(self) -> None:
         self._heard_s = self._loop.time()  # a full buffer has drained, so the other side is there
@@ -129,14 +178,26 @@ class SocketDriver:
     def _write(self) -> None:
         self._write_planned = False
         if self._socket is not None:
-            self._run(self._steps.loop_write)
+            self._run(self._send_all)
         if self._socket is None:
             return
-        self._blocked = self._steps.want_write()
+        self._blocked = bool(self._unsent) or self._steps.want_write()
         if self._blocked:
             self._loop.add_writer(self._socket, self._on_writable)
         else:
             self._loop.remove_writer(self._socket)
+
+    def _send_all(self) -> None:
+        if self._unsent and self._socket is not None:
+            try:
+                self._unsent = self._unsent[self._socket.send(self._unsent) :]
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return
+            except OSError as error:
+                self._steps.lost(error)
+                return
+        if not self._unsent and self._steps.want_write():
+            self._steps.loop_write()
 
     def _tick(self) -> None:
         now_s = self._loop.time()
@@ -152,7 +213,7 @@ class SocketDriver:
         if self._socket is not None:
             self._ticker = self._loop.call_later(tick_s, self._tick)
 
-    def _run(self, step: Callable[[], int]) -> None:
+    def _run(self, step: Callable[[], object]) -> None:
         try:
             step()
         except Exception as error:

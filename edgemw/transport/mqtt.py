@@ -1,8 +1,9 @@
 """The link over MQTT, on paho-mqtt (the only file that imports it).
 
-paho runs without its thread: the event loop drives it (see `driver.py`). So its callbacks run in the loop and need no
-locks, no thread can die unseen, there is no limit of some 340 clients in a process (paho's thread waits with `select`,
-which ends at file descriptor 1023), and a publication costs about half the CPU.
+paho runs without its thread: the event loop drives it (see `driver.py`), and reads for it. Publications that arrive, and those
+that are sent at QoS 0, go past it (see `packets.py`); it connects, subscribes, acknowledges and pings. So its callbacks run in
+the loop and need no locks, no thread can die unseen, and there is no limit of some 340 clients in a process (paho's thread
+waits with `select`, which ends at file descriptor 1023).
 
 Every connection has a paho client of its own. paho's memory of unacknowledged publications ends with it: on a reconnect
 paho would send all of them at once whatever the broker's Receive Maximum says, in another order, and repeat for ever a
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -39,7 +40,8 @@ from edgemw.transport.inbox import Inbox
 from edgemw.transport.link import Limits, Received, Reply
 from edgemw.transport.offload import run_abandonable
 from edgemw.transport.outgoing import Outgoing
-from edgemw.transport.properties import PublishProperties, length_of, properties_of, reply_of
+from edgemw.transport.packets import Publish, publish_of, publish_packet
+from edgemw.transport.properties import PublishProperties, properties_of
 from edgemw.transport.reconnecting import ReconnectingLink
 from edgemw.transport.rivals import Rivals
 from edgemw.transport.settings import MqttSettings, TlsSettings
@@ -123,6 +125,36 @@ class _Dialer:
         return connection
 
 
+class _PahoClient(Client):
+    """paho's client, which reads what it is handed instead of its socket."""
+
+    _handed, _place = b"", 0
+    _failure: OSError | None = None
+
+    def hand(self, packet: bytes) -> None:
+        """Deal with a packet."""
+        self._handed, self._place = packet, 0
+        self.loop_read()
+
+    def heard(self, now_s: float) -> None:
+        """See `Steps.heard`. A large packet on its way counts for paho's keepalive, which sees whole ones only."""
+        self._last_bytes_received = now_s
+
+    def lost(self, error: OSError | None) -> int:
+        """See `Steps.lost`."""
+        self._handed, self._failure = b"", error
+        return self.loop_read()
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        if self._failure is not None:
+            raise self._failure
+        data = self._handed[self._place : self._place + bufsize]
+        if not data and self._handed:
+            raise BlockingIOError
+        self._place += len(data)
+        return data
+
+
 class _PahoConnection:
     """One paho client for the life of one connection; keeps the `Connection` protocol."""
 
@@ -142,13 +174,14 @@ class _PahoConnection:
         self._ended: asyncio.Future[str] = self._loop.create_future()
         self._cause: Exception | None = None
         self._client = _make_client(settings, level)
-        self._driver = SocketDriver(self._client, end=self.abort, progressed=self._on_progress, overdue=self._is_overdue)
+        self._driver = SocketDriver(
+            self._client, take=self._on_packet, end=self.abort, progressed=self._on_progress, overdue=self._is_overdue
+        )
         self._client.on_socket_open = _set_no_delay
         self._client.on_socket_close = self._on_socket_close
         self._client.on_socket_register_write = self._on_want_write
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
-        self._client.on_message = self._on_message
         self._client.on_publish = self._on_publish
         self._client.on_subscribe = self._on_answer
         self._client.on_unsubscribe = self._on_answer
@@ -204,9 +237,21 @@ class _PahoConnection:
         check_publication(self._limits, size_bytes, qos=qos, retain=retain, where=self._where)
         often = not retain and size_bytes + ALIAS_BYTES <= self._limits.max_packet_bytes  # what is retained is seldom said twice
 
-        def hand_over() -> int:  # in the order of sending: the broker learns a number before it is used
+        def to_send() -> tuple[str, PublishProperties | None]:  # in the order of sending: a number is learned before it is used
             written, number = self._aliases.use(topic) if often else (topic, 0)
-            properties = self._properties(expiry_s, number, reply)
+            return written, self._properties(expiry_s, number, reply)
+
+        if qos == 0 and self._driver.idle:
+            written, properties = to_send()
+            packed = b"" if properties is None else properties.pack()
+            packet = publish_packet(written, payload, retain=retain, properties=packed)
+            self._meter.sent(len(packet))
+            self._driver.send(packet)
+            await asyncio.sleep(0)  # whoever publishes without end lets others have their turn
+            return
+
+        def hand_over() -> int:
+            written, properties = to_send()
             packed = cast("Properties | None", properties)
             info = self._client.publish(written, payload, qos=qos, retain=retain, properties=packed)
             if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
@@ -334,20 +379,23 @@ class _PahoConnection:
         else:
             self.abort("the broker closed the connection" if reason.is_failure else "closed")
 
-    def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
-        acknowledge = partial(self._acknowledge, message.mid) if message.qos else None
-        try:
-            topic = message.topic
-        except UnicodeDecodeError:  # a broken publisher must not make this node reconnect for ever
+    def _on_packet(self, packet: bytes) -> None:
+        publish = publish_of(packet, self._level)
+        if publish is None:
+            self._client.hand(packet)
+        else:
+            self._on_publication(publish, len(packet))
+
+    def _on_publication(self, publish: Publish, size_bytes: int) -> None:
+        acknowledge = partial(self._acknowledge, publish.packet_id) if publish.qos else None
+        if publish.topic is None:  # a broken publisher must not make this node reconnect for ever
             self._meter.dropped()
             if acknowledge is not None:
                 acknowledge()
             return
-        properties_bytes = length_of(message.properties, _EMPTY) if self._level == 5 else 0
-        size_bytes = publish_packet_bytes(topic, len(message.payload), qos=message.qos, properties_bytes=properties_bytes)
         self._meter.received(size_bytes)
-        reply = reply_of(message.properties) if self._level == 5 else None
-        if not self._deliver(Received(topic, bytes(message.payload), message.retain, reply), size_bytes, acknowledge):
+        received = Received(publish.topic, publish.payload, publish.retained, publish.reply)
+        if not self._deliver(received, size_bytes, acknowledge):
             self._meter.dropped()
 
     def _acknowledge(self, packet_id: int) -> None:
@@ -374,8 +422,8 @@ class _PahoConnection:
         self._answers.settle(packet_id, error)
 
 
-def _make_client(settings: MqttSettings, level: int) -> Client:
-    client = Client(
+def _make_client(settings: MqttSettings, level: int) -> _PahoClient:
+    client = _PahoClient(
         CallbackAPIVersion.VERSION2,
         client_id=settings.client_id,
         clean_session=None if level == 5 else settings.session_expiry_s == 0,
@@ -437,9 +485,6 @@ def _limits(level: int, properties: Properties | None) -> Limits:
 
 def _properties(packet_type: int) -> Properties:
     return Properties(packet_type)  # type: ignore[no-untyped-call]  # paho leaves these methods untyped
-
-
-_EMPTY = frozenset(vars(_properties(PacketTypes.PUBLISH)))
 
 
 def _report_refusal(topic_filters: Sequence[str], answer: asyncio.Future[None]) -> None:

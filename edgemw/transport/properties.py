@@ -1,4 +1,4 @@
-"""Properties of PUBLISH packets, packed here: paho takes longer to pack them than to send the packet.
+"""Properties of PUBLISH packets, packed and read here: paho takes longer to pack them than to send the packet.
 
 Source: MQTT Version 5.0, sections 2.2.2 and 3.3.2.3.
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import functools
 import struct
-from typing import Any
 
 from edgemw.transport.link import Reply
-from edgemw.transport.traffic import variable_integer_bytes
 
-_EXPIRY, _RESPONSE_TOPIC, _CORRELATION, _ALIAS = 0x02, 0x08, 0x09, 0x23
-_LENGTHS = {"MessageExpiryInterval": 5, "TopicAlias": 3}
+_EXPIRY, _RESPONSE_TOPIC, _CORRELATION, _SUBSCRIPTION, _ALIAS = 0x02, 0x08, 0x09, 0x0B, 0x23
+_FIXED = {0x01: 1, _EXPIRY: 4, _ALIAS: 2}
+"""Bytes of those that have always as many."""
+_STRINGS = {0x03: 1, _RESPONSE_TOPIC: 1, _CORRELATION: 1, 0x26: 2}
+"""How many strings, each after its length, those are that have some."""
 
 
 class PublishProperties:
@@ -45,33 +46,46 @@ def properties_of(expiry_s: int | None, alias: int) -> PublishProperties:
     return PublishProperties(expiry_s, alias)
 
 
-def reply_of(properties: Any) -> Reply | None:
-    """What a publication that arrived says of an answer, or of its question; most say nothing. `properties` is paho's."""
-    said = vars(properties) if properties is not None else {}
-    topic, correlation = said.get("ResponseTopic", ""), said.get("CorrelationData", b"")
-    return Reply(topic, correlation) if topic or correlation else None
-
-
-def length_of(properties: Any, empty: frozenset[str]) -> int:
-    """How many bytes the properties of a publication that arrived were.
+def reply_and_end(packet: bytes, at: int) -> tuple[Reply | None, int]:
+    """What the properties of a publication say of an answer, or of its question (most say nothing), and where they end.
 
     Args:
-        properties: paho's, or None.
-        empty: attributes of paho's that has none.
+        packet: with properties in it.
+        at: where their length stands.
+
+    Raises:
+        LookupError, ValueError: they are none.
     """
-    if properties is None:
-        return 0
-    length = 0
-    for name, value in vars(properties).items():
-        if name in empty:
-            continue
-        if name in _LENGTHS:
-            length += _LENGTHS[name]
-        elif name in ("ResponseTopic", "CorrelationData", "ContentType"):
-            length += 3 + len(value.encode() if isinstance(value, str) else value)
+    if packet[at] == 0:
+        return None, at + 1
+    length, at = _number_and_end(packet, at)
+    end, topic, correlation = at + length, "", b""
+    while at < end:
+        kind, at = packet[at], at + 1
+        if kind in _FIXED:
+            at += _FIXED[kind]
+        elif kind == _SUBSCRIPTION:
+            _, at = _number_and_end(packet, at)
         else:
-            return len(properties.pack())
-    return length + variable_integer_bytes(length)
+            for _ in range(_STRINGS[kind]):
+                begin = at + 2
+                at = begin + (packet[at] << 8 | packet[at + 1])
+            if kind == _RESPONSE_TOPIC:
+                topic = packet[begin:at].decode()
+            elif kind == _CORRELATION:
+                correlation = packet[begin:at]
+    if at != end or end > len(packet):
+        raise ValueError("properties that do not end where they say")
+    return (Reply(topic, correlation) if topic or correlation else None), end
+
+
+def _number_and_end(packet: bytes, at: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        digit = packet[at]
+        number, shift, at = number | (digit & 127) << shift, shift + 7, at + 1
+        if digit < 128:
+            return number, at
 
 
 def variable_integer(number: int) -> bytes:

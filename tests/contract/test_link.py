@@ -53,6 +53,22 @@ def test_up_is_the_first_event_and_the_end_ends_the_events(stage: Stage) -> None
     run(scenario())
 
 
+def test_large_ones_that_nobody_acknowledges_arrive_whole_and_in_order(stage: Stage) -> None:
+    payloads = [bytes([number]) * 1_000_000 for number in range(8)]
+
+    async def scenario() -> None:
+        async with stage.link("a") as sender, stage.link("b") as reader:
+            await reader.subscribe(stage.topic("x"))
+            events = reader.events()
+            await next_up(events)
+            sending = asyncio.gather(*(sender.publish(stage.topic("x"), payload, qos=0) for payload in payloads))
+            for payload in payloads:
+                assert (await next_received(events)).payload == payload
+            await sending
+
+    run(scenario())
+
+
 def test_a_publication_reaches_its_subscribers_unchanged(stage: Stage) -> None:
     payloads = [b"", b"x", bytes(range(256)) * 400]
 

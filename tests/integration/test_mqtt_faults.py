@@ -94,6 +94,7 @@ def test_a_cut_amid_publications_fails_them_and_loses_nothing_that_was_acknowled
             tasks = [asyncio.ensure_future(sender.publish(f"cut/{number}", PAYLOAD)) for number in range(100)]
             events, incoming = sender.events(), reader.events()
             seen = {(await next_received(incoming)).topic for _ in range(10)}
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             proxy.cut()
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
             acknowledged = {f"cut/{number}" for number, outcome in enumerate(outcomes) if outcome is None}

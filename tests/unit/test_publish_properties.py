@@ -10,9 +10,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from edgemw.transport.link import Reply
-from edgemw.transport.properties import PublishProperties, length_of, reply_of
+from edgemw.transport.properties import PublishProperties, reply_and_end
 
-EMPTY = frozenset(vars(Properties(PacketTypes.PUBLISH)))  # type: ignore[no-untyped-call]  # paho leaves it untyped
 TOPICS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="+#\0"), max_size=200)
 
 
@@ -33,16 +32,28 @@ def test_paho_reads_what_is_packed(expiry_s: int | None, alias: int, reply: Repl
     properties = unpacked(data)
     assert getattr(properties, "MessageExpiryInterval", None) == expiry_s
     assert getattr(properties, "TopicAlias", 0) == alias
-    assert (reply_of(properties) or Reply()) == (reply or Reply())
-    assert length_of(properties, EMPTY) == len(data)
+    said = Reply(getattr(properties, "ResponseTopic", ""), getattr(properties, "CorrelationData", b""))
+    assert said == (reply or Reply())
+    assert reply_and_end(b"xy" + data + b"z", 2) == (reply if reply != Reply() else None, 2 + len(data))
 
 
-def test_what_is_not_known_here_counts_as_well() -> None:
+@given(
+    TOPICS,
+    st.binary(max_size=300),
+    st.lists(st.tuples(TOPICS, TOPICS), max_size=3),
+    st.lists(st.integers(1, 268_435_455), max_size=3),
+)
+def test_what_paho_packs_is_read(topic: str, correlation: bytes, pairs: list[tuple[str, str]], numbers: list[int]) -> None:
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    properties.UserProperty = ("a", "b")
-    properties.ContentType = "application/json"
-    assert length_of(properties, EMPTY) == len(properties.pack())  # type: ignore[no-untyped-call]
-    assert length_of(None, EMPTY) == 0
+    properties.PayloadFormatIndicator, properties.ContentType = 1, "application/json"
+    properties.MessageExpiryInterval, properties.TopicAlias = 7, 3
+    properties.ResponseTopic, properties.CorrelationData = topic, correlation
+    for pair in pairs:
+        properties.UserProperty = pair
+    for number in numbers:
+        properties.SubscriptionIdentifier = number
+    data = properties.pack()  # type: ignore[no-untyped-call]
+    assert reply_and_end(data, 0) == (Reply(topic, correlation) if topic or correlation else None, len(data))
 
 
 def test_an_expiry_beyond_what_a_packet_can_say_is_the_longest() -> None:
