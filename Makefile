@@ -1,14 +1,16 @@
 # Two commands: `make quickstart` needs Python 3.11 and make; `make test` also installs what the tests need.
-# `make soak` is a long test: docs/delivery.md says what it does.
+# `make soak` and `make fuzz-doors` are long tests: docs/delivery.md and docs/serving.md say what they do.
 PYTHON ?= python3
 VENV := .venv
 DEV := .venv-dev
 KILLS ?= 200
 STORM ?= $(shell date +%s)
+CASES ?= 100000
+SEED ?= $(shell date +%s)
 PIP := -m pip install --quiet --disable-pip-version-check
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
-.PHONY: quickstart test soak check format clean
+.PHONY: quickstart test soak fuzz-doors check format clean
 
 quickstart: $(VENV)/.quickstart
 	$(VENV)/bin/edgemw up examples/quickstart/edgemw.toml $(ARGS)
@@ -20,6 +22,9 @@ test: $(DEV)/.dev mosquitto
 
 soak: $(DEV)/.dev mosquitto
 	$(DEV)/bin/python -m pytest tests/system/test_soak.py -s -q --kills $(KILLS) --storm $(STORM)
+
+fuzz-doors: $(DEV)/.dev mosquitto
+	$(DEV)/bin/python -m pytest tests/system/test_doors_fuzz.py -s -q --door-cases $(CASES) --door-seed $(SEED)
 
 check: $(DEV)/.dev
 	$(DEV)/bin/ruff check .

@@ -1,4 +1,4 @@
-"""For every test: hypothesis without deadlines, because the machine that runs it may be busy; and the options of the soak."""
+"""For every test: hypothesis without deadlines, because the machine that runs it may be busy; and the options of long tests."""
 
 import pytest
 from hypothesis import settings
@@ -8,7 +8,11 @@ settings.load_profile("edgemw")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options of `tests/system/test_soak.py`, here because pytest asks nobody further down in time."""
+    """Options of `tests/system`, here because pytest asks nobody further down in time."""
     group = parser.getgroup("soak")
     group.addoption("--kills", type=int, default=20, metavar="N", help="how many processes the soak kills (default: 20)")
     group.addoption("--storm", type=int, default=0, metavar="SEED", help="seed of what the soak does (default: 0)")
+    group = parser.getgroup("doors")
+    group.addoption("--door-cases", type=int, default=2000, metavar="N", help="damaged requests to the doors (default: 2000)")
+    group.addoption("--door-seed", type=int, default=0, metavar="SEED", help="seed of the damage (default: 0)")
+    group.addoption("--door-case", type=int, default=None, metavar="N", help="only this one")

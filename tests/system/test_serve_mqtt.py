@@ -40,13 +40,13 @@ def bundle() -> Bundle:
 class Asking:
     """A plain paho client."""
 
-    def __init__(self, broker: Broker, protocol: MQTTProtocolVersion) -> None:
+    def __init__(self, url: str, protocol: MQTTProtocolVersion) -> None:
         self.answers: queue.Queue[MQTTMessage] = queue.Queue()
         subscribed: queue.Queue[int] = queue.Queue()
         self._client = Client(CallbackAPIVersion.VERSION2, protocol=protocol)
         self._client.on_message = lambda client, data, message: self.answers.put(message)
         self._client.on_subscribe = lambda *said: subscribed.put(1)
-        self._client.connect("127.0.0.1", int(broker.url.rsplit(":", 1)[1]))
+        self._client.connect("127.0.0.1", int(url.rsplit(":", 1)[1]))
         self._client.loop_start()
         self._client.subscribe(OWN + "#")
         subscribed.get(timeout=10)
@@ -72,8 +72,8 @@ class Asking:
 
 
 @contextmanager
-def asking(broker: Broker, protocol: MQTTProtocolVersion = MQTTProtocolVersion.MQTTv5) -> Iterator[Asking]:
-    client = Asking(broker, protocol)
+def asking(url: str, protocol: MQTTProtocolVersion = MQTTProtocolVersion.MQTTv5) -> Iterator[Asking]:
+    client = Asking(url, protocol)
     try:
         yield client
     finally:
@@ -94,7 +94,7 @@ def expected(bundle: Bundle, number: int) -> Vector:
 
 def test_a_client_of_mqtt_5_says_where_it_wants_its_answer(tmp_path: Path, bundle: Bundle, broker: Broker) -> None:
     save(tmp_path, bundle, 4)
-    with start(tmp_path, broker) as server, asking(broker) as client:
+    with start(tmp_path, broker) as server, asking(broker.url) as client:
         server.until("answering over MQTT")
         for number in range(3):
             client.ask(ResponseTopic=f"{OWN}here/{number}", CorrelationData=bytes([0, number, 255]))
@@ -114,7 +114,7 @@ def test_without_that_the_answer_has_a_topic_of_its_own(
     tmp_path: Path, bundle: Bundle, broker: Broker, protocol: MQTTProtocolVersion
 ) -> None:
     save(tmp_path, bundle, 4)
-    with start(tmp_path, broker) as server, asking(broker, protocol) as client:
+    with start(tmp_path, broker) as server, asking(broker.url, protocol) as client:
         server.until("answering over MQTT")
         client.ask(b"")
         topic, document, _ = client.answer()
@@ -133,7 +133,7 @@ def test_without_that_the_answer_has_a_topic_of_its_own(
 
 def test_a_question_that_the_broker_keeps_is_not_answered_again(tmp_path: Path, bundle: Bundle, broker: Broker) -> None:
     save(tmp_path, bundle, 4)
-    with asking(broker) as client:
+    with asking(broker.url) as client:
         client.ask(b"{}", retain=True)
         with start(tmp_path, broker) as server:
             server.until("answering over MQTT")
@@ -150,7 +150,7 @@ def test_it_answers_again_after_the_broker_was_away(tmp_path: Path, bundle: Bund
         server.until("no answers over MQTT")
         broker.start()
         server.until("answering over MQTT")
-        with asking(broker) as client:
+        with asking(broker.url) as client:
             client.ask()
             assert client.answer()[1]["model_version"] == "4"
 
@@ -178,7 +178,7 @@ home_assistant = "homeassistant"
 """
     )
     sample = json.dumps({"pixels": X.ravel().tolist(), "linkquality": 80}).encode()
-    with start(tmp_path / "store", broker, "--streams", str(tmp_path / "streams.toml")) as server, asking(broker) as client:
+    with start(tmp_path / "store", broker, "--streams", str(tmp_path / "streams.toml")) as server, asking(broker.url) as client:
         server.until("answering over MQTT.*streams=1")
         client.ask(b"no", topic="zigbee2mqtt/camera")
         server.until("a publication was left out: it is not JSON.*stream=camera")
@@ -187,7 +187,7 @@ home_assistant = "homeassistant"
         assert (topic, document["task"], document["release"]) == (OWN + "camera", "digits", 4)
         assert document["class"] == int(expected(bundle, 4).argmax())
         np.testing.assert_allclose(np.asarray(document["outputs"]), expected(bundle, 4), rtol=1e-5)
-    with asking(broker) as later:
+    with asking(broker.url) as later:
         later.listen("homeassistant/sensor/+/config")
         topic, document, message = later.answer()
         assert (topic, document["state_topic"]) == ("homeassistant/sensor/edgemw_device_0_camera/config", OWN + "camera")

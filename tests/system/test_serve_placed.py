@@ -71,7 +71,7 @@ def test_a_device_asks_its_fog_node_where_it_is_not_sure_and_goes_on_alone_witho
             np.testing.assert_allclose(outputs_of(early), expected(bundle, 4), rtol=1e-5)
             assert final["model_version"] == "90"
 
-            with asking(broker) as client:
+            with asking(broker.url) as client:
                 client.ask(json.dumps(QUESTION | {"parameters": {"early": True}}).encode(), ResponseTopic=f"{OWN}one")
                 versions = [client.answer()[1]["model_version"] for _ in range(2)]
                 assert versions == ["4", "90"]
@@ -91,7 +91,7 @@ def test_a_device_of_a_fleet_answers_over_mqtt_and_asks_before_it_has_a_release(
     fleet.net = NET
     table = {"http": "127.0.0.1:0", "process": process, "mqtt": True, "ask": FOG, "ask_below": 0.0, "ask_deadline": "5s"}
     fleet.device(SERVER, "fog-0", serving=table)
-    with fog_service(fleet.folder, bundle, broker), asking(broker) as client:
+    with fog_service(fleet.folder, bundle, broker), asking(broker.url) as client:
         fleet.start(SERVER)
         fleet.said(SERVER, "answering over MQTT")
         client.ask(json.dumps(QUESTION).encode())
