@@ -111,13 +111,20 @@ class _Conversation:
     now: list[tuple[str, bytes, Reply | None]] | None = None
     ended: bool = False
     alone: bool = True
+    may_ask_itself: bool = True
 
     async def subscribe(self) -> None:
         """Listen to whoever asks, to who is asked, and to sensors."""
-        others = [self.rpc.topic_filter, self.rpc.own_answer] if self.door.answers else []
+        others = [self.rpc.topic_filter] if self.door.answers else []
         others += [self.asked.topic_filter] if self.asked is not None else []
         for topic_filter in dict.fromkeys([*others, *(stream.spec.source for stream in self.streams)]):
             await self.link.subscribe(topic_filter)
+        if self.door.answers:
+            try:
+                await self.link.subscribe(self.rpc.own_answer)
+            except LinkError as error:
+                log.info("whether another service has this name cannot be known: %s", error)
+                self.may_ask_itself = False
 
     async def begin(self, up: Up) -> None:
         """The link can be used."""
@@ -127,7 +134,8 @@ class _Conversation:
         log.info("answering over MQTT", extra={"facts": facts})
         if self.asked is not None:
             self.asked.connected(self._send, up.limits.protocol)
-        if self.door.answers:
+        if self.door.answers and self.may_ask_itself:
+            self.may_ask_itself = False  # once: some brokers end the connection of who publishes where it may not
             await _publish(self.link, self.rpc.own_question, b"")
         for said in filter(None, (discovery_of(table, self.door.node) for table in self.door.streams)):
             await _publish(self.link, *said, retain=True)

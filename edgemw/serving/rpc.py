@@ -111,10 +111,11 @@ def json_bytes_of(payload: bytes) -> int | None:
     """How much of a body is JSON, where binary tensors follow it; None where it is all JSON, or none."""
     if _BINARY not in payload:
         return None
-    # Quotation marks in a text of JSON have a backslash before them, so this is a key; the one tensor ends with the payload.
+    # Most have one tensor, which ends with the payload; whatever else it may be, JSON does not end before all is closed.
     said = _SIZE.search(payload)
     end = 0 if said is None else len(payload) - int(said[1])
-    if said is not None and end > said.end() and payload[end - 1] == _CLOSES:
+    ends_there = said is not None and end > said.end() and payload[end - 1] == _CLOSES and payload.count(_BINARY) == 1
+    if ends_there and payload.count(b"{", 0, end) == payload.count(b"}", 0, end):
         return end
     try:
         text = payload.decode("latin-1")  # one character for each byte, so that places stay what they are

@@ -393,10 +393,14 @@ def chosen_task(folder: Path, tasks: list[str], task: str | None) -> str:
 
 def meant_folder(folder: Path) -> Path | None:
     """The store beside a folder that is none: the one in a device's state, or around a task's folder; None where none is."""
-    inside, around = folder / RELEASES, folder.resolve().parent
-    if ReleaseStore(inside, keep=1).tasks():
-        return inside
-    return around if folder.resolve().name in ReleaseStore(around, keep=1).tasks() else None
+    inside, whole = folder / RELEASES, folder.resolve()
+    try:
+        if ReleaseStore(inside, keep=1).tasks():
+            return inside
+        is_task = valid_id(whole.name) and ReleaseStore(whole.parent, keep=1).wanted_place(whole.name)[0] >= 0
+        return whole.parent if is_task else None
+    except StorageError:
+        return None  # it is only a guess
 
 
 def _name(place: int) -> str:

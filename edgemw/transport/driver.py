@@ -16,6 +16,10 @@ from typing import Protocol
 from edgemw.transport.packets import Incoming
 
 READ_BYTES = 1 << 16
+PACKETS_A_TURN = 8
+"""That are handed on before others in the loop, such as who reads them, have their turn."""
+READ_AGAIN_S = 0.05
+"""Where TLS has to send something before it reads on, and cannot."""
 SILENCE_KEEPALIVES = 1.5
 MAX_TICK_S = 1.0
 
@@ -59,6 +63,8 @@ class SocketDriver:
         steps: Steps,
         *,
         take: Callable[[bytes], object],
+        most_packet_bytes: int,
+        sent: Callable[[], None],
         end: Callable[[str], None],
         progressed: Callable[[], None],
         overdue: Callable[[], bool],
@@ -67,18 +73,21 @@ class SocketDriver:
 
         Args:
             take: called with every packet that arrives, whole.
+            most_packet_bytes: a larger one ends the connection.
+            sent: called when the rest of a packet that `send` could not send at once has gone.
             end: called with a reason when the connection must be given up.
             progressed: called when a socket that was full takes more.
             overdue: asked at each tick whether the broker owes an answer for too long.
         """
         self._steps = steps
-        self._take = take
+        self._take, self._sent = take, sent
         self._end = end
         self._progressed = progressed
         self._overdue = overdue
         self._loop = asyncio.get_running_loop()
         self._socket: socket.socket | None = None
-        self._incoming = Incoming()
+        self._incoming = Incoming(most_packet_bytes)
+        self._handing_on: asyncio.Handle | None = None
         self._unsent = b""
         self._write_planned = False
         self._blocked = False
@@ -102,8 +111,10 @@ class SocketDriver:
     def detach(self) -> socket.socket | None:
         """Let go of the socket, which is returned open; None when it was gone already."""
         opened, self._socket = self._socket, None
-        if self._ticker is not None:
-            self._ticker.cancel()
+        for planned in (self._ticker, self._handing_on):
+            if planned is not None:
+                planned.cancel()
+        self._handing_on = None
         if opened is not None:
             self._loop.remove_reader(opened)
             self._loop.remove_writer(opened)
@@ -120,18 +131,18 @@ class SocketDriver:
         self._reading = True
         if self._socket is not None:
             self._loop.add_reader(self._socket, self._on_readable)
-            self._run(self._hand_on)
-            self._read_what_tls_holds()
+            self._go_on()
 
     @property
     def idle(self) -> bool:
         """Whether there is a socket, and nothing waits to be sent."""
         return self._socket is not None and not self._blocked and not self._steps.want_write()
 
-    def send(self, packet: bytes) -> None:
-        """Send a packet while `idle`: at once, or, as far as the socket does not take it now, before anything else."""
+    def send(self, packet: bytes) -> bool:
+        """Send a packet while `idle`; what the socket does not take now goes before anything else. Whether it took all."""
         self._unsent = packet
         self._write()
+        return not self._unsent
 
     def plan_write(self) -> None:
         """Something is to be sent: in this turn of the loop, with whatever else comes up in it."""
@@ -152,6 +163,9 @@ class SocketDriver:
             data = self._socket.recv(READ_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError):
             return
+        except ssl.SSLWantWriteError:
+            self._loop.call_later(READ_AGAIN_S, self._on_readable)
+            return
         except OSError as error:
             self._steps.lost(error)
             return
@@ -162,13 +176,31 @@ class SocketDriver:
         self._hand_on()
 
     def _hand_on(self) -> None:
-        while self._reading and self._socket is not None and (packet := self._incoming.next()) is not None:
+        if self._handing_on is not None:
+            return  # in its turn
+        for _ in range(PACKETS_A_TURN):
+            if not self._reading or self._socket is None or (packet := self._incoming.next()) is None:
+                return
             self._take(packet)
+        if self._socket is not None:
+            self._loop.remove_reader(self._socket)
+            self._handing_on = self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._handing_on = None
+        self._run(self._hand_on)
+        if self._reading and self._socket is not None and self._handing_on is None:
+            self._loop.add_reader(self._socket, self._on_readable)
+            self._read_what_tls_holds()
 
     def _read_what_tls_holds(self) -> None:
         # Decrypted bytes wait in the TLS layer, where the loop cannot see them.
-        while self._reading and isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+        while self._may_read and isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
             self._run(self._read)
+
+    @property
+    def _may_read(self) -> bool:
+        return self._reading and self._handing_on is None
 
     def _on_writable(self) -> None:
         self._heard_s = self._loop.time()  # a full buffer has drained, so the other side is there
@@ -190,12 +222,15 @@ class SocketDriver:
     def _send_all(self) -> None:
         if self._unsent and self._socket is not None:
             try:
-                self._unsent = self._unsent[self._socket.send(self._unsent) :]
+                sent = self._socket.send(self._unsent)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return
             except OSError as error:
                 self._steps.lost(error)
                 return
+            self._unsent = self._unsent[sent:]
+            if not self._unsent:
+                self._sent()
         if not self._unsent and self._steps.want_write():
             self._steps.loop_write()
 

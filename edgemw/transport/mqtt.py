@@ -39,7 +39,7 @@ from edgemw.transport.driver import SocketDriver
 from edgemw.transport.inbox import Inbox
 from edgemw.transport.link import Limits, Received, Reply
 from edgemw.transport.offload import run_abandonable
-from edgemw.transport.outgoing import Outgoing
+from edgemw.transport.outgoing import SENT, Outgoing
 from edgemw.transport.packets import Publish, publish_of, publish_packet
 from edgemw.transport.properties import PublishProperties, properties_of
 from edgemw.transport.reconnecting import ReconnectingLink
@@ -53,8 +53,10 @@ __all__ = ["MqttLink", "MqttSettings", "TlsSettings"]
 
 FILTERS_PER_SUBSCRIBE = 8  # the smallest limit among the brokers we know (AWS IoT Core)
 MAX_RECEIVE_MAXIMUM = 20
+LARGEST_PACKET_BYTES = 268_435_460  # of MQTT, with its header
 GOODBYE_S = 1.0
-ALIAS_BYTES = 3  # of the property
+ALIAS_BYTES = 5  # of the property, where two lengths before it grow by a byte as well
+_REST = -1  # stands for the packet id of what goes past paho
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +177,13 @@ class _PahoConnection:
         self._cause: Exception | None = None
         self._client = _make_client(settings, level)
         self._driver = SocketDriver(
-            self._client, take=self._on_packet, end=self.abort, progressed=self._on_progress, overdue=self._is_overdue
+            self._client,
+            take=self._on_packet,
+            most_packet_bytes=settings.max_packet_bytes if level == 5 else LARGEST_PACKET_BYTES,
+            sent=lambda: self._outgoing.settle(_REST),
+            end=self.abort,
+            progressed=self._on_progress,
+            overdue=self._is_overdue,
         )
         self._client.on_socket_open = _set_no_delay
         self._client.on_socket_close = self._on_socket_close
@@ -237,21 +245,11 @@ class _PahoConnection:
         check_publication(self._limits, size_bytes, qos=qos, retain=retain, where=self._where)
         often = not retain and size_bytes + ALIAS_BYTES <= self._limits.max_packet_bytes  # what is retained is seldom said twice
 
-        def to_send() -> tuple[str, PublishProperties | None]:  # in the order of sending: a number is learned before it is used
+        def hand_over() -> int:  # in the order of sending: the broker learns a number before it is used
             written, number = self._aliases.use(topic) if often else (topic, 0)
-            return written, self._properties(expiry_s, number, reply)
-
-        if qos == 0 and self._driver.idle:
-            written, properties = to_send()
-            packed = b"" if properties is None else properties.pack()
-            packet = publish_packet(written, payload, retain=retain, properties=packed)
-            self._meter.sent(len(packet))
-            self._driver.send(packet)
-            await asyncio.sleep(0)  # whoever publishes without end lets others have their turn
-            return
-
-        def hand_over() -> int:
-            written, properties = to_send()
+            properties = self._properties(expiry_s, number, reply)
+            if qos == 0 and self._driver.idle:
+                return self._send_at_once(written, payload, properties, retain=retain)
             packed = cast("Properties | None", properties)
             info = self._client.publish(written, payload, qos=qos, retain=retain, properties=packed)
             if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
@@ -260,6 +258,19 @@ class _PahoConnection:
             return info.mid
 
         await self._outgoing.send(size_bytes, qos=qos, hand_over=hand_over)
+        if qos == 0:
+            await asyncio.sleep(0)  # whoever publishes without end lets others have their turn
+
+    def _send_at_once(self, topic: str, payload: bytes, properties: PublishProperties | None, *, retain: bool) -> int:
+        packed = b"" if properties is None else properties.pack()
+        packet = publish_packet(topic, payload, retain=retain, properties=packed)
+        took_all = self._driver.send(packet)
+        if self._ended.done():
+            raise BrokerUnreachable(
+                f"not sent ({self._ended.result()})", where=self._where, hint="publish again after the next Up"
+            )
+        self._meter.sent(len(packet))
+        return SENT if took_all else _REST
 
     def _properties(self, expiry_s: int | None, alias: int, reply: Reply | None) -> PublishProperties | None:
         if self._level != 5:

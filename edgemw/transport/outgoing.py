@@ -10,6 +10,9 @@ from edgemw.core.errors import LinkError
 from edgemw.transport.answers import finish
 from edgemw.transport.window import Window
 
+SENT = 0
+"""Instead of a packet id: all of it is with the socket already."""
+
 
 @dataclass(slots=True)
 class _Pending:
@@ -38,7 +41,7 @@ class Outgoing:
         """Wait for room, hand one publication over and wait until it is settled.
 
         Args:
-            hand_over: gives the publication to the client library and returns its packet id.
+            hand_over: gives the publication to the client library and returns its packet id, or SENT.
 
         Raises:
             LinkError: the broker refused it, or the connection ended first.
@@ -52,6 +55,9 @@ class Outgoing:
         except LinkError:
             self._window.release(size_bytes, slots)
             raise
+        if packet_id == SENT:
+            self._window.release(size_bytes, slots)
+            return
         loop = asyncio.get_running_loop()
         pending = _Pending(loop.create_future(), size_bytes, slots, loop.time())
         self._pending[packet_id] = pending

@@ -36,8 +36,8 @@ class Publish(NamedTuple):
 class Incoming:
     """The bytes of a connection, cut into packets."""
 
-    def __init__(self) -> None:
-        self._data = bytearray()
+    def __init__(self, most_packet_bytes: int) -> None:
+        self._data, self._most_bytes = bytearray(), most_packet_bytes
 
     def feed(self, data: bytes) -> None:
         """Some more have come."""
@@ -47,10 +47,12 @@ class Incoming:
         """The next packet, whole; None before all of it has come.
 
         Raises:
-            Malformed: its length cannot be.
+            Malformed: its length cannot be, or is more than was asked for.
         """
         data = self._data
         end = _end_of(data)
+        if end > self._most_bytes:
+            raise Malformed(f"a packet of {end} bytes, at most {self._most_bytes} were asked for")
         if end == 0 or end > len(data):
             return None
         packet = bytes(memoryview(data)[:end])

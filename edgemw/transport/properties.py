@@ -80,12 +80,13 @@ def reply_and_end(packet: bytes, at: int) -> tuple[Reply | None, int]:
 
 
 def _number_and_end(packet: bytes, at: int) -> tuple[int, int]:
-    number = shift = 0
-    while True:
+    number = 0
+    for shift in (0, 7, 14, 21):
         digit = packet[at]
-        number, shift, at = number | (digit & 127) << shift, shift + 7, at + 1
+        number, at = number | (digit & 127) << shift, at + 1
         if digit < 128:
             return number, at
+    raise ValueError("a number without an end")
 
 
 def variable_integer(number: int) -> bytes:

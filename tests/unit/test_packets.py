@@ -17,7 +17,7 @@ REPLIES = st.none() | st.builds(Reply, TOPICS.filter(bool), st.binary(max_size=2
 
 
 def cut(data: bytes, sizes: list[int]) -> list[bytes]:
-    incoming, packets, at = Incoming(), list[bytes](), 0
+    incoming, packets, at = Incoming(1 << 20), list[bytes](), 0
     for size in [*sizes, len(data)]:
         incoming.feed(data[at : at + size])
         at += size
@@ -52,11 +52,17 @@ def test_a_packet_that_has_not_all_come_waits() -> None:
     assert cut(packet + packet[:3], [7000] * 3) == [packet]
 
 
-def test_a_length_without_an_end_is_refused() -> None:
-    incoming = Incoming()
-    incoming.feed(b"\x30\xff\xff\xff\xff")
-    with pytest.raises(Malformed, match="no end"):
-        incoming.next()
+def test_a_length_that_cannot_be_is_refused() -> None:
+    for begin, said in ((b"\x30\xff\xff\xff\xff", "no end"), (b"\x30\xff\xff\xff\x01", "at most 1000 were asked for")):
+        incoming = Incoming(1000)
+        incoming.feed(begin)
+        with pytest.raises(Malformed, match=said):
+            incoming.next()
+
+
+def test_a_number_of_properties_without_an_end_is_refused_at_once() -> None:
+    with pytest.raises(Malformed, match="without an end"):
+        publish_of(b"\x30\xff\xff\x7f\x00\x01a" + b"\xff" * 1_000_000, 5)
 
 
 def test_other_packets_and_qos_2_are_not_for_here() -> None:

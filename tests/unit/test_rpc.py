@@ -122,6 +122,18 @@ def test_an_answer_goes_where_it_is_wanted_below_the_askers_own_topic() -> None:
         assert f"not under {OWN}" in document["error"]
 
 
+def test_where_json_ends_is_found_whatever_else_looks_like_it() -> None:
+    head = {"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP32", "parameters": {"binary_data_size": 4}}]}
+    other = {"outputs": [{"name": "y", "parameters": {"binary_data_size": 1}}]} | head
+    for document in (head, other, head | {"id": "{"}, head | {"id": '"binary_data_size": 2'}):
+        text = json.dumps(document).encode()
+        for behind in (b"1234", b"}}}}", b"{}{}", b"ab}c"):
+            assert json_bytes_of(text + behind) == len(text)
+    alone = json.dumps({"id": "7"} | head).encode()
+    assert json_bytes_of(alone) == len(alone)
+    assert ask(alone)[1]["id"] == "7"
+
+
 @pytest.mark.parametrize(
     "topic",
     [
