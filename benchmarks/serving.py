@@ -11,7 +11,8 @@ doors      the MLP (561-128-6), the 1-D CNN of examples/har (128 x 9) and a GRU 
            `raw` in the same turn. Closed loop; `paced` is 200 requests a second of each, by turns: both come after a pause.
 mqtt       the MLP over a mosquitto of its own, binary tensors, QoS 0, one question at a time, response topics, correlation data:
            `serve` is `edgemw serve` and a client on a bare socket, `serve, paho` the same with paho-mqtt as the client, `paho` is
-           paho-mqtt at both ends with onnxruntime behind it, each end a process. `times` is the p50 over that of `paho`.
+           paho-mqtt at both ends with onnxruntime behind it, each end a process; `nothing` is a bare socket at both ends and no
+           model, which is what the broker and the kernel take. `times` is the p50 over that of `paho`.
 trainer    the CNN at 200 requests a second, all on --cores cores: `quiet`, `niced` beside a device's trainer that trains the CNN
            (serving_trainer.py) with the niceness that a device gives it, `not niced` beside the same with none. `device` is the
            HTTP door in the trainer's own process, the others as above. Windows of the three alternate, door by door; `p99_times`
@@ -184,6 +185,7 @@ def rows(turns: list[dict[str, Window]], base: str) -> Report:
 
 
 PAHO_QUESTION, PAHO_ANSWER = "paho/question", "paho/answer"
+ECHO_QUESTION, ECHO_ANSWER = "echo/question", "echo/answer"
 
 
 def over_mqtt(folder: Path, asked: argparse.Namespace) -> Report:
@@ -195,16 +197,20 @@ def over_mqtt(folder: Path, asked: argparse.Namespace) -> Report:
     context = multiprocessing.get_context("spawn")
     with start_broker("mosquitto", folder.with_suffix(".broker")) as broker:
         port = int(broker.url.rsplit(":", 1)[1])
-        ready = context.Event()
-        peer = context.Process(target=paho_server, args=(bundle.to_bytes(), port, ready), daemon=True)
-        peer.start()
-        ready.wait(60)
+        peers = []
+        for server, what in ((paho_server, bundle.to_bytes()), (echo_server, expected)):
+            ready = context.Event()
+            peers.append(context.Process(target=server, args=(what, port, ready), daemon=True))
+            peers[-1].start()
+            ready.wait(60)
         with serving(folder, broker=broker.url):
-            slim, clients = SlimClient(port, answer), [PahoClient(port, place) for place in (other_answer, PAHO_ANSWER)]
+            slim, bare = SlimClient(port, answer), SlimClient(port, ECHO_ANSWER, "bare")
+            clients = [PahoClient(port, place) for place in (other_answer, PAHO_ANSWER)]
             variants: dict[str, Callable[[], bytes]] = {
                 "serve": lambda: slim.ask(question, body, answer),
                 "serve, paho": lambda: clients[0].ask(question, body, other_answer),
                 "paho": lambda: clients[1].ask(PAHO_QUESTION, x.tobytes(), PAHO_ANSWER),
+                "nothing": lambda: bare.ask(ECHO_QUESTION, body, ECHO_ANSWER),
             }
             for name, ask in variants.items():
                 if not ask().endswith(expected):
@@ -213,8 +219,16 @@ def over_mqtt(folder: Path, asked: argparse.Namespace) -> Report:
             for turn in range(asked.turns):
                 say(f"mqtt: turn {turn + 1} of {asked.turns}")
                 turns.append({name: window(ask, asked.requests) for name, ask in variants.items()})
-        peer.terminate()
+        for peer in peers:
+            peer.terminate()
     return rows(turns, "paho")
+
+
+def echo_server(answer: bytes, port: int, ready: Any) -> None:
+    """Answers at once, and always the same."""
+    client = SlimClient(port, ECHO_QUESTION, "echo")
+    ready.set()
+    client.echo(ECHO_ANSWER, answer)
 
 
 def paho_server(data: bytes, port: int, ready: Any) -> None:

@@ -175,10 +175,10 @@ class PahoClient:
 class SlimClient:
     """MQTT 5 at QoS 0 on a bare socket: about the least that a client can do."""
 
-    def __init__(self, port: int, answers: str) -> None:
+    def __init__(self, port: int, answers: str, name: str = "slim") -> None:
         self._socket = tcp_connection(port)
         self._data = b""
-        self._socket.sendall(packet(0x10, text("MQTT") + b"\x05\x02\x00\x00\x00" + text("slim")))  # keep-alive 0: none
+        self._socket.sendall(packet(0x10, text("MQTT") + b"\x05\x02\x00\x00\x00" + text(name)))  # keep-alive 0: none
         self._packet(0x20)
         self._socket.sendall(packet(0x82, b"\x00\x01\x00" + text(answers) + b"\x00"))
         self._packet(0x90)
@@ -187,6 +187,11 @@ class SlimClient:
         properties = b"\x08" + text(answer) + b"\x09\x00\x011"
         self._socket.sendall(packet(0x30, text(topic) + variable_integer(len(properties)) + properties + payload))
         return self._packet(0x30)
+
+    def echo(self, topic: str, payload: bytes) -> None:
+        """Say the same to whatever is heard, for ever."""
+        while self._packet(0x30):
+            self._socket.sendall(packet(0x30, text(topic) + b"\x00" + payload))
 
     def _packet(self, kind: int) -> bytes:
         """The next packet without its header, which is of this kind."""
