@@ -140,11 +140,18 @@ def write_output(outputs: Outputs, wanted: Wanted) -> tuple[dict[str, Any], byte
     """
     if wanted.best:
         return _classified(outputs, wanted)
-    said: dict[str, Any] = {"name": "y", "datatype": "FP32", "shape": list(outputs.shape)}
-    if not wanted.binary:
-        return said | {"data": outputs.ravel().tolist()}, b""
-    data = outputs.astype("<f4", copy=False).tobytes()
-    return said | {"parameters": {"binary_data_size": len(data)}}, data
+    if wanted.binary:
+        return binary_output(outputs.shape), outputs.astype("<f4", copy=False).tobytes()
+    return _floats(outputs.shape) | {"data": outputs.ravel().tolist()}, b""
+
+
+def binary_output(shape: tuple[int, ...]) -> dict[str, Any]:
+    """The output as the JSON says it, where its values follow the JSON."""
+    return _floats(shape) | {"parameters": {"binary_data_size": 4 * math.prod(shape)}}
+
+
+def _floats(shape: tuple[int, ...]) -> dict[str, Any]:
+    return {"name": "y", "datatype": "FP32", "shape": list(shape)}
 
 
 def _classified(outputs: Outputs, wanted: Wanted) -> tuple[dict[str, Any], bytes]:

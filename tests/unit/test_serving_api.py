@@ -371,3 +371,20 @@ def test_whatever_is_sent_is_answered(document: object) -> None:
 def test_whatever_stands_in_a_tensor_is_answered(place: str, value: object) -> None:
     fine = place == "parameters" and not (isinstance(value, dict) and "binary_data_size" in value)
     assert infer(tensor(**{place: value}))[0] == (200 if fine else 400)
+
+
+def test_requests_that_begin_alike_do_not_meet() -> None:
+    """JSON that was read is kept, and so is JSON that was written."""
+    x = np.random.default_rng(3).random((3, 64)).astype("<f4")
+    described = {"name": "x", "shape": [1, 64], "datatype": "FP32", "parameters": {"binary_data_size": 256}}
+    for binary in (True, False, True):
+        text = json.dumps({"inputs": [described], "parameters": {"binary_data_output": binary}}).encode()
+        for row in (0, 1, 2, 0):
+            answer = answered(API, "POST", "/v2/models/digits/infer", text + x[row].tobytes(), len(text))
+            expected = SLOTS["digits"].serve(x[row : row + 1])[0]
+            document = json.loads(answer.body[: answer.json_bytes])
+            [output] = document["outputs"]
+            assert (document["model_version"], output["shape"]) == ("12", [1, 10])
+            assert (answer.json_bytes is not None) == binary
+            data = np.frombuffer(answer.body[answer.json_bytes :], "<f4") if binary else np.array(output["data"], "<f4")
+            np.testing.assert_array_equal(data.reshape(1, 10), expected)
