@@ -192,11 +192,12 @@ def _unfit(bundle: Bundle, theta: Vector) -> str:
     if not np.isfinite(theta).all():
         return f"{int((~np.isfinite(theta)).sum())} of {theta.size} weights are not finite"
     try:
-        from edgemw.serving.check import check_outputs
+        from edgemw.serving.check import check_outputs, check_reference
         from edgemw.serving.session import open_inference
     except ModuleNotFoundError as error:
         raise ConfigError(f"checking a release needs {error.name}: pip install 'edgemw[device]'") from error
-    return check_outputs(open_inference(bundle.infer, theta, size=bundle.manifest.size), bundle.manifest)
+    first, session = (open_inference(bundle.infer, each, size=bundle.manifest.size) for each in (bundle.theta0, theta))
+    return check_reference(first, bundle) or check_outputs(session, bundle.manifest)
 
 
 def _weights(path: Path, size: int) -> Vector:
