@@ -32,8 +32,7 @@ def window(run: Callable[[], object], count: int, pace_s: float = 0.0) -> Window
         start = time.perf_counter()
         run()
         spent.append(time.perf_counter() - start)
-    spent.sort()
-    return spent[count // 2], spent[min(count - 1, int(0.99 * count))]
+    return _window(spent)
 
 
 def alternating(variants: Mapping[str, Callable[[], object]], count: int, pace_s: float) -> dict[str, Window]:
@@ -47,7 +46,12 @@ def alternating(variants: Mapping[str, Callable[[], object]], count: int, pace_s
             start = time.perf_counter()
             run()
             spent[name].append(time.perf_counter() - start)
-    return {name: (sorted(own)[count // 2], sorted(own)[int(0.99 * count)]) for name, own in spent.items()}
+    return {name: _window(own) for name, own in spent.items()}
+
+
+def _window(spent: list[float]) -> Window:
+    count, spent = len(spent), sorted(spent)
+    return spent[count // 2], spent[min(count - 1, int(0.99 * count))]
 
 
 def summary(windows: Sequence[Window]) -> Report:

@@ -129,8 +129,7 @@ class SocketDriver:
     def resume_reading(self) -> None:
         """Read again."""
         self._reading = True
-        if self._socket is not None:
-            self._loop.add_reader(self._socket, self._on_readable)
+        if self._handing_on is None:
             self._go_on()
 
     @property
@@ -189,7 +188,7 @@ class SocketDriver:
     def _go_on(self) -> None:
         self._handing_on = None
         self._run(self._hand_on)
-        if self._reading and self._socket is not None and self._handing_on is None:
+        if self._may_read and self._socket is not None:
             self._loop.add_reader(self._socket, self._on_readable)
             self._read_what_tls_holds()
 

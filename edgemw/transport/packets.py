@@ -12,10 +12,9 @@ import struct
 from typing import NamedTuple
 
 from edgemw.transport.link import Reply
-from edgemw.transport.properties import reply_and_end, variable_integer
+from edgemw.transport.properties import number_and_end, reply_and_end, variable_integer
 
 _PUBLISH = 3
-_MOST_LENGTH_BYTES = 4
 
 
 class Malformed(ValueError):
@@ -75,11 +74,9 @@ def publish_of(packet: bytes, level: int) -> Publish | None:
     if first >> 4 != _PUBLISH or qos > 1:
         return None
     try:
-        at = 1
-        while packet[at] & 128:
-            at += 1
-        begin = at + 3
-        at = begin + (packet[at + 1] << 8 | packet[at + 2])
+        _, at = number_and_end(packet, 1)
+        begin = at + 2
+        at = begin + (packet[at] << 8 | packet[at + 1])
         name, packet_id, reply = packet[begin:at], 0, None
         if qos:
             packet_id = packet[at] << 8 | packet[at + 1]
@@ -112,13 +109,12 @@ def publish_packet(topic: str, payload: bytes, *, retain: bool, properties: byte
 
 def _end_of(data: bytearray) -> int:
     """Where the packet ends that begins here; 0 before its length has come."""
-    length = shift = 0
-    for place in range(1, min(len(data), 1 + _MOST_LENGTH_BYTES)):
-        digit = data[place]
-        length |= (digit & 127) << shift
-        if digit < 128:
-            return 1 + place + length
-        shift += 7
-    if len(data) > _MOST_LENGTH_BYTES:
-        raise Malformed("a packet whose length has no end")
-    return 0
+    if len(data) < 2:
+        return 0
+    try:
+        length, at = number_and_end(data, 1)
+    except IndexError:
+        return 0
+    except ValueError as error:
+        raise Malformed("a packet whose length has no end") from error
+    return at + length

@@ -58,14 +58,14 @@ def reply_and_end(packet: bytes, at: int) -> tuple[Reply | None, int]:
     """
     if packet[at] == 0:
         return None, at + 1
-    length, at = _number_and_end(packet, at)
+    length, at = number_and_end(packet, at)
     end, topic, correlation = at + length, "", b""
     while at < end:
         kind, at = packet[at], at + 1
         if kind in _FIXED:
             at += _FIXED[kind]
         elif kind == _SUBSCRIPTION:
-            _, at = _number_and_end(packet, at)
+            _, at = number_and_end(packet, at)
         else:
             for _ in range(_STRINGS[kind]):
                 begin = at + 2
@@ -79,7 +79,13 @@ def reply_and_end(packet: bytes, at: int) -> tuple[Reply | None, int]:
     return (Reply(topic, correlation) if topic or correlation else None), end
 
 
-def _number_and_end(packet: bytes, at: int) -> tuple[int, int]:
+def number_and_end(packet: bytes | bytearray, at: int) -> tuple[int, int]:
+    """MQTT's variable byte integer that stands at a place, and where it ends.
+
+    Raises:
+        IndexError: the bytes end before it does.
+        ValueError: it has more than four bytes.
+    """
     number = 0
     for shift in (0, 7, 14, 21):
         digit = packet[at]

@@ -107,11 +107,10 @@ def test_a_socket_that_takes_no_more_ends_the_connection_and_the_publication() -
 
 
 def test_a_connection_that_was_lost_is_said_to_who_publishes() -> None:
-    gone = asyncio.Event()
+    is_up, gone = asyncio.Event(), asyncio.Event()
 
     async def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await writer.drain()
-        await asyncio.sleep(0.1)  # until the link is up
+        await is_up.wait()
         raw: socket.socket = writer.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
@@ -120,6 +119,7 @@ def test_a_connection_that_was_lost_is_said_to_who_publishes() -> None:
     async def scenario() -> None:
         async with accepting_broker(reset) as url, MqttLink(settings(url)) as link:
             await next_up(link.events())
+            is_up.set()
             await gone.wait()
             with pytest.raises(LinkError):
                 await link.publish("a", b"x", qos=0)
