@@ -69,8 +69,8 @@ class Class:
         usage = Usage(
             seconds=seconds,
             utilisation=min(1.0, busy_s / (seconds * cores)) if seconds else 0.0,
-            sent_bytes=sum(net.links.bytes[device, "up"] for device in devices) / count,
-            received_bytes=sum(net.links.bytes[device, "down"] for device in devices) / count,
+            sent_bytes=sum(net.links.sent_bytes(device, "up") for device in devices) / count,
+            received_bytes=sum(net.links.sent_bytes(device, "down") for device in devices) / count,
             sessions=sum(net.answers[device] for device in devices) / count,
         )
         joules = energy_j(self.profile, usage, self.radio)

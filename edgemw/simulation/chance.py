@@ -6,7 +6,6 @@ Source: counter-based generators, Salmon et al., Parallel random numbers: as eas
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from math import log
 from typing import TypeVar
@@ -20,12 +19,16 @@ class Chance:
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        self._asked: Counter[tuple[str, ...]] = Counter()
+        self._asked: dict[tuple[str, ...], int] = {}
 
     def number(self, *stream: str) -> float:
         """The next number of a stream, in [0, 1)."""
-        self._asked[stream] += 1
-        text = f"{self._seed} {' '.join(stream)} {self._asked[stream]}"
+        asked = self._asked[stream] = self._asked.get(stream, 0) + 1
+        return self.nth(asked, *stream)
+
+    def nth(self, which: int, *stream: str) -> float:
+        """A number of a stream, the first is 1; nothing is kept, so that whoever asks has to count."""
+        text = f"{self._seed} {' '.join(stream)} {which}"
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") / _SIZE
 
     def happens(self, chance: float, *stream: str) -> bool:

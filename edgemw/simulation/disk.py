@@ -19,7 +19,7 @@ DeviceSave = device.SaveRound | device.SaveMemory | device.SaveAck
 Save = DeviceSave | fog.Save
 
 
-@dataclass
+@dataclass(slots=True)
 class Disk:
     """See the module.
 
@@ -36,7 +36,7 @@ class Disk:
     forwarded: dict[UpdateId, Forwarded] = field(default_factory=dict)
     settled: dict[UpdateId, Settled] = field(default_factory=dict)
     bundle: bytes | None = None
-    known: set[bytes] = field(default_factory=set)
+    known: frozenset[bytes] = frozenset()
     released: Released | None = None
     shelf: tuple[Blob, ...] = ()
     remainder: Remainder | None = None
@@ -51,7 +51,6 @@ class Disk:
             window=dict(self.window),
             forwarded=dict(self.forwarded),
             settled=dict(self.settled),
-            known=set(self.known),
             _settled_of={node: [*updates] for node, updates in self._settled_of.items()},
         )
 
@@ -68,7 +67,7 @@ class Disk:
             forwarded=tuple(self.forwarded.values()),
             settled=tuple(self.settled.items()),
             bundle=self.bundle,
-            bundles_known=frozenset(self.known),
+            bundles_known=self.known,
             released=self.released,
             shelf=self.shelf,
             remainder=self.remainder,
@@ -114,7 +113,7 @@ class Disk:
                 self.shelf = blobs
             case fog.SaveBundle(digest=digest, data=data, released=released):
                 self.bundle, self.released = data, released
-                self.known.add(digest)
+                self.known |= {digest}
 
     def _settle(self, outcomes: tuple[tuple[UpdateId, Settled], ...]) -> None:
         for update, outcome in outcomes:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from edgemw.core.bundle import Vector, read_bundle
@@ -183,12 +184,12 @@ class Fleet(World):
     def _add_device(self, name: str, parent: str) -> None:
         """Put a device below its parent, when its time has come."""
         spread = self.conditions.spread
-        self._speed[name] = spread ** (self.chance.number(name, "speed") - 0.5) if spread > 1 else 1.0
+        self._speed[name] = spread ** (self.chance.nth(1, name, "speed") - 0.5) if spread > 1 else 1.0
         self.parents[name], self.options[name], self.disks[name] = parent, None, Disk()
         if self.conditions.join_s == 0:
             self._joins(name)
         else:
-            self.call_at(self.conditions.join_s * self.chance.number(name, "joins"), lambda: self._joins(name), ())
+            self.call_at(self.conditions.join_s * self.chance.nth(1, name, "joins"), partial(self._joins, name), ())
 
     def _joins(self, name: str) -> None:
         uplink = self.conditions.uplink(name, self.now)
@@ -199,13 +200,13 @@ class Fleet(World):
             self._goes_later(name)
 
     def _goes_later(self, name: str) -> None:
-        self.call_at(self.now + self.chance.waiting(self.conditions.online_s, name, "online"), lambda: self._goes(name), ())
+        self.call_at(self.now + self.chance.waiting(self.conditions.online_s, name, "online"), partial(self._goes, name), ())
 
     def _goes(self, name: str) -> None:
         if self._is_finished():
             return
         self.cut(name)
-        self.call_at(self.now + self.chance.waiting(self.conditions.offline_s, name, "offline"), lambda: self._comes(name), ())
+        self.call_at(self.now + self.chance.waiting(self.conditions.offline_s, name, "offline"), partial(self._comes, name), ())
 
     def _comes(self, name: str) -> None:
         self.mend(name)
@@ -222,11 +223,11 @@ class Fleet(World):
         ends, seconds = self._begin(name, work), self.work_s(name, work)
         self.busy_s[name] += seconds
         self.answers[name] += 1
-        self.put_off(self.now + seconds, "", lambda: self._worked(name, ends), self.in_this_life(name))
+        self.put_off(self.now + seconds, "", partial(self._worked, name, ends), self.in_this_life(name))
 
     def _worked(self, name: str, ends: Callable[[], Worked]) -> None:
         worked = ends()
-        before, now = self._told[name], (self.links.bytes[name, "up"], self.links.bytes[name, "down"])
+        before, now = self._told[name], (self.links.sent_bytes(name, "up"), self.links.sent_bytes(name, "down"))
         self._told[name] = now
         sums = {"uplink": (float(now[0] - before[0]), 1.0), "downlink": (float(now[1] - before[1]), 1.0)}
         self.give(name, replace(worked, tally=worked.tally | sums))
@@ -252,7 +253,7 @@ class Fleet(World):
     def _publish(self, text: str, frame: Frame, *, retain: bool) -> None:
         if isinstance(frame.message, RoundReport):
             devices = self._tree.devices
-            up, down = (sum(self.links.bytes[device, way] for device in devices) for way in ("up", "down"))
+            up, down = (sum(self.links.sent_bytes(device, way) for device in devices) for way in ("up", "down"))
             self._on_round(Round(frame.message, self.now, up, down))
         super()._publish(text, frame, retain=retain)
 

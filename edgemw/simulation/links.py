@@ -9,7 +9,6 @@ each carries one message after the other.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -40,33 +39,50 @@ DIRECT = LinkSpec()
 """Everything arrives at once."""
 
 
+@dataclass(slots=True)
+class _Way:
+    """One direction of a link."""
+
+    free: float = 0.0  # when what was sent before has left
+    last: float = 0.0  # when it arrives
+    sent_bytes: int = 0
+    drawn: int = 0  # random numbers
+
+
 class Links:
     """The links of all nodes, each between a node and its parent's broker.
 
     Attributes:
         slowed: by how much a node's link is slower than it should be, where it is.
-        bytes: sent so far, by node and direction.
     """
 
     def __init__(self, spec: Callable[[str], LinkSpec] = lambda node: DIRECT, chance: Chance | None = None) -> None:
         self._spec, self._chance = spec, chance or Chance(0)
-        self._free: dict[tuple[str, str], float] = {}
-        self._last: dict[tuple[str, str], float] = {}
+        self._ways: dict[str, dict[str, _Way]] = {"up": {}, "down": {}}
+        self._takes_time = False  # anything that was sent
         self.slowed: dict[str, float] = {}
-        self.bytes: Counter[tuple[str, str]] = Counter()
+
+    def sent_bytes(self, node: str, direction: str) -> int:
+        """What was sent so far."""
+        way = self._ways[direction].get(node)
+        return 0 if way is None else way.sent_bytes
 
     def arrival(self, node: str, direction: str, size_bytes: int, now: float) -> float:
         """When something that is sent now is at the other end; `direction` is "up" or "down"."""
         spec = self._spec(node)
-        self.bytes[node, direction] += size_bytes
-        if spec is DIRECT and not self.slowed and not self._last:
+        ways = self._ways[direction]
+        way = ways.get(node)
+        if way is None:
+            way = ways[node] = _Way()
+        way.sent_bytes += size_bytes
+        if spec is DIRECT and not self.slowed and not self._takes_time:
             return now
-        seconds = size_bytes / spec.rate + self._lost(node, direction, size_bytes, spec.loss) * spec.retry_s
-        free = max(now, self._free.get((node, direction), 0.0)) + seconds * self.slowed.get(node, 1.0)
-        self._free[node, direction] = free
-        at = free + self.delay_s(node)
-        self._last[node, direction] = max(at, self._last.get((node, direction), 0.0))  # nothing overtakes what was sent before
-        return self._last[node, direction]
+        self._takes_time = True
+        lost = self._lost(way, node, direction, size_bytes, spec.loss) if spec.loss > 0 else 0
+        slower = self.slowed.get(node, 1.0) if self.slowed else 1.0
+        way.free = max(now, way.free) + (size_bytes / spec.rate + lost * spec.retry_s) * slower
+        way.last = max(way.free + spec.delay_s * slower, way.last)  # nothing overtakes what was sent before
+        return way.last
 
     def delay_s(self, node: str) -> float:
         """How long the smallest message takes on the link of a node."""
@@ -74,16 +90,18 @@ class Links:
 
     def forget(self, node: str) -> None:
         """The connection of a node is gone, and all that was on it."""
-        for direction in ("up", "down"):
-            self._free.pop((node, direction), None)
-            self._last.pop((node, direction), None)
+        for ways in self._ways.values():
+            if node in ways:
+                ways[node].free = ways[node].last = 0.0
 
-    def _lost(self, node: str, direction: str, size_bytes: int, loss: float) -> int:
+    def _lost(self, way: _Way, node: str, direction: str, size_bytes: int, loss: float) -> int:
         """Packets that have to be sent again."""
         packets = 1 + size_bytes // PACKET_BYTES
-        if loss <= 0:
-            return 0
         if packets <= _FEW:
-            return sum(self._chance.happens(loss, node, direction, "loss") for _ in range(packets))
-        twelve = sum(self._chance.number(node, direction, "loss") for _ in range(12)) - 6  # nearly normal
+            return packets if loss >= 1 else sum(number < loss for number in self._draw(way, packets, node, direction))
+        twelve = sum(self._draw(way, 12, node, direction)) - 6  # nearly normal
         return max(0, round(packets * loss + twelve * math.sqrt(packets * loss * (1 - loss))))
+
+    def _draw(self, way: _Way, count: int, node: str, direction: str) -> list[float]:
+        first, way.drawn = way.drawn + 1, way.drawn + count
+        return [self._chance.nth(number, node, direction, "loss") for number in range(first, first + count)]

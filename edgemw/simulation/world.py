@@ -37,7 +37,6 @@ from edgemw.wire.topics import Topic
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchStalled, PublishBlob, Published, Retire, Send, Upload
 
 NET = "net"
-_LINK, _LIFE = "link", "life"
 _AROUND_BYTES = 100  # of a frame and a topic around an offer, or a chunk
 _INCOMING_BYTES = 64 << 20
 _STALLED_S = 60.0  # two looks of `transport/shell.py`
@@ -46,8 +45,8 @@ _ROUNDING_S = 1e-6
 _Key = tuple[str, bytes]
 """Of a blob: its domain and label."""
 
-_Of = tuple[str, str]
-"""What can end: the connection, or the life, of a node."""
+_Of = str
+"""What can end: the connection of a node, by its name, or its life, by `_life`."""
 
 Do = Callable[[str, Work], Worked]
 """Does the work of a device: measures a release, and trains from it."""
@@ -93,11 +92,8 @@ class _Parts:
         self._kept.pop((owner, digest), None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Due:
-    """A timer that may have been set anew since."""
-
-    name: str
+def _life(name: str) -> _Of:
+    return f"life of {name}"  # no node has a name with spaces
 
 
 class World:
@@ -143,9 +139,9 @@ class World:
         self._children: dict[str, dict[str, None]] = {}
         self._below: dict[str, str] = {}  # under whom a node has started last
         self._timers: dict[str, dict[str, float]] = {}
-        self._later: list[tuple[float, int, str, Any, tuple[tuple[_Of, int], ...]]] = []  # due, order, node, event, depends on
+        self._later: list[tuple[float, int, str, Any, Iterable[_Of]]] = []  # due, order, node, event or timer, depends on
         self._order = 0
-        self._ended: Counter[_Of] = Counter()  # connections and lives
+        self._ended: dict[_Of, int] = {}  # the order by which a connection or a life has ended last
         self._opened: dict[bytes, Bundle] = {}
         self._incoming: dict[str, Incoming] = {}
         self._parts: dict[str, _Parts] = {}
@@ -190,7 +186,7 @@ class World:
         del self.machines[name]
         self._timers.pop(name, None)
         self._not_awaited(name)
-        self._ended[_LIFE, name] += 1
+        self._ended[_life(name)] = self._order
         self._incoming.pop(name, None)
         if name in self._gates:
             self._gates.pop(name).close()
@@ -246,7 +242,7 @@ class World:
         self._publish(topics.build(NET, parent or name, "presence", node=name), frame, retain=True)
 
     def _disconnect(self, name: str) -> None:
-        self._ended[_LINK, name] += 1
+        self._ended[name] = self._order
         self.links.forget(name)
         if self.sessions is not None:
             self.sessions.leaves(name, self.now)
@@ -278,7 +274,7 @@ class World:
     def put_off(self, at: float, name: str, event: Any, depends_on: Iterable[_Of]) -> None:
         """As `give_at`, but after all that is due where the time is now; what can be called is called, and needs no name."""
         self._order += 1
-        heappush(self._later, (at, self._order, name, event, tuple((of, self._ended[of]) for of in depends_on)))
+        heappush(self._later, (at, self._order, name, event, depends_on))
 
     def call_at(self, at: float, function: Callable[[], None], depends_on: Iterable[_Of]) -> None:
         """Call a function at a time, unless something that it depends on ends before."""
@@ -315,11 +311,11 @@ class World:
         end = self.now + seconds
         self.settle()
         while self._later and self._later[0][0] <= end and not until():
-            at, _, name, event, depends_on = heappop(self._later)
+            at, order, name, event, depends_on = heappop(self._later)
             self.now = max(self.now, at)
-            if isinstance(event, _Due):
-                self._ring(name, event.name, at)
-            elif all(self._ended[of] == number for of, number in depends_on):
+            if isinstance(event, str):  # a timer, which may have been set anew since
+                self._ring(name, event, at)
+            elif not self._is_lost(order, depends_on):
                 if callable(event):
                     event()
                 else:
@@ -328,10 +324,21 @@ class World:
         if not until() and math.isfinite(end):
             self.now = end
 
+    def _is_lost(self, order: int, depends_on: Iterable[_Of]) -> bool:
+        """Whether something has ended on which an event depends that was put off in this order."""
+        ended = self._ended
+        if ended:
+            for of in depends_on:
+                if ended.get(of, 0) >= order:
+                    return True
+        return False
+
     def _ring(self, name: str, timer: str, at: float) -> None:
         timers = self._timers.get(name, {})
         if timers.get(timer) == at:
             del timers[timer]
+            if not timers:
+                del self._timers[name]  # an emptied table keeps its memory
             self.give(name, Timer(timer))
 
     def _set_timer(self, name: str, timer: str, at: float) -> None:
@@ -341,7 +348,7 @@ class World:
     def _ring_at(self, name: str, timer: str, at: float) -> None:
         at = max(self.now, at)
         self._timers.setdefault(name, {})[timer] = at
-        self.put_off(at, name, _Due(timer), ())
+        self.put_off(at, name, timer, ())
 
     # -- what nodes ask for
 
@@ -390,9 +397,9 @@ class World:
         self.give_at(self.now + self.work_s(name, work), name, self.do(name, work), self.in_this_life(name))
 
     @staticmethod
-    def in_this_life(name: str) -> list[_Of]:
+    def in_this_life(name: str) -> tuple[_Of, ...]:
         """What has to go on for something that a node does by itself."""
-        return [(_LIFE, name)]
+        return (_life(name),)
 
     def work_s(self, name: str, work: Work) -> float:
         """How long a device works."""
@@ -416,7 +423,7 @@ class World:
         if found is not None and name not in self.offline and self._carries_chunks_of(fetch.blob):
             size_bytes = fetch.blob.size + fetch.blob.chunks * _AROUND_BYTES
             at = self.links.arrival(name, "down", size_bytes, self.now)
-            self.give_at(at, name, Fetched(fetch.blob, found), [(_LINK, name)])
+            self.give_at(at, name, Fetched(fetch.blob, found), (name,))
 
     def _stalls(self, name: str, fetch: Fetch) -> None:
         """Say so where a blob that was not there is waited for still."""
@@ -430,6 +437,8 @@ class World:
         """A node has a blob, or waits for none any more."""
         for key in [key for key in self._wants.get(name, ()) if blob is None or key[1] == blob.label]:
             self._wants[name].discard(key)
+            if not self._wants[name]:
+                del self._wants[name]
             readers = self._awaited[key]
             del readers[name]
             if not readers:
@@ -484,7 +493,7 @@ class World:
 
     def _send_chunk(self, reader: str, name: str, chunk: Chunk, at: float) -> None:
         """Bring a chunk to a fog node at a time."""
-        ends = [(_LINK, reader), (_LIFE, reader), (_LINK, name)]
+        ends = (reader, _life(reader), name)
         self.call_at(at, lambda: self._on_chunk(reader, name, chunk), ends)
 
     def _on_chunk(self, reader: str, name: str, chunk: Chunk) -> None:
@@ -541,7 +550,7 @@ class World:
             at = self.links.arrival(reader, "down", size_bytes, at)
             if sessions is not None and not sessions.keep(reader, message, self.now, at + self.links.delay_s(reader)):
                 return
-        self.give_at(at, reader, Arrived(topic, frame), [(_LINK, node) for node in (reader, writer) if node])
+        self.give_at(at, reader, Arrived(topic, frame), (reader, writer) if writer else (reader,))
 
     def _readers(self, topic: Topic) -> Iterable[str]:
         """Who listens to a topic."""

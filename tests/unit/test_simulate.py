@@ -239,7 +239,7 @@ def test_a_link_carries_one_message_after_the_other() -> None:
     assert links.arrival("a", "up", 1, 11.0) >= late, "nothing overtakes what was sent before"
     links.forget("a")
     assert links.arrival("a", "up", 100, 11.0) == pytest.approx(11.6)
-    assert links.bytes["a", "up"] == 501
+    assert links.sent_bytes("a", "up") == 501
 
 
 def test_losses_cost_time_in_proportion() -> None:
