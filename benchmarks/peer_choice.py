@@ -30,11 +30,11 @@ from sklearn.model_selection import train_test_split
 from edgemw.compression.merge import merge
 from edgemw.compression.residual import Contribution, encode_update
 from edgemw.compression.table import codec_named
-from edgemw.core.bundle import Bundle, Vector, read_bundle
+from edgemw.core.bundle import Bundle, Vector, read_bundle, theta_view
 from edgemw.core.ids import UpdateId
 from edgemw.core.plan import plan_of
 from edgemw.fog.events import Released
-from edgemw.fog.release import TopOptions, first_release, moved, past_of, theta_view
+from edgemw.fog.release import TopOptions, first_release, moved, past_of
 from edgemw.fog.server import ServerOptions
 from edgemw.fog.trail import Trail
 from edgemw.fog.window import WindowOptions

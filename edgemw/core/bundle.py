@@ -161,6 +161,16 @@ class Bundle:
         return stored.astype("<f4").tobytes(), {"initial": self.recipe.document() | {"sha256": digest}}
 
 
+def theta_view(theta: Vector) -> memoryview:
+    """The bytes of `theta_bytes`, not copied."""
+    return theta.astype("<f4", copy=False).data.cast("B")
+
+
+def theta_bytes(theta: Vector) -> bytes:
+    """Theta as it travels: float32, little endian."""
+    return theta.astype("<f4").tobytes()
+
+
 def read_bundle(data: bytes) -> Bundle:
     """Parse and verify an `.edge` file.
 

@@ -11,6 +11,7 @@ A pattern is a shell-style glob over the names of tensors (`head.*`, `*.norm.*`)
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -57,6 +58,7 @@ class Ranges:
         return self.size - count(dict.fromkeys(self.apart + self.waiting(release)))
 
 
+@functools.lru_cache(8)  # every release asks, and nearly all have the same plan
 def ranges_of(layout: Slots, plan: Plan) -> Ranges:
     """The ranges of a layout under a plan.
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgemw.core.bundle import Bundle, Manifest, Vector, read_bundle
+from edgemw.core.bundle import Bundle, Manifest, Vector, read_bundle, theta_view
 from edgemw.core.errors import DataError, EdgeError
 from edgemw.core.events import Fact
 from edgemw.core.ids import Place
@@ -210,7 +210,7 @@ class DeviceRole:
         self._tasks[task] = _Opened(action.blob.label, bundle, oracle, data, reason)
         samples = len(data.train) if data is not None else 0
         log.info("task opened", extra={"facts": {"task": task, "parameters": bundle.manifest.size, "samples": samples}})
-        return TaskOpened(action.blob.digest, bundle.manifest, bundle.theta0, reason)
+        return TaskOpened(action.blob.digest, bundle.manifest, theta_view(bundle.theta0), reason)
 
     def _install(self, task: str, action: Install) -> Installed:
         opened, manifest = self._tasks[task], action.release

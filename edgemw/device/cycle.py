@@ -50,7 +50,7 @@ from edgemw.device.events import (
 from edgemw.device.personal import overlaid
 from edgemw.device.update import REFUSED, after_return, asks_for_past, make_update
 from edgemw.device.uplink import ANSWER_BYTES, Budget, Uplink
-from edgemw.wire.following import Following, Taken, Theta
+from edgemw.wire.following import Advance, Following, Taken, Theta
 from edgemw.wire.messages import RUN_FINISHED, Ack, Blob, Frame, Outcome, ReleaseManifest, TaskManifest, Update, pack
 from edgemw.wire.sender import Kept, Sender, nothing_for
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, FetchStalled
@@ -83,6 +83,7 @@ class Cycle:
         now: float,
         uplink: Uplink | None = None,
         theta: Vector | None = None,
+        follow: Callable[[Advance], Following] = Following,
     ) -> None:
         """Begin a life with what an earlier one has left; `theta` need not be fetched if it is the release's still."""
         self._place, self._task, self._memory = place, task, memory
@@ -92,7 +93,7 @@ class Cycle:
         self._seq = 0
         self._bundle: Blob | None = None
         self._opened: tuple[bytes, Manifest] | None = None
-        self._following = Following(self._moved)
+        self._following = follow(self._moved)
         if theta is not None:
             self._following.remember(theta.astype("<f4").tobytes())
         self._unusable = b"", ""  # label of a bundle, and why
@@ -361,7 +362,7 @@ class Cycle:
             return [Fact("task_refused", {"reason": event.reason}), *self._without_bundle(self._bundle.label, event.reason, now)]
         label = self._bundle.label
         self._opened, self._unusable = (label, event.manifest), (b"", "")
-        self._following.know(event.theta0.astype("<f4", copy=False).data.cast("B"))
+        self._following.know(event.theta0)
         manifest = self._wanted
         return self._follow(lambda: self._following.want(manifest), now) if manifest and manifest.bundle == label else []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from edgemw.core.bundle import Manifest, Vector
 from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Stop, Timer
@@ -11,8 +12,12 @@ from edgemw.core.ids import UpdateId
 from edgemw.core.plan import Tally
 from edgemw.device.balance import Balance
 from edgemw.learning.trainer import Trained
+from edgemw.wire.following import Theta
 from edgemw.wire.messages import Blob, Frame, ReleaseManifest
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, FetchStalled, Upload
+
+_EMPTY = Balance()
+_NOTHING: Mapping[str, Vector] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +30,11 @@ class OpenTask:
 
 @dataclass(frozen=True, slots=True)
 class TaskOpened:
-    """The task can be computed; `reason` says why it cannot be trained here, if so. `theta0` is float32[P]."""
+    """The task can be computed; `reason` says why it cannot be trained here, if so. `theta0` is float32[P], little endian."""
 
     digest: bytes
     manifest: Manifest
-    theta0: Vector = field(repr=False)
+    theta0: Theta = field(repr=False)
     reason: str = ""
 
 
@@ -104,8 +109,8 @@ class Memory:
     updates_returned: int = 0
     weight_returned: int = 0
     weight_owed: int = 0
-    balance: Balance = field(default_factory=Balance)
-    personal: Mapping[str, Vector] = field(default_factory=dict, repr=False)
+    balance: Balance = _EMPTY
+    personal: Mapping[str, Vector] = field(default_factory=lambda: _NOTHING, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from edgemw.compression.difference import advance, difference, difference_within
 from edgemw.compression.step_rule import as_step, mean_move, next_step
 from edgemw.compression.steps import announced
 from edgemw.compression.table import codec_named
-from edgemw.core.bundle import Bundle, Vector
+from edgemw.core.bundle import Bundle, Vector, theta_bytes
 from edgemw.core.encoded import Encoded
 from edgemw.core.errors import CodecError
 from edgemw.core.plan import Plan, Tally, plan_of
@@ -170,16 +170,6 @@ def counted(totals: Totals, parts: list[Encoded], tally: Tally) -> Totals:
         totals.downlink_bytes + max(0, int(tally.get("downlink", (0, 0))[0])),
     )
     return Totals(*(min(number, MAX_INTEGER) for number in sums))
-
-
-def theta_view(theta: Vector) -> memoryview:
-    """The bytes of `theta_bytes`, not copied."""
-    return theta.astype("<f4", copy=False).data.cast("B")
-
-
-def theta_bytes(theta: Vector) -> bytes:
-    """Theta as it travels: float32, little endian."""
-    return theta.astype("<f4").tobytes()
 
 
 def _stepped(nxt: Released, codec: Codec, move: float, empty_bytes: float, options: TopOptions) -> Released:

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from edgemw.compression.merge import merge
 from edgemw.compression.table import codec_named
-from edgemw.core.bundle import Bundle, read_bundle
+from edgemw.core.bundle import Bundle, read_bundle, theta_view
 from edgemw.core.encoded import Encoded
 from edgemw.core.errors import BundleError, ConfigError, EdgeError
 from edgemw.core.events import Fact, Finished, LinkUp, SetTimer, Stop, Timer
@@ -38,7 +38,7 @@ from edgemw.fog.events import (
     Settled,
 )
 from edgemw.fog.rate import Seen, reported
-from edgemw.fog.release import Past, TopOptions, counted, first_release, moved, past_of, taken_up, theta_view
+from edgemw.fog.release import Past, TopOptions, counted, first_release, moved, past_of, taken_up
 from edgemw.fog.spending import announced_bytes, seen_of, sent_of, shortage, spending_facts
 from edgemw.fog.trail import Trail
 from edgemw.fog.window import MEASURED, NOT_MERGED, parts_of, readable, tally_of

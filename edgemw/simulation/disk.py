@@ -15,6 +15,8 @@ from edgemw.fog.ledger import KEPT
 from edgemw.wire.messages import Blob, Frame
 from edgemw.wire.sender import Kept
 
+_NOTHING = Accounts()
+
 DeviceSave = device.SaveRound | device.SaveMemory | device.SaveAck
 Save = DeviceSave | fog.Save
 
@@ -40,7 +42,7 @@ class Disk:
     released: Released | None = None
     shelf: tuple[Blob, ...] = ()
     remainder: Remainder | None = None
-    accounts: Accounts = field(default_factory=Accounts)
+    accounts: Accounts = _NOTHING
     _settled_of: dict[str, list[UpdateId]] = field(default_factory=dict)
 
     def copy(self) -> Disk:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from edgemw.core.bundle import Vector, read_bundle
+from edgemw.core.bundle import Vector, read_bundle, theta_view
 from edgemw.core.errors import EdgeError
 from edgemw.core.events import LinkUp, SetTimer, Timer
 from edgemw.core.ids import Place
@@ -21,6 +21,7 @@ from edgemw.fog.forwarder import Forwarder
 from edgemw.fog.release import TopOptions
 from edgemw.fog.top import Top
 from edgemw.simulation.carrier import NET, Carrier
+from edgemw.simulation.shared import Shared
 from edgemw.simulation.traffic import Traffic
 from edgemw.simulation.tree import Tree
 from edgemw.simulation.world import Do, Machine
@@ -124,7 +125,7 @@ class _World:
     def __init__(self, tree: Tree, bundle: bytes, options: TopOptions, do: Do, boot: int, watch: Watch) -> None:
         self._tree, self._do, self._boot, self._watch = tree, do, boot, watch
         self._data, self._bundle = bundle, read_bundle(bundle)
-        self._task = self._bundle.manifest.name
+        self._task, self._theta0, self._shared = self._bundle.manifest.name, theta_view(self._bundle.theta0), Shared()
         self._queue: deque[tuple[str, object]] = deque()
         self._timers: dict[tuple[str, str], float] = {}
         self._now = 0.0
@@ -169,7 +170,7 @@ class _World:
             return Top(place, self._task, replace(options, window=window), FogMemory(), self._now)
         if children:
             return Forwarder(place, self._task, window, FogMemory(), self._now)
-        return Cycle(place, self._task, Memory(), (), self._now)
+        return Cycle(place, self._task, Memory(), (), self._now, follow=self._shared.follow)
 
     def _settle(self) -> None:
         """Deliver everything that is on its way, and what comes of it."""
@@ -217,7 +218,7 @@ class _World:
         """What only devices ask for; what would be saved is lost, since nobody dies here."""
         match action:
             case OpenTask(blob=blob):
-                self._queue.append((node, TaskOpened(blob.digest, self._bundle.manifest, self._bundle.theta0)))
+                self._queue.append((node, TaskOpened(blob.digest, self._bundle.manifest, self._theta0)))
             case Install(release=release):
                 self._queue.append((node, Installed(release.number)))
             case Work(release=release):

@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from edgemw.core.bundle import Bundle, read_bundle
+from edgemw.core.bundle import Bundle, read_bundle, theta_view
 from edgemw.core.errors import EdgeError, WireError
 from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Timer
 from edgemw.core.ids import Place
@@ -29,8 +28,10 @@ from edgemw.simulation.disk import Disk
 from edgemw.simulation.gate import Gate
 from edgemw.simulation.links import Links
 from edgemw.simulation.packets import added_bytes
+from edgemw.simulation.shared import Shared
 from edgemw.wire import topics
 from edgemw.wire.chunks import CHUNK_BYTES, blob_of, cut
+from edgemw.wire.following import Theta
 from edgemw.wire.incoming import Incoming
 from edgemw.wire.messages import MAX_INLINE_BYTES, Blob, Chunk, Frame, Presence, pack, unpack
 from edgemw.wire.topics import Topic
@@ -71,6 +72,13 @@ class Machine(Protocol):
     def handle(self, event: Any, now: float) -> list[Any]:
         """Take one event; give actions."""
         ...
+
+
+class Retained(NamedTuple):
+    """What the broker says again to whoever comes."""
+
+    frame: Frame
+    size_bytes: int
 
 
 class _Parts:
@@ -127,7 +135,7 @@ class World:
         self.disks: dict[str, Disk] = {}
         self.uplinks: dict[str, Uplink] = {}
         self.queue: deque[tuple[str, Any]] = deque()
-        self.retained: dict[str, Frame] = {}
+        self.retained: dict[str, Retained] = {}
         self.blobs: dict[tuple[str, bytes], bytes] = {}
         self.offline: set[str] = set()
         self.skew: dict[str, float] = {}
@@ -142,11 +150,11 @@ class World:
         self._later: list[tuple[float, int, str, Any, Iterable[_Of]]] = []  # due, order, node, event or timer, depends on
         self._order = 0
         self._ended: dict[_Of, int] = {}  # the order by which a connection or a life has ended last
-        self._opened: dict[bytes, Bundle] = {}
+        self._opened: dict[bytes, tuple[Bundle, Theta]] = {}
+        self._shared = Shared()
         self._incoming: dict[str, Incoming] = {}
         self._parts: dict[str, _Parts] = {}
         self._gates: dict[str, Gate] = {}
-        self._retained_bytes: dict[str, int] = {}
         self._last_packed: tuple[Frame | None, bytes] = (None, b"")
         self._retained_in: dict[tuple[str, bool], dict[str, None]] = {}  # topics by domain, those of presence apart
         self._awaited: dict[_Key, dict[str, Fetch]] = {}
@@ -176,7 +184,7 @@ class World:
         name = place.node
         disk, options, now, task = self.disks[name], self.options[name], self.clock(name), self.bundle.manifest.name
         if options is None:
-            return Cycle(place, task, disk.memory, disk.kept, now, self.uplinks.get(name))
+            return Cycle(place, task, disk.memory, disk.kept, now, self.uplinks.get(name), follow=self._shared.follow)
         if isinstance(options, TopOptions):
             return Top(place, task, options, disk.fog_memory, now)
         return Forwarder(place, task, options, disk.fog_memory, now)
@@ -228,9 +236,9 @@ class World:
                 self._deliver(name, *message, self.now)
         for place in ((name, False), (name, True), (self.parents[name], False)):  # children do not listen to presence
             for text in list(self._retained_in.get(place, ())):
-                topic, frame = topics.parse(text), self.retained.get(text)
-                if frame is not None and name in self._readers(topic):
-                    self._deliver(name, topic, frame, self._retained_bytes[text], self.now)
+                topic, kept = topics.parse(text), self.retained.get(text)
+                if kept is not None and name in self._readers(topic):
+                    self._deliver(name, topic, kept.frame, kept.size_bytes, self.now)
         for key in sorted(self._wants.get(name, ())):
             self.fetch(name, self._awaited[key][name])
 
@@ -384,9 +392,10 @@ class World:
         match action:
             case OpenTask(blob=blob, data=data):
                 if blob.digest not in self._opened:
-                    self._opened[blob.digest] = read_bundle(data)
-                bundle = self._opened[blob.digest]
-                self.give(name, TaskOpened(blob.digest, bundle.manifest, bundle.theta0))
+                    bundle = read_bundle(data)
+                    self._opened[blob.digest] = bundle, theta_view(bundle.theta0)
+                bundle, theta0 = self._opened[blob.digest]
+                self.give(name, TaskOpened(blob.digest, bundle.manifest, theta0))
             case Install(release=release):
                 self.give(name, Installed(release.number))
             case Work():
@@ -524,8 +533,7 @@ class World:
         if self.sessions is not None and not self.sessions.takes(size_bytes):
             return
         if retain:
-            self.retained[text] = frame
-            self._retained_bytes[text] = size_bytes
+            self.retained[text] = Retained(frame, size_bytes)
             self._retained_in.setdefault((topic.domain, topic.channel == "presence"), {})[text] = None
         at = self.now
         if topic.domain != name and not is_will:

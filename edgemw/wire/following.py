@@ -24,6 +24,9 @@ MAX_ASKED = 16
 
 Theta = bytes | memoryview
 Advance = Callable[[Theta, bytes, bytes], bytes]
+Digest = Callable[[Theta], bytes]
+_Named = tuple[bytes, Theta]
+"""A theta and its label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +37,19 @@ class Taken:
     theta: Theta
 
 
-class Following:
-    """Follows the releases of one task; `advance(theta, payload, side)` applies a difference."""
+def digest_of(theta: Theta) -> bytes:
+    """The sha256 of a theta."""
+    return hashlib.sha256(theta).digest()
 
-    def __init__(self, advance: Advance) -> None:
-        self._advance = advance
-        self._origin: dict[bytes, Theta] = {}  # theta0
-        self._newest: dict[bytes, Theta] = {}
-        self._fetched: dict[bytes, Theta] = {}  # the last whole theta, until it has been used
+
+class Following:
+    """Follows the releases of one task; `advance(theta, payload, side)` applies a difference, `digest(theta)` is its sha256."""
+
+    def __init__(self, advance: Advance, digest: Digest = digest_of) -> None:
+        self._advance, self._digest = advance, digest
+        self._origin: _Named | None = None  # theta0
+        self._newest: _Named | None = None
+        self._fetched: _Named | None = None  # the last whole theta, until it has been used
         self._hops: dict[bytes, Difference] = {}  # by the label of their bytes
         self._wanted: ReleaseManifest | None = None
         self._asked: dict[bytes, bool] = {}  # blobs by label: whether they are a theta
@@ -49,11 +57,11 @@ class Following:
 
     def know(self, theta0: Theta) -> None:
         """The bundle is here: its theta0 need not travel."""
-        self._origin = {_label(theta0): theta0}
+        self._origin = self._digest(theta0)[:LABEL_BYTES], theta0
 
     def remember(self, theta: Theta) -> None:
         """A theta of an earlier life is here, perhaps of the release that is out still."""
-        self._newest = {_label(theta): theta}
+        self._newest = self._digest(theta)[:LABEL_BYTES], theta
 
     def forget(self) -> None:
         """Nothing is wanted any more."""
@@ -102,7 +110,7 @@ class Following:
         if is_theta is None or self._wanted is None:
             return None
         if is_theta:
-            self._fetched = {blob.label: data}
+            self._fetched = blob.label, data
         else:
             self._keep(blob.label, data, self._wanted.theta.size)
         return self._proceed(self._wanted)
@@ -149,8 +157,10 @@ class Following:
         return path, None
 
     def _known(self, label: bytes) -> Theta | None:
-        places = (self._newest, self._fetched, self._origin)
-        return next((place[label] for place in places if label in place), None)
+        for named in (self._newest, self._fetched, self._origin):
+            if named is not None and named[0] == label:
+                return named[1]
+        return None
 
     def _ask(self, blob: Blob, *, is_theta: bool) -> Blob:
         self._asked.pop(blob.label, None)
@@ -166,15 +176,15 @@ class Following:
         try:
             for hop in reversed(path):
                 theta = self._advance(theta, hop.payload, hop.side)
-            if hashlib.sha256(theta).digest() != target.digest:
+            if self._digest(theta) != target.digest:
                 raise WireError("digest", "its differences lead to another theta")
         finally:  # those of releases that came meanwhile stay
             self._hops = {digest: hop for digest, hop in self._hops.items() if id(hop) not in used}
-        self._newest, self._fetched = {target.label: theta}, {}
+        self._newest, self._fetched = (target.label, theta), None
         self._wanted = None
         self._asked.clear()
         return theta
 
 
-def _label(data: Theta) -> bytes:
+def _label(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()[:LABEL_BYTES]

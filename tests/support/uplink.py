@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edgemw.core.bundle import theta_view
 from edgemw.core.events import Fact
 from edgemw.core.ids import Place, UpdateId
 from edgemw.core.plan import Plan
@@ -111,7 +112,7 @@ class Device:
                 self.kept[update] = replace(self.kept[update], acknowledged=True)
             case OpenTask(blob=blob):
                 bundle = toy_bundle(self._size)
-                self.shell.post(task, TaskOpened(blob.digest, bundle.manifest, bundle.theta0))
+                self.shell.post(task, TaskOpened(blob.digest, bundle.manifest, theta_view(bundle.theta0)))
             case Install(release=release):
                 self.shell.post(task, Installed(release.number))
             case Work(release=release, train=train, seed=seed):

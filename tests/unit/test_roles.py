@@ -471,7 +471,7 @@ def test_a_proposed_bundle_that_was_there_before_is_a_new_run_and_nobody_obeys_t
     assert after.manifest.run > before.manifest.run
     assert after.manifest.bundle == blob.label
     assert world.machines["top"].state == "finished"
-    assert world.retained[topic].node == "top"
+    assert world.retained[topic].frame.node == "top"
 
 
 def test_an_older_run_that_is_heard_again_changes_nothing() -> None:
@@ -483,7 +483,7 @@ def test_an_older_run_that_is_heard_again_changes_nothing() -> None:
     world.give("top", BundleGiven(world.bundle.to_bytes()))
     world.run(300)
     memory = world.disks["device-0"].memory
-    world.give("device-0", Arrived(topics.parse(topic), old))
+    world.give("device-0", Arrived(topics.parse(topic), old.frame))
     world.run(10)
     assert world.disks["device-0"].memory == memory
 

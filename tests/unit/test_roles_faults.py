@@ -311,7 +311,7 @@ def test_a_plan_that_no_message_can_carry_is_refused_with_a_reason() -> None:
     world.options["top"] = replace(world.options["top"], plan={"steps": 1 << 40})
     world.kill("top")
     world.disks["top"].bundle = world.disks["top"].released = None
-    world.disks["top"].known.clear()
+    world.disks["top"].known = frozenset()
     world.start("top")
     world.give("top", BundleGiven(toy_bundle().to_bytes()))
     world.settle()
@@ -329,7 +329,7 @@ def test_a_proposal_that_the_top_cannot_fetch_gives_way_to_the_task_that_is_ther
     world._publish(topic, Frame(TASK, "console-1", 0, 0, TaskManifest(blob)), retain=True)
     world.settle()
     assert "too large" in world.machines["top"].reason(world.now)
-    assert world.retained[topic].node == "top"
+    assert world.retained[topic].frame.node == "top"
 
 
 def test_a_proposal_that_is_heard_twice_makes_one_run() -> None:
