@@ -19,6 +19,7 @@ flower     the same clients in Flower's simulation engine, where --flower-python
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -103,7 +104,13 @@ def scale(devices: int) -> dict[str, Any]:
 
 
 def _answer(name: str, work: Any) -> Any:
-    worked = Worked(work.release.number, None, {}, NOT_TRAINED if work.train else "")
+    return _worked(work.release.number, work.train)
+
+
+@functools.cache
+def _worked(number: int, train: bool) -> Any:
+    """What all devices answer to a release."""
+    worked = Worked(number, None, {}, NOT_TRAINED if train else "")
     return lambda: worked
 
 

@@ -49,7 +49,7 @@ from edgemw.device.events import (
 )
 from edgemw.device.personal import overlaid
 from edgemw.device.update import REFUSED, after_return, asks_for_past, make_update
-from edgemw.device.uplink import ANSWER_BYTES, Budget, Uplink
+from edgemw.device.uplink import ANSWER_BYTES, NO_LIMIT, Budget, Uplink
 from edgemw.wire.following import Advance, Following, Taken, Theta
 from edgemw.wire.messages import RUN_FINISHED, Ack, Blob, Frame, Outcome, ReleaseManifest, TaskManifest, Update, pack
 from edgemw.wire.sender import Kept, Sender, nothing_for
@@ -88,7 +88,7 @@ class Cycle:
         """Begin a life with what an earlier one has left; `theta` need not be fetched if it is the release's still."""
         self._place, self._task, self._memory = place, task, memory
         self._sender = Sender(place, task, kept, now)
-        self._budget = Budget(uplink or Uplink())
+        self._budget = Budget(uplink or NO_LIMIT)
         self._short = False  # of tokens
         self._seq = 0
         self._bundle: Blob | None = None

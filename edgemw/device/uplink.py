@@ -38,6 +38,9 @@ class Shortage:
         return f"out of tokens: {self.level_bytes} of {self.needed_bytes} bytes, more in {self.wait_s:.1f} s"
 
 
+NO_LIMIT = Uplink()
+
+
 class Budget:
     """What one task of a device may send."""
 

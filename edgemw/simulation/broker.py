@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgemw.wire.messages import Frame
@@ -52,6 +53,7 @@ class Sessions:
     def __init__(self, spec: BrokerSpec) -> None:
         self._spec = spec
         self._queues: dict[str, list[tuple[float, Message]]] = {}  # with when each is acknowledged; most are short
+        self._to_look_at: Iterator[str] = iter(())
         self._away_since: dict[str, float] = {}
         self.dropped: Counter[str] = Counter()
 
@@ -64,14 +66,26 @@ class Sessions:
 
     def keep(self, reader: str, message: Message, now: float, acknowledged_at: float = math.inf) -> bool:
         """Keep a message until it is acknowledged, which is never as long as it is not sent; False where it is dropped."""
+        self._look_at_another(now)
         queue = self._queues.setdefault(reader, [])
-        if queue and queue[0][0] <= now:
-            del queue[: next((i for i, (at, _) in enumerate(queue) if at > now), len(queue))]
+        _forget_acknowledged(queue, now)
         if self._spec.queued and len(queue) >= self._spec.queued:
             self.dropped["queue full"] += 1
             return False
         queue.append((acknowledged_at, message))
         return True
+
+    def _look_at_another(self, now: float) -> None:
+        """Forget what the next of all readers has acknowledged, who may never be sent anything again."""
+        reader = next(self._to_look_at, None)
+        if reader is None:
+            self._to_look_at = iter([*self._queues])
+            return
+        queue = self._queues.get(reader)
+        if queue is not None:
+            _forget_acknowledged(queue, now)
+            if not queue:
+                del self._queues[reader]
 
     def leaves(self, reader: str, now: float) -> None:
         """The connection of a reader has ended: what is not acknowledged by now stays."""
@@ -84,3 +98,8 @@ class Sessions:
         """A reader is back: what has to be sent to it, in order."""
         queue, since = self._queues.pop(reader, ()), self._away_since.pop(reader, now)
         return [message for _, message in queue] if now - since <= self._spec.session_s else []
+
+
+def _forget_acknowledged(queue: list[tuple[float, Message]], now: float) -> None:
+    if queue and queue[0][0] <= now:
+        del queue[: next((i for i, (at, _) in enumerate(queue) if at > now), len(queue))]

@@ -7,10 +7,9 @@ known by the objects that went in, which are kept as long as the result is.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import TypeVar
 
-from edgemw.wire.following import Advance, Following, Theta, digest_of
+from edgemw.wire.following import Advance, Following, Theta
 
 _KEPT = 64
 """Results: more than the releases that nodes of a fleet are at, and come through, at one time."""
@@ -27,13 +26,29 @@ class Shared:
 
     def follow(self, advance: Advance) -> Following:
         """As `Following(advance)`; to be given to a `Cycle`, which makes it."""
-        return Following(partial(self._advance, advance), self._digest)
+        return _Sharing(self, advance)
 
-    def _advance(self, advance: Advance, theta: Theta, payload: bytes, side: bytes) -> bytes:
+    def theta(self, theta: Theta, payload: bytes, side: bytes, advance: Advance) -> bytes:
+        """What `advance` gives."""
         return _once(self._thetas, (id(theta), payload, side), theta, lambda: advance(theta, payload, side))
 
-    def _digest(self, theta: Theta) -> bytes:
-        return _once(self._digests, id(theta), theta, lambda: digest_of(theta))
+    def digest(self, theta: Theta, compute: Callable[[Theta], bytes]) -> bytes:
+        """What `compute` gives."""
+        return _once(self._digests, id(theta), theta, lambda: compute(theta))
+
+
+class _Sharing(Following):
+    """One of many that follow the same releases."""
+
+    def __init__(self, shared: Shared, advance: Advance) -> None:
+        super().__init__(advance)
+        self._shared = shared
+
+    def advance(self, theta: Theta, payload: bytes, side: bytes) -> bytes:
+        return self._shared.theta(theta, payload, side, super().advance)
+
+    def digest(self, theta: Theta) -> bytes:
+        return self._shared.digest(theta, super().digest)
 
 
 def _once(known: dict[T, tuple[Theta, bytes]], key: T, theta: Theta, compute: Callable[[], bytes]) -> bytes:

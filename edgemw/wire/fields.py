@@ -8,6 +8,7 @@ message never makes a whole frame unreadable.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -195,13 +196,13 @@ def _read_label(value: Any) -> bytes:
 def _read_node(value: Any) -> str:
     if not isinstance(value, str) or not valid_id(value) or value == EVERYBODY:
         raise WireError("value", "expected the id of a node")
-    return value
+    return sys.intern(value)  # the same few names come over and over
 
 
 def _read_task(value: Any) -> str:
     if not isinstance(value, str) or not (value == "" or valid_id(value)):
         raise WireError("value", "expected the id of a task, or nothing")
-    return value
+    return sys.intern(value)
 
 
 _ID_PATTERN = "^[a-z0-9-]{1,40}$"

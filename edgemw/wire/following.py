@@ -24,7 +24,6 @@ MAX_ASKED = 16
 
 Theta = bytes | memoryview
 Advance = Callable[[Theta, bytes, bytes], bytes]
-Digest = Callable[[Theta], bytes]
 _Named = tuple[bytes, Theta]
 """A theta and its label."""
 
@@ -37,16 +36,11 @@ class Taken:
     theta: Theta
 
 
-def digest_of(theta: Theta) -> bytes:
-    """The sha256 of a theta."""
-    return hashlib.sha256(theta).digest()
-
-
 class Following:
-    """Follows the releases of one task; `advance(theta, payload, side)` applies a difference, `digest(theta)` is its sha256."""
+    """Follows the releases of one task; `advance(theta, payload, side)` applies a difference."""
 
-    def __init__(self, advance: Advance, digest: Digest = digest_of) -> None:
-        self._advance, self._digest = advance, digest
+    def __init__(self, advance: Advance) -> None:
+        self._advance = advance
         self._origin: _Named | None = None  # theta0
         self._newest: _Named | None = None
         self._fetched: _Named | None = None  # the last whole theta, until it has been used
@@ -55,13 +49,21 @@ class Following:
         self._asked: dict[bytes, bool] = {}  # blobs by label: whether they are a theta
         self._heard: tuple[int, int] | None = None  # run, and life of its fog node, of the last manifest
 
+    def advance(self, theta: Theta, payload: bytes, side: bytes) -> bytes:
+        """The theta that a difference leads to."""
+        return self._advance(theta, payload, side)
+
+    def digest(self, theta: Theta) -> bytes:
+        """The sha256 of a theta."""
+        return hashlib.sha256(theta).digest()
+
     def know(self, theta0: Theta) -> None:
         """The bundle is here: its theta0 need not travel."""
-        self._origin = self._digest(theta0)[:LABEL_BYTES], theta0
+        self._origin = self.digest(theta0)[:LABEL_BYTES], theta0
 
     def remember(self, theta: Theta) -> None:
         """A theta of an earlier life is here, perhaps of the release that is out still."""
-        self._newest = self._digest(theta)[:LABEL_BYTES], theta
+        self._newest = self.digest(theta)[:LABEL_BYTES], theta
 
     def forget(self) -> None:
         """Nothing is wanted any more."""
@@ -175,8 +177,8 @@ class Following:
         used = {id(hop) for hop in path}
         try:
             for hop in reversed(path):
-                theta = self._advance(theta, hop.payload, hop.side)
-            if self._digest(theta) != target.digest:
+                theta = self.advance(theta, hop.payload, hop.side)
+            if self.digest(theta) != target.digest:
                 raise WireError("digest", "its differences lead to another theta")
         finally:  # those of releases that came meanwhile stay
             self._hops = {digest: hop for digest, hop in self._hops.items() if id(hop) not in used}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -103,7 +104,7 @@ def build(net: str, domain: str, channel: str, **values: str) -> str:
 @functools.lru_cache(2048)  # a node hears and says the same topics over and over
 def parse(text: str) -> Topic:
     """The inverse of `build`. Raises WireError for a topic that is not in the table."""
-    levels = text.split("/", 8)
+    levels = [sys.intern(level) for level in text.split("/", 8)]  # what is kept of a topic are the same few names
     if len(levels) < 5 or levels[0] != "em1" or not (_fits("net", levels[1]) and _fits("domain", levels[2])):
         raise WireError("topic", text[:80])
     for channel in CHANNELS:
