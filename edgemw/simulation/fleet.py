@@ -177,7 +177,7 @@ class Fleet(World):
         return bool(self.machines[self._tree.top].state == "finished")
 
     def _is_over(self) -> bool:
-        return self._stopped or (self._is_finished() and not self._waiting)
+        return self._stopped or (not self._waiting and self._is_finished())
 
     # -- devices
 
@@ -240,7 +240,7 @@ class Fleet(World):
         said = f"{self.now:.6f} {name} {type(event).__name__}"
         if isinstance(event, Arrived):
             frame = event.frame
-            said += f" {event.topic.channel} {frame.id} {type(frame.message).__name__}"
+            said += f" {event.topic.channel} {frame.node}/{frame.boot}/{frame.seq} {type(frame.message).__name__}"
         self._seen.update(said.encode())
         self._events += 1
         if self._events % _TICK == 0:

@@ -43,6 +43,8 @@ _INCOMING_BYTES = 64 << 20
 _STALLED_S = 60.0  # two looks of `transport/shell.py`
 _ROUNDING_S = 1e-6
 """A clock that is ahead rounds: a timer that rang too early by that would be set again and again."""
+_CARRIED = frozenset({Send, Upload, PublishBlob, Retire, Fetch})
+_DONE_BY_DEVICES = frozenset({OpenTask, Install, Work})
 _Key = tuple[str, bytes]
 """Of a blob: its domain and label."""
 
@@ -260,7 +262,7 @@ class World:
 
     def clock(self, name: str) -> float:
         """What a node's clock shows."""
-        return self.now + self.skew.get(name, 0.0)
+        return self.now + self.skew.get(name, 0.0) if self.skew else self.now
 
     def jump(self, name: str, seconds: float) -> None:
         """Let a node's clock jump ahead, as after a sleep: its timers go off earlier."""
@@ -361,19 +363,19 @@ class World:
     # -- what nodes ask for
 
     def _act(self, name: str, action: Any) -> None:
-        match action:
-            case Send() | Upload() | PublishBlob() | Retire() | Fetch():
-                self._carry(name, action)
-            case OpenTask() | Install() | Work():
-                self._act_on_device(name, action)
-            case SetTimer(name=timer, at=at):
-                self._set_timer(name, timer, at)
-            case Fact():
-                self.note(name, action)
-            case Finished():
-                self.finished.add(name)
-            case _:
-                self._save(name, self.disks[name], action)
+        kind = type(action)
+        if kind is SetTimer:
+            self._set_timer(name, action.name, action.at)
+        elif kind is Fact:
+            self.note(name, action)
+        elif kind in _CARRIED:
+            self._carry(name, action)
+        elif kind in _DONE_BY_DEVICES:
+            self._act_on_device(name, action)
+        elif kind is Finished:
+            self.finished.add(name)
+        else:
+            self._save(name, self.disks[name], action)
 
     def _carry(self, name: str, action: Send | Upload | PublishBlob | Retire | Fetch) -> None:
         match action:

@@ -64,6 +64,13 @@ class Record:
     cls: type[Any]
     places: dict[str, Field]
     check: Callable[[Any], None] = field(default=_same)
+    _readers: tuple[Callable[[Any], Any], ...] = field(init=False, repr=False)
+    _writers: tuple[tuple[str, Callable[[Any], Any]], ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Put together what every message asks for."""
+        object.__setattr__(self, "_readers", tuple(place.read for place in self.places.values()))
+        object.__setattr__(self, "_writers", tuple((name, place.write) for name, place in self.places.items()))
 
     @property
     def about(self) -> str:
@@ -80,14 +87,13 @@ class Record:
         """An instance of the class."""
         if not isinstance(value, tuple) or len(value) < len(self.places):
             raise WireError("value", f"expected {len(self.places)} places for {self.cls.__name__}")
-        known = zip(self.places.values(), value, strict=False)
-        result = self.cls(*(place.read(item) for place, item in known))
+        result = self.cls(*[read(item) for read, item in zip(self._readers, value, strict=False)])
         self.check(result)
         return result
 
     def write(self, value: Any) -> list[Any]:
         """The array of an instance."""
-        return [place.write(getattr(value, name)) for name, place in self.places.items()]
+        return [write(getattr(value, name)) for name, write in self._writers]
 
     def field(self) -> Field:
         """This record as a place of another one."""
@@ -148,7 +154,7 @@ def array(item: Field, most: int, check: Callable[[tuple[Any, ...]], None] = _sa
     def read(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, tuple) or len(value) > most:
             raise WireError("value", f"expected an array of at most {most}")
-        items = tuple(item.read(one) for one in value)
+        items = tuple([item.read(one) for one in value])
         check(items)
         return items
 

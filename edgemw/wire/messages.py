@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any
 
 from edgemw.core.encoded import Encoded, Section
 from edgemw.core.errors import WireError
@@ -318,9 +317,9 @@ def unpack(data: bytes, limit_bytes: int = MAX_FRAME_BYTES, said: tuple[str, str
     if not isinstance(envelope, tuple) or len(envelope) < 7:
         raise WireError("envelope", "not an array of seven places")
     version, number, task, node, boot, seq, body = envelope[:7]
-    if not _is_number(version) or version != VERSION:
+    if type(version) is not int or version != VERSION:
         raise WireError("version", f"this edgemw speaks schema version {VERSION}")
-    if not _is_number(number) or number not in _KIND_NUMBERED:
+    if type(number) is not int or number not in _KIND_NUMBERED:
         raise WireError("kind", "not a kind that this edgemw knows")
     names = TASK.read(task) or said[0], NODE.read(said[1] if node == "" else node)
     sender = *names, NATURAL.read(boot), NATURAL.read(seq)
@@ -336,10 +335,6 @@ def unpack_difference(data: bytes) -> Difference:
     """Parse such bytes. Raises WireError."""
     difference: Difference = _DIFFERENCE.read(decode(data))
     return difference
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 # -- the bodies --------------------------------------------------------------------------------------------------------

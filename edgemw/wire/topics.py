@@ -70,6 +70,9 @@ CHANNELS: tuple[Channel, ...] = (
     Channel("event", "ev/{node}/{task}", False, "fog", "anyone", ("RoundReport",), "What the top says after each round."),
 )
 _BY_NAME = {channel.name: channel for channel in CHANNELS}
+_OF_SHAPE: dict[tuple[str, int], list[Channel]] = {}  # by the first level after the domain, and how many there are in all
+for _channel in CHANNELS:
+    _OF_SHAPE.setdefault((_channel.levels[0][0], 3 + len(_channel.levels)), []).append(_channel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,7 @@ def parse(text: str) -> Topic:
     levels = [sys.intern(level) for level in text.split("/", 8)]  # what is kept of a topic are the same few names
     if len(levels) < 5 or levels[0] != "em1" or not (_fits("net", levels[1]) and _fits("domain", levels[2])):
         raise WireError("topic", text[:80])
-    for channel in CHANNELS:
+    for channel in _OF_SHAPE.get((levels[3], len(levels)), ()):
         values = _match(channel.levels, levels[3:])
         if values is not None:
             return Topic(levels[1], levels[2], channel.name, values)
@@ -132,8 +135,6 @@ def _fits(place: str, value: str) -> bool:
 
 
 def _match(pattern: tuple[tuple[str, bool], ...], levels: list[str]) -> dict[str, str] | None:
-    if len(pattern) != len(levels):
-        return None
     values = {}
     for (name, varies), level in zip(pattern, levels, strict=True):
         if not varies:
