@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 _ID = re.compile(r"[a-z0-9-]{1,40}\Z")
 
@@ -13,9 +14,11 @@ def valid_id(text: str) -> bool:
     return _ID.match(text) is not None
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class UpdateId:
-    """Identity of one update: who made it, in which life of that node, and its number in that life."""
+class UpdateId(NamedTuple):
+    """Identity of one update: who made it, in which life of that node, and its number in that life.
+
+    A tuple, because it is what tables of updates are looked up by.
+    """
 
     node: str
     boot: int

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from bisect import insort
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
-from typing import Any
 
 from edgemw.core.ids import UpdateId
 from edgemw.device import events as device
@@ -18,8 +16,6 @@ from edgemw.wire.messages import Blob, Frame
 from edgemw.wire.sender import Kept
 
 _NO_ACCOUNTS, _NO_MEMORY = Accounts(), Memory()
-_NONE: dict[Any, Any] = MappingProxyType({})  # type: ignore[assignment]  # nothing can be put into it
-"""Stands for the tables of a fog node, which most nodes of a large fleet have not."""
 
 DeviceSave = device.SaveRound | device.SaveMemory | device.SaveAck
 Save = DeviceSave | fog.Save
@@ -38,16 +34,16 @@ class Disk:
     boots: int = 0
     memory: Memory = _NO_MEMORY
     outbox: dict[UpdateId, tuple[Frame, str, bool]] = field(default_factory=dict)
-    window: dict[UpdateId, Frame] = field(default_factory=lambda: _NONE)
-    forwarded: dict[UpdateId, Forwarded] = field(default_factory=lambda: _NONE)
-    settled: dict[UpdateId, Settled] = field(default_factory=lambda: _NONE)
+    window: dict[UpdateId, Frame] = field(default_factory=dict)
+    forwarded: dict[UpdateId, Forwarded] = field(default_factory=dict)
+    settled: dict[UpdateId, Settled] = field(default_factory=dict)
     bundle: bytes | None = None
     known: frozenset[bytes] = frozenset()
     released: Released | None = None
     shelf: tuple[Blob, ...] = ()
     remainder: Remainder | None = None
     accounts: Accounts = _NO_ACCOUNTS
-    _settled_of: dict[str, list[UpdateId]] = field(default_factory=lambda: _NONE)
+    _settled_of: dict[str, list[UpdateId]] = field(default_factory=dict)
 
     def copy(self) -> Disk:
         """The same contents, apart from what is saved to either later."""
@@ -93,8 +89,6 @@ class Disk:
             case device.SaveAck(update=update):
                 self.outbox[update] = (*self.outbox[update][:2], True)
             case _:
-                if self.window is _NONE:
-                    self.window, self.forwarded, self.settled, self._settled_of = {}, {}, {}, {}
                 self._save_of_fog(action)
 
     def _save_of_fog(self, action: fog.Save) -> None:

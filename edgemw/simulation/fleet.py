@@ -140,6 +140,7 @@ class Fleet(World):
         super().__init__(read_bundle(bundle), lambda name, work: begin(name, work)(), links, self.conditions.broker)
         self._tree, self._begin, self._on_round, self._tick = tree, begin, on_round, tick
         self._events, self._seen, self._stopped = 0, hashlib.sha256(), False
+        self._said: list[str] = []  # what is to be seen
         self._waiting: set[str] = set()  # nodes without all outcomes; asked for after every event, of a large fleet
         self._told = dict.fromkeys(tree.devices, (0, 0))
         self._speed: dict[str, float] = {}
@@ -166,6 +167,7 @@ class Fleet(World):
         """What the run has come to by now."""
         released = self.disks[self._tree.top].released
         theta = None if released is None else released.theta
+        self._write_down()
         return Outcome(self._is_finished(), self.now, theta, self._events, self._seen.hexdigest())
 
     @property
@@ -241,11 +243,16 @@ class Fleet(World):
         if isinstance(event, Arrived):
             frame = event.frame
             said += f" {event.topic.channel} {frame.node}/{frame.boot}/{frame.seq} {type(frame.message).__name__}"
-        self._seen.update(said.encode())
+        self._said.append(said)
         self._events += 1
         if self._events % _TICK == 0:
+            self._write_down()
             self._tick(self.now, self._events)
         super().step()
+
+    def _write_down(self) -> None:
+        self._seen.update("".join(self._said).encode())
+        self._said.clear()
 
     def note(self, name: str, fact: Fact) -> None:
         """Facts are for who watches; a large fleet says too many to keep."""
@@ -264,6 +271,7 @@ class Fleet(World):
         else:
             self._waiting.discard(name)
         if isinstance(action, SaveRelease):
+            self._write_down()
             self._seen.update(action.released.theta.astype("<f4").tobytes())
 
 
