@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import hashlib
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -102,12 +101,29 @@ class Outcome:
         return "" if self.theta is None else hashlib.sha256(self.theta.astype("<f4").tobytes()).hexdigest()
 
 
+@dataclass(slots=True)
+class Device:
+    """What a device has done.
+
+    Attributes:
+        speed: how much longer than the mean it works.
+        busy_s: how long it has worked.
+        answers: how often.
+        told_up, told_down: bytes that it has reported.
+    """
+
+    speed: float
+    busy_s: float = 0.0
+    answers: int = 0
+    told_up: int = 0
+    told_down: int = 0
+
+
 class Fleet(World):
     """See the module.
 
     Attributes:
-        busy_s: how long devices have worked.
-        answers: how often they have.
+        devices: what they have done.
     """
 
     def __init__(
@@ -142,10 +158,7 @@ class Fleet(World):
         self._events, self._seen, self._stopped = 0, hashlib.sha256(), False
         self._said: list[str] = []  # what is to be seen
         self._waiting: set[str] = set()  # nodes without all outcomes; asked for after every event, of a large fleet
-        self._told = dict.fromkeys(tree.devices, (0, 0))
-        self._speed: dict[str, float] = {}
-        self.busy_s: dict[str, float] = dict.fromkeys(tree.devices, 0.0)
-        self.answers: Counter[str] = Counter()
+        self.devices: dict[str, Device] = {}
         for name in (tree.top, *tree.parents):
             if name in options:
                 self.add(name, tree.parents.get(name, ""), options[name])
@@ -186,8 +199,8 @@ class Fleet(World):
     def _add_device(self, name: str, parent: str) -> None:
         """Put a device below its parent, when its time has come."""
         spread = self.conditions.spread
-        self._speed[name] = spread ** (self.chance.nth(1, name, "speed") - 0.5) if spread > 1 else 1.0
-        self.parents[name], self.options[name], self.disks[name] = parent, None, Disk()
+        self.devices[name] = Device(spread ** (self.chance.nth(1, name, "speed") - 0.5) if spread > 1 else 1.0)
+        self.parents[name], self.disks[name] = parent, Disk()
         if self.conditions.join_s == 0:
             self._joins(name)
         else:
@@ -218,20 +231,20 @@ class Fleet(World):
         """The mean, by the device's own speed and by chance from half to one and a half of it."""
         if self.conditions.work_s == 0:
             return 0.0
-        return self.conditions.work_s * self._speed[name] * self.chance.between(0.5, 1.5, name, "work")
+        return self.conditions.work_s * self.devices[name].speed * self.chance.between(0.5, 1.5, name, "work")
 
     def work(self, name: str, work: Work) -> None:
         """Begin it now, so that others may do it meanwhile; what comes of it is asked for when its time has come."""
         ends, seconds = self._begin(name, work), self.work_s(name, work)
-        self.busy_s[name] += seconds
-        self.answers[name] += 1
+        self.devices[name].busy_s += seconds
+        self.devices[name].answers += 1
         self.put_off(self.now + seconds, "", partial(self._worked, name, ends), self.in_this_life(name))
 
     def _worked(self, name: str, ends: Callable[[], Worked]) -> None:
         worked = ends()
-        before, now = self._told[name], (self.links.sent_bytes(name, "up"), self.links.sent_bytes(name, "down"))
-        self._told[name] = now
-        sums = {"uplink": (float(now[0] - before[0]), 1.0), "downlink": (float(now[1] - before[1]), 1.0)}
+        device, up, down = self.devices[name], self.links.sent_bytes(name, "up"), self.links.sent_bytes(name, "down")
+        sums = {"uplink": (float(up - device.told_up), 1.0), "downlink": (float(down - device.told_down), 1.0)}
+        device.told_up, device.told_down = up, down
         self.give(name, replace(worked, tally=worked.tally | sums))
 
     # -- what is looked at

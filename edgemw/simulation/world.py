@@ -112,7 +112,9 @@ class World:
     Attributes:
         now: seconds.
         machines: of the nodes that run.
-        parents, options, disks, uplinks: of all nodes; the options of a device are None.
+        parents, disks: of all nodes.
+        options: of the top and of fog nodes; devices have None, or nothing.
+        uplinks: of devices that have one.
         queue: events that wait for their nodes, all of them due.
         retained: by topic.
         blobs: by domain and label.
@@ -184,7 +186,7 @@ class World:
 
     def _machine(self, place: Place) -> Machine:
         name = place.node
-        disk, options, now, task = self.disks[name], self.options[name], self.clock(name), self.bundle.manifest.name
+        disk, options, now, task = self.disks[name], self.options.get(name), self.clock(name), self.bundle.manifest.name
         if options is None:
             return Cycle(place, task, disk.memory, disk.kept, now, self.uplinks.get(name), follow=self._shared.follow)
         if isinstance(options, TopOptions):
@@ -247,7 +249,7 @@ class World:
     def presence(self, name: str, state: str) -> None:
         """What is said of a node in its parent's domain."""
         parent = self.parents[name]
-        role = "device" if self.options[name] is None else "fog"
+        role = "device" if self.options.get(name) is None else "fog"
         frame = Frame("", name, self.disks[name].boots, 0, Presence(state, role, parent))
         self._publish(topics.build(NET, parent or name, "presence", node=name), frame, retain=True)
 

@@ -86,8 +86,8 @@ def acknowledged_before_stored(patch: pytest.MonkeyPatch) -> None:
 def residual_forgotten(patch: pytest.MonkeyPatch) -> None:
     begin = Cycle.__init__
 
-    def forgetful(self: Cycle, place: Any, task: str, memory: Any, *rest: Any) -> None:
-        begin(self, place, task, replace(memory, residual=None), *rest)
+    def forgetful(self: Cycle, place: Any, task: str, memory: Any, *rest: Any, **named: Any) -> None:
+        begin(self, place, task, replace(memory, residual=None), *rest, **named)
 
     patch.setattr(Cycle, "__init__", forgetful)
 

@@ -69,7 +69,7 @@ class Invariants:
             if machine is None:
                 continue
             imbalance = machine.facts(world.now)["mass_imbalance"]
-            most = MOST_IMBALANCE if world.options[name] is None else MOST_FOG_IMBALANCE
+            most = MOST_IMBALANCE if world.options.get(name) is None else MOST_FOG_IMBALANCE
             require(imbalance < most, f"{name} has lost or doubled {imbalance:.2g} of what it trained or merged")
         require(len(world.blobs) <= MOST_BLOBS * len(world.disks), f"{len(world.blobs)} blobs are on the broker")
 
