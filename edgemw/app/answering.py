@@ -84,6 +84,7 @@ async def answer_questions(door: MqttDoor, handle: Handle, slots: Mapping[str, S
             door, Rpc(handle, door.net, door.node), streams_of(door.streams, slots), asked, link, sending
         )
         await conversation.subscribe()
+        link.look_first(conversation.take_at_once)
         try:
             async for event in link.events():
                 match event:
@@ -108,7 +109,6 @@ class _Conversation:
     link: Link
     sending: asyncio.TaskGroup
     unsent: set[asyncio.Task[None]] = field(default_factory=set)
-    now: list[tuple[str, bytes, Reply | None]] | None = None
     ended: bool = False
     alone: bool = True
     may_ask_itself: bool = True
@@ -140,18 +140,25 @@ class _Conversation:
         for said in filter(None, (discovery_of(table, self.door.node) for table in self.door.streams)):
             await _publish(self.link, *said, retain=True)
 
+    def take_at_once(self, event: Received) -> bool:
+        """A question, an answer, or a sample, where nothing has to be waited for before; whether it is dealt with."""
+        if event.retained or len(self.unsent) > MOST_UNSENT:
+            return False
+        self._deal_with(event)
+        return True
+
     async def take(self, event: Received) -> None:
-        """A question, an answer, or a sample; one that cannot be dealt with does not keep others from being so."""
-        self.now = []
+        """The same, after which others wait while too many answers do."""
+        self._deal_with(event)
+        while len(self.unsent) > MOST_UNSENT:
+            await asyncio.wait(self.unsent, return_when=asyncio.FIRST_COMPLETED)
+
+    def _deal_with(self, event: Received) -> None:
+        """One that cannot be dealt with does not keep others from being so."""
         try:
             self._take(event)
         except Exception:
             log.exception("a publication at %s could not be dealt with", event.topic[:200])
-        ready, self.now = self.now, None
-        for topic, payload, reply in ready:
-            await _publish(self.link, topic, payload, reply=reply)
-        while len(self.unsent) > MOST_UNSENT:
-            await asyncio.wait(self.unsent, return_when=asyncio.FIRST_COMPLETED)
 
     def _take(self, event: Received) -> None:
         if self.asked is not None and self.asked.hear(event.topic, event.payload):
@@ -174,10 +181,13 @@ class _Conversation:
         self.alone = False
 
     def _send(self, topic: str, payload: bytes, reply: Reply | None = None) -> None:
-        if self.now is not None:  # most answers are there at once, and need no task of their own
-            self.now.append((topic, payload, reply))
-            return
         if self.ended:
+            return
+        try:
+            if not self.unsent and self.link.publish_at_once(topic, payload, reply=reply):
+                return
+        except LinkError as error:
+            _not_sent(topic, error)
             return
         task = self.sending.create_task(_publish(self.link, topic, payload, reply=reply))
         self.unsent.add(task)
@@ -189,4 +199,8 @@ async def _publish(link: Link, topic: str, payload: bytes, *, retain: bool = Fal
     try:
         await link.publish(topic, payload, qos=0, retain=retain, reply=reply)
     except LinkError as error:
-        log.warning("an answer was not sent: %s", error, extra={"facts": {"topic": topic}})
+        _not_sent(topic, error)
+
+
+def _not_sent(topic: str, error: LinkError) -> None:
+    log.warning("an answer was not sent: %s", error, extra={"facts": {"topic": topic}})

@@ -51,6 +51,10 @@ class Connection(Protocol):
         """See `Link.publish`."""
         ...
 
+    def publish_at_once(self, topic: str, payload: bytes, reply: Reply | None) -> bool:
+        """See `Link.publish_at_once`."""
+        ...
+
     async def ended(self) -> str:
         """Wait for the end of the connection; the reason in words."""
         ...

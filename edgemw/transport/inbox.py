@@ -33,11 +33,16 @@ class Inbox:
         self._messages = 0
         self._bytes = 0
         self._in_hand: _Entry | None = None
+        self._look: Callable[[Received], bool] | None = None
         self._closed = False
         self._arrived = asyncio.Event()
         self._owed = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
+
+    def look_first(self, look: Callable[[Received], bool]) -> None:
+        """Have arrivals that nothing is before dealt with, where `look` says so, instead of being queued."""
+        self._look = look
 
     def put_state(self, event: Up | Down) -> None:
         """Add a change of state; unread changes with nothing between them are replaced by the newest."""
@@ -49,6 +54,10 @@ class Inbox:
 
     def offer(self, event: Received, size_bytes: int, acknowledge: Callable[[], None] | None) -> bool:
         """Add an arrival; False when it does not fit (a single one of any size fits into an empty queue)."""
+        if self._look is not None and not self._entries and self._look(event):
+            if acknowledge is not None:
+                acknowledge()
+            return True
         over = self._messages + 1 > self._max_messages or self._bytes + size_bytes > self._max_bytes
         if over and self._messages:
             if acknowledge is not None:

@@ -7,7 +7,7 @@ delivery across crashes are not promised, so nothing above relies on them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -117,5 +117,20 @@ class Link(Protocol):
         Raises:
             LinkError: not connected, the packet is larger than the broker takes, the broker refused it, or no
                 acknowledgement came in time. The caller keeps what it must not lose.
+        """
+        ...
+
+    def publish_at_once(self, topic: str, payload: bytes, *, reply: Reply | None = None) -> bool:
+        """Publish at QoS 0 where that needs no waiting; False where it does, and nothing was done: then await `publish`.
+
+        Raises:
+            LinkError: as `publish`.
+        """
+        ...
+
+    def look_first(self, look: Callable[[Received], bool]) -> None:
+        """Have an arrival shown to `look` before it becomes an event, where no event waits; True says that it is dealt with.
+
+        It is called where packets are read, so it must be short and must not raise; what it deals with is acknowledged.
         """
         ...

@@ -243,10 +243,9 @@ class _PahoConnection:
         """See `Link.publish`."""
         size_bytes = self._packet_bytes(topic, payload, qos, self._properties(expiry_s, 0, reply))
         check_publication(self._limits, size_bytes, qos=qos, retain=retain, where=self._where)
-        often = not retain and size_bytes + ALIAS_BYTES <= self._limits.max_packet_bytes  # what is retained is seldom said twice
 
         def hand_over() -> int:  # in the order of sending: the broker learns a number before it is used
-            written, number = self._aliases.use(topic) if often else (topic, 0)
+            written, number = (topic, 0) if retain else self._alias(topic, size_bytes)  # what is retained is seldom said twice
             properties = self._properties(expiry_s, number, reply)
             if qos == 0 and self._driver.idle:
                 return self._send_at_once(written, payload, properties, retain=retain)
@@ -260,6 +259,23 @@ class _PahoConnection:
         await self._outgoing.send(size_bytes, qos=qos, hand_over=hand_over)
         if qos == 0:
             await asyncio.sleep(0)  # whoever publishes without end lets others have their turn
+
+    def publish_at_once(self, topic: str, payload: bytes, reply: Reply | None) -> bool:
+        """See `Link.publish_at_once`."""
+        if not self._driver.idle:
+            return False
+        size_bytes = self._packet_bytes(topic, payload, 0, self._properties(None, 0, reply))
+        check_publication(self._limits, size_bytes, qos=0, retain=False, where=self._where)
+
+        def hand_over() -> int:
+            written, number = self._alias(topic, size_bytes)
+            return self._send_at_once(written, payload, self._properties(None, number, reply), retain=False)
+
+        return self._outgoing.send_at_once(size_bytes, hand_over)
+
+    def _alias(self, topic: str, size_bytes: int) -> tuple[str, int]:
+        """What is written for a topic, and its number, where there is room for that."""
+        return self._aliases.use(topic) if size_bytes + ALIAS_BYTES <= self._limits.max_packet_bytes else (topic, 0)
 
     def _send_at_once(self, topic: str, payload: bytes, properties: PublishProperties | None, *, retain: bool) -> int:
         packed = b"" if properties is None else properties.pack()

@@ -50,6 +50,25 @@ class Outgoing:
         await self._window.acquire(size_bytes, slots)
         if self._failed is not None:  # between its turn and now
             raise self._failed
+        settled = self._hand_over(size_bytes, slots, hand_over)
+        if settled is not None:
+            await settled
+
+    def send_at_once(self, size_bytes: int, hand_over: Callable[[], int]) -> bool:
+        """As `send` at QoS 0, where nobody has to be waited for and nobody waits; False where there is no room.
+
+        Raises:
+            LinkError: as `send`.
+        """
+        if not self._window.take_at_once(size_bytes, 0):
+            return False
+        rest = self._hand_over(size_bytes, 0, hand_over)
+        if rest is not None:
+            rest.add_done_callback(_seen)
+        return True
+
+    def _hand_over(self, size_bytes: int, slots: int, hand_over: Callable[[], int]) -> asyncio.Future[None] | None:
+        """What has to be waited for until the publication is settled; None where it is."""
         try:
             packet_id = hand_over()
         except LinkError:
@@ -57,12 +76,12 @@ class Outgoing:
             raise
         if packet_id == SENT:
             self._window.release(size_bytes, slots)
-            return
+            return None
         loop = asyncio.get_running_loop()
         pending = _Pending(loop.create_future(), size_bytes, slots, loop.time())
         self._pending[packet_id] = pending
         self._idle.clear()
-        await pending.done
+        return pending.done
 
     def settle(self, packet_id: int, error: LinkError | None = None) -> None:
         """The broker answered (QoS 1) or the socket took it (QoS 0); unknown ids are ignored."""
@@ -98,3 +117,9 @@ class Outgoing:
     async def drain(self) -> None:
         """Return when nothing is in flight."""
         await self._idle.wait()
+
+
+def _seen(done: asyncio.Future[None]) -> None:
+    """Nobody waits for it, and asyncio need not complain of an error that nobody has looked at."""
+    if not done.cancelled():
+        done.exception()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Protocol, Self
 
@@ -12,7 +12,7 @@ from edgemw.core.errors import LinkError
 from edgemw.transport.connection import BrokerUnreachable, Connection, NotConnected
 from edgemw.transport.filters import check_filter, check_topic
 from edgemw.transport.inbox import Inbox
-from edgemw.transport.link import Down, LinkEvent, Reply, Up
+from edgemw.transport.link import Down, LinkEvent, Received, Reply, Up
 from edgemw.transport.traffic import Traffic, TrafficMeter
 
 STABLE_AFTER_S = 10.0
@@ -162,6 +162,17 @@ class ReconnectingLink:
         if self._connection is None:
             raise NotConnected("not connected", where=self._where, hint="publish again after the next Up")
         await self._connection.publish(topic, payload, qos=qos, retain=retain, expiry_s=expiry_s, reply=reply)
+
+    def publish_at_once(self, topic: str, payload: bytes, *, reply: Reply | None = None) -> bool:
+        """See `Link.publish_at_once`."""
+        check_topic(topic, self._where)
+        if self._connection is None:
+            raise NotConnected("not connected", where=self._where, hint="publish again after the next Up")
+        return self._connection.publish_at_once(topic, payload, reply)
+
+    def look_first(self, look: Callable[[Received], bool]) -> None:
+        """See `Link.look_first`."""
+        self._inbox.look_first(look)
 
     def cut(self, reason: str = "cut on request") -> None:
         """Break the connection without a goodbye, as a fault would: the broker publishes the will, the link reconnects."""

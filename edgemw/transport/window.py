@@ -43,6 +43,13 @@ class Window:
         """QoS 1 publications in flight."""
         return self._messages
 
+    def take_at_once(self, size_bytes: int, slots: int) -> bool:
+        """Take room where nobody has to be waited for, or say that there is none."""
+        is_free = self._closed is None and not self._waiting and not self._let_in and self._fits(size_bytes, slots)
+        if is_free:
+            self._take(size_bytes, slots)
+        return is_free
+
     async def acquire(self, size_bytes: int, slots: int) -> None:
         """Wait for room, then take it. `slots` is 1 for QoS 1 and 0 for QoS 0, which needs no acknowledgement.
 
@@ -51,8 +58,7 @@ class Window:
         """
         if self._closed is not None:
             raise self._closed
-        if not self._waiting and not self._let_in and self._fits(size_bytes, slots):
-            self._take(size_bytes, slots)
+        if self.take_at_once(size_bytes, slots):
             return
         waiter = _Waiter(size_bytes, slots, asyncio.get_running_loop().create_future())
         self._waiting.append(waiter)
