@@ -529,3 +529,41 @@ def test_an_exception_in_the_body_comes_out_as_it_is(stage: Stage) -> None:
                 raise KeyError("mine")
 
     run(scenario())
+
+
+def test_what_is_published_at_once_arrives_in_order_or_has_to_be_awaited(stage: Stage) -> None:
+    async def scenario() -> None:
+        async with stage.link("a") as link:
+            await link.subscribe(stage.topic("x"))
+            events = link.events()
+            await next_up(events)
+            for number in range(20):
+                if not link.publish_at_once(stage.topic("x"), str(number).encode()):
+                    await link.publish(stage.topic("x"), str(number).encode(), qos=0)
+            assert [(await next_received(events)).payload for _ in range(20)] == [str(number).encode() for number in range(20)]
+
+    run(scenario())
+
+
+def test_an_arrival_that_is_dealt_with_first_is_no_event(stage: Stage) -> None:
+    async def scenario() -> None:
+        dealt_with: asyncio.Queue[bytes] = asyncio.Queue()
+
+        def look(received: Received) -> bool:
+            if received.payload.startswith(b"now"):
+                dealt_with.put_nowait(received.payload)
+                return True
+            return False
+
+        async with stage.link("a") as link:
+            await link.subscribe(stage.topic("x"))
+            events = link.events()
+            await next_up(events)
+            link.look_first(look)
+            for qos in (0, 1):
+                await link.publish(stage.topic("x"), b"now %d" % qos, qos=qos)
+                assert await dealt_with.get() == b"now %d" % qos
+                await link.publish(stage.topic("x"), b"later", qos=qos)
+                assert (await next_received(events)).payload == b"later"
+
+    run(scenario())

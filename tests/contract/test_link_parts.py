@@ -243,3 +243,27 @@ def test_addresses_and_default_ports() -> None:
 def test_a_password_is_never_shown() -> None:
     settings = MqttSettings(url="mqtt://host", client_id="x", username="u", password="secret")
     assert "secret" not in f"{settings!r} {settings}"
+
+
+def test_what_is_looked_at_first_is_acknowledged_at_once_and_goes_before_nothing_that_waits() -> None:
+    async def scenario() -> None:
+        inbox, done, seen = Inbox(max_messages=5, max_bytes=100), list[str](), list[str]()
+
+        def look(event: Received) -> bool:
+            seen.append(event.topic)
+            return event.topic == "a"
+
+        inbox.look_first(look)
+        assert inbox.offer(Received("a", b""), 10, lambda: done.append("a"))
+        assert (seen, done) == (["a"], ["a"])
+        inbox.put_state(Up(Limits()))
+        assert inbox.offer(Received("a", b""), 10, lambda: done.append("queued"))
+        assert (seen, done) == (["a"], ["a"])
+        assert isinstance(await inbox.get(), Up)
+        assert await inbox.get() == Received("a", b"")
+        assert inbox.offer(Received("b", b""), 10, None)
+        assert seen == ["a", "b"]
+        assert await inbox.get() == Received("b", b"")
+        assert done == ["a", "queued"]
+
+    run(scenario())

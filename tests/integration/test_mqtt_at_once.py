@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -139,5 +140,60 @@ def test_a_packet_larger_than_was_asked_for_ends_the_connection() -> None:
             assert isinstance(down, Down)
             assert "asked for" in down.reason
             assert (await next_received(events)).payload == b"y"
+
+    run(scenario())
+
+
+def test_nothing_goes_before_what_a_socket_has_not_taken_and_closing_waits_for_it() -> None:
+    begin, came = asyncio.Event(), asyncio.Queue[int]()
+
+    async def late(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await begin.wait()
+        total = 0
+        while part := await reader.read(1 << 20):
+            total += len(part)
+        came.put_nowait(total)
+
+    async def scenario() -> None:
+        async with accepting_broker(late) as url:
+            async with MqttLink(replace(settings(url), flush_s=10)) as link:
+                await next_up(link.events())
+                assert link.publish_at_once("a", LARGE)
+                assert not link.publish_at_once("a", b"x")
+                assert link.traffic.sent_messages == 1
+                begin.set()
+            assert await came.get() > len(LARGE)
+
+    run(scenario())
+
+
+def test_a_publication_at_once_that_is_lost_with_its_connection_is_nobodys_error(caplog: pytest.LogCaptureFixture) -> None:
+    async def never(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        async with accepting_broker(never) as url, MqttLink(settings(url)) as link:
+            events = link.events()
+            await next_up(events)
+            assert link.publish_at_once("a", LARGE)
+            link.cut()
+            assert isinstance(await next_event(events), Down)
+            with pytest.raises(LinkError, match="not connected"):
+                link.publish_at_once("a", b"x")
+
+    run(scenario())
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+
+
+def test_what_is_larger_than_the_broker_takes_is_not_published_at_once_either() -> None:
+    connack = b"\x20\x08\x00\x00\x05\x27" + struct.pack(">I", 1000)
+
+    async def scenario() -> None:
+        async with scripted_broker(lambda _: [connack]) as url, MqttLink(settings(url, protocol=5)) as link:
+            await next_up(link.events())
+            with pytest.raises(LinkError, match="larger than the broker takes"):
+                link.publish_at_once("a", bytes(1000))
+            assert link.publish_at_once("a", bytes(900))
 
     run(scenario())
