@@ -10,7 +10,8 @@ out, and measure on the test samples of each device.
     accuracy      mean over the last tenth of the releases, as in those tables; mean and standard deviation over the seeds
     up_kb         what a device has sent in the whole run: PUBLISH packets with frames, headers and topics, counted at its link
     down_kb       what it has received, the task in it
-    counted       updates that releases have counted, of those that devices have sent
+    counted       updates that releases of all runs have counted, of those that devices have sent
+    wall_s        of a run over the broker, mean
     simulated_*   the same of the runs in virtual time; `up_ratio` and `down_ratio` are the broker's bytes over these
 
 A seed says with which weights the task begins. Runs over a broker are never the same twice all the same: a run has random numbers
@@ -57,6 +58,7 @@ COLUMNS = (
     "down_kb",
     "simulated_down_kb",
     "down_ratio",
+    "counted",
     "wall_s",
 )
 
@@ -132,6 +134,8 @@ def ran(command: list[str], devices: int) -> Run:
             raise SystemExit(f"{' '.join(call)}\nended with {done.returncode}:\n{done.stderr[-2000:]}")
         summary = json.loads(Path(out, "run", REPORT).read_text())
         measured = [release["accuracy"] for release in summary["rounds_history"] if "accuracy" in release]
+        if not measured:
+            raise SystemExit(f"{' '.join(call)}\nmeasured nothing:\n{done.stdout[-2000:]}")
         return Run(
             statistics.fmean(measured[-max(1, summary["rounds"] // 10) :]),
             summary["uplink_bytes"] / devices / 1e3,
@@ -157,6 +161,7 @@ def row_of(task: str, setting: Setting, pairs: list[tuple[Run, Run]]) -> dict[st
         "down_kb": round(down, 1),
         "simulated_down_kb": round(down_simulated, 1),
         "down_ratio": round(down / down_simulated, 3),
+        "counted": f"{sum(run['counted'] for run in over)} of {sum(run['sent'] for run in over)}",
         "wall_s": round(mean(over, "wall_s")),
         "over_broker": over,
         "simulated": simulated,

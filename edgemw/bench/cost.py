@@ -65,13 +65,13 @@ class Class:
         """
         cores = self.profile.cpu.cores.value if self.profile.cpu.cores is not None else 1
         count = max(len(devices), 1)
-        busy_s = sum(net.devices[device].busy_s for device in devices) / count
+        busy_s = sum(net.records[device].busy_s for device in devices) / count
         usage = Usage(
             seconds=seconds,
             utilisation=min(1.0, busy_s / (seconds * cores)) if seconds else 0.0,
             sent_bytes=sum(net.links.sent_bytes(device, "up") for device in devices) / count,
             received_bytes=sum(net.links.sent_bytes(device, "down") for device in devices) / count,
-            sessions=sum(net.devices[device].answers for device in devices) / count,
+            sessions=sum(net.records[device].answers for device in devices) / count,
         )
         joules = energy_j(self.profile, usage, self.radio)
         ratio = self.profile.uncertainty_ratio

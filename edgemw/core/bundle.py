@@ -162,8 +162,8 @@ class Bundle:
 
 
 def theta_view(theta: Vector) -> memoryview:
-    """The bytes of `theta_bytes`, not copied."""
-    return theta.astype("<f4", copy=False).data.cast("B")
+    """The bytes of `theta_bytes`, not copied, through which nobody can write."""
+    return theta.astype("<f4", copy=False).data.cast("B").toreadonly()
 
 
 def theta_bytes(theta: Vector) -> bytes:

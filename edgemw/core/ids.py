@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,6 +13,12 @@ _ID = re.compile(r"[a-z0-9-]{1,40}\Z")
 def valid_id(text: str) -> bool:
     """Whether `text` may name a net, a node or a task (1 to 40 of a-z, 0-9, '-')."""
     return _ID.match(text) is not None
+
+
+@functools.lru_cache(4096)
+def same(name: str) -> str:
+    """A name as an object that all who say it share, as long as it is among those that are said."""
+    return name
 
 
 class UpdateId(NamedTuple):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from edgemw.core.bundle import Manifest, Vector
 from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Stop, Timer
@@ -17,7 +16,7 @@ from edgemw.wire.messages import Blob, Frame, ReleaseManifest
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, FetchStalled, Upload
 
 _EMPTY = Balance()
-_NOTHING: Mapping[str, Vector] = MappingProxyType({})
+_NOTHING: Mapping[str, Vector] = {}
 
 
 @dataclass(frozen=True, slots=True)

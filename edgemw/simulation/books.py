@@ -13,7 +13,7 @@ def books_of(world: World) -> list[Books]:
     task = world.bundle.manifest.name
     return [
         _of_device(node, world.parents[node], task, disk)
-        if world.options[node] is None
+        if world.options.get(node) is None
         else _of_fog(node, world.parents[node], task, disk)
         for node, disk in world.disks.items()
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import insort
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from edgemw.core.ids import UpdateId
@@ -17,8 +18,8 @@ from edgemw.wire.messages import Blob, Frame
 from edgemw.wire.sender import Kept
 
 _NO_ACCOUNTS, _NO_MEMORY = Accounts(), Memory()
-_NONE: dict[Any, Any] = {}
-"""The tables of a fog node, before it has saved anything, which most nodes of a large fleet never do; nobody puts anything in."""
+_NONE: dict[Any, Any] = MappingProxyType({})  # type: ignore[assignment]  # nobody can put anything in
+"""The tables of a fog node before it has saved anything, which most nodes of a large fleet never do."""
 
 DeviceSave = device.SaveRound | device.SaveMemory | device.SaveAck
 Save = DeviceSave | fog.Save

@@ -102,13 +102,13 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class Device:
+class Record:
     """What a device has done.
 
     Attributes:
         speed: how much longer than the mean it works.
         busy_s: how long it has worked.
-        answers: how often.
+        answers: how many releases it has measured or trained from.
         told_up, told_down: bytes that it has reported.
     """
 
@@ -123,7 +123,7 @@ class Fleet(World):
     """See the module.
 
     Attributes:
-        devices: what they have done.
+        records: what devices have done.
     """
 
     def __init__(
@@ -156,9 +156,9 @@ class Fleet(World):
         super().__init__(read_bundle(bundle), lambda name, work: begin(name, work)(), links, self.conditions.broker)
         self._tree, self._begin, self._on_round, self._tick = tree, begin, on_round, tick
         self._events, self._seen, self._stopped = 0, hashlib.sha256(), False
-        self._said: list[str] = []  # what is to be seen
+        self._said: list[str] = []  # not hashed yet
         self._waiting: set[str] = set()  # nodes without all outcomes; asked for after every event, of a large fleet
-        self.devices: dict[str, Device] = {}
+        self.records: dict[str, Record] = {}
         for name in (tree.top, *tree.parents):
             if name in options:
                 self.add(name, tree.parents.get(name, ""), options[name])
@@ -199,7 +199,7 @@ class Fleet(World):
     def _add_device(self, name: str, parent: str) -> None:
         """Put a device below its parent, when its time has come."""
         spread = self.conditions.spread
-        self.devices[name] = Device(spread ** (self.chance.nth(1, name, "speed") - 0.5) if spread > 1 else 1.0)
+        self.records[name] = Record(spread ** (self.chance.nth(1, name, "speed") - 0.5) if spread > 1 else 1.0)
         self.parents[name], self.disks[name] = parent, Disk()
         if self.conditions.join_s == 0:
             self._joins(name)
@@ -231,18 +231,18 @@ class Fleet(World):
         """The mean, by the device's own speed and by chance from half to one and a half of it."""
         if self.conditions.work_s == 0:
             return 0.0
-        return self.conditions.work_s * self.devices[name].speed * self.chance.between(0.5, 1.5, name, "work")
+        return self.conditions.work_s * self.records[name].speed * self.chance.between(0.5, 1.5, name, "work")
 
     def work(self, name: str, work: Work) -> None:
         """Begin it now, so that others may do it meanwhile; what comes of it is asked for when its time has come."""
         ends, seconds = self._begin(name, work), self.work_s(name, work)
-        self.devices[name].busy_s += seconds
-        self.devices[name].answers += 1
+        self.records[name].busy_s += seconds
+        self.records[name].answers += 1
         self.put_off(self.now + seconds, "", partial(self._worked, name, ends), self.in_this_life(name))
 
     def _worked(self, name: str, ends: Callable[[], Worked]) -> None:
         worked = ends()
-        device, up, down = self.devices[name], self.links.sent_bytes(name, "up"), self.links.sent_bytes(name, "down")
+        device, up, down = self.records[name], self.links.sent_bytes(name, "up"), self.links.sent_bytes(name, "down")
         sums = {"uplink": (float(up - device.told_up), 1.0), "downlink": (float(down - device.told_down), 1.0)}
         device.told_up, device.told_down = up, down
         self.give(name, replace(worked, tally=worked.tally | sums))

@@ -59,7 +59,7 @@ class Links:
     def __init__(self, spec: Callable[[str], LinkSpec] = lambda node: DIRECT, chance: Chance | None = None) -> None:
         self._spec, self._chance = spec, chance or Chance(0)
         self._ways: dict[str, dict[str, _Way]] = {"up": {}, "down": {}}
-        self._takes_time = False  # anything that was sent
+        self._takes_time = False  # whether something was sent that did not arrive at once
         self.slowed: dict[str, float] = {}
 
     def sent_bytes(self, node: str, direction: str) -> int:

@@ -1,28 +1,28 @@
-"""What every node of a fleet computes alike, computed once: the theta that a difference leads to, and the digest of a theta.
+"""What nodes of a fleet compute alike, computed once: the theta that a difference leads to, and the digest of a theta.
 
-A thousand devices that follow the same releases hold one vector between them, as its bytes cannot be changed. What is known is
-known by the objects that went in, which are kept as long as the result is.
+Nodes that follow the same releases hold one vector between them, as nobody can write into its bytes. What is known is known by
+the objects that went in, which are kept as long as the result is, and whoever comes to a theta in another way goes on with the
+object that the others have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Hashable
+from typing import NamedTuple
 
 from edgemw.wire.following import Advance, Following, Theta
 
-_KEPT = 64
-"""Results: more than the releases that nodes of a fleet are at, and come through, at one time."""
-
-T = TypeVar("T")
+MOST_RESULTS = 64
+"""Of each kind: more than the releases that nodes of a fleet are at, and come through, at one time."""
+MOST_BYTES = 64 << 20
+"""In thetas that are known; two are whatever their size."""
 
 
 class Shared:
-    """See the module; for the nodes of one task."""
+    """See the module; for nodes of one task: the tensors of what they follow are the same."""
 
     def __init__(self) -> None:
-        self._thetas: dict[tuple[int, bytes, bytes], tuple[Theta, bytes]] = {}
-        self._digests: dict[int, tuple[Theta, bytes]] = {}
+        self._thetas, self._digests, self._objects = _Results(), _Results(), _Results()
 
     def follow(self, advance: Advance) -> Following:
         """As `Following(advance)`; to be given to a `Cycle`, which makes it."""
@@ -30,11 +30,15 @@ class Shared:
 
     def theta(self, theta: Theta, payload: bytes, side: bytes, advance: Advance) -> bytes:
         """What `advance` gives."""
-        return _once(self._thetas, (id(theta), payload, side), theta, lambda: advance(theta, payload, side))
+        return bytes(self._thetas.once((id(theta), payload, side), theta, lambda: advance(theta, payload, side)))
 
     def digest(self, theta: Theta, compute: Callable[[Theta], bytes]) -> bytes:
         """What `compute` gives."""
-        return _once(self._digests, id(theta), theta, lambda: compute(theta))
+        return bytes(self._digests.once(id(theta), theta, lambda: compute(theta)))
+
+    def object_with(self, digest: bytes, theta: Theta) -> Theta:
+        """The object with this sha256 that was seen first."""
+        return self._objects.once(digest, theta, lambda: theta)
 
 
 class _Sharing(Following):
@@ -50,12 +54,26 @@ class _Sharing(Following):
     def digest(self, theta: Theta) -> bytes:
         return self._shared.digest(theta, super().digest)
 
+    def kept(self, theta: Theta, digest: bytes) -> Theta:
+        return self._shared.object_with(digest, theta)
 
-def _once(known: dict[T, tuple[Theta, bytes]], key: T, theta: Theta, compute: Callable[[], bytes]) -> bytes:
-    """The result for a key that names `theta` by its identity, which no other object has while it is kept."""
-    found = known.get(key)
-    if found is None:
-        found = known[key] = theta, compute()
-        if len(known) > _KEPT:
-            del known[next(iter(known))]
-    return found[1]
+
+class _Result(NamedTuple):
+    theta: Theta  # what went in, which has its identity as long as this is here
+    result: Theta
+
+
+class _Results:
+    """The results that were asked for last."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, _Result] = {}
+
+    def once(self, key: Hashable, theta: Theta, compute: Callable[[], Theta]) -> Theta:
+        """The result for a key, which may name `theta` by its identity."""
+        found = self._known.pop(key, None) or _Result(theta, compute())
+        self._known[key] = found
+        most = max(2, min(MOST_RESULTS, MOST_BYTES // max(1, len(theta))))
+        while len(self._known) > most:
+            del self._known[next(iter(self._known))]
+        return found.result

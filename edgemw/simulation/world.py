@@ -151,7 +151,7 @@ class World:
         self._children: dict[str, dict[str, None]] = {}
         self._below: dict[str, str] = {}  # under whom a node has started last
         self._timers: dict[str, dict[str, float]] = {}
-        self._later: list[tuple[float, int, str, Any, Iterable[_Of]]] = []  # due, order, node, event or timer, depends on
+        self._later: list[tuple[float, int, str, Any, tuple[_Of, ...]]] = []  # due, order, node, event or timer, depends on
         self._order = 0
         self._ended: dict[_Of, int] = {}  # the order by which a connection or a life has ended last
         self._opened: dict[bytes, tuple[Bundle, Theta]] = {}
@@ -276,19 +276,22 @@ class World:
         """Let an event wait for a node; it is due."""
         self.queue.append((name, event))
 
-    def give_at(self, at: float, name: str, event: Any, depends_on: Iterable[_Of]) -> None:
+    def give_at(self, at: float, name: str, event: Any, depends_on: tuple[_Of, ...]) -> None:
         """Let an event wait for a node until a time; it is lost if a connection or a life that it depends on ends before."""
         if at <= self.now:
             self.give(name, event)
         else:
             self.put_off(at, name, event, depends_on)
 
-    def put_off(self, at: float, name: str, event: Any, depends_on: Iterable[_Of]) -> None:
-        """As `give_at`, but after all that is due where the time is now; what can be called is called, and needs no name."""
+    def put_off(self, at: float, name: str, event: Any, depends_on: tuple[_Of, ...]) -> None:
+        """As `give_at`, but after all that is due where the time is now.
+
+        What can be called is called, and needs no name; a text names a timer, which rings if it is set to that time still.
+        """
         self._order += 1
         heappush(self._later, (at, self._order, name, event, depends_on))
 
-    def call_at(self, at: float, function: Callable[[], None], depends_on: Iterable[_Of]) -> None:
+    def call_at(self, at: float, function: Callable[[], None], depends_on: tuple[_Of, ...]) -> None:
         """Call a function at a time, unless something that it depends on ends before."""
         if at <= self.now:
             function()
@@ -336,7 +339,7 @@ class World:
         if not until() and math.isfinite(end):
             self.now = end
 
-    def _is_lost(self, order: int, depends_on: Iterable[_Of]) -> bool:
+    def _is_lost(self, order: int, depends_on: tuple[_Of, ...]) -> bool:
         """Whether something has ended on which an event depends that was put off in this order."""
         ended = self._ended
         if ended:

@@ -8,13 +8,12 @@ message never makes a whole frame unreadable.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from edgemw.core.errors import WireError
-from edgemw.core.ids import valid_id
+from edgemw.core.ids import same, valid_id
 from edgemw.wire.topics import EVERYBODY
 
 MAX_INTEGER = (1 << 63) - 1
@@ -202,13 +201,13 @@ def _read_label(value: Any) -> bytes:
 def _read_node(value: Any) -> str:
     if not isinstance(value, str) or not valid_id(value) or value == EVERYBODY:
         raise WireError("value", "expected the id of a node")
-    return sys.intern(value)  # the same few names come over and over
+    return same(value)
 
 
 def _read_task(value: Any) -> str:
     if not isinstance(value, str) or not (value == "" or valid_id(value)):
         raise WireError("value", "expected the id of a task, or nothing")
-    return sys.intern(value)
+    return same(value)
 
 
 _ID_PATTERN = "^[a-z0-9-]{1,40}$"

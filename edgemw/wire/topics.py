@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import functools
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgemw.core.errors import WireError
-from edgemw.core.ids import valid_id
+from edgemw.core.ids import same, valid_id
 
 EVERYBODY = "all"  # stands where a node id stands; no node may have it
 _NODES = frozenset({"node", "fog", "asker"})  # levels that are ids of nodes
@@ -107,13 +106,13 @@ def build(net: str, domain: str, channel: str, **values: str) -> str:
 @functools.lru_cache(2048)  # a node hears and says the same topics over and over
 def parse(text: str) -> Topic:
     """The inverse of `build`. Raises WireError for a topic that is not in the table."""
-    levels = [sys.intern(level) for level in text.split("/", 8)]  # what is kept of a topic are the same few names
+    levels = text.split("/", 8)
     if len(levels) < 5 or levels[0] != "em1" or not (_fits("net", levels[1]) and _fits("domain", levels[2])):
         raise WireError("topic", text[:80])
     for channel in _OF_SHAPE.get((levels[3], len(levels)), ()):
         values = _match(channel.levels, levels[3:])
         if values is not None:
-            return Topic(levels[1], levels[2], channel.name, values)
+            return Topic(same(levels[1]), same(levels[2]), channel.name, values)
     raise WireError("topic", text[:80])
 
 
@@ -143,5 +142,5 @@ def _match(pattern: tuple[tuple[str, bool], ...], levels: list[str]) -> dict[str
         elif not _fits(name, level):
             return None
         else:
-            values[name] = level
+            values[name] = same(level)
     return values

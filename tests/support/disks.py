@@ -27,7 +27,7 @@ class Databases(World):
         if name in self._open:
             self._open.pop(name)[0].close()
         db = Database(self.folder / name)
-        place, options = Place(NET, name, self.parents[name], self.disks[name].boots), self.options[name]
+        place, options = Place(NET, name, self.parents[name], self.disks[name].boots), self.options.get(name)
         db.note_place(place, "device" if options is None else "fog")
         role = DeviceRole(place, db, NO_PARTS) if options is None else FogRole(place, db, options, lambda task, fact: None)
         self._open[name] = db, role
