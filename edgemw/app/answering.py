@@ -91,7 +91,7 @@ async def answer_questions(door: MqttDoor, handle: Handle, slots: Mapping[str, S
                     case Up():
                         await conversation.begin(event)
                     case Down(reason=reason):
-                        log.warning("no answers over MQTT: %s", reason)
+                        conversation.lost(reason)
                         if asked is not None:
                             asked.disconnected()
                     case Received(retained=False):
@@ -111,6 +111,7 @@ class _Conversation:
     unsent: set[asyncio.Task[None]] = field(default_factory=set)
     ended: bool = False
     alone: bool = True
+    why_lost: str = ""
     may_ask_itself: bool = True
 
     async def subscribe(self) -> None:
@@ -126,8 +127,15 @@ class _Conversation:
                 log.info("whether another service has this name cannot be known: %s", error)
                 self.may_ask_itself = False
 
+    def lost(self, reason: str) -> None:
+        """The link cannot be used; it tries again and again, which is said once for each reason."""
+        if reason != self.why_lost:
+            log.warning("no answers over MQTT: %s; trying again until it can be reached", reason)
+        self.why_lost = reason
+
     async def begin(self, up: Up) -> None:
         """The link can be used."""
+        self.why_lost = ""
         facts: dict[str, object] = {"broker": up.where, "streams": len(self.streams)}
         facts |= {"questions": self.rpc.topic_filter} if self.door.answers else {}
         facts |= {"asks": self.door.asks.node} if self.door.asks is not None else {}
@@ -137,6 +145,9 @@ class _Conversation:
         if self.door.answers and self.may_ask_itself:
             self.may_ask_itself = False  # once: some brokers end the connection of who publishes where it may not
             await _publish(self.link, self.rpc.own_question, b"")
+        for stream in self.streams:
+            if stream.fault:
+                log.warning("a stream has no predictions: %s", stream.fault, extra={"facts": {"stream": stream.spec.name}})
         for said in filter(None, (discovery_of(table, self.door.node) for table in self.door.streams)):
             await _publish(self.link, *said, retain=True)
 
@@ -163,9 +174,8 @@ class _Conversation:
     def _take(self, event: Received) -> None:
         if self.asked is not None and self.asked.hear(event.topic, event.payload):
             return
-        if event.topic == self.rpc.own_answer:
+        if event.topic == self.rpc.own_answer or self.rpc.is_from_another(event.topic, event.payload):
             self._another()
-            return
         asking = event.reply or Reply()
         reply = Reply("", asking.correlation) if asking.correlation else None
         if self.door.answers:

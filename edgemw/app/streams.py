@@ -48,6 +48,8 @@ class StreamTable:
                 raise ConfigError("is no topic: it has no wildcards", key=key)
         if not self.target:
             raise ConfigError("is empty", key="target")
+        if set(self.target.replace(TOPIC, "")) & set("{}"):
+            raise ConfigError(f"has braces that are not {TOPIC}", key="target")
         if not self.fields or not all(all(path.split(".")) for path in self.fields):
             raise ConfigError("names paths such as temperature or AM2301.Humidity", key="fields")
         if wild and TOPIC not in self.target:

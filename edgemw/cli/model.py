@@ -208,8 +208,10 @@ def _weights(path: Path, size: int) -> Vector:
                 raise ConfigError(f"has {path.stat().st_size} bytes, the bundle's layout needs {4 * size}", file=str(path))
             return np.fromfile(path, "<f4").astype(np.float32, copy=False)
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ConfigError(f"is no .npy or {RAW} file of numbers: {error}", file=str(path)) from error
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror or error}", file=str(path)) from error
+    except (ValueError, EOFError) as error:  # numpy's own words would have people read pickles
+        raise ConfigError(f"is no .npy or {RAW} file of numbers", file=str(path)) from error
     if not isinstance(array, np.ndarray) or array.shape != (size,) or array.dtype.kind != "f":
         found = f"{array.dtype}{list(array.shape)}" if isinstance(array, np.ndarray) else "several arrays"
         raise ConfigError(f"holds {found}, the bundle's layout needs float32[{size}]", file=str(path))

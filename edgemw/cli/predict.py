@@ -242,7 +242,7 @@ def _classes(classes: int | None, shape: Sequence[int]) -> int | None:
 def _request(url: str, body: bytes | None = None) -> dict[str, Any]:
     """The JSON object at an address. Raises DataError for what the service refuses, LinkError where there is none."""
     if not url.startswith(("http://", "https://")):
-        raise ConfigError(f"{url!r} is no http:// address", key="--url")
+        raise ConfigError(f"{url!r} is no http:// address, such as http://127.0.0.1:8090", key="--url")
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310  (the scheme was checked)
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310  (the scheme was checked)

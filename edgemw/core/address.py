@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import Self
@@ -47,5 +48,6 @@ class Address:
 
     def refused(self, error: OSError) -> ConfigError:
         """What to say where the system does not give it."""
-        reason = f"cannot listen on {self.text}: {error.strerror or error}; give another address, or port 0 for any free one"
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error  # without what asyncio adds
+        reason = f"cannot listen on {self.text}: {why}; give another address, or port 0 for any free one"
         return ConfigError(reason, key=self.setting)

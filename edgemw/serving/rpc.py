@@ -55,7 +55,13 @@ class Rpc:
         self.topic_filter = topics.build(net, server, QUESTION, node="+", task="+")
         nobodys = secrets.token_hex(8)
         self.own_question = topics.build(net, server, QUESTION, node=server, task=nobodys)
+        self._own_questions = self.own_question.removesuffix(nobodys)
         self.own_answer = topics.build(net, server, ANSWER, node=server, task=nobodys)
+
+    def is_from_another(self, topic: str, question: bytes) -> bool:
+        """Whether it is what another server of this name asks its own name."""
+        of_a_server = not question and len(topic) == len(self.own_question) and topic.startswith(self._own_questions)
+        return of_a_server and topic != self.own_question
 
     def answer(self, topic: str, question: bytes, response_topic: str, publish: Publish) -> None:
         """Answer a question: at once, or later; a topic that is not one of questions to this server has no answer.

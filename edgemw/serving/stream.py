@@ -80,6 +80,20 @@ class Stream:
         self._said: set[str] = set()
         self.rows = self.left_out = self.predictions = 0
 
+    @property
+    def fault(self) -> str:
+        """Why no window makes a prediction with what is served now; empty where it does."""
+        spec, slot = self.spec, self._slots.get(self.spec.task)
+        served = slot.current if slot is not None else None
+        if served is None:
+            others = sorted(task for task, other in self._slots.items() if other.current is not None)
+            what = f"; the store has {', '.join(others)}" if others else ""
+            return f"there is no release of {spec.task} yet{what}"
+        if as_input(np.zeros((spec.window, len(spec.fields))), served.manifest) is None:
+            shape = list(served.manifest.input.shape)
+            return f"{spec.window} rows of {len(spec.fields)} fields do not make the input of {spec.task}, which is {shape}"
+        return ""
+
     def take(self, topic: str, payload: bytes) -> tuple[str, bytes] | None:
         """What to publish about a publication that matches the source, if anything yet."""
         row = _row(payload, self._paths)
@@ -114,14 +128,10 @@ class Stream:
         """What to publish, or why there is nothing."""
         slot = self._slots.get(self.spec.task)
         served = slot.current if slot is not None else None
-        if slot is None or served is None:
-            return f"there is no release of {self.spec.task} yet"
+        x = as_input(np.array(window.rows), served.manifest) if served is not None else None
+        if slot is None or served is None or x is None:
+            return self.fault
         manifest = served.manifest
-        x = as_input(np.array(window.rows), manifest)
-        if x is None:
-            rows, columns = self.spec.window, len(self.spec.fields)
-            shape = list(manifest.input.shape)
-            return f"{rows} rows of {columns} fields do not make the input of {self.spec.task}, which is {shape}"
         try:
             outputs, release = slot.serve(x[None], served)
         except EdgeError as error:

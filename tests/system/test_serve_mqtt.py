@@ -148,6 +148,7 @@ def test_it_answers_again_after_the_broker_was_away(tmp_path: Path, bundle: Bund
         server.until("answering over MQTT")
         broker.stop()
         server.until("no answers over MQTT")
+        server.until("trying again")
         broker.start()
         server.until("answering over MQTT")
         with asking(broker.url) as client:
@@ -161,6 +162,7 @@ def test_two_servers_of_one_name_are_noticed(tmp_path: Path, bundle: Bundle, bro
         one.until("answering over MQTT")
         with start(tmp_path, broker) as other:
             other.until("another service answers as device-0 in the net line-3")
+            one.until("another service answers as device-0 in the net line-3")
 
 
 def test_sensors_are_read_and_predictions_published(tmp_path: Path, bundle: Bundle, broker: Broker) -> None:

@@ -184,6 +184,16 @@ def test_why_there_is_no_prediction_is_said_once(caplog: pytest.LogCaptureFixtur
     assert stream.take("a/x", sample(1)) is not None
 
 
+def test_what_keeps_a_stream_from_predicting_is_known_before_its_window_is_full() -> None:
+    slots = {"other": slot_of(total, (2, 2), outputs=2)["toy"], "empty": Slot()}
+    stream = Stream(spec(window=2), slots)
+    assert stream.fault == "there is no release of toy yet; the store has other"
+    slots |= slot_of(total, (3, 2), outputs=2)
+    assert stream.fault == "2 rows of 2 fields do not make the input of toy, which is [3, 2]"
+    slots |= slot_of(total, (2, 2), outputs=2)
+    assert stream.fault == ""
+
+
 def test_a_classifier_names_its_class() -> None:
     stream = Stream(spec(window=1), slot_of(total, (2,), classes=2, outputs=2))
     said = stream.take("a/x", sample(1, 1))
@@ -247,6 +257,7 @@ def test_the_file_makes_streams_and_sensors_of_home_assistant(tmp_path: Path) ->
         ('"zigbee2mqtt/kitchen"', '"zigbee2mqtt/+"', "{topic}"),
         ('"edgemw/kitchen"', '"zigbee2mqtt/kitchen"', "reads as samples"),
         ('"edgemw/kitchen"', '"a/#"', "stream.0.target: is no topic"),
+        ('"edgemw/kitchen"', '"edgemw/{topics}"', "stream.0.target: has braces that are not {topic}"),
         ('["t", "h"]', "[]", "fields"),
         ('["t", "h"]', '["t..h"]', "fields"),
         ("window = 3", "window = 0", "window"),
