@@ -75,7 +75,7 @@ class Rpc:
         if topic == self.own_question or (place := _place(self._net, self._server, topic)) is None:
             return
         task, usual, own = place
-        if response_topic and not _is_under(own, response_topic):
+        if response_topic and not (len(response_topic) <= MAX_TOPIC_BYTES and _is_under(own, response_topic)):
             text = f"an answer is wanted at a topic that is not under {own}"
             publish(usual, _refusal(400, text, _identity(question)))
             return
@@ -109,6 +109,7 @@ def _place(net: str, server: str, topic: str) -> tuple[str, str, str] | None:
     return asked["task"], usual, usual.removesuffix(asked["task"])
 
 
+@functools.lru_cache(256)
 def _is_under(prefix: str, topic: str) -> bool:
     return topic.startswith(prefix) and len(topic.encode()) <= MAX_TOPIC_BYTES and not _FORBIDDEN & set(topic)
 

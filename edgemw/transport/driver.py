@@ -118,6 +118,7 @@ class SocketDriver:
         if opened is not None:
             self._loop.remove_reader(opened)
             self._loop.remove_writer(opened)
+        self._blocked = False
         return opened
 
     def pause_reading(self) -> None:
@@ -212,10 +213,10 @@ class SocketDriver:
             self._run(self._send_all)
         if self._socket is None:
             return
-        self._blocked = bool(self._unsent) or self._steps.want_write()
-        if self._blocked:
+        was_blocked, self._blocked = self._blocked, bool(self._unsent) or self._steps.want_write()
+        if self._blocked and not was_blocked:
             self._loop.add_writer(self._socket, self._on_writable)
-        else:
+        elif was_blocked and not self._blocked:
             self._loop.remove_writer(self._socket)
 
     def _send_all(self) -> None:

@@ -17,9 +17,15 @@ def check_topic(topic: str, where: str) -> None:
     Raises:
         LinkError: it is empty, too long, or holds a wildcard or a NUL.
     """
-    if not 0 < len(topic.encode()) <= MAX_TOPIC_BYTES or set(topic) & set("+#\0"):
+    is_topic = _is_topic if len(topic) <= MAX_KNOWN_CHARS else _is_topic.__wrapped__
+    if not is_topic(topic):
         hint = f"1 to {MAX_TOPIC_BYTES} bytes of UTF-8 without '+', '#' and NUL are expected"
         raise LinkError(f"topic {topic[:80]!r} was refused", where=where, hint=hint)
+
+
+@functools.lru_cache(1024)  # the same ones are published to over and over
+def _is_topic(topic: str) -> bool:
+    return 0 < len(topic.encode()) <= MAX_TOPIC_BYTES and not set(topic) & set("+#\0")
 
 
 def check_filter(topic_filter: str, where: str) -> None:

@@ -55,6 +55,8 @@ FILTERS_PER_SUBSCRIBE = 8  # the smallest limit among the brokers we know (AWS I
 MAX_RECEIVE_MAXIMUM = 20
 LARGEST_PACKET_BYTES = 268_435_460  # of MQTT, with its header
 GOODBYE_S = 1.0
+AROUND_BYTES = 64
+"""More than a PUBLISH has besides texts and bytes that somebody gave."""
 ALIAS_BYTES = 5  # of the property, where two lengths before it grow by a byte as well
 _REST = -1  # stands for the packet id of what goes past paho
 
@@ -262,16 +264,17 @@ class _PahoConnection:
 
     def publish_at_once(self, topic: str, payload: bytes, reply: Reply | None) -> bool:
         """See `Link.publish_at_once`."""
-        if not self._driver.idle:
+        most_bytes = len(payload) + AROUND_BYTES + 4 * len(topic)
+        if reply is not None:
+            most_bytes += 4 * len(reply.topic) + len(reply.correlation)
+        if not self._driver.idle or most_bytes > self._limits.max_packet_bytes:
             return False
-        size_bytes = self._packet_bytes(topic, payload, 0, self._properties(None, 0, reply))
-        check_publication(self._limits, size_bytes, qos=0, retain=False, where=self._where)
 
         def hand_over() -> int:
-            written, number = self._alias(topic, size_bytes)
+            written, number = self._alias(topic, most_bytes)
             return self._send_at_once(written, payload, self._properties(None, number, reply), retain=False)
 
-        return self._outgoing.send_at_once(size_bytes, hand_over)
+        return self._outgoing.send_at_once(most_bytes, hand_over)
 
     def _alias(self, topic: str, size_bytes: int) -> tuple[str, int]:
         """What is written for a topic, and its number, where there is room for that."""

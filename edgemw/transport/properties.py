@@ -97,6 +97,10 @@ def number_and_end(packet: bytes | bytearray, at: int) -> tuple[int, int]:
 
 def variable_integer(number: int) -> bytes:
     """MQTT's variable byte integer."""
+    if number < 128:
+        return bytes((number,))
+    if number < 128 * 128:
+        return bytes((number & 127 | 128, number >> 7))
     digits = bytearray()
     while True:
         number, digit = number >> 7, number & 127
