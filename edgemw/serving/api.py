@@ -31,12 +31,14 @@ from edgemw.learning.oracle import Array
 from edgemw.serving.slot import Outputs, Served, Slot, all_finite, whole_batch
 from edgemw.serving.tensors import (
     NAMES,
+    Described,
     Malformed,
     Wanted,
     an_object,
     binary_output,
+    describe,
     parameters_of,
-    read_tensor,
+    values_of,
     wanted_output,
     write_output,
 )
@@ -224,18 +226,11 @@ class Api:
             raise _Refused(413, f"the request has {len(body)} bytes, at most {self._max_body_bytes} are accepted")
         if json_bytes is not None and not 0 <= json_bytes <= len(body):
             raise _Refused(400, f"the JSON is said to have {json_bytes} bytes, the body has {len(body)}")
-        view = memoryview(body)
-        document = an_object(_parsed(body if json_bytes is None else bytes(view[:json_bytes])), "the request")
-        identity = document.get("id")
-        if identity is not None and (not isinstance(identity, str) or len(identity) > MAX_ID_LENGTH):
-            raise _Refused(400, f"id is a text of at most {MAX_ID_LENGTH} characters")
-        inputs = document.get("inputs")
-        if not isinstance(inputs, list) or len(inputs) != 1:
-            raise _Refused(400, 'give one tensor: {"inputs": [{"name": "x", "shape": [...], "datatype": "FP32", "data": [...]}]}')
-        wanted, (timeout_s, early) = wanted_output(document), _patience(document)
-        x = read_tensor(inputs[0], view[json_bytes:] if json_bytes is not None else view[:0], served.manifest.input)
-        batch = whole_batch(x, served.manifest.input)
-        return Question(slot, served, batch, body, timeout_s=timeout_s, early=early, identity=identity, wanted=wanted)
+        view, spec = memoryview(body), served.manifest.input
+        text, behind = (body, view[:0]) if json_bytes is None else (bytes(view[:json_bytes]), view[json_bytes:])
+        head = (_head_before if len(text) <= MAX_KNOWN_BYTES else _head)(text, spec)
+        batch = whole_batch(values_of(head.tensor, behind, spec), spec)
+        return Question(slot, served, batch, body, False, head.timeout_s, head.early, head.identity, head.wanted)
 
 
 def problem(status: int, text: str) -> Answer:
@@ -273,17 +268,36 @@ def _usual(task: str, release: int, shape: tuple[int, ...]) -> bytes:
     return _json(_said(task, release, binary_output(shape)))
 
 
-@functools.lru_cache(64)
-def _parsed_before(data: bytes) -> Any:
-    """What JSON says, for reading alone: requests with binary tensors mostly begin with the same."""
-    return json.loads(data)
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What the JSON of a request for a prediction says; the attributes are those of Question."""
+
+    tensor: Described
+    timeout_s: float | None
+    early: bool
+    identity: str | None
+    wanted: Wanted
 
 
-def _parsed(data: bytes) -> Any:
+def _head(text: bytes, spec: Spec) -> _Head:
+    """Read it, for a model of this input."""
     try:
-        return _parsed_before(data) if len(data) <= MAX_KNOWN_BYTES else json.loads(data)
+        parsed = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise _Refused(400, f"the body is not JSON: {error}") from error
+    document = an_object(parsed, "the request")
+    identity = document.get("id")
+    if identity is not None and (not isinstance(identity, str) or len(identity) > MAX_ID_LENGTH):
+        raise _Refused(400, f"id is a text of at most {MAX_ID_LENGTH} characters")
+    inputs = document.get("inputs")
+    if not isinstance(inputs, list) or len(inputs) != 1:
+        raise _Refused(400, 'give one tensor: {"inputs": [{"name": "x", "shape": [...], "datatype": "FP32", "data": [...]}]}')
+    wanted, (timeout_s, early) = wanted_output(document), _patience(document)
+    return _Head(describe(inputs[0], spec), timeout_s, early, identity, wanted)
+
+
+_head_before = functools.lru_cache(64)(_head)
+"""Requests with binary tensors mostly begin with the same."""
 
 
 def _only(allowed: str, method: str) -> None:

@@ -53,6 +53,7 @@ class Rpc:
         """
         self._handle, self._net, self._server = handle, net, server
         self.topic_filter = topics.build(net, server, QUESTION, node="+", task="+")
+        self._head, self._length = b"", -1  # the JSON of the last question with tensors behind it, and how long all of it was
         nobodys = secrets.token_hex(8)
         self.own_question = topics.build(net, server, QUESTION, node=server, task=nobodys)
         self._own_questions = self.own_question.removesuffix(nobodys)
@@ -93,7 +94,16 @@ class Rpc:
         elif not question:
             self._handle("GET", f"/v2/models/{task}", b"", None, reply)
         else:
-            self._handle("POST", f"/v2/models/{task}/infer", question, json_bytes_of(question), reply)
+            self._handle("POST", f"/v2/models/{task}/infer", question, self._json_bytes_of(question), reply)
+
+    def _json_bytes_of(self, question: bytes) -> int | None:
+        """As `json_bytes_of`: the JSON before tensors says how long they are, and mostly is that of the question before."""
+        if len(question) == self._length and question.startswith(self._head):
+            return len(self._head)
+        end = json_bytes_of(question)
+        if end is not None:
+            self._head, self._length = question[:end], len(question)
+        return end
 
 
 @functools.lru_cache(256)

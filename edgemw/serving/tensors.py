@@ -46,16 +46,35 @@ class Wanted:
     best: int = 0
 
 
-def read_tensor(tensor: Any, behind: memoryview, spec: Spec) -> Array:
-    """The input of a request, [B, *shape] of any number type.
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A tensor as JSON describes it.
+
+    Attributes:
+        dtype, shape: of it.
+        count: how many values a tensor of this shape has.
+        size: bytes behind the JSON, as it was said; None where it has none.
+        data: its values, where they are JSON.
+        has_data: whether there are such.
+    """
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    count: int
+    size: Any
+    data: Any
+    has_data: bool
+
+
+def describe(tensor: Any, spec: Spec) -> Described:
+    """What JSON says of the input of a request.
 
     Args:
         tensor: as JSON gave it.
-        behind: the bytes after the JSON; all of them are to belong to this tensor.
         spec: of the model's input.
 
     Raises:
-        Malformed: it is none, or not of this shape.
+        Malformed: it is no tensor, or not of this shape.
     """
     tensor = an_object(tensor, "the input")
     if tensor.get("name") != "x":
@@ -70,12 +89,26 @@ def read_tensor(tensor: Any, behind: memoryview, spec: Spec) -> Array:
     if len(shape) != len(spec.shape) + 1 or tuple(shape[1:]) != spec.shape:
         raise Malformed(f"shape is {shape[:16]}, the model takes {[-1, *spec.shape]}")
     size = parameters_of(tensor).get("binary_data_size")
-    if size is None and len(behind):
+    return Described(dtype, tuple(shape), math.prod(shape), size, tensor.get("data"), "data" in tensor)
+
+
+def values_of(tensor: Described, behind: memoryview, spec: Spec) -> Array:
+    """The input of a request, [B, *shape] of any number type.
+
+    Args:
+        tensor: as `describe` gave it.
+        behind: the bytes after the JSON; all of them are to belong to this tensor.
+        spec: of the model's input.
+
+    Raises:
+        Malformed: it has other values, or other bytes.
+    """
+    if tensor.size is None and len(behind):
         raise Malformed(f"{len(behind)} bytes follow the JSON, and the input says nothing of them (binary_data_size)")
-    data = _numbers(tensor.get("data"), spec) if size is None else _bytes(size, behind, dtype, "data" in tensor)
-    if data.size != math.prod(shape):
-        raise Malformed(f"data has {data.size} values, shape {shape[:16]} needs another number")
-    return data.reshape(shape)
+    data = _numbers(tensor.data, spec) if tensor.size is None else _bytes(tensor.size, behind, tensor.dtype, tensor.has_data)
+    if data.size != tensor.count:
+        raise Malformed(f"data has {data.size} values, shape {list(tensor.shape[:16])} needs another number")
+    return data.reshape(tensor.shape)
 
 
 def _numbers(values: Any, spec: Spec) -> Array:

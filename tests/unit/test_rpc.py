@@ -173,3 +173,32 @@ def test_whatever_is_asked_the_answer_is_json_at_a_topic_of_the_asker(question: 
 
 def _changed(data: bytes, place: int, value: int) -> bytes:
     return data[:place] + bytes([value]) + data[place + 1 :]
+
+
+def test_a_question_is_read_the_same_after_any_other() -> None:
+    one, other = with_bytes(), with_bytes(id="7")
+    shifted = one[:-8] + b'{"binary_data_size": 1}'[:8]
+    longer = one + bytes(4)
+    questions = [
+        one,
+        one,
+        other,
+        shifted,
+        longer,
+        one[:-4],
+        json.dumps(tensor()).encode(),
+        other,
+        b"x" + one[1:],
+        one,
+        bytes(len(one)),
+    ]
+
+    def answer_of(rpc: Rpc, question: bytes) -> list[tuple[str, bytes]]:
+        published: list[tuple[str, bytes]] = []
+        rpc.answer("em1/net/server/pq/alice/digits", question, "", lambda *answer: published.append(answer))
+        return published
+
+    used = Rpc(lambda *request: request[-1](answered(API, *request[:-1])), "net", "server")
+    for question in questions:
+        fresh = Rpc(lambda *request: request[-1](answered(API, *request[:-1])), "net", "server")
+        assert answer_of(used, question) == answer_of(fresh, question)
