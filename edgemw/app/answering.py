@@ -26,7 +26,7 @@ from edgemw.transport.mqtt import MqttLink
 
 AROUND_BYTES = 64 << 10
 """Of a packet with a question: topics and correlation data."""
-MOST_UNSENT = 64
+MOST_UNSENT, MOST_UNSENT_BYTES = 64, 4 << 20
 """Answers that wait for the broker; with more, questions wait, too."""
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,8 @@ class _Conversation:
     asked: AskedNode | None
     link: Link
     sending: asyncio.TaskGroup
-    unsent: set[asyncio.Task[None]] = field(default_factory=set)
+    unsent: dict[asyncio.Task[None], int] = field(default_factory=dict)  # with their bytes
+    faults: set[str] = field(default_factory=set)
     ended: bool = False
     alone: bool = True
     why_lost: str = ""
@@ -146,22 +147,26 @@ class _Conversation:
             self.may_ask_itself = False  # once: some brokers end the connection of who publishes where it may not
             await _publish(self.link, self.rpc.own_question, b"")
         for stream in self.streams:
-            if stream.fault:
+            if stream.fault and stream.fault not in self.faults:
+                self.faults.add(stream.fault)
                 log.warning("a stream has no predictions: %s", stream.fault, extra={"facts": {"stream": stream.spec.name}})
         for said in filter(None, (discovery_of(table, self.door.node) for table in self.door.streams)):
             await _publish(self.link, *said, retain=True)
 
     def take_at_once(self, event: Received) -> bool:
         """A question, an answer, or a sample, where nothing has to be waited for before; whether it is dealt with."""
-        if event.retained or len(self.unsent) > MOST_UNSENT:
+        if self.ended or event.retained or self._is_behind():
             return False
         self._deal_with(event)
         return True
 
+    def _is_behind(self) -> bool:
+        return len(self.unsent) > MOST_UNSENT or sum(self.unsent.values()) > MOST_UNSENT_BYTES
+
     async def take(self, event: Received) -> None:
         """The same, after which others wait while too many answers do."""
         self._deal_with(event)
-        while len(self.unsent) > MOST_UNSENT:
+        while self._is_behind():
             await asyncio.wait(self.unsent, return_when=asyncio.FIRST_COMPLETED)
 
     def _deal_with(self, event: Received) -> None:
@@ -200,8 +205,8 @@ class _Conversation:
             _not_sent(topic, error)
             return
         task = self.sending.create_task(_publish(self.link, topic, payload, reply=reply))
-        self.unsent.add(task)
-        task.add_done_callback(self.unsent.discard)
+        self.unsent[task] = len(payload)
+        task.add_done_callback(self.unsent.pop)
 
 
 async def _publish(link: Link, topic: str, payload: bytes, *, retain: bool = False, reply: Reply | None = None) -> None:

@@ -228,7 +228,8 @@ class Api:
             raise _Refused(400, f"the JSON is said to have {json_bytes} bytes, the body has {len(body)}")
         view, spec = memoryview(body), served.manifest.input
         text, behind = (body, view[:0]) if json_bytes is None else (bytes(view[:json_bytes]), view[json_bytes:])
-        head = (_head_before if len(text) <= MAX_KNOWN_BYTES else _head)(text, spec)
+        is_usual = json_bytes is not None and json_bytes <= MAX_KNOWN_BYTES
+        head = (_head_before if is_usual else _head)(text, spec)
         batch = whole_batch(values_of(head.tensor, behind, spec), spec)
         return Question(slot, served, batch, body, False, head.timeout_s, head.early, head.identity, head.wanted)
 

@@ -29,6 +29,7 @@ QUESTION, ANSWER = "predict", "prediction"
 MAX_TOPIC_BYTES = 256
 _BINARY = b'"binary_data_size"'
 _SIZE = re.compile(_BINARY + rb"\s*:\s*(\d{1,9})\D")
+_NOBODYS = re.compile("whoami-[0-9a-f]{32}")
 _CLOSES = ord("}")
 _FORBIDDEN = frozenset("+#\0")
 
@@ -54,15 +55,15 @@ class Rpc:
         self._handle, self._net, self._server = handle, net, server
         self.topic_filter = topics.build(net, server, QUESTION, node="+", task="+")
         self._head, self._length = b"", -1  # the JSON of the last question with tensors behind it, and how long all of it was
-        nobodys = secrets.token_hex(8)
+        nobodys = f"whoami-{secrets.token_hex(16)}"
         self.own_question = topics.build(net, server, QUESTION, node=server, task=nobodys)
         self._own_questions = self.own_question.removesuffix(nobodys)
         self.own_answer = topics.build(net, server, ANSWER, node=server, task=nobodys)
 
     def is_from_another(self, topic: str, question: bytes) -> bool:
         """Whether it is what another server of this name asks its own name."""
-        of_a_server = not question and len(topic) == len(self.own_question) and topic.startswith(self._own_questions)
-        return of_a_server and topic != self.own_question
+        of_a_server = not question and topic.startswith(self._own_questions)
+        return of_a_server and topic != self.own_question and _NOBODYS.fullmatch(topic, len(self._own_questions)) is not None
 
     def answer(self, topic: str, question: bytes, response_topic: str, publish: Publish) -> None:
         """Answer a question: at once, or later; a topic that is not one of questions to this server has no answer.

@@ -15,7 +15,7 @@ from edgemw.wire.following import Advance, Following, Theta
 MOST_RESULTS = 64
 """Of each kind: more than the releases that nodes of a fleet are at, and come through, at one time."""
 MOST_BYTES = 64 << 20
-"""In thetas that are known; two are whatever their size."""
+"""In thetas, what went in and what came of it; two results are known whatever their size."""
 
 
 class Shared:
@@ -73,7 +73,7 @@ class _Results:
         """The result for a key, which may name `theta` by its identity."""
         found = self._known.pop(key, None) or _Result(theta, compute())
         self._known[key] = found
-        most = max(2, min(MOST_RESULTS, MOST_BYTES // max(1, len(theta))))
+        most = max(2, min(MOST_RESULTS, MOST_BYTES // (len(theta) + len(found.result))))
         while len(self._known) > most:
             del self._known[next(iter(self._known))]
         return found.result

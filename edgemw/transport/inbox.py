@@ -54,7 +54,7 @@ class Inbox:
 
     def offer(self, event: Received, size_bytes: int, acknowledge: Callable[[], None] | None) -> bool:
         """Add an arrival; False when it does not fit (a single one of any size fits into an empty queue)."""
-        if self._look is not None and not self._entries and self._look(event):
+        if self._look is not None and self._is_first() and self._look(event):
             if acknowledge is not None:
                 acknowledge()
             return True
@@ -69,6 +69,10 @@ class Inbox:
         self._bytes += size_bytes
         self._arrived.set()
         return True
+
+    def _is_first(self) -> bool:
+        """Whether nothing waits, or has still to be acknowledged: acknowledgements go in the order of arrival."""
+        return not self._entries and (self._in_hand is None or self._in_hand.acknowledge is None)
 
     async def get(self) -> LinkEvent | None:
         """The next event, after acknowledging the one taken before; None once closed and read to the end."""

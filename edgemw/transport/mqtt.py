@@ -55,6 +55,7 @@ FILTERS_PER_SUBSCRIBE = 8  # the smallest limit among the brokers we know (AWS I
 MAX_RECEIVE_MAXIMUM = 20
 LARGEST_PACKET_BYTES = 268_435_460  # of MQTT, with its header
 GOODBYE_S = 1.0
+MAX_STRING_BYTES = 65535
 AROUND_BYTES = 64
 """More than a PUBLISH has besides texts and bytes that somebody gave."""
 ALIAS_BYTES = 5  # of the property, where two lengths before it grow by a byte as well
@@ -266,7 +267,9 @@ class _PahoConnection:
         """See `Link.publish_at_once`."""
         most_bytes = len(payload) + AROUND_BYTES + 4 * len(topic)
         if reply is not None:
-            most_bytes += 4 * len(reply.topic) + len(reply.correlation)
+            if not reply.topic.isascii() or len(reply.correlation) > MAX_STRING_BYTES:
+                return False  # `publish` finds out what is wrong with it before a number stands for the topic
+            most_bytes += len(reply.topic) + len(reply.correlation)
         if not self._driver.idle or most_bytes > self._limits.max_packet_bytes:
             return False
 

@@ -71,7 +71,7 @@ class Outgoing:
         """What has to be waited for until the publication is settled; None where it is."""
         try:
             packet_id = hand_over()
-        except LinkError:
+        except BaseException:
             self._window.release(size_bytes, slots)
             raise
         if packet_id == SENT:

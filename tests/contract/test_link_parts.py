@@ -16,6 +16,7 @@ from edgemw.transport.filters import matches
 from edgemw.transport.inbox import Inbox
 from edgemw.transport.link import Down, Limits, Received, Up
 from edgemw.transport.mqtt import MqttSettings, TlsSettings
+from edgemw.transport.outgoing import SENT, Outgoing
 from edgemw.transport.traffic import publish_packet_bytes
 from edgemw.transport.window import Window
 from tests.contract.test_link_kinds import run
@@ -261,9 +262,42 @@ def test_what_is_looked_at_first_is_acknowledged_at_once_and_goes_before_nothing
         assert (seen, done) == (["a"], ["a"])
         assert isinstance(await inbox.get(), Up)
         assert await inbox.get() == Received("a", b"")
+        inbox.acknowledge_in_hand()
         assert inbox.offer(Received("b", b""), 10, None)
         assert seen == ["a", "b"]
         assert await inbox.get() == Received("b", b"")
         assert done == ["a", "queued"]
+
+    run(scenario())
+
+
+def test_what_is_looked_at_first_waits_for_what_has_still_to_be_acknowledged() -> None:
+    async def scenario() -> None:
+        inbox, done = Inbox(max_messages=5, max_bytes=100), list[str]()
+        inbox.look_first(lambda event: event.topic == "now")
+        assert inbox.offer(Received("first", b""), 10, lambda: done.append("first"))
+        await inbox.get()
+        assert inbox.offer(Received("now", b""), 10, lambda: done.append("now"))
+        assert done == []
+        assert await inbox.get() == Received("now", b"")
+        inbox.acknowledge_in_hand()
+        assert done == ["first", "now"]
+        assert inbox.offer(Received("now", b""), 10, lambda: done.append("at once"))
+        assert done[-1] == "at once"
+
+    run(scenario())
+
+
+def test_whatever_goes_wrong_at_the_hand_over_gives_the_room_back() -> None:
+    def wrong() -> int:
+        raise UnicodeEncodeError("utf-8", "x", 0, 1, "no")
+
+    async def scenario() -> None:
+        window = Window(max_bytes=100, max_messages=5)
+        outgoing = Outgoing(window)
+        with pytest.raises(UnicodeEncodeError):
+            outgoing.send_at_once(60, wrong)
+        assert window.used_bytes == 0
+        assert outgoing.send_at_once(60, lambda: SENT)
 
     run(scenario())

@@ -202,3 +202,13 @@ def test_a_question_is_read_the_same_after_any_other() -> None:
     for question in questions:
         fresh = Rpc(lambda *request: request[-1](answered(API, *request[:-1])), "net", "server")
         assert answer_of(used, question) == answer_of(fresh, question)
+
+
+def test_only_what_a_server_asks_its_own_name_is_taken_for_another_server() -> None:
+    other = Rpc(lambda *request: None, "net", "server")
+    assert RPC.is_from_another(other.own_question, b"")
+    assert not RPC.is_from_another(RPC.own_question, b"")
+    assert not RPC.is_from_another(other.own_question, b"{}")
+    for task in ("digits", "activity-monitor", "whoami-1", "predictive-maintenance-of-pumps-in-hall"):
+        assert not RPC.is_from_another(f"em1/net/server/pq/server/{task}", b"")
+    assert not RPC.is_from_another(other.own_question.replace("/pq/server/", "/pq/alice/"), b"")
