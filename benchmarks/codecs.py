@@ -58,6 +58,7 @@ CODECS = (
     "powersgd:rank=2",
 )
 REPORT_EVERY_S = 20.0
+SAMPLES = "samples.npz"
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -231,17 +232,23 @@ def study(name: str, options: argparse.Namespace) -> tuple[Comparison, str]:
     path: Path = options.data / found.file
     checksum = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     with tempfile.TemporaryDirectory() as folder, np.load(path, allow_pickle=False) as arrays:
-        samples, bundle, config = (Path(folder) / file for file in ("samples.npz", "task.edge", "edgemw.toml"))
-        np.savez(samples, **found.load(dict(arrays)))  # type: ignore[arg-type]  # numpy types its keyword arguments as one
-        bundle.write_bytes(compile_task(found.task(), 0).to_bytes())
-        config.write_text(deployment(found, name))
+        config = lay_out(found, name, dict(arrays), Path(folder))
+        config.with_name("task.edge").write_bytes(compile_task(found.task(), 0).to_bytes())
         settings = tuple(map(parse_setting, options.codecs.split(",")))
         request = Request(settings=settings, seeds=options.seeds, config=config, rounds=options.rounds)
         request = replace(request, participation=options.participation)
         experiment = prepare(request, {})
         notes: list[str] = []
         outcomes = compare(experiment, options.seeds, _Progress(name), notes.append)
-    return Comparison.of(experiment, outcomes, notes[0].replace(str(samples), path.name)), checksum
+    return Comparison.of(experiment, outcomes, notes[0].replace(str(config.with_name(SAMPLES)), path.name)), checksum
+
+
+def lay_out(found: Study, name: str, arrays: Arrays, folder: Path) -> Path:
+    """Write samples and deployment of a study; the path of the deployment, beside which task.edge is to be."""
+    np.savez(folder / SAMPLES, **found.load(arrays))  # type: ignore[arg-type]  # numpy types its keyword arguments as one
+    config = folder / "edgemw.toml"
+    config.write_text(deployment(found, name))
+    return config
 
 
 def deployment(found: Study, name: str) -> str:

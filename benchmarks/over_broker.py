@@ -38,7 +38,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tasks are those of another script of this folder
 
-from benchmarks.codecs import ROOT, STUDIES, Study, deployment
+from benchmarks.codecs import ROOT, STUDIES, Study, lay_out
 from edgemw.app.report import REPORT
 from edgemw.bench.settings import Setting, parse_setting
 from edgemw.compile.export import compile_task
@@ -96,11 +96,9 @@ def study(name: str, settings: list[Setting], options: argparse.Namespace) -> It
     """A row for each setting on one task."""
     found = STUDIES[name]
     with tempfile.TemporaryDirectory() as folder, np.load(options.data / found.file, allow_pickle=False) as arrays:
-        config = Path(folder) / "edgemw.toml"
-        np.savez(config.with_name("samples.npz"), **found.load(dict(arrays)))  # type: ignore[arg-type]  # numpy types its keyword arguments as one
+        config = lay_out(found, name, dict(arrays), Path(folder))
         for seed in range(options.seeds):
             config.with_name(f"task-{seed}.edge").write_bytes(compile_task(found.task(), seed).to_bytes())
-        config.write_text(deployment(found, name))
         overrides = (*PATIENT, *((f"task.rounds={options.rounds}",) if options.rounds else ()))
         for setting in settings:
             pairs = []

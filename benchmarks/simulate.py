@@ -19,7 +19,6 @@ flower     the same clients in Flower's simulation engine, where --flower-python
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import os
 import platform
@@ -34,8 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from edgemw.bench.scenario import NOT_TRAINED, Scenario, scenario_of
-from edgemw.device.events import Worked
+from edgemw.bench.scenario import Scenario, scenario_of, untrained
 from edgemw.fog.release import TopOptions
 from edgemw.fog.server import ServerOptions
 from edgemw.fog.window import WindowOptions
@@ -87,7 +85,7 @@ def scale(devices: int) -> dict[str, Any]:
     top = TopOptions(windows.pop("top"), ServerOptions(), {}, rounds=1)
     conditions = Conditions(link=LINK, work_s=60.0, join_s=300.0)
     started = time.perf_counter()
-    net = Fleet(Tree(parents), toy_bundle(1000).to_bytes(), {"top": top, **windows}, _answer, conditions)
+    net = Fleet(Tree(parents), toy_bundle(1000).to_bytes(), {"top": top, **windows}, untrained, conditions)
     built_s = time.perf_counter() - started
     outcome = net.run_for(3600.0)
     wall_s = time.perf_counter() - started
@@ -101,17 +99,6 @@ def scale(devices: int) -> dict[str, Any]:
         "device_rounds_per_s": round(2 * devices / wall_s, 1),  # release 0 and release 1 are both answered
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
     }
-
-
-def _answer(name: str, work: Any) -> Any:
-    return _worked(work.release.number, work.train)
-
-
-@functools.cache
-def _worked(number: int, train: bool) -> Any:
-    """What all devices answer to a release."""
-    worked = Worked(number, None, {}, NOT_TRAINED if train else "")
-    return lambda: worked
 
 
 def training(clients: int, workers: int) -> dict[str, Any]:

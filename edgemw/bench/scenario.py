@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -78,7 +79,7 @@ class Scenario:
     def working(self, workers: int) -> Iterator[Begin]:
         """The work of devices, in this process or in so many others."""
         if not self.shares:
-            yield _untrained
+            yield untrained
         elif workers == 0:
             learner = _learner(self.data, self.shares, self.refused, self.threads)
             yield lambda name, work: _done(learner(name, work))
@@ -176,8 +177,15 @@ def _done(worked: Worked) -> Callable[[], Worked]:
     return lambda: worked
 
 
-def _untrained(name: str, work: Work) -> Callable[[], Worked]:
-    return _done(Worked(work.release.number, None, {}, NOT_TRAINED if work.train else ""))
+def untrained(name: str, work: Work) -> Callable[[], Worked]:
+    """The work of a device that only answers."""
+    return _answered(work.release.number, train=work.train)
+
+
+@functools.lru_cache(64)
+def _answered(number: int, *, train: bool) -> Callable[[], Worked]:
+    """What all of them answer to a release."""
+    return _done(Worked(number, None, {}, NOT_TRAINED if train else ""))
 
 
 def _learner(data: bytes, shares: Mapping[str, Share], refused: Mapping[str, str], threads: int) -> Learner:

@@ -152,7 +152,7 @@ class Bundle:
     def _initial(self) -> tuple[bytes, dict[str, Any]]:
         """What the part theta0 holds, and what the manifest says of the rest."""
         if self.recipe is None:
-            return self.theta0.astype("<f4").tobytes(), {}
+            return theta_bytes(self.theta0), {}
         sizes = [slot.size for slot in self.manifest.layout]
         stored = self.recipe.stored(sizes, self.theta0)
         digest = _theta_digest(self.theta0)
@@ -239,7 +239,7 @@ def _reference(text: Any, manifest: Manifest) -> Vector | None:
 
 
 def _theta_digest(theta: Vector) -> str:
-    return hashlib.sha256(theta.astype("<f4", copy=False).tobytes()).hexdigest()
+    return hashlib.sha256(theta_view(theta)).hexdigest()
 
 
 def _part(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:

@@ -16,7 +16,7 @@ def valid_id(text: str) -> bool:
 
 
 @functools.lru_cache(4096)
-def same(name: str) -> str:
+def interned(name: str) -> str:
     """A name as an object that all who say it share, as long as it is among those that are said."""
     return name
 

@@ -26,7 +26,7 @@ import numpy as np
 from edgemw.compression.coarse import can_coarsen
 from edgemw.compression.codec import Codec, Parameter, Past
 from edgemw.compression.difference import advance
-from edgemw.core.bundle import Manifest, Vector
+from edgemw.core.bundle import Manifest, Vector, theta_bytes
 from edgemw.core.errors import ConfigError, WireError
 from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import Place, UpdateId
@@ -95,7 +95,7 @@ class Cycle:
         self._opened: tuple[bytes, Manifest] | None = None
         self._following = follow(self._moved)
         if theta is not None:
-            self._following.remember(theta.astype("<f4").tobytes())
+            self._following.remember(theta_bytes(theta))
         self._unusable = b"", ""  # label of a bundle, and why
         self._wanted: ReleaseManifest | None = None
         self._heard_from = -1  # life of the parent that announced it

@@ -13,7 +13,7 @@ from dataclasses import replace
 from edgemw.compression.difference import advance
 from edgemw.compression.merge import gathered, merge
 from edgemw.compression.table import codec_named
-from edgemw.core.bundle import read_bundle
+from edgemw.core.bundle import read_bundle, theta_bytes
 from edgemw.core.errors import BundleError, CodecError, WireError
 from edgemw.core.events import Fact, Finished, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import Place, UpdateId
@@ -181,7 +181,7 @@ class Forwarder:
         except BundleError as error:
             self._failed = f"the bundle {blob.name} cannot be taken: {error}"
             return []
-        theta0 = bundle.theta0.astype("<f4").tobytes()
+        theta0 = theta_bytes(bundle.theta0)
         self._opened, self._statistics = blob.label, statistics_of(bundle.manifest.layout)
         self._trail.start(theta0)
         self._following.know(theta0)

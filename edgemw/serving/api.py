@@ -231,7 +231,8 @@ class Api:
         is_usual = json_bytes is not None and json_bytes <= MAX_KNOWN_BYTES
         head = (_head_before if is_usual else _head)(text, spec)
         batch = whole_batch(values_of(head.tensor, behind, spec), spec)
-        return Question(slot, served, batch, body, False, head.timeout_s, head.early, head.identity, head.wanted)
+        timeout_s, early, identity, wanted = head.timeout_s, head.early, head.identity, head.wanted
+        return Question(slot, served, batch, body, timeout_s=timeout_s, early=early, identity=identity, wanted=wanted)
 
 
 def problem(status: int, text: str) -> Answer:

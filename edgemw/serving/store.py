@@ -28,7 +28,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from edgemw.core.bundle import MAX_PART_BYTES, Bundle, Manifest, Vector, read_bundle
+from edgemw.core.bundle import MAX_PART_BYTES, Bundle, Manifest, Vector, read_bundle, theta_bytes
 from edgemw.core.errors import BundleError, ConfigError, EdgeError, StorageError
 from edgemw.core.ids import valid_id
 from edgemw.serving.bell import ring
@@ -155,7 +155,7 @@ class ReleaseStore:
             raise StorageError(f"{task!r} cannot name a task")
         if theta.dtype != np.float32 or theta.shape != (bundle.manifest.size,) or not np.isfinite(theta).all():
             raise BundleError(f"release {number} of {task} is not float32[{bundle.manifest.size}] of finite values")
-        files = {THETA: theta.astype("<f4").tobytes()} | ({QUANTISED: quantised} if quantised else {})
+        files = {THETA: theta_bytes(theta)} | ({QUANTISED: quantised} if quantised else {})
         meta = _Meta(run, number, _key(bundle), _digest(files[THETA]), _digest(quantised) if quantised else "")
         try:
             with self._writing:
@@ -409,7 +409,7 @@ def _name(place: int) -> str:
 
 def _key(bundle: Bundle) -> str:
     """Names a bundle by its content, without compressing it."""
-    parts = [bundle.infer, bundle.train or b"", bundle.theta0.astype("<f4").tobytes()]
+    parts = [bundle.infer, bundle.train or b"", theta_bytes(bundle.theta0)]
     parts += [bundle.reference.tobytes()] if bundle.reference is not None else []
     hashes = [hashlib.sha256(part).hexdigest() for part in parts]
     return hashlib.sha256(json.dumps([asdict(bundle.manifest), hashes], sort_keys=True).encode()).hexdigest()[:32]

@@ -22,7 +22,7 @@ import numpy as np
 from edgemw.core.bundle import LARGEST, Manifest
 from edgemw.core.errors import EdgeError
 from edgemw.serving.decision import class_of
-from edgemw.serving.slot import Outputs, Slot
+from edgemw.serving.slot import Outputs, Served, Slot
 
 MAX_PAYLOAD_BYTES = 64 << 10
 MAX_TOPICS, MAX_VALUES, MAX_REASONS = 1024, 4_000_000, 64
@@ -83,8 +83,11 @@ class Stream:
     @property
     def fault(self) -> str:
         """Why no window makes a prediction with what is served now; empty where it does."""
-        spec, slot = self.spec, self._slots.get(self.spec.task)
-        served = slot.current if slot is not None else None
+        slot = self._slots.get(self.spec.task)
+        return self._fault_with(slot.current if slot is not None else None)
+
+    def _fault_with(self, served: Served | None) -> str:
+        spec = self.spec
         if served is None:
             others = sorted(task for task, other in self._slots.items() if other.current is not None)
             what = f"; the store has {', '.join(others)}" if others else ""
@@ -130,7 +133,7 @@ class Stream:
         served = slot.current if slot is not None else None
         x = as_input(np.array(window.rows), served.manifest) if served is not None else None
         if slot is None or served is None or x is None:
-            return self.fault
+            return self._fault_with(served)
         manifest = served.manifest
         try:
             outputs, release = slot.serve(x[None], served)

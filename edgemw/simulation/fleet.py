@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from edgemw.core.bundle import Vector, read_bundle
+from edgemw.core.bundle import Vector, read_bundle, theta_bytes
 from edgemw.core.events import Fact
 from edgemw.device.events import Work, Worked
 from edgemw.device.uplink import Uplink
@@ -98,7 +98,7 @@ class Outcome:
     @property
     def model_digest(self) -> str:
         """The sha256 of the last release, in hex; empty where there was none."""
-        return "" if self.theta is None else hashlib.sha256(self.theta.astype("<f4").tobytes()).hexdigest()
+        return "" if self.theta is None else hashlib.sha256(theta_bytes(self.theta)).hexdigest()
 
 
 @dataclass(slots=True)
@@ -285,7 +285,7 @@ class Fleet(World):
             self._waiting.discard(name)
         if isinstance(action, SaveRelease):
             self._write_down()
-            self._seen.update(action.released.theta.astype("<f4").tobytes())
+            self._seen.update(theta_bytes(action.released.theta))
 
 
 @contextmanager

@@ -159,16 +159,17 @@ class ReconnectingLink:
         check_topic(topic, self._where)
         if qos not in (0, 1):
             raise LinkError(f"QoS {qos} was asked for", where=self._where, hint="use 0 or 1")
-        if self._connection is None:
-            raise NotConnected("not connected", where=self._where, hint="publish again after the next Up")
-        await self._connection.publish(topic, payload, qos=qos, retain=retain, expiry_s=expiry_s, reply=reply)
+        await self._connected().publish(topic, payload, qos=qos, retain=retain, expiry_s=expiry_s, reply=reply)
 
     def publish_at_once(self, topic: str, payload: bytes, *, reply: Reply | None = None) -> bool:
         """See `Link.publish_at_once`."""
         check_topic(topic, self._where)
+        return self._connected().publish_at_once(topic, payload, reply)
+
+    def _connected(self) -> Connection:
         if self._connection is None:
             raise NotConnected("not connected", where=self._where, hint="publish again after the next Up")
-        return self._connection.publish_at_once(topic, payload, reply)
+        return self._connection
 
     def look_first(self, look: Callable[[Received], bool]) -> None:
         """See `Link.look_first`."""

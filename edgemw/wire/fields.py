@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgemw.core.errors import WireError
-from edgemw.core.ids import same, valid_id
+from edgemw.core.ids import interned, valid_id
 from edgemw.wire.topics import EVERYBODY
 
 MAX_INTEGER = (1 << 63) - 1
@@ -201,13 +201,13 @@ def _read_label(value: Any) -> bytes:
 def _read_node(value: Any) -> str:
     if not isinstance(value, str) or not valid_id(value) or value == EVERYBODY:
         raise WireError("value", "expected the id of a node")
-    return same(value)
+    return interned(value)
 
 
 def _read_task(value: Any) -> str:
     if not isinstance(value, str) or not (value == "" or valid_id(value)):
         raise WireError("value", "expected the id of a task, or nothing")
-    return same(value)
+    return interned(value)
 
 
 _ID_PATTERN = "^[a-z0-9-]{1,40}$"

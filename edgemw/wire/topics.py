@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgemw.core.errors import WireError
-from edgemw.core.ids import same, valid_id
+from edgemw.core.ids import interned, valid_id
 
 EVERYBODY = "all"  # stands where a node id stands; no node may have it
 _NODES = frozenset({"node", "fog", "asker"})  # levels that are ids of nodes
@@ -112,7 +112,7 @@ def parse(text: str) -> Topic:
     for channel in _OF_SHAPE.get((levels[3], len(levels)), ()):
         values = _match(channel.levels, levels[3:])
         if values is not None:
-            return Topic(same(levels[1]), same(levels[2]), channel.name, values)
+            return Topic(interned(levels[1]), interned(levels[2]), channel.name, values)
     raise WireError("topic", text[:80])
 
 
@@ -142,5 +142,5 @@ def _match(pattern: tuple[tuple[str, bool], ...], levels: list[str]) -> dict[str
         elif not _fits(name, level):
             return None
         else:
-            values[name] = same(level)
+            values[name] = interned(level)
     return values

@@ -49,6 +49,19 @@ async def accepting_broker(then: Then) -> AsyncIterator[str]:
         await asyncio.gather(*(task for task in serving if task is not None))
 
 
+def reads_after(begin: asyncio.Event, came: asyncio.Queue[int]) -> Then:
+    """Reads only then, and says how many bytes came."""
+
+    async def late(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await begin.wait()
+        total = 0
+        while part := await reader.read(1 << 20):
+            total += len(part)
+        came.put_nowait(total)
+
+    return late
+
+
 @pytest.mark.parametrize("count", [7, 20_000])
 def test_whoever_keeps_up_misses_nothing_of_a_burst(count: int) -> None:
     burst = b"".join(b"\x30\x05\x00\x01x" + struct.pack(">H", number) for number in range(count))
@@ -66,15 +79,8 @@ def test_whoever_keeps_up_misses_nothing_of_a_burst(count: int) -> None:
 def test_publishing_is_over_when_the_socket_has_all_and_closing_waits_for_it() -> None:
     begin, came = asyncio.Event(), asyncio.Queue[int]()
 
-    async def late(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-        await begin.wait()
-        total = 0
-        while part := await reader.read(1 << 20):
-            total += len(part)
-        came.put_nowait(total)
-
     async def scenario() -> None:
-        async with accepting_broker(late) as url:
+        async with accepting_broker(reads_after(begin, came)) as url:
             async with MqttLink(replace(settings(url), flush_s=10)) as link:
                 await next_up(link.events())
                 first = asyncio.ensure_future(link.publish("a", LARGE, qos=0))
@@ -147,15 +153,8 @@ def test_a_packet_larger_than_was_asked_for_ends_the_connection() -> None:
 def test_nothing_goes_before_what_a_socket_has_not_taken_and_closing_waits_for_it() -> None:
     begin, came = asyncio.Event(), asyncio.Queue[int]()
 
-    async def late(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-        await begin.wait()
-        total = 0
-        while part := await reader.read(1 << 20):
-            total += len(part)
-        came.put_nowait(total)
-
     async def scenario() -> None:
-        async with accepting_broker(late) as url:
+        async with accepting_broker(reads_after(begin, came)) as url:
             async with MqttLink(replace(settings(url), flush_s=10)) as link:
                 await next_up(link.events())
                 assert link.publish_at_once("a", LARGE)

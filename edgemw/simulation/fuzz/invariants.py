@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemw.compression.table import codec_named
+from edgemw.core.bundle import theta_bytes
 from edgemw.core.ids import UpdateId
 from edgemw.device.cycle import ALLOWANCE
 from edgemw.fog.audit import audit
@@ -81,7 +82,7 @@ class Invariants:
         manifest = released.manifest
         at, theta = (manifest.run, manifest.number), released.theta
         require(bool(np.isfinite(theta).all()), f"release {manifest.number} is not finite")
-        data = theta.astype("<f4").tobytes()
+        data = theta_bytes(theta)
         require(self._thetas.setdefault(at, data) == data, f"release {manifest.number} of run {manifest.run} came back changed")
         grows = at == (self._newest[0], self._newest[1] + 1) or (at[0] > self._newest[0] and at[1] == 0)
         require(grows or at == self._newest, f"after release {self._newest} came {at}")

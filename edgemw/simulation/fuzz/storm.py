@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgemw.core.bundle import Vector
+from edgemw.core.bundle import Vector, theta_bytes
 from edgemw.core.encoded import Section
 from edgemw.core.errors import WireError
 from edgemw.core.events import Fact
@@ -339,7 +339,7 @@ class Storm(World):
             case Fact(name=fact, values=values):
                 self._count(fact, values)
             case Install(release=release, theta=theta):
-                self.invariants.installed(name, release.run, release.number, theta.astype("<f4").tobytes())
+                self.invariants.installed(name, release.run, release.number, theta_bytes(theta))
         super()._act(name, action)
 
     def _count(self, fact: str, values: dict[str, int | float | str]) -> None:
