@@ -138,7 +138,9 @@ class Lattice:
     def split(self, payload: bytes, places: int, size: int) -> tuple[bytes, bytes]:
         """The nearest integers on a step that is coarser by 2^places, and what they leave: the two add up to the payload.
 
-        Halves are rounded away from zero. The step is to be a power of two, so that what is left adds to anything later.
+        Halves are rounded towards zero: away from it, a remainder of one half would be sent as a whole and come back as the
+        opposite half, window after window, for ever. The step is to be a power of two, so that what is left adds to anything
+        later.
         """
         opened = _opened(payload)
         step = math.ldexp(opened.step, places)
@@ -146,7 +148,7 @@ class Lattice:
             raise WireError("step", f"step {opened.step} cannot become coarser by {places} places")
         at, symbols = self._unpack(opened, size)
         wide = symbols.astype(np.int64)
-        coarse = np.sign(wide) * ((np.abs(wide) + ((1 << places) >> 1)) >> places)
+        coarse = np.sign(wide) * ((np.abs(wide) + max(0, ((1 << places) >> 1) - 1)) >> places)
         parts = ((step, coarse), (opened.step, wide - (coarse << places)))
         one, rest = (self._sparse(step, opened.ranged, at, values.astype(np.int32), size) for step, values in parts)
         return one, rest

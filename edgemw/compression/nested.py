@@ -1,6 +1,6 @@
 """A fog node's own budget: a merged payload on a coarser lattice, and an integer residual for the next one.
 
-    F = the window's sum ;  P = F + r ;  G = round_half_away(P / 2^a) on step 2^a ;  r <- P - 2^a G
+    F = the window's sum ;  P = F + r ;  G = round_half_to_zero(P / 2^a) on step 2^a ;  r <- P - 2^a G
 
 Everything is integers, so G + r is F + r to the last bit, and nothing is lost however often it is done. `a` is the least for
 which G takes no more bytes than the budget. A node that sums n children then sends about as much as one of them, where the plain
@@ -15,7 +15,7 @@ Source: nested lattices, Zamir, Lattice coding for signals and networks, chapter
 >>> window = lattice.merge([lattice.encode(rng.laplace(0, 1, 1000).astype(np.float32), 2.0) for _ in range(5)], 1000)
 >>> nested = nest(lattice, window, b"", 1000, limit_bytes=100)
 >>> len(window), len(nested.sent), lattice.merge([nested.sent, nested.kept], 1000) == window
-(379, 53, True)
+(379, 31, True)
 """
 
 from __future__ import annotations
