@@ -10,6 +10,9 @@ from edgemw.core.errors import ConfigError
 from edgemw.core.ids import valid_id
 from edgemw.profiles.known import Bytes, Count, Curve, Number, Ratio, check_order, check_sources, check_titles, known
 
+ENERGY_SOURCES = ("hwmon", "jetson", "pmic", "battery", "rapl", "nvml", "model")
+"""Where joules are known from, best first: meters on the board, the battery, counters of processors and cards, this profile."""
+
 _RISING = ("sleep_w", "light_sleep_w", "idle_w", "active_w", "peak_w")
 
 
@@ -50,6 +53,7 @@ class Power:
     cap_w: Number | None = known("limit of its highest power mode")
     battery_j: Number | None = known("joules in its battery when full")
     curve: Curve | None = option(None, help="power over CPU utilisation; without it the line from idle_w to active_w is used")
+    per_core: bool = option(False, help="the watts are of one core; a machine with n of them takes n times as much")
 
     def __post_init__(self) -> None:
         check_order(self, _RISING)
@@ -75,6 +79,15 @@ class Limits:
     chunk_bytes: Bytes | None = known("size of the chunks to send it")
 
 
+def check_energy_sources(value: object) -> str:
+    """Names of sources, each once."""
+    names = list(value) if isinstance(value, tuple | list) else []
+    unknown = next((name for name in names if name not in ENERGY_SOURCES), None)
+    if unknown is not None:
+        return f"there is no source {unknown!r}: give some of {', '.join(ENERGY_SOURCES)}"
+    return "" if len(set(names)) == len(names) else "names a source twice"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """A class of devices."""
@@ -87,6 +100,9 @@ class Profile:
         help="python: edgemw runs on it; none: it only takes part through another machine, or in a simulation"
     )
     radios: tuple[str, ...] = option((), help="its links, the usual one first: names, or .toml files beside this one")
+    energy_sources: tuple[str, ...] = option(
+        ENERGY_SOURCES, help="where its joules are known from: the first that answers counts", check=check_energy_sources
+    )
     note: str = option("", help="what else there is to know")
     uncertainty_ratio: Ratio | None = known("how far the power that is modelled may be from the true one")
     cpu: Cpu = section(Cpu, help="its processor")

@@ -1,0 +1,87 @@
+"""A thread that looks at a meter again and again, and keeps its totals on disk for the next life."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from threading import Event, Thread
+
+from edgemw.telemetry.energy.meter import COMPONENTS, NONE, Energy, Meter, Usage
+
+FILE = "energy.json"
+SAVE_S = 60.0
+_MOST_BYTES = 4096
+
+log = logging.getLogger(__name__)
+
+
+class Sampler:
+    """Runs from `start` to `stop`; `energy` may be read by any thread."""
+
+    def __init__(self, meter: Meter, usage: Callable[[], Usage], period_s: float, folder: Path) -> None:
+        """Name what is to be looked at.
+
+        Args:
+            usage: what was used so far; called in the thread.
+            period_s: between two looks.
+            folder: of the node's state.
+        """
+        self._meter, self._usage, self._period_s, self._file = meter, usage, period_s, folder / FILE
+        self._stopping = Event()
+        self._thread = Thread(target=self._run, name="energy", daemon=True)
+        self._unsaved_s = 0.0
+
+    @property
+    def energy(self) -> Energy:
+        """The totals at the last look."""
+        return self._meter.energy
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look once more, save, and end."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._period_s):
+            self._meter.look(self._usage())
+            self._unsaved_s += self._period_s
+            if self._unsaved_s >= SAVE_S:
+                self._save()
+        self._meter.look(self._usage())
+        self._save()
+
+    def _save(self) -> None:
+        self._unsaved_s = 0.0
+        temporary = self._file.with_suffix(".new")
+        try:
+            temporary.write_text(json.dumps(asdict(self._meter.energy)))
+            temporary.replace(self._file)
+        except OSError as error:
+            log.warning("energy cannot be saved: %s", error, extra={"facts": {"file": str(self._file)}})
+
+
+def energy_before(folder: Path) -> Energy:
+    """The totals that an earlier life has left; none where there is no such file, or it is damaged."""
+    file = folder / FILE
+    try:
+        with file.open("rb") as opened:
+            found = json.loads(opened.read(_MOST_BYTES))
+        energy = Energy(**found)
+        numbers = [*energy.joules.values(), energy.idle_j, *energy.components.values(), energy.carried_bytes]
+        sound = all(isinstance(n, int | float) and 0 <= n < math.inf for n in [*numbers, energy.predictions, energy.gaps])
+        if not sound or set(energy.components) != set(COMPONENTS):
+            raise ValueError("numbers")
+    except FileNotFoundError:
+        return Energy()
+    except (OSError, ValueError, TypeError, AttributeError):
+        log.warning("energy begins at 0: %s is damaged", file)
+        return Energy()
+    return replace(energy, watts=0.0, source=NONE, uncertainty_ratio=0.0)
