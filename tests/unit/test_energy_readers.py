@@ -126,7 +126,12 @@ def test_who_may_not_read_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest
 
 def test_an_ina2xx_tells_its_power_whatever_its_number(tmp_path: Path) -> None:
     chip = "class/hwmon/hwmon4"
-    files = {f"{chip}/name": "ina226", f"{chip}/power1_input": 5_000_000, f"{chip}/in0_input": 3, f"{chip}/in1_input": 12_000}
+    files: dict[str, str | int] = {
+        f"{chip}/name": "ina226",
+        f"{chip}/power1_input": 5_000_000,
+        f"{chip}/in0_input": 3,
+        f"{chip}/in1_input": 12_000,
+    }
     tree = plant(tmp_path / "sys", files | {"class/hwmon/hwmon0/name": "coretemp", "class/hwmon/hwmon1/name": "nvme"})
     reader = Hwmon(roots(tmp_path))
     assert reader.joules(at(1)) is None
@@ -153,8 +158,13 @@ def test_a_rail_that_all_others_are_behind_is_taken_alone(tmp_path: Path) -> Non
 
 def test_rails_of_an_older_jetson_are_in_milliwatts(tmp_path: Path) -> None:
     chip = "bus/i2c/drivers/ina3221x/6-0040/iio:device0"
-    files = {f"{chip}/rail_name_0": "POM_5V_GPU", f"{chip}/in_power0_input": 800, f"{chip}/rail_name_1": "NC"}
-    plant(tmp_path / "sys", files | {f"{chip}/rail_name_2": "POM_5V_CPU", f"{chip}/in_power2_input": 1200})
+    files: dict[str, str | int] = {
+        f"{chip}/rail_name_0": "POM_5V_GPU",
+        f"{chip}/in_power0_input": 800,
+        f"{chip}/rail_name_1": "NC",
+    }
+    files |= {f"{chip}/rail_name_2": "POM_5V_CPU", f"{chip}/in_power2_input": 1200}
+    plant(tmp_path / "sys", files)
     reader = Jetson(roots(tmp_path))
     reader.joules(at(1))
     assert reader.joules(at(2)) == pytest.approx(2.0)
@@ -162,7 +172,11 @@ def test_rails_of_an_older_jetson_are_in_milliwatts(tmp_path: Path) -> None:
 
 def test_a_chip_that_counts_energy_is_believed_before_its_power(tmp_path: Path) -> None:
     chip = "class/hwmon/hwmon1"
-    files = {f"{chip}/name": "ltc2947", f"{chip}/energy1_input": 1_000_000, f"{chip}/power1_input": 99_000_000}
+    files: dict[str, str | int] = {
+        f"{chip}/name": "ltc2947",
+        f"{chip}/energy1_input": 1_000_000,
+        f"{chip}/power1_input": 99_000_000,
+    }
     tree = plant(tmp_path / "sys", files)
     reader = Hwmon(roots(tmp_path))
     plant(tree, {f"{chip}/energy1_input": 3_500_000})
@@ -263,9 +277,8 @@ def test_sources_are_opened_in_order_and_what_is_not_there_says_why(tmp_path: Pa
     board = load_profile("raspberry-pi-4b")
     found = open_sources(board.energy_sources, roots(tmp_path), lambda: Model(board, None, 4))
     assert [reader.source for reader in found.readers] == ["battery", "rapl", "model"]
-    assert {name: error.reason for name, error in found.unavailable.items()} == dict.fromkeys(
-        ("hwmon", "jetson", "pmic", "nvml"), "missing"
-    )
+    reasons = {name: error.reason for name, error in found.unavailable.items()}
+    assert reasons == dict.fromkeys(("hwmon", "jetson", "pmic", "nvml"), "missing")
 
 
 def test_a_machine_without_anything_has_no_source(tmp_path: Path) -> None:

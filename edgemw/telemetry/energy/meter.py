@@ -2,9 +2,9 @@
 
 Every reader is asked at every look, and the first that has an answer counts; so a battery speaks while it discharges, and the
 model while it charges. Graphics cards are added to a source that does not see them. Idle energy is what the device would have
-taken with nothing to do; of the rest, the node's processes have taken the part that their processor time is of all. What the radio
-took is modelled, from bytes and sessions, and taken out first; what is left goes by processor time to training, serving and the
-agent.
+taken with nothing to do; of the rest, the node's processes have taken the part that their processor time is of all. What the
+radio took is modelled, from bytes and sessions, and taken out first; what is left goes by processor time to training, serving and
+the agent.
 
 Source: idle and active energy, and attribution by processor time: Kepler (github.com/sustainable-computing-io/kepler), which
 takes the utilisation for the active part; here idle power is measured, or known.
@@ -41,6 +41,7 @@ class Usage:
         own_s: that of this node.
         train_s, serve_s: parts of it.
         sent_bytes, received_bytes: of this node.
+        predictions: requests that it has answered.
     """
 
     now_s: float
@@ -50,16 +51,19 @@ class Usage:
     serve_s: float = 0.0
     sent_bytes: float = 0.0
     received_bytes: float = 0.0
+    predictions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Energy:
-    """Totals since the node began.
+    """Totals of all lives of a node.
 
     Attributes:
         joules: by source.
         idle_j: of those, what the device would have taken idle.
         components: what this node took beyond that, by what for.
+        carried_bytes: sent and received meanwhile.
+        predictions: made meanwhile.
         watts: in the last stretch; 0 where it was not known.
         source: that counts now; "none" where there is none.
         uncertainty_ratio: of that.
@@ -69,6 +73,8 @@ class Energy:
     joules: Mapping[str, float] = field(default_factory=dict)
     idle_j: float = 0.0
     components: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(COMPONENTS, 0.0))
+    carried_bytes: float = 0.0
+    predictions: int = 0
     watts: float = 0.0
     source: str = NONE
     uncertainty_ratio: float = 0.0
@@ -101,18 +107,21 @@ class Scope:
 class Meter:
     """Looks at readers when told to; used by one thread at a time. `energy` may be read by others."""
 
-    def __init__(self, readers: Sequence[Reader], cards: Sequence[Reader], scope: Scope, usage: Usage) -> None:
+    def __init__(
+        self, readers: Sequence[Reader], cards: Sequence[Reader], scope: Scope, usage: Usage, before: Energy | None = None
+    ) -> None:
         """Begin at a usage.
 
         Args:
             readers: the first that has an answer counts.
             cards: what may be on top of that; counted alone where there is no reader.
             usage: now.
+            before: totals of earlier lives.
         """
         self._readers, self._cards = (readers, cards) if readers else (cards, ())
         self._scope, self._last, self._idle = scope, usage, _Idle(scope.idle_w)
         self._silent_s = PAUSE_S  # for how long nothing was sent or received
-        self.energy = Energy()
+        self.energy = before or Energy()
 
     def look(self, usage: Usage) -> Energy:
         """The totals with what was used since the last look."""
@@ -133,6 +142,8 @@ class Meter:
             {**known.joules, reader.source: known.joules.get(reader.source, 0.0) + joules},
             known.idle_j + idle,
             {name: known.components[name] + parts[name] for name in COMPONENTS},
+            known.carried_bytes + moment.sent_bytes + moment.received_bytes,
+            known.predictions + max(0, usage.predictions - last.predictions),
             joules / seconds,
             reader.source,
             reader.uncertainty_ratio,
