@@ -16,7 +16,7 @@ quickstart: $(VENV)/.quickstart
 	$(VENV)/bin/edgemw up examples/quickstart/edgemw.toml $(ARGS)
 	@echo "next: . $(VENV)/bin/activate && edgemw --help"
 
-test: $(DEV)/.dev mosquitto
+test: $(DEV)/.dev mosquitto prometheus
 	$(MAKE) --no-print-directory check
 	$(DEV)/bin/python -m pytest -q
 
@@ -56,6 +56,14 @@ mosquitto:
 	  if [ "$$(id -u)" = 0 ]; then SUDO=; else SUDO=sudo; fi; \
 	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq mosquitto mosquitto-clients; } || \
 	  { echo "install mosquitto and run make test again" >&2; exit 1; }
+
+.PHONY: prometheus
+prometheus:
+	@command -v promtool >/dev/null && command -v prometheus-node-exporter >/dev/null || { \
+	  echo "metrics are checked with promtool, and energy beside Prometheus's node exporter: installing them"; \
+	  if [ "$$(id -u)" = 0 ]; then SUDO=; else SUDO=sudo; fi; \
+	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends prometheus prometheus-node-exporter; } || \
+	  { echo "install prometheus and prometheus-node-exporter and run make test again" >&2; exit 1; }
 
 clean:
 	rm -rf $(VENV) $(DEV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from urllib.parse import urlsplit
 
+from edgemw.core.errors import ConfigError
 from edgemw.core.ids import valid_id
 from edgemw.core.plan import MAX_PATTERNS
+from edgemw.profiles.catalogue import SUFFIX, load_profile
 from edgemw.wire.topics import EVERYBODY
 
 EMBEDDED = "embedded"
+AUTO = "auto"
 DATA_SUFFIXES = (".npz", ".csv", ".parquet")
 _ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]*):(\d{1,5})\Z")
 _ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*\Z")
@@ -48,6 +52,20 @@ def check_address(value: object) -> str:
     """An address to listen on, or "" for off."""
     match = _ADDRESS.match(str(value))
     return "" if value == "" or (match and int(match[1]) <= 65535) else 'must be "HOST:PORT", or "" for off'
+
+
+def check_profile(value: object) -> str:
+    """A class of devices: its name, the absolute path of a file, "auto", or "" for none."""
+    if value in ("", AUTO):
+        return ""
+    name = str(value)
+    if name.endswith(SUFFIX) and not Path(name).is_absolute():
+        return "a file of your own is given by its absolute path"
+    try:
+        load_profile(name)
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def check_data_path(value: object) -> str:

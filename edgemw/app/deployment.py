@@ -114,7 +114,8 @@ def _specs(settings: Deployment, broker_url: str, out_dir: Path, data_paths: Map
         children = child_counts(settings.tiers, name)
         for number in range(tier.count):
             this = node_id(name, number, top=name == settings.top)
-            node = Node(id=this, parent=_parent_id(settings, tier, number), state=out_dir / this, site=tier.site)
+            parent = _parent_id(settings, tier, number)
+            node = Node(id=this, parent=parent, state=out_dir / this, site=tier.site, profile=tier.profile)
             broker = replace(tier.broker, url=broker_url) if tier.broker.url == EMBEDDED else tier.broker
             telemetry = replace(tier.telemetry, http=_nth_address(tier.telemetry.http, index, f"tiers.{name}.telemetry.http"))
             file: FogFile | DeviceFile
@@ -131,7 +132,15 @@ def _specs(settings: Deployment, broker_url: str, out_dir: Path, data_paths: Map
 
 def _fog_file(settings: Deployment, tier: Tier, node: Node, broker: Broker, telemetry: Telemetry, children: int) -> FogFile:
     window = tier.window if tier.window.children else replace(tier.window, children=children)
-    file = FogFile(net=settings.name, node=node, broker=broker, window=window, telemetry=telemetry, limits=tier.limits)
+    file = FogFile(
+        net=settings.name,
+        node=node,
+        broker=broker,
+        window=window,
+        telemetry=telemetry,
+        energy=tier.energy,
+        limits=tier.limits,
+    )
     if not file.is_top:
         return file
     return replace(file, **{name: getattr(settings, name) for name in TOP_ONLY})
@@ -155,6 +164,7 @@ def _device_file(
         uplink=tier.uplink,
         serving=serving,
         telemetry=telemetry,
+        energy=tier.energy,
         limits=tier.limits,
     )
 

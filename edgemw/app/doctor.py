@@ -17,7 +17,8 @@ from typing import Literal
 
 import psutil
 
-from edgemw.app.settings import Broker
+from edgemw.app.energy import sources_of
+from edgemw.app.settings import Broker, Energy
 from edgemw.app.wiring import mqtt_settings
 from edgemw.core.errors import LinkError
 from edgemw.transport.broker import find_mosquitto
@@ -92,6 +93,21 @@ def _disk(folder: Path) -> Check:
         return Check("state", "fail", f"{existing} cannot be written", "give node.state a folder that this user may write")
     small = free < MIN_DISK_BYTES
     return Check("state", "warn" if small else "ok", f"{free >> 20} MiB free in {existing}", "free some space" if small else "")
+
+
+def check_energy(profile: str, settings: Energy) -> Iterator[Check]:
+    """Which class of devices this machine is of, and where joules of this node would be known from."""
+    sources = sources_of(profile, settings)
+    known = sources.profile
+    hint = "" if known is not None else "say node.profile: `edgemw profile list` shows all; without one there is no model"
+    found = f"{known.name}: {sources.known_by}" if known is not None else f"unknown: {sources.known_by}"
+    yield Check("profile", "ok" if known is not None else "warn", found, hint)
+    there = [name for name, reason in sources.states.items() if not reason]
+    hint = "" if there else "this node has no joules to tell: give it a profile"
+    yield Check("energy", "ok" if there else "warn", ", then ".join(there) or "no source", hint)
+    for name, error in sources.found.unavailable.items():
+        if error.reason != "missing" and error.hint:
+            yield Check(f"energy: {name}", "warn", f"there, but {error.reason}", error.hint)
 
 
 async def check_broker(broker: Broker, env: Mapping[str, str]) -> list[Check]:

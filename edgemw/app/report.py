@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
+from edgemw.app.joules import energy_told, fleet_energy, points_gained
 from edgemw.core.errors import EdgeError
 
 REPORT, PICTURE = "report.json", "report.png"
@@ -120,10 +121,18 @@ class Report:
             "uplink_bytes": last.uplink_bytes,
             "downlink_bytes": last.downlink_bytes,
             **asdict(self.accounts),
+            "energy": self._energy(),
             "restarts": self.restarts,
             "failed": self.failed,
             "reasons": self.reasons,
         }
+
+    def _energy(self) -> dict[str, Any] | None:
+        """Joules of all nodes, and for each round, megabyte, prediction and point; None where nobody knows any."""
+        fleet = fleet_energy((node["node"], node["facts"]) for node in self.nodes)
+        measured = [r.metrics[self.metric] for r in self.rounds if self.metric in r.metrics]
+        rounds = max((r.release for r in self.rounds), default=0)
+        return None if fleet is None else fleet.document(rounds, points_gained(self.metric, measured))
 
     def write(self, folder: Path) -> Path:
         """Write report.json and give its path."""
@@ -202,6 +211,8 @@ class Report:
             f"  {'updates':<18}{_sent(accounts.updates_sent)}, {accounts.updates_counted} counted",
             f"  {'examples':<18}{_sent(accounts.weight_sent)}, {accounts.weight_counted} counted",
         ]
+        if summary["energy"] is not None:
+            lines.append(f"  {'energy':<18}{energy_told(summary['energy'])}")
         if accounts.updates_returned:
             text = f"{accounts.updates_returned} updates came too late and went back into their devices' residuals"
             lines.append(f"  {'returned':<18}{text}")

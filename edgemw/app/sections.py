@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgemw.app.checks import (
+    AUTO,
     check_address,
     check_data_path,
     check_entry_point,
@@ -17,6 +18,7 @@ from edgemw.app.checks import (
     check_npz,
     check_optional_id,
     check_patterns,
+    check_profile,
     check_url,
 )
 from edgemw.core.config.schema import option, required, section
@@ -24,6 +26,7 @@ from edgemw.core.config.secret import Secret
 from edgemw.core.config.units import Duration, Size, duration, size
 from edgemw.core.errors import CodecError, ConfigError, WireError
 from edgemw.core.plan import LIMITS
+from edgemw.profiles.device import check_energy_sources
 
 MIN_BUDGET_BYTES = 64
 
@@ -38,6 +41,12 @@ class Node:
     parent: str | None = option(None, help="id of the fog node above; absent for the top fog", check=check_optional_id)
     state: Path = option(Path("state"), help="folder of what must survive a restart", example='"/var/lib/edgemw"')
     site: str = option("", help="where it stands: a label on its metrics", check=check_optional_id)
+    profile: str = option(
+        AUTO,
+        help='class of devices that it is of, as `edgemw profile list` has them, or a .toml file; auto: detected; "": unknown',
+        example='"raspberry-pi-4b"',
+        check=check_profile,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +95,25 @@ class Telemetry:
     http: str = option("127.0.0.1:9108", help='address of /metrics; port 0: any free one; "": off', check=check_address)
     log: Literal["debug", "info", "warning", "error"] = option("info", help="least severe message that is logged")
     log_format: Literal["text", "json"] = option("text", help="one line of text or one JSON object per message")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Energy:
+    """[energy]: joules of this node."""
+
+    scope: Literal["machine", "process"] = option(
+        "machine",
+        help="machine: all that this machine takes; process: other nodes run on it, and only what this one takes is counted",
+    )
+    sources: tuple[str, ...] = option(
+        (),
+        help="where joules are known from, the first that answers; none: those of the profile",
+        example='["hwmon", "model"]',
+        check=check_energy_sources,
+    )
+    interval: Duration = option(duration("1s"), help="time between two looks; 0s: energy is not looked at", min=0, max=60)
+    sysfs: Path = option(Path("/sys"), help="where the kernel shows its sensors; a container may see the host's elsewhere")
+    procfs: Path = option(Path("/proc"), help="where it shows what machine this is")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,6 +63,8 @@ class ServingProcess:
         self._watching: Thread | None = None
         self._stopping = Event()
         self._url = ""
+        self._seen: tuple[int, float] | None = None
+        self._spent_s = 0.0
 
     @property
     def url(self) -> str:
@@ -97,6 +99,20 @@ class ServingProcess:
         if self._process is not None:
             _end(self._process)  # it may have been started again just then
         self._note_path.unlink(missing_ok=True)
+
+    def cpu_s(self) -> float:
+        """Processor time of the service since this life first looked, in all the processes that it had."""
+        process = self._process
+        if process is not None:
+            try:
+                times = process.cpu_times()
+            except psutil.Error:
+                return self._spent_s  # it has ended since
+            now_s = times.user + times.system
+            if self._seen is not None and self._seen[0] == process.pid:
+                self._spent_s += max(0.0, now_s - self._seen[1])
+            self._seen = process.pid, now_s
+        return self._spent_s
 
     def _spawn(self) -> None:
         reading, writing = os.pipe()

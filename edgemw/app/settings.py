@@ -18,6 +18,7 @@ from edgemw.app.sections import (
     Codec,
     Data,
     Dataset,
+    Energy,
     Limits,
     Node,
     Plan,
@@ -50,6 +51,7 @@ __all__ = [
     "Dataset",
     "Deployment",
     "DeviceFile",
+    "Energy",
     "FogFile",
     "Kind",
     "Limits",
@@ -91,6 +93,7 @@ class DeviceFile:
     uplink: Uplink = section(Uplink, help="what may be sent about updates")
     serving: Serving = section(Serving, help="predictions")
     telemetry: Telemetry = section(Telemetry, help="metrics and logs")
+    energy: Energy = section(Energy, help="joules")
     limits: Limits = section(Limits, help="what this node refuses")
 
     def __post_init__(self) -> None:
@@ -115,6 +118,7 @@ class FogFile:
     broker: Broker = section(Broker, help="how to reach the broker")
     window: Window = section(Window, help="when it stops collecting and forwards")
     telemetry: Telemetry = section(Telemetry, help="metrics and logs")
+    energy: Energy = section(Energy, help="joules")
     limits: Limits = section(Limits, help="what this node refuses")
     task: Task = section(Task, help="what runs; top fog only")
     plan: Plan = section(Plan, help="how devices train; top fog only")
@@ -163,6 +167,7 @@ class Deployment:
     uplink: Uplink = section(Uplink, help="what a device may send about updates")
     serving: Serving = section(Serving, help="predictions")
     telemetry: Telemetry = section(Telemetry, help="metrics and logs", http="127.0.0.1:0")
+    energy: Energy = section(Energy, help="joules", scope="process")
     limits: Limits = section(Limits, help="what nodes refuse")
     task: Task = section(Task, help="what runs")
     plan: Plan = section(Plan, help="how devices train")

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from edgemw.app.checks import EMBEDDED, check_optional_id
-from edgemw.app.sections import Broker, Data, Limits, Serving, Telemetry, Training, Uplink, Window
+from edgemw.app.checks import AUTO, EMBEDDED, check_optional_id, check_profile
+from edgemw.app.sections import Broker, Data, Energy, Limits, Serving, Telemetry, Training, Uplink, Window
 from edgemw.core.config.schema import option, required, section
 from edgemw.core.config.words import nearest
 from edgemw.core.errors import ConfigError
@@ -22,6 +22,12 @@ class Tier:
     parent: str | None = option(None, help="name of the tier above; absent for the top")
     count: int = option(1, help="number of nodes", min=1, max=1_000_000)
     site: str = option("", help="where they stand: a label on their metrics", check=check_optional_id)
+    profile: str = option(
+        AUTO,
+        help='class of devices that they are of, as `edgemw profile list` has them, or a .toml file; auto: detected; "": unknown',
+        example='"raspberry-pi-4b"',
+        check=check_profile,
+    )
     data: tuple[Data, ...] = option((), help="devices: their own samples instead of a part of [data]")
     broker: Broker = section(Broker, help="broker of these nodes", inherit=True, url=EMBEDDED)
     window: Window = section(Window, help="fog: window", inherit=True)
@@ -29,6 +35,7 @@ class Tier:
     uplink: Uplink = section(Uplink, help="devices: uplink", inherit=True)
     serving: Serving = section(Serving, help="devices: serving", inherit=True)
     telemetry: Telemetry = section(Telemetry, help="metrics and logs", inherit=True, http="127.0.0.1:0")
+    energy: Energy = section(Energy, help="joules", inherit=True, scope="process")
     limits: Limits = section(Limits, help="limits", inherit=True)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from edgemw.app import sections
+from edgemw.app.energy import Used, energy_facts, measuring
 from edgemw.app.samples import load_samples
 from edgemw.app.secrets import reveal
 from edgemw.app.service import ServingProcess
@@ -107,7 +108,16 @@ def run_device(settings: DeviceFile, env: Mapping[str, str], origin: Sequence[st
         saver = Saver(store)
         threads, serving = settings.training.threads, settings.serving
         canary, batch_s = canary_of(serving.canary, serving.canary_for), serving.batch_latency
-        keeper = Keeper(store, threads=threads, observe=observer.served, batch_s=batch_s, canary=canary)
+
+        def served(seconds: float) -> None:
+            observer.served(seconds)
+            node.used.served(seconds)
+
+        def trained(seconds: float, cpu_s: float) -> None:
+            observer.trained_seconds(seconds)
+            node.used.trained(cpu_s)
+
+        keeper = Keeper(store, threads=threads, observe=served, batch_s=batch_s, canary=canary)
         guard = Guard(store, serving.guard, serving.guard_tolerance, threads=threads) if serving.guard else None
         int8 = Int8(serving.guard, serving.int8_tolerance, threads=threads) if serving.int8 else None
 
@@ -122,7 +132,8 @@ def run_device(settings: DeviceFile, env: Mapping[str, str], origin: Sequence[st
             install=install,
             traffic=lambda: (node.link.traffic.sent_bytes, node.link.traffic.received_bytes),
             observe=observer.observe,
-            trained=observer.trained_seconds,
+            trained=trained,
+            cpu_clock=time.thread_time if threads == 1 else time.process_time,  # helpers of ONNX Runtime are other threads
             max_batch=settings.training.max_batch,
             nice=settings.training.nice,
             uplink=uplink,
@@ -138,7 +149,9 @@ def run_device(settings: DeviceFile, env: Mapping[str, str], origin: Sequence[st
             role.attach(shell)
             _summarize_later(shell, Summary())
 
-        with _listening(_door(settings, keeper, env, origin), settings.node.state / "serving.address", "serving.http"):
+        door = _door(settings, keeper, env, origin)
+        node.used.service = door if isinstance(door, ServingProcess) else None
+        with _listening(door, settings.node.state / "serving.address", "serving.http"):
             try:
                 node.run(role, attach, uplink.bucket)
             finally:
@@ -248,15 +261,19 @@ class _Running:
     db: Database
     link: MqttLink
     observer: Observer
+    used: Used
 
     def run(self, role: Role, attach: Callable[[Shell], None], bucket: Bucket | None = None) -> None:
         """Serve until stopped: the first signal lets work in hand be finished, the second does not."""
         limits = _channel_limits(self.settings.limits, bucket)
         parts = DiskParts(self.db, limits.held_bytes + limits.blob_bytes)
-        shell = Shell(Doors(self.place, self.link, limits, time.monotonic, bucket, parts), role)
-        self.observer.watch_link(lambda: self.link.traffic)
-        self.observer.watch_channel(shell.channel.sent, shell.channel.received, shell.channel.refused)
-        asyncio.run(self._serve(shell, attach))
+        with measuring(self.settings.node, self.settings.energy, self.used) as (energy, sources):
+            doors = Doors(self.place, self.link, limits, time.monotonic, bucket, parts, lambda: energy_facts(energy()))
+            shell = Shell(doors, role)
+            self.observer.watch_link(lambda: self.link.traffic)
+            self.observer.watch_channel(shell.channel.sent, shell.channel.received, shell.channel.refused)
+            self.observer.watch_energy(energy, sources)
+            asyncio.run(self._serve(shell, attach))
 
     async def _serve(self, shell: Shell, attach: Callable[[Shell], None]) -> None:
         loop = asyncio.get_running_loop()
@@ -356,7 +373,8 @@ def _node(settings: DeviceFile | FogFile) -> Iterator[_Running]:
             "starting",
             extra={"facts": {"role": role, "parent": place.parent or "-", "boot": place.boot, "broker": settings.broker.url}},
         )
-        yield _Running(settings, place, db, link, Observer(role, place.node, settings.node.site))
+        used = Used(lambda: (link.traffic.sent_bytes, link.traffic.received_bytes))
+        yield _Running(settings, place, db, link, Observer(role, place.node, settings.node.site), used)
     finally:
         db.close()
 

@@ -9,8 +9,9 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-from edgemw.app.doctor import Check, check_broker, check_machine
-from edgemw.app.settings import EMBEDDED, SCHEMAS, Broker, Deployment, kind_of, load_file, read_text
+from edgemw.app.checks import AUTO
+from edgemw.app.doctor import Check, check_broker, check_energy, check_machine
+from edgemw.app.settings import EMBEDDED, SCHEMAS, Broker, Deployment, Energy, Node, kind_of, load_file, read_text
 from edgemw.cli.connect import at_flag
 
 _EXAMPLES = """exit code: 0 all is right or only warnings, 1 something fails, 4 the broker fails
@@ -36,8 +37,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Check and print."""
-    broker, state = _subject(args)
-    checks = list(check_machine(state))
+    broker, node, energy = _subject(args)
+    checks = [*check_machine(node.state if node is not None else None), *check_energy(node.profile if node else AUTO, energy)]
     broker_checks = asyncio.run(check_broker(broker, os.environ)) if broker is not None else []
     checks += broker_checks
     if args.json:
@@ -52,18 +53,18 @@ def run(args: argparse.Namespace) -> int:
     return 1 if any(check.level == "fail" for check in checks) else 0
 
 
-def _subject(args: argparse.Namespace) -> tuple[Broker | None, Path | None]:
+def _subject(args: argparse.Namespace) -> tuple[Broker | None, Node | None, Energy]:
     broker: Broker | None = None
-    state = None
+    node, energy = None, Energy()
     if args.config is not None:
         cls = SCHEMAS[kind_of(read_text(args.config), str(args.config))]
         settings = load_file(cls, args.config, env=os.environ).value
-        broker = settings.broker
+        broker, energy = settings.broker, settings.energy
         if not isinstance(settings, Deployment):
-            state = settings.node.state
+            node = settings.node
     if args.broker is not None:
         broker = at_flag(broker or Broker(), args.broker)
-    return (None if broker is None or broker.url == EMBEDDED else broker), state
+    return (None if broker is None or broker.url == EMBEDDED else broker), node, energy
 
 
 def _line(check: Check) -> str:

@@ -229,7 +229,7 @@ def _summary(report: Report, document: dict[str, Any], files: list[Path]) -> str
         f"  {'events':<18}{document['events']} in {document['real_s']:.1f} s of real time",
         f"  {'digest of events':<18}{document['events_sha256'][:32]}",
         f"  {'digest of model':<18}{document['model_sha256'][:32]}",
-        *([f"  {'energy':<18}{_energy(document['energy'])}"] if "energy" in document else []),
+        *([f"  {'energy':<18}{_energy(document['energy'])}"] if document["energy"] is not None else []),
         *(f"  {'dropped':<18}{number} messages by the broker: {why}" for why, number in document["dropped"].items()),
     ]
     return "\n".join(lines)

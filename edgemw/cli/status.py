@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
+from typing import Any
 
 from edgemw.app.console import NodeStatus
+from edgemw.app.joules import energy_told, fleet_energy, joules
 from edgemw.cli.connect import with_console
 from edgemw.cli.flags import add_connection_flags
 
 _EPILOG = """A node that was stopped is listed until it is forgotten; nothing is wrong with it. "awaited" are children of a
-fog node that have not answered the present release yet.
+fog node that have not answered the present release yet. Joules are of all lives of a node, as far as its meter, or the profile
+of its device, knows them; per round those of all nodes, per megabyte what is modelled for the radio, per prediction what serving
+took.
 
 exit code: 0 everybody is well, 1 somebody is not (its line says why), 3 a node cannot be forgotten, 4 the broker cannot be used
 
@@ -48,16 +52,26 @@ def run(args: argparse.Namespace) -> int:
     if args.forget:
         return _forget(args)
     statuses = with_console(args, lambda console: console.ask(args.timeout))
+    energy = _energy(statuses)
     if args.json:
         nodes = [{"node": s.node, "task": s.task, **asdict(s.status)} for s in statuses]
-        print(json.dumps({"nodes": nodes}, indent=1))
+        print(json.dumps({"nodes": nodes, "energy": energy}, indent=1))
     elif not statuses:
         print("no node has ever been seen in this net")
     else:
         print(f"{'node':<16}{'role':<8}{'parent':<12}{'task':<12}{'state':<12}{'release':>7}  {'last update':<12}  details")
         for status in statuses:
             print(_line(status))
+        if energy is not None:
+            print(f"energy: {energy_told(energy)}")
     return 1 if not statuses or any(s.status.reason for s in statuses) else 0
+
+
+def _energy(statuses: list[NodeStatus]) -> dict[str, Any] | None:
+    """Joules of all nodes that know theirs, and for each round, megabyte and prediction."""
+    fleet = fleet_energy((s.node, s.status.facts) for s in statuses)
+    releases = [release for s in statuses if isinstance(release := s.status.facts.get("release"), int)]
+    return None if fleet is None else fleet.document(max(releases, default=0), None)
 
 
 def _forget(args: argparse.Namespace) -> int:
@@ -83,6 +97,8 @@ def _line(s: NodeStatus) -> str:
             details += f", {amount} {book}" if amount else ""
     else:
         details = f"{facts.get('updates_sent', 0)} updates sent, {facts.get('updates_pending', 0)} without outcome"
+    if "energy_j" in facts:
+        details += f", {joules(float(facts['energy_j']))}"
     if not facts:
         details = ""
     who = f"{s.node:<16}{s.status.role:<8}{s.status.parent or '-':<12}{s.task or '-':<12}"

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from edgemw import __version__
 from edgemw.core.events import Fact
+from edgemw.telemetry.energy.meter import Energy
 from edgemw.telemetry.labels import OTHER, Bounded, reason_label
 from edgemw.telemetry.process import ProcessUsage, Usage
 from edgemw.telemetry.pulled import LinkTraffic, MachineState, Pulled, Sources
@@ -114,6 +115,10 @@ class Observer:
             machines: called in the scrape's thread; it gives what was taken in the loop's.
         """
         self._sources.machines = machines
+
+    def watch_energy(self, energy: Callable[[], Energy], sources: Mapping[str, str]) -> None:
+        """Read energy on every scrape; of every source the word for why it is not there, or ""."""
+        self._sources.energy, self._sources.energy_sources = energy, sources
 
     def render(self) -> bytes:
         """All metrics that have a value, in Prometheus's text format 0.0.4."""

@@ -10,6 +10,8 @@ from typing import Protocol
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from edgemw.telemetry.energy.families import energy_families
+from edgemw.telemetry.energy.meter import Energy
 from edgemw.telemetry.labels import Bounded
 from edgemw.telemetry.process import Usage
 
@@ -87,6 +89,8 @@ class Sources:
     link: Callable[[], LinkTraffic] | None = None
     channel: dict[str, Mapping[str, int]] = field(default_factory=dict)
     machines: Callable[[], Iterable[MachineState]] | None = None
+    energy: Callable[[], Energy] | None = None
+    energy_sources: Mapping[str, str] = field(default_factory=dict)
 
 
 class Pulled(Collector):
@@ -127,6 +131,9 @@ class Pulled(Collector):
                 yield self._counter(name, about, {(): getattr(traffic, attribute)})
         yield from self._channel()
         yield from self._machines()
+        if self._sources.energy is not None:
+            labels = dict(zip(self._names, self._values, strict=True))
+            yield from energy_families(labels, self._sources.energy(), self._sources.energy_sources)
         with self._lock:
             totals = [(name, about, dict(tasks)) for (name, about), tasks in self._totals.items()]
         for name, about, tasks in totals:

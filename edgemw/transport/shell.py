@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -111,6 +111,7 @@ class Doors:
         clock: seconds.
         bucket: how many bytes updates may take.
         parts: where chunks are kept for another life.
+        facts: of the node, beside those of each task.
     """
 
     place: Place
@@ -119,6 +120,7 @@ class Doors:
     clock: Callable[[], float]
     bucket: Bucket | None = None
     parts: Parts | None = None
+    facts: Callable[[], Mapping[str, int | float | str]] = dict
 
 
 def last_will(role: str, place: Place) -> Will:
@@ -367,12 +369,12 @@ class Shell:
     def status(self) -> Iterator[tuple[str, Status]]:
         """How the node is, per task; one without a task where it has none."""
         place, role, now = self._doors.place, self._role.role, self._doors.clock()
-        link = "" if self._connected else f"broker: {self._link_reason}"
+        link, facts = "" if self._connected else f"broker: {self._link_reason}", self._doors.facts()
         if not self._machines:
-            yield "", Status(role, place.parent, "waiting", link or "no task has been published here yet", {})
+            yield "", Status(role, place.parent, "waiting", link or "no task has been published here yet", dict(facts))
         for task, machine in self._machines.items():
             reason = "; ".join(filter(None, (link, machine.reason(now))))
-            yield task, Status(role, place.parent, machine.state, reason[:500], machine.facts(now))
+            yield task, Status(role, place.parent, machine.state, reason[:500], {**machine.facts(now), **facts})
 
 
 def _presence(state: str, role: str, place: Place) -> Send:

@@ -80,7 +80,9 @@ def test_a_run_that_did_not_finish_says_how_far_it_came() -> None:
 def test_nodes_that_could_not_run_and_nodes_with_a_reason_are_listed_once() -> None:
     ended = report()
     ended.failed = {"device-1": "cannot listen on 127.0.0.1:80"}
-    ended.nodes = [{"node": f"device-{n}", "state": "idle", "reason": "data refused: NaN" if n else ""} for n in range(12)]
+    ended.nodes = [
+        {"node": f"device-{n}", "state": "idle", "reason": "data refused: NaN" if n else "", "facts": {}} for n in range(12)
+    ]
     lines = ended.screen([]).splitlines()
     assert "  device-1          could not run: cannot listen on 127.0.0.1:80" in lines
     assert "  device-2          idle: data refused: NaN" in lines

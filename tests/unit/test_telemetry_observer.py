@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from edgemw.core.events import Fact
+from edgemw.telemetry.energy.meter import Energy
 from edgemw.telemetry.exporter import Exporter
 from edgemw.telemetry.labels import Bounded, reason_label
 from edgemw.telemetry.observer import Observer
@@ -55,6 +56,9 @@ def device() -> Observer:
     it.watch_channel(Counter(update=1500, presence=80), Counter(release=400, blob=90_000), Counter({"sender": 2, "link-down": 1}))
     machine: Facts = {"release": 2, "updates_pending": 1, "tokens_bytes": 700, "mass_imbalance": 2.5e-7}
     it.watch_machines(lambda: [("digits", "working", "", machine), ("har", "waiting", "no bundle", {})])
+    parts = {"train": 20.5, "serve": 1.25, "communicate": 0.75, "agent": 3.0}
+    energy = Energy({"battery": 30.5, "model": 12.0}, 15.0, parts, 2_500_000.0, 40, 2.75, "battery", 0.1, 2)
+    it.watch_energy(lambda: energy, {"battery": "", "model": "", "hwmon": "missing", "rapl": "permission"})
     return it
 
 

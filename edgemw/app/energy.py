@@ -1,0 +1,208 @@
+"""The energy of a node that runs: where its joules are known from, what it uses, and what its status says of them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import psutil
+
+from edgemw.app.checks import AUTO
+from edgemw.app.sections import Energy as EnergySettings
+from edgemw.app.sections import Node
+from edgemw.core.errors import ConfigError
+from edgemw.profiles.catalogue import load_profile, load_radio
+from edgemw.profiles.detect import Machine, detect
+from edgemw.profiles.device import ENERGY_SOURCES, Profile
+from edgemw.profiles.energy import Usage as Foreseen
+from edgemw.profiles.energy import energy_j, power_w
+from edgemw.profiles.radio import Radio
+from edgemw.telemetry.energy.meter import Energy, Meter, Scope, Usage
+from edgemw.telemetry.energy.model import Model
+from edgemw.telemetry.energy.reader import Moment, Roots
+from edgemw.telemetry.energy.sampler import Sampler, energy_before
+from edgemw.telemetry.energy.sources import Found, open_sources
+
+log = logging.getLogger(__name__)
+
+
+class _Process(Protocol):
+    def cpu_s(self) -> float: ...
+
+
+class Used:
+    """What a node uses. Training and predictions tell what they took; the rest the operating system knows.
+
+    Attributes:
+        service: of predictions, in a process of its own; None where there is none.
+    """
+
+    def __init__(self, traffic: Callable[[], tuple[int, int]]) -> None:
+        """Begin with nothing.
+
+        Args:
+            traffic: bytes sent and received so far.
+        """
+        self._traffic = traffic
+        self._train_s = self._serve_s = 0.0
+        self._predictions = 0
+        self.service: _Process | None = None
+
+    def trained(self, cpu_s: float) -> None:
+        """Training took so much processor time."""
+        self._train_s += cpu_s
+
+    def served(self, seconds: float) -> None:
+        """A request was answered, in so many seconds of calculation."""
+        self._serve_s += seconds
+        self._predictions += 1
+
+    def __call__(self) -> Usage:
+        """All of it so far."""
+        machine, own = psutil.cpu_times(), os.times()
+        busy_s = sum(getattr(machine, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq"))
+        service_s = self.service.cpu_s() if self.service is not None else 0.0
+        sent, received = self._traffic()
+        return Usage(
+            now_s=time.monotonic(),
+            busy_s=busy_s,
+            own_s=own.user + own.system + service_s,
+            train_s=self._train_s,
+            serve_s=self._serve_s + service_s,
+            sent_bytes=sent,
+            received_bytes=received,
+            predictions=self._predictions,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What a machine has to tell joules with.
+
+    Attributes:
+        profile: None where nothing is known of it.
+        known_by: how its profile was found, or why there is none.
+        radio: its usual one, where the profile says what it takes.
+        found: readers, and why there are not more.
+    """
+
+    profile: Profile | None
+    known_by: str
+    radio: Radio | None
+    found: Found
+
+    @property
+    def states(self) -> dict[str, str]:
+        """Every source that was asked for, with "" or the word for why it is not there."""
+        there = {reader.source: "" for reader in (*self.found.readers, *self.found.cards)}
+        return there | {name: error.reason for name, error in self.found.unavailable.items()}
+
+
+def sources_of(node_profile: str, settings: EnergySettings) -> Sources:
+    """Find profile and readers.
+
+    Args:
+        node_profile: `node.profile`.
+        settings: `[energy]`.
+    """
+    roots = Roots(settings.sysfs, settings.procfs, max(float(settings.interval), 0.1))
+    name, known_by = detect(machine_at(roots)) if node_profile == AUTO else (node_profile, "node.profile says so")
+    profile = load_profile(name) if name else None
+    radio = _radio_of(profile)
+    cores = _cores(profile, settings)
+    names = settings.sources or (profile.energy_sources if profile is not None else ENERGY_SOURCES)
+    model = None if profile is None else lambda: Model(profile, radio, cores)
+    return Sources(profile, known_by or "node.profile is empty", radio, open_sources(names, roots, model))
+
+
+def machine_at(roots: Roots) -> Machine:
+    """What the kernel says of the machine that it runs on."""
+    packages = {roots.sys.maybe(path) for path in roots.sys.matching("devices/system/cpu/cpu*/topology/physical_package_id")}
+    return Machine(roots.proc.maybe("device-tree/model"), roots.proc.maybe("cpuinfo"), len(packages - {""}))
+
+
+def _cores(profile: Profile | None, settings: EnergySettings) -> int:
+    """Of the device: the machine's own, or those of the class that a node on a shared machine stands for."""
+    if settings.scope == "process" and profile is not None:
+        return 1 if profile.cpu.cores is None else profile.cpu.cores.value
+    return psutil.cpu_count() or 1
+
+
+def _radio_of(profile: Profile | None) -> Radio | None:
+    radio = load_radio(profile.radios[0]) if profile is not None and profile.radios else None
+    known = radio is not None and radio.energy.tx_j_per_byte is not None and radio.energy.rx_j_per_byte is not None
+    return radio if known else None
+
+
+@contextmanager
+def measuring(node: Node, settings: EnergySettings, used: Used) -> Iterator[tuple[Callable[[], Energy], Mapping[str, str]]]:
+    """Look at energy while the node runs: gives a function for the totals, and the states of the sources.
+
+    With an interval of 0 nothing is looked at.
+    """
+    if not float(settings.interval):
+        yield Energy, {}
+        return
+    sources = sources_of(node.profile, settings)
+    _tell(sources)
+    alone = settings.scope == "machine"
+    radio = sources.radio
+    scope = Scope(
+        cores=_cores(sources.profile, settings),
+        alone=alone,
+        idle_w=_idle_w(sources.profile, _cores(sources.profile, settings)),
+        radio=lambda moment: _radio_j(sources.profile, radio, moment),
+    )
+    meter = Meter(sources.found.readers, sources.found.cards, scope, used(), energy_before(node.state))
+    sampler = Sampler(meter, used, float(settings.interval), node.state)
+    sampler.start()
+    try:
+        yield (lambda: sampler.energy), sources.states
+    finally:
+        sampler.stop()
+
+
+def _tell(sources: Sources) -> None:
+    names = [reader.source for reader in (*sources.found.readers, *sources.found.cards)]
+    profile = sources.profile.name if sources.profile is not None else "-"
+    log.info("energy", extra={"facts": {"sources": " ".join(names) or "-", "profile": profile, "because": sources.known_by}})
+    for name, error in sources.found.unavailable.items():
+        if error.reason == "permission":
+            log.warning("energy from %s may not be read: %s", name, error.hint)
+
+
+def _idle_w(profile: Profile | None, cores: int) -> float | None:
+    if profile is None:
+        return None
+    try:
+        return power_w(profile, 0.0) * (cores if profile.power.per_core else 1)
+    except ConfigError:
+        return None
+
+
+def _radio_j(profile: Profile | None, radio: Radio | None, moment: Moment) -> float:
+    if profile is None or radio is None:
+        return 0.0
+    used = Foreseen(sent_bytes=moment.sent_bytes, received_bytes=moment.received_bytes, sessions=moment.sessions)
+    return energy_j(profile, used, radio).radio
+
+
+def energy_facts(energy: Energy) -> dict[str, int | float | str]:
+    """What a node's status says of its energy; nothing where no source has said anything yet."""
+    if not energy.joules:
+        return {}
+    return {
+        "energy_j": energy.total_j,
+        "energy_idle_j": energy.idle_j,
+        **{f"energy_{name}_j": joules for name, joules in energy.components.items()},
+        "energy_w": energy.watts,
+        "energy_source": energy.source,
+        "energy_uncertainty": energy.uncertainty_ratio,
+        "energy_bytes": int(energy.carried_bytes),
+        "predictions": energy.predictions,
+    }

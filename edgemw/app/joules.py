@@ -1,0 +1,118 @@
+"""The energy of a fleet, from what the status of every node says of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edgemw.core.plan import LOWER_IS_BETTER
+from edgemw.telemetry.energy.meter import COMPONENTS
+
+Facts = Mapping[str, int | float | str]
+POINT = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetEnergy:
+    """Joules of all nodes that know theirs, in all their lives.
+
+    Attributes:
+        nodes: how many those are.
+        joules: all of them.
+        idle_joules: what their devices would have taken idle.
+        train_joules, serve_joules, communicate_joules, agent_joules: what nodes took beyond that; the rest is of others on their
+            devices.
+        sources: where they are known from now.
+        uncertainty_ratio: the worst of a node.
+        carried_bytes: that nodes have sent and received.
+        predictions: requests that they have answered.
+    """
+
+    nodes: int
+    joules: float
+    idle_joules: float
+    train_joules: float
+    serve_joules: float
+    communicate_joules: float
+    agent_joules: float
+    sources: tuple[str, ...]
+    uncertainty_ratio: float
+    carried_bytes: int
+    predictions: int
+
+    def document(self, rounds: int, points: float | None) -> dict[str, Any]:
+        """All of it, and joules for each thing that was got for them; None where there was none.
+
+        Args:
+            rounds: that were made meanwhile.
+            points: hundredths of the metric by which the model got better; None where it is none of which a hundredth means
+                something.
+        """
+        megabytes = self.carried_bytes / 1e6
+        return asdict(self) | {
+            "joules_per_round": _for_each(self.joules, rounds),
+            "joules_per_megabyte": _for_each(self.communicate_joules, megabytes),
+            "joules_per_prediction": _for_each(self.serve_joules, self.predictions),
+            "joules_per_accuracy_point": None if points is None else _for_each(self.joules, points),
+        }
+
+
+def fleet_energy(statuses: Iterable[tuple[str, Facts]]) -> FleetEnergy | None:
+    """The sum over nodes; None where no node knows its energy.
+
+    Args:
+        statuses: node and facts; one node may say them once for each of its tasks.
+    """
+    known = {node: facts for node, facts in statuses if _number(facts, "energy_j") > 0}
+    if not known:
+        return None
+
+    def total(name: str) -> float:
+        return sum(_number(facts, name) for facts in known.values())
+
+    return FleetEnergy(
+        nodes=len(known),
+        joules=total("energy_j"),
+        idle_joules=total("energy_idle_j"),
+        **{f"{name}_joules": total(f"energy_{name}_j") for name in COMPONENTS},
+        sources=tuple(sorted({str(facts.get("energy_source", "")) for facts in known.values()})),
+        uncertainty_ratio=max(_number(facts, "energy_uncertainty") for facts in known.values()),
+        carried_bytes=int(total("energy_bytes")),
+        predictions=int(total("predictions")),
+    )
+
+
+def points_gained(metric: str, values: Iterable[float]) -> float | None:
+    """Hundredths by which a metric is better at the end than at the beginning; None for one that is not a share."""
+    measured = list(values)
+    if metric in LOWER_IS_BETTER or metric == "loss" or not measured:
+        return None
+    return max(0.0, (measured[-1] - measured[0]) / POINT)
+
+
+def energy_told(document: Mapping[str, Any]) -> str:
+    """What `FleetEnergy.document` holds, in one line for people."""
+    by = f"{', '.join(document['sources'])}, ± {100 * document['uncertainty_ratio']:.0f} %"
+    told = [f"{joules(document['joules'])} by {document['nodes']} nodes ({by})"]
+    for name in ("round", "megabyte", "prediction", "accuracy_point"):
+        each = document[f"joules_per_{name}"]
+        told += [f"{joules(each)} per {name.replace('_', ' ')}"] if each else []
+    return ", ".join(told)
+
+
+def joules(amount: float) -> str:
+    """Joules for people."""
+    for factor, unit in ((1e6, "MJ"), (1e3, "kJ"), (1.0, "J"), (1e-3, "mJ")):
+        if amount >= factor:
+            return f"{amount / factor:.3g} {unit}"
+    return f"{amount / 1e-6:.3g} µJ" if amount else "0 J"
+
+
+def _for_each(amount: float, times: float) -> float | None:
+    return amount / times if times > 0 else None
+
+
+def _number(facts: Facts, name: str) -> float:
+    value = facts.get(name, 0.0)
+    return max(0.0, float(value)) if isinstance(value, int | float) else 0.0
