@@ -96,9 +96,7 @@ def test_the_exposition_is_what_it_was(name: str) -> None:
 
 @pytest.mark.parametrize("name", SEQUENCES)
 def test_names_units_and_labels_keep_the_conventions(name: str) -> None:
-    units = (
-        "seconds|bytes|joules|gaps|messages|updates|reconnects|requests|releases|rounds|windows|children|duplicates|facts|examples|refused"
-    )
+    units = "seconds|bytes|joules|gaps|messages|updates|reconnects|requests|releases|rounds|windows|children|duplicates|facts|examples|refused"
     for family in text_string_to_metric_families(SEQUENCES[name]().render().decode()):
         assert family.name.startswith("edgemw_")
         assert family.documentation.endswith(".")
