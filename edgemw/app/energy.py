@@ -27,6 +27,7 @@ from edgemw.telemetry.energy.model import Model
 from edgemw.telemetry.energy.reader import Moment, Roots
 from edgemw.telemetry.energy.sampler import Sampler, energy_before
 from edgemw.telemetry.energy.sources import Found, open_sources
+from edgemw.telemetry.machine import busy_seconds
 
 log = logging.getLogger(__name__)
 
@@ -64,13 +65,12 @@ class Used:
 
     def __call__(self) -> Usage:
         """All of it so far."""
-        machine, own = psutil.cpu_times(), os.times()
-        busy_s = sum(getattr(machine, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq"))
+        own = os.times()
         service_s = self.service.cpu_s() if self.service is not None else 0.0
         sent, received = self._traffic()
         return Usage(
             now_s=time.monotonic(),
-            busy_s=busy_s,
+            busy_s=busy_seconds(),
             own_s=own.user + own.system + service_s,
             train_s=self._train_s,
             serve_s=self._serve_s + service_s,

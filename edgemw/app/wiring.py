@@ -36,6 +36,7 @@ from edgemw.learning.oracle import Oracle, Predict
 from edgemw.storage.database import Database
 from edgemw.storage.parts import DiskParts
 from edgemw.telemetry.exporter import Exporter
+from edgemw.telemetry.machine import machine_now
 from edgemw.telemetry.observer import Observer
 from edgemw.telemetry.summary import Summary
 from edgemw.transport.channel import ChannelLimits
@@ -272,6 +273,7 @@ class _Running:
             shell = Shell(doors, role)
             self.observer.watch_link(lambda: self.link.traffic)
             self.observer.watch_channel(shell.channel.sent, shell.channel.received, shell.channel.refused)
+            self.observer.watch_machine(partial(machine_now, self.settings.energy.sysfs))
             self.observer.watch_energy(energy, sources)
             asyncio.run(self._serve(shell, attach))
 

@@ -17,6 +17,7 @@ from edgemw import __version__
 from edgemw.core.events import Fact
 from edgemw.telemetry.energy.meter import Energy
 from edgemw.telemetry.labels import OTHER, Bounded, reason_label
+from edgemw.telemetry.machine import Machine
 from edgemw.telemetry.process import ProcessUsage, Usage
 from edgemw.telemetry.pulled import LinkTraffic, MachineState, Pulled, Sources
 
@@ -115,6 +116,10 @@ class Observer:
             machines: called in the scrape's thread; it gives what was taken in the loop's.
         """
         self._sources.machines = machines
+
+    def watch_machine(self, machine: Callable[[], Machine]) -> None:
+        """Read the machine on every scrape."""
+        self._sources.machine = machine
 
     def watch_energy(self, energy: Callable[[], Energy], sources: Mapping[str, str]) -> None:
         """Read energy on every scrape; of every source the word for why it is not there, or ""."""

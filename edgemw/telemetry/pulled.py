@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from edgemw.telemetry.energy.families import energy_families
 from edgemw.telemetry.energy.meter import Energy
 from edgemw.telemetry.labels import Bounded
+from edgemw.telemetry.machine import Machine, machine_families
 from edgemw.telemetry.process import Usage
 
 MachineState = tuple[str, str, str, Mapping[str, int | float | str]]
@@ -89,6 +90,7 @@ class Sources:
     link: Callable[[], LinkTraffic] | None = None
     channel: dict[str, Mapping[str, int]] = field(default_factory=dict)
     machines: Callable[[], Iterable[MachineState]] | None = None
+    machine: Callable[[], Machine] | None = None
     energy: Callable[[], Energy] | None = None
     energy_sources: Mapping[str, str] = field(default_factory=dict)
 
@@ -131,8 +133,10 @@ class Pulled(Collector):
                 yield self._counter(name, about, {(): getattr(traffic, attribute)})
         yield from self._channel()
         yield from self._machines()
+        labels = dict(zip(self._names, self._values, strict=True))
+        if self._sources.machine is not None:
+            yield from machine_families(labels, self._sources.machine())
         if self._sources.energy is not None:
-            labels = dict(zip(self._names, self._values, strict=True))
             yield from energy_families(labels, self._sources.energy(), self._sources.energy_sources)
         with self._lock:
             totals = [(name, about, dict(tasks)) for (name, about), tasks in self._totals.items()]

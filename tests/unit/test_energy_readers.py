@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from edgemw.telemetry.energy.battery import Battery, charge_of
 from edgemw.telemetry.energy.hwmon import Hwmon
 from edgemw.telemetry.energy.jetson import Jetson
 from edgemw.telemetry.energy.model import Model
+from edgemw.telemetry.energy.nvml import Nvml
 from edgemw.telemetry.energy.pmic import OFFSET_W, SLOPE, Pmic
 from edgemw.telemetry.energy.rapl import Rapl
 from edgemw.telemetry.energy.reader import Moment, Reader, Roots, Unavailable
@@ -250,6 +253,55 @@ def test_the_battery_of_a_mouse_is_not_the_machine_s(tmp_path: Path) -> None:
     plant(tmp_path / "sys", battery("Discharging") | {"class/power_supply/BAT0/scope": "Device"})
     with pytest.raises(Unavailable):
         Battery(roots(tmp_path))
+
+
+# ---- graphics cards
+
+
+class Card(types.ModuleType):
+    """Stands for NVIDIA's library: one card with a counter, and one without."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self) -> None:
+        super().__init__("pynvml")
+        self.millijoules, self.milliwatts, self.broken = 5_000_000, 60_000, False
+
+    def nvmlInit(self) -> None:
+        if self.broken:
+            raise self.NVMLError("Driver Not Loaded")
+
+    def nvmlDeviceGetCount(self) -> int:
+        return 2
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, card: int) -> int:
+        if card or self.broken:
+            raise self.NVMLError("Not Supported")
+        return self.millijoules
+
+    def nvmlDeviceGetPowerUsage(self, card: int) -> int:
+        if self.broken:
+            raise self.NVMLError("GPU is lost")
+        return self.milliwatts
+
+
+def test_cards_tell_their_counter_or_else_their_power(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Card()
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    reader = Nvml(roots(tmp_path))
+    reader.joules(at(1))
+    library.millijoules += 20_000
+    assert reader.joules(at(2)) == pytest.approx(20.0 + 60.0)
+    library.broken = True
+    with pytest.raises(Unreadable):
+        reader.joules(at(3))
+    with pytest.raises(Unavailable) as refused:
+        Nvml(roots(tmp_path))
+    assert refused.value.reason == "no driver"
 
 
 # ---- the model

@@ -18,6 +18,7 @@ from edgemw.core.events import Fact
 from edgemw.telemetry.energy.meter import Energy
 from edgemw.telemetry.exporter import Exporter
 from edgemw.telemetry.labels import Bounded, reason_label
+from edgemw.telemetry.machine import Machine
 from edgemw.telemetry.observer import Observer
 from edgemw.telemetry.process import ProcessUsage, Usage
 
@@ -36,7 +37,9 @@ class Totals:
 
 
 def observer(role: str = "device", node: str = "device-0", site: str = "hall-3") -> Observer:
-    return Observer(role, node, site, process=lambda: Usage(12.5, 57_000_000))
+    it = Observer(role, node, site, process=lambda: Usage(12.5, 57_000_000))
+    it.watch_machine(lambda: Machine(3600.5, 4, 900_000_000, 4_000_000_000, 48.3, (0.73, False) if role == "device" else None))
+    return it
 
 
 def device() -> Observer:
@@ -96,7 +99,8 @@ def test_the_exposition_is_what_it_was(name: str) -> None:
 
 @pytest.mark.parametrize("name", SEQUENCES)
 def test_names_units_and_labels_keep_the_conventions(name: str) -> None:
-    units = "seconds|bytes|joules|gaps|messages|updates|reconnects|requests|releases|rounds|windows|children|duplicates|facts|examples|refused"
+    units = "seconds|bytes|joules|gaps|messages|updates|reconnects|requests|releases|rounds|windows|children"
+    units += "|duplicates|facts|examples|refused"
     for family in text_string_to_metric_families(SEQUENCES[name]().render().decode()):
         assert family.name.startswith("edgemw_")
         assert family.documentation.endswith(".")
