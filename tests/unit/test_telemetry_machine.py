@@ -13,7 +13,12 @@ ZONE = "class/thermal/thermal_zone"
 
 
 def test_the_hottest_zone_counts_and_sensors_that_are_not_there_do_not(tmp_path: Path) -> None:
-    zones = {f"{ZONE}0/temp": 48_312, f"{ZONE}1/temp": 61_500, f"{ZONE}2/temp": -274_000, f"{ZONE}3/temp": "n/a"}
+    zones: dict[str, str | int] = {
+        f"{ZONE}0/temp": 48_312,
+        f"{ZONE}1/temp": 61_500,
+        f"{ZONE}2/temp": -274_000,
+        f"{ZONE}3/temp": "n/a",
+    }
     assert machine_now(plant(tmp_path, zones)).celsius == pytest.approx(61.5)
     assert machine_now(tmp_path / "none").celsius is None
 
