@@ -8,12 +8,13 @@ message never makes a whole frame unreadable.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from edgemw.core.errors import WireError
 from edgemw.core.ids import interned, valid_id
+from edgemw.wire.readings import MOST_PLACES, READINGS
 from edgemw.wire.topics import EVERYBODY
 
 MAX_INTEGER = (1 << 63) - 1
@@ -229,6 +230,8 @@ PARENT = Field(
 )
 TASK = Field('task or ""', {"type": "string", "pattern": "^([a-z0-9-]{1,40})?$"}, _read_task)
 
+ID = Field('id or ""', TASK.schema, _read_task)
+
 _FACT_TEXT = text(200)
 _FACT_INTEGER = integer(-MAX_INTEGER)
 
@@ -287,6 +290,23 @@ def _write_tally(tally: dict[str, tuple[float, float]]) -> list[list[Any]]:
     return [[SUM_NAME.write(name), _write_real(value), _write_real(weight)] for name, value, weight in kept]
 
 
+def _read_readings(value: Any) -> dict[str, float]:
+    if not isinstance(value, tuple) or len(value) > MOST_PLACES:
+        raise WireError("value", f"expected an array of at most {MOST_PLACES}")
+    return {reading.name: _read_real(number) for reading, number in zip(READINGS, value, strict=False) if number is not None}
+
+
+def _write_readings(readings: Mapping[str, float]) -> list[int | float | None]:
+    found = [readings.get(reading.name) for reading in READINGS]
+    return [None if number is None or not math.isfinite(number) else _write_real(float(number)) for number in found]
+
+
+READINGS_FIELD = Field(
+    f"array of 0 to {MOST_PLACES}: finite number or nil",
+    {"type": "array", "maxItems": MOST_PLACES, "items": {"type": ["number", "null"]}},
+    _read_readings,
+    _write_readings,
+)
 FACTS = Field(
     f"map of 0 to {MAX_FACTS}: word to integer, finite number or text of 0 to 200",
     {"type": "object", "maxProperties": MAX_FACTS, "additionalProperties": {"type": ["integer", "number", "string"]}},

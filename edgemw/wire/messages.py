@@ -24,11 +24,13 @@ from edgemw.wire.fields import (
     DIGEST,
     FACTS,
     FLAG,
+    ID,
     LABEL,
     LABEL_BYTES,
     NATURAL,
     NODE,
     PARENT,
+    READINGS_FIELD,
     SHA256_BYTES,
     TALLY,
     TASK,
@@ -250,6 +252,25 @@ class RoundReport:
     late: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """What a node tells about itself and its machine, again and again.
+
+    Attributes:
+        site: where it stands; "" where nobody said.
+        interval_s: until it will tell again.
+        source: where its joules are known from; "" or "none" where they are not.
+        address: "HOST:PORT" by which Prometheus reaches its own metrics; "" where it does not.
+        readings: by the names of `readings.py`; what is not known is absent.
+    """
+
+    site: str
+    interval_s: float
+    source: str
+    address: str
+    readings: dict[str, float]
+
+
 Message = (
     Presence
     | Update
@@ -263,6 +284,7 @@ Message = (
     | StatusRequest
     | Status
     | RoundReport
+    | Telemetry
 )
 
 
@@ -456,6 +478,10 @@ _REPORT = Record(RoundReport, {"release": NATURAL, "finished": FLAG, "facts": FA
 PARTS = (_BLOB, _SECTION, _PLAN, _DIFFERENCE)
 """Records that stand inside bodies."""
 
+_TELEMETRY = Record(
+    Telemetry,
+    {"site": ID, "interval_s": AMOUNT, "source": ID, "address": WORD, "readings": READINGS_FIELD},
+)
 KINDS = (
     Kind(1, Record(Presence, {"state": WORD, "role": WORD, "parent": PARENT})),
     Kind(2, _UPDATE),
@@ -469,6 +495,7 @@ KINDS = (
     Kind(10, Record(StatusRequest, {})),
     Kind(11, _STATUS),
     Kind(12, _REPORT),
+    Kind(13, _TELEMETRY),
 )
 """Every kind of message. A number is never given to another kind."""
 

@@ -66,6 +66,7 @@ CHANNELS: tuple[Channel, ...] = (
     Channel("answer", "rs/{asker}/{node}", False, "node", "anyone", ("Status",), "A node's answer to the asker."),
     Channel("predict", "pq/{node}/{task}", False, "node", "fog", (), "A question to a prediction service, whose domain it is."),
     Channel("prediction", "pa/{node}/{task}", False, "fog", "node", (), "The answer: Open Inference Protocol, see serving.md."),
+    Channel("telemetry", "tm/{node}", False, "node", "fog", ("Telemetry",), "What a node tells about itself and its machine."),
     Channel("event", "ev/{node}/{task}", False, "fog", "anyone", ("RoundReport",), "What the top says after each round."),
 )
 _BY_NAME = {channel.name: channel for channel in CHANNELS}

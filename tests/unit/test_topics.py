@@ -153,6 +153,7 @@ def test_who_alone_may_write() -> None:
         "em1/net/fog/rs/console/device": "device",
         "em1/net/fog/pq/asker/task": "asker",
         "em1/net/fog/pa/asker/task": "fog",
+        "em1/net/fog/tm/device": "device",
         "em1/net/fog/ev/fog/task": "fog",
     }
     assert {text: writer(parse(text)) for text in writers} == writers

@@ -33,6 +33,7 @@ from edgemw.wire.messages import (
     Status,
     StatusRequest,
     TaskManifest,
+    Telemetry,
     Update,
     pack,
     pack_difference,
@@ -88,8 +89,13 @@ MESSAGES: tuple[Message, ...] = (
         whole=False,
         difference=pack_difference(Difference(BLOB.label, (BLOB.brief,), bytes.fromhex("0000803c0300000049a0"))),
     ),
+    Telemetry("hall-3", 15.0, "battery", "192.0.2.7:9108", {"energy": 1234.5, "power": 2.25, "cores": 4.0, "communicate": 0.125}),
 )
-FRAMES = [Frame("" if isinstance(m, Presence) else "spoken-digits", "fog-7", 1_790_000_000, n, m) for n, m in enumerate(MESSAGES)]
+TASKLESS = Presence | Telemetry
+FRAMES = [Frame("" if isinstance(m, TASKLESS) else "spoken-digits", "fog-7", 1_790_000_000, n, m) for n, m in enumerate(MESSAGES)]
+    Frame("" if isinstance(m, Presence | Telemetry) else "spoken-digits", "fog-7", 1_790_000_000, n, m)
+    for n, m in enumerate(MESSAGES)
+]
 
 
 def plain(value: Any) -> Any:

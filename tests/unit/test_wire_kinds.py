@@ -36,6 +36,7 @@ from edgemw.wire.messages import (
     Status,
     StatusRequest,
     TaskManifest,
+    Telemetry,
     Update,
     encoded_of,
     pack,
@@ -43,6 +44,7 @@ from edgemw.wire.messages import (
     unpack,
     unpack_difference,
 )
+from edgemw.wire.readings import PLACES
 
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # this says nothing about speed
 ids = st.text(string.ascii_lowercase + string.digits + "-", min_size=1, max_size=40)
@@ -110,6 +112,9 @@ STRATEGIES: dict[type[Any], st.SearchStrategy[Any]] = {
     ReleaseManifest: releases,
     StatusRequest: st.just(StatusRequest()),
     Status: st.builds(Status, words, parents, words, st.text(printable, max_size=500), facts),
+    Telemetry: st.builds(
+        Telemetry, st.just("") | ids, amounts, st.just("") | ids, words, st.dictionaries(st.sampled_from(sorted(PLACES)), reals)
+    ),
     RoundReport: st.builds(RoundReport, naturals, st.booleans(), facts, st.lists(nodes, max_size=5).map(tuple)),
 }  # fmt: skip
 frames = st.builds(Frame, st.just("") | ids, nodes, naturals, naturals, st.one_of(*STRATEGIES.values()))
@@ -122,7 +127,7 @@ def body_of(data: bytes) -> list[Any]:
 
 def test_every_kind_has_a_strategy_a_number_of_its_own_and_the_places_of_its_class() -> None:
     assert set(STRATEGIES) == {kind.body.cls for kind in KINDS} == set(Message.__args__)
-    assert [kind.number for kind in KINDS] == list(range(1, 13))
+    assert [kind.number for kind in KINDS] == list(range(1, 14))
     for record in (*PARTS, *(kind.body for kind in KINDS)):
         assert list(record.places) == [place.name for place in dataclasses.fields(record.cls)]
 
