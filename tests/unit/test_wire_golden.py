@@ -93,9 +93,6 @@ MESSAGES: tuple[Message, ...] = (
 )
 TASKLESS = Presence | Telemetry
 FRAMES = [Frame("" if isinstance(m, TASKLESS) else "spoken-digits", "fog-7", 1_790_000_000, n, m) for n, m in enumerate(MESSAGES)]
-    Frame("" if isinstance(m, Presence | Telemetry) else "spoken-digits", "fog-7", 1_790_000_000, n, m)
-    for n, m in enumerate(MESSAGES)
-]
 
 
 def plain(value: Any) -> Any:
