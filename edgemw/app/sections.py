@@ -93,6 +93,13 @@ class Telemetry:
     """[telemetry]: metrics and logs."""
 
     http: str = option("127.0.0.1:9108", help='address of /metrics; port 0: any free one; "": off', check=check_address)
+    advertise: str = option(
+        "", help='"HOST:PORT" by which Prometheus reaches /metrics; "": it does not, and asks the parent', check=check_address
+    )
+    publish: Duration = option(
+        duration("15s"), help="time between two messages to the parent about this node and its machine; 0s: none", min=0, max=3600
+    )
+    targets: Path | None = option(None, help="fog: a .json file that lists the children that advertise, for file_sd")
     log: Literal["debug", "info", "warning", "error"] = option("info", help="least severe message that is logged")
     log_format: Literal["text", "json"] = option("text", help="one line of text or one JSON object per message")
 

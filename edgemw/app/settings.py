@@ -39,6 +39,7 @@ from edgemw.core.config.loader import Loaded, load
 from edgemw.core.config.reading import read_text
 from edgemw.core.config.schema import option, required, section
 from edgemw.core.config.tree import parse_toml
+from edgemw.core.config.units import duration
 from edgemw.core.errors import ConfigError
 
 __all__ = [
@@ -166,7 +167,7 @@ class Deployment:
     training: Training = section(Training, help="what training may take from a device")
     uplink: Uplink = section(Uplink, help="what a device may send about updates")
     serving: Serving = section(Serving, help="predictions")
-    telemetry: Telemetry = section(Telemetry, help="metrics and logs", http="127.0.0.1:0")
+    telemetry: Telemetry = section(Telemetry, help="metrics and logs", http="127.0.0.1:0", publish=duration("0s"))
     energy: Energy = section(Energy, help="joules", scope="process")
     limits: Limits = section(Limits, help="what nodes refuse")
     task: Task = section(Task, help="what runs")

@@ -9,6 +9,7 @@ from typing import Literal
 from edgemw.app.checks import AUTO, EMBEDDED, check_optional_id, check_profile
 from edgemw.app.sections import Broker, Data, Energy, Limits, Serving, Telemetry, Training, Uplink, Window
 from edgemw.core.config.schema import option, required, section
+from edgemw.core.config.units import duration
 from edgemw.core.config.words import nearest
 from edgemw.core.errors import ConfigError
 from edgemw.core.ids import valid_id
@@ -34,7 +35,7 @@ class Tier:
     training: Training = section(Training, help="devices: training", inherit=True)
     uplink: Uplink = section(Uplink, help="devices: uplink", inherit=True)
     serving: Serving = section(Serving, help="devices: serving", inherit=True)
-    telemetry: Telemetry = section(Telemetry, help="metrics and logs", inherit=True, http="127.0.0.1:0")
+    telemetry: Telemetry = section(Telemetry, help="metrics and logs", inherit=True, http="127.0.0.1:0", publish=duration("0s"))
     energy: Energy = section(Energy, help="joules", inherit=True, scope="process")
     limits: Limits = section(Limits, help="limits", inherit=True)
 

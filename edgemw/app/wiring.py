@@ -36,8 +36,11 @@ from edgemw.learning.oracle import Oracle, Predict
 from edgemw.storage.database import Database
 from edgemw.storage.parts import DiskParts
 from edgemw.telemetry.exporter import Exporter
+from edgemw.telemetry.fleet import Fleet
 from edgemw.telemetry.machine import machine_now
 from edgemw.telemetry.observer import Observer
+from edgemw.telemetry.process import ProcessUsage
+from edgemw.telemetry.readings import Teller
 from edgemw.telemetry.summary import Summary
 from edgemw.transport.channel import ChannelLimits
 from edgemw.transport.http import HttpServer
@@ -45,7 +48,7 @@ from edgemw.transport.link import Will
 from edgemw.transport.mqtt import MqttLink, MqttSettings, TlsSettings
 from edgemw.transport.shell import Doors, Role, Shell, last_will
 from edgemw.wire.bucket import Bucket
-from edgemw.wire.messages import ReleaseManifest, Status
+from edgemw.wire.messages import Frame, ReleaseManifest, Status
 
 if TYPE_CHECKING:
     from edgemw.serving.keeper import Keeper  # a fog node has no part of it
@@ -263,19 +266,50 @@ class _Running:
     link: MqttLink
     observer: Observer
     used: Used
+    fleet: Fleet | None = None
+    told_moves: int = -1
 
     def run(self, role: Role, attach: Callable[[Shell], None], bucket: Bucket | None = None) -> None:
         """Serve until stopped: the first signal lets work in hand be finished, the second does not."""
         limits = _channel_limits(self.settings.limits, bucket)
         parts = DiskParts(self.db, limits.held_bytes + limits.blob_bytes)
         with measuring(self.settings.node, self.settings.energy, self.used) as (energy, sources):
-            doors = Doors(self.place, self.link, limits, time.monotonic, bucket, parts, lambda: energy_facts(energy()))
+            machine = partial(machine_now, self.settings.energy.sysfs)
+            telemetry = self.settings.telemetry
+            teller = Teller(self.settings.node.site, telemetry.advertise, float(telemetry.publish), ProcessUsage())
+            doors = Doors(
+                self.place,
+                self.link,
+                limits,
+                time.monotonic,
+                bucket,
+                parts,
+                facts=lambda: energy_facts(energy()),
+                telemetry=(lambda: teller.message(machine(), energy(), self.link.traffic)) if telemetry.publish else None,
+                telemetry_s=float(telemetry.publish),
+                heard=self._hear,
+            )
             shell = Shell(doors, role)
             self.observer.watch_link(lambda: self.link.traffic)
             self.observer.watch_channel(shell.channel.sent, shell.channel.received, shell.channel.refused)
-            self.observer.watch_machine(partial(machine_now, self.settings.energy.sysfs))
+            self.observer.watch_machine(machine)
             self.observer.watch_energy(energy, sources)
             asyncio.run(self._serve(shell, attach))
+
+    def _hear(self, frame: Frame) -> None:
+        """Take what a node below says of itself; the file of those with an address is written anew when one is new."""
+        if self.fleet is None:
+            return
+        self.fleet.take(frame, time.monotonic(), time.time())
+        path = self.settings.telemetry.targets
+        if path is not None and self.fleet.moves != self.told_moves:
+            self.told_moves = self.fleet.moves
+            temporary = path.with_suffix(".new")
+            try:
+                temporary.write_bytes(self.fleet.targets())
+                temporary.replace(path)
+            except OSError as error:
+                log.warning("telemetry.targets cannot be written: %s", error)
 
     async def _serve(self, shell: Shell, attach: Callable[[Shell], None]) -> None:
         loop = asyncio.get_running_loop()
@@ -291,7 +325,7 @@ class _Running:
                 return False, f"the event loop has not answered for {STATUS_TIMEOUT_S:g} s"
 
         self.observer.watch_machines(lambda: [(task, s.state, s.reason, s.facts) for task, s in ask()])
-        exporter = Exporter(self.observer, health)
+        exporter = Exporter(self.observer, health, self.fleet)
         address = self.settings.node.state / "telemetry.address"
         http, key = self.settings.telemetry.http, "telemetry.http"
         with _listening(HttpServer(http, exporter.handle, setting=key) if http else None, address, key):
@@ -376,7 +410,8 @@ def _node(settings: DeviceFile | FogFile) -> Iterator[_Running]:
             extra={"facts": {"role": role, "parent": place.parent or "-", "boot": place.boot, "broker": settings.broker.url}},
         )
         used = Used(lambda: (link.traffic.sent_bytes, link.traffic.received_bytes))
-        yield _Running(settings, place, db, link, Observer(role, place.node, settings.node.site), used)
+        fleet = Fleet(settings.limits.max_children) if isinstance(settings, FogFile) else None
+        yield _Running(settings, place, db, link, Observer(role, place.node, settings.node.site), used, fleet)
     finally:
         db.close()
 

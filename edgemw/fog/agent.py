@@ -82,6 +82,7 @@ class FogRole:
         """See Role."""
         own = [
             topics.build(place.net, place.node, "presence", node="+"),
+            topics.build(place.net, place.node, "telemetry", node="+"),
             topics.build(place.net, place.node, "update", node="+", task="+"),
             topics.build(place.net, place.node, "chunk", fog=place.node, node="+", transfer="+"),
         ]

@@ -14,7 +14,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Protocol
+from zlib import crc32
 
 from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import Place
@@ -24,7 +26,7 @@ from edgemw.transport.gate import Gate
 from edgemw.transport.link import Down, Link, Received, Up, Will
 from edgemw.wire import publication, topics
 from edgemw.wire.bucket import Bucket
-from edgemw.wire.messages import Frame, Presence, ReleaseManifest, Status, StatusRequest, TaskManifest
+from edgemw.wire.messages import Frame, Presence, ReleaseManifest, Status, StatusRequest, TaskManifest, Telemetry
 from edgemw.wire.parts import Parts
 from edgemw.wire.traffic import (
     Arrived,
@@ -112,6 +114,9 @@ class Doors:
         bucket: how many bytes updates may take.
         parts: where chunks are kept for another life.
         facts: of the node, beside those of each task.
+        telemetry: makes what is told to the parent again and again; None tells nothing.
+        telemetry_s: between two of those.
+        heard: told of what others say about themselves: presence and telemetry.
     """
 
     place: Place
@@ -121,6 +126,9 @@ class Doors:
     bucket: Bucket | None = None
     parts: Parts | None = None
     facts: Callable[[], Mapping[str, int | float | str]] = dict
+    telemetry: Callable[[], Telemetry] | None = None
+    telemetry_s: float = 15.0
+    heard: Callable[[Frame], None] = lambda frame: None
 
 
 def last_will(role: str, place: Place) -> Will:
@@ -174,7 +182,8 @@ class Shell:
         """Serve until every machine has finished after a Stop."""
         async with self._doors.link, asyncio.TaskGroup() as group:
             self._group = group
-            helpers = [group.create_task(self._listen(), name="listen"), group.create_task(self._refresh(), name="refresh")]
+            own = {"listen": self._listen(), "refresh": self._refresh(), "telemetry": self._tell()}
+            helpers = [group.create_task(work, name=name) for name, work in own.items()]
             for topic_filter in self._filters:
                 await self._doors.link.subscribe(topic_filter)
             try:
@@ -224,11 +233,26 @@ class Shell:
             if self.channel.fetching and self._connected:
                 await self.channel.refresh()
 
+    async def _tell(self) -> None:
+        """Tell the parent about this node, at times that differ from node to node."""
+        make, place = self._doors.telemetry, self._doors.place
+        if make is None or not place.parent:
+            return
+        topic, interval_s = topics.build(place.net, place.parent, "telemetry", node=place.node), self._doors.telemetry_s
+        await asyncio.sleep(interval_s * (crc32(place.node.encode()) % 1000) / 1000)
+        for number in count():
+            if self._connected:
+                await self.channel.carry(Send(topic, Frame("", place.node, place.boot, number, make())))
+            await asyncio.sleep(interval_s)
+
     def _on_channel(self, event: Emitted) -> None:
         match event:
             case Arrived(topic=topic, frame=Frame(message=StatusRequest())):
                 self._spawn(self._answer(topic))
-            case Arrived(frame=Frame(task="", node=node)):
+            case Arrived(frame=Frame(message=Telemetry()) as frame):
+                self._doors.heard(frame)
+            case Arrived(frame=Frame(task="", node=node) as frame):
+                self._doors.heard(frame)
                 if node in self._presence or len(self._presence) < MAX_NEIGHBOURS:
                     self._presence[node] = event
                 self.post(None, event)

@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,8 @@ ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "examples/quickstart/digits.edge"
 PATIENCE_S = 60.0
 
+T = TypeVar("T")
+
 
 def environment() -> dict[str, str]:
     """The environment of every process."""
@@ -35,6 +37,15 @@ def edgemw(*arguments: str | Path, timeout_s: float = PATIENCE_S) -> subprocess.
     """Run one command to its end."""
     command = [sys.executable, "-m", "edgemw", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=environment(), check=False)
+
+
+def when(look: Callable[[], T], right: Callable[[T], bool]) -> T:
+    """What is seen once it is right; fails with the last of it if it never is."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not right(seen := look()):
+        assert time.monotonic() < deadline, seen
+        time.sleep(0.05)
+    return seen
 
 
 class Fleet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import logging
@@ -61,12 +62,34 @@ def raw(server: HttpServer, *pieces: bytes) -> bytes:
     return answer
 
 
+def test_long_answers_are_packed_for_who_takes_that() -> None:
+    text = b"edgemw_device_up 1\n" * 1000
+
+    def long(method: str, path: str, body: bytes) -> Response:
+        return 200, "text/plain", text if path == "/long" else b"short"
+
+    with HttpServer("127.0.0.1:0", long) as server, client(server) as connection:
+        for path, accepted, packed in (
+            ("/long", "gzip, deflate", True),
+            ("/long", "deflate;q=0.5, GZIP;q=1.0", True),
+            ("/long", "gzip;q=0", False),
+            ("/long", "identity", False),
+            ("/short", "gzip", False),
+        ):
+            connection.request("GET", path, headers={"Accept-Encoding": accepted})
+            answer = connection.getresponse()
+            body = answer.read()
+            assert (answer.headers.get("Content-Encoding") == "gzip") == packed
+            assert int(answer.headers["Content-Length"]) == len(body)
+            assert (gzip.decompress(body) if packed else body) == (text if path == "/long" else b"short")
+
+
 def test_it_answers_many_requests_over_one_connection(server: HttpServer) -> None:
     with client(server) as connection:
         for n in range(3):
             connection.request("POST", f"/a/{n}?q=1", b"body")
             answer = connection.getresponse()
-            assert (answer.status, answer.read()) == (200, f"POST /a/{n} body".encode())
+            assert (answer.status, answer.read()) == (200, f"POST /a/{n}?q=1 body".encode())
             assert answer.headers["Content-Type"] == "text/plain"
         connection.request("HEAD", "/a")
         answer = connection.getresponse()
