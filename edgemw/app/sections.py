@@ -119,6 +119,7 @@ class Energy:
         check=check_energy_sources,
     )
     interval: Duration = option(duration("1s"), help="time between two looks; 0s: energy is not looked at", min=0, max=60)
+    budget: float = option(0.0, help="watts, mean of an hour, above which an alert is raised; 0: none", min=0)
     sysfs: Path = option(Path("/sys"), help="where the kernel shows its sensors; a container may see the host's elsewhere")
     procfs: Path = option(Path("/proc"), help="where it shows what machine this is")
 

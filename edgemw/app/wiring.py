@@ -293,7 +293,7 @@ class _Running:
             self.observer.watch_link(lambda: self.link.traffic)
             self.observer.watch_channel(shell.channel.sent, shell.channel.received, shell.channel.refused)
             self.observer.watch_machine(machine)
-            self.observer.watch_energy(energy, sources)
+            self.observer.watch_energy(energy, sources, self.settings.energy.budget)
             asyncio.run(self._serve(shell, attach))
 
     def _hear(self, frame: Frame) -> None:

@@ -121,9 +121,9 @@ class Observer:
         """Read the machine on every scrape."""
         self._sources.machine = machine
 
-    def watch_energy(self, energy: Callable[[], Energy], sources: Mapping[str, str]) -> None:
-        """Read energy on every scrape; of every source the word for why it is not there, or ""."""
-        self._sources.energy, self._sources.energy_sources = energy, sources
+    def watch_energy(self, energy: Callable[[], Energy], sources: Mapping[str, str], budget_w: float = 0.0) -> None:
+        """Read energy on every scrape; of every source the word for why it is not there, or ""; 0 watts are no limit."""
+        self._sources.energy, self._sources.energy_sources, self._sources.energy_budget_w = energy, sources, budget_w
 
     def render(self) -> bytes:
         """All metrics that have a value, in Prometheus's text format 0.0.4."""

@@ -92,6 +92,7 @@ class Sources:
     machines: Callable[[], Iterable[MachineState]] | None = None
     machine: Callable[[], Machine] | None = None
     energy: Callable[[], Energy] | None = None
+    energy_budget_w: float = 0.0
     energy_sources: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -137,7 +138,9 @@ class Pulled(Collector):
         if self._sources.machine is not None:
             yield from machine_families(labels, self._sources.machine())
         if self._sources.energy is not None:
-            yield from energy_families(labels, self._sources.energy(), self._sources.energy_sources)
+            yield from energy_families(
+                labels, self._sources.energy(), self._sources.energy_budget_w, self._sources.energy_sources
+            )
         with self._lock:
             totals = [(name, about, dict(tasks)) for (name, about), tasks in self._totals.items()]
         for name, about, tasks in totals:

@@ -61,7 +61,7 @@ def device() -> Observer:
     it.watch_machines(lambda: [("digits", "working", "", machine), ("har", "waiting", "no bundle", {})])
     parts = {"train": 20.5, "serve": 1.25, "communicate": 0.75, "agent": 3.0}
     energy = Energy({"battery": 30.5, "model": 12.0}, 15.0, parts, 2_500_000.0, 40, 2.75, "battery", 0.1, 2)
-    it.watch_energy(lambda: energy, {"battery": "", "model": "", "hwmon": "missing", "rapl": "permission"})
+    it.watch_energy(lambda: energy, {"battery": "", "model": "", "hwmon": "missing", "rapl": "permission"}, budget_w=4.5)
     return it
 
 

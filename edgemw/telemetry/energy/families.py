@@ -11,12 +11,13 @@ from edgemw.telemetry.energy.meter import NONE, Energy
 Labels = dict[str, str]
 
 
-def energy_families(labels: Labels, energy: Energy, sources: Mapping[str, str]) -> Iterator[Metric]:
+def energy_families(labels: Labels, energy: Energy, budget_w: float, sources: Mapping[str, str]) -> Iterator[Metric]:
     """Metrics of a node.
 
     Args:
         labels: of all of them.
         energy: the totals.
+        budget_w: what its owner allows it; 0 is no limit.
         sources: that were asked for, with "" or the word for why each is not there.
     """
     names, values = [*labels], [*labels.values()]
@@ -38,15 +39,17 @@ def energy_families(labels: Labels, energy: Energy, sources: Mapping[str, str]) 
     gaps = CounterMetricFamily("edgemw_device_energy_gaps", "Stretches of time of which no source knew anything.", labels=names)
     gaps.add_metric(values, energy.gaps)
     yield gaps
-    if energy.source != NONE:
-        for name, about, value in (
-            ("edgemw_device_power_watts", "Power of the device at the last look.", energy.watts),
-            (
-                "edgemw_device_energy_uncertainty_ratio",
-                "How far its joules may be from the true ones, as a part of them.",
-                energy.uncertainty_ratio,
-            ),
-        ):
+    known = energy.source != NONE
+    for name, about, value in (
+        ("edgemw_device_power_watts", "Power of the device at the last look.", energy.watts if known else None),
+        (
+            "edgemw_device_energy_uncertainty_ratio",
+            "How far its joules may be from the true ones, as a part of them.",
+            energy.uncertainty_ratio if known else None,
+        ),
+        ("edgemw_device_power_budget_watts", "Mean power that the device is allowed.", budget_w or None),
+    ):
+        if value is not None:
             gauge = GaugeMetricFamily(name, about, labels=names)
             gauge.add_metric(values, value)
             yield gauge
