@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -17,21 +15,12 @@ from edgemw.telemetry.energy.battery import Battery
 from edgemw.telemetry.energy.hwmon import Hwmon
 from edgemw.telemetry.energy.rapl import Rapl
 from edgemw.telemetry.energy.reader import Moment, Roots
+from tests.support.prometheus import installed
 from tests.support.sysfs import RAPL, battery, ina3221, plant, two_sockets
 from tests.unit.test_telemetry_observer import SEQUENCES
 
 _LINE = re.compile(r"(\w+)\{([^}]*)\} (\S+)")
 _URL = re.compile(r"127\.0\.0\.1:(\d+)")
-
-
-def installed(program: str) -> str:
-    """Where a program is; skip without it, but fail where CI is set."""
-    found = shutil.which(program)
-    if found is None:
-        if os.environ.get("CI"):
-            pytest.fail(f"{program} is not installed, and CI must have it")
-        pytest.skip(f"{program} is not installed")
-    return found
 
 
 @contextmanager
