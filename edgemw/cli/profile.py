@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from edgemw.app.checks import AUTO
+from edgemw.app.energy import sources_of
+from edgemw.app.settings import Energy
 from edgemw.profiles.catalogue import load_either, load_profile, load_radio, profile_names, radio_names
 from edgemw.profiles.device import Profile
 from edgemw.profiles.known import HOW, Curve, Known, Number, numbers
@@ -28,8 +31,15 @@ examples:
   edgemw profile show lte-m-nrf9160 --json
   edgemw profile show ./my-board.toml
 """
+_DETECT_EXAMPLES = """exit code: 0 it is of a class that there is, 1 it is of none
+
+examples:
+  edgemw profile detect
+  edgemw profile detect --json
+"""
 _EXAMPLES = """examples:
   edgemw profile list
+  edgemw profile detect
   edgemw profile show raspberry-pi-4b
 
 docs/profiles.md says how to write one's own.
@@ -56,7 +66,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     shower.add_argument("name", metavar="NAME", help="a class of devices or a radio, or a file that ends in .toml")
-    for verb, function in ((lister, run_list), (shower, run_show)):
+    detector = verbs.add_parser(
+        "detect",
+        help="which class this machine is of, and where its joules would be known from",
+        epilog=_DETECT_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for verb, function in ((lister, run_list), (shower, run_show), (detector, run_detect)):
         verb.add_argument("--json", action="store_true", help="print one JSON object")
         verb.set_defaults(run=function)
 
@@ -87,6 +103,22 @@ def run_show(args: argparse.Namespace) -> int:
     else:
         print("\n".join(_paragraphs(found)))
     return 0
+
+
+def run_detect(args: argparse.Namespace) -> int:
+    """Print what a node with `profile = "auto"` would find. Returns 0, or 1 where that is nothing."""
+    sources = sources_of(AUTO, Energy())
+    found, states = sources.profile, sources.states
+    if args.json:
+        name = None if found is None else found.name
+        print(json.dumps({"profile": name, "known_by": sources.known_by, "energy_sources": states}, indent=1))
+    else:
+        print(f"{found.name}: {found.title}" if found is not None else "no profile: say node.profile, or write one of your own")
+        print(f"known by   {sources.known_by}")
+        for name, reason in states.items():
+            hint = sources.found.unavailable[name].hint if name in sources.found.unavailable else ""
+            print(f"{name:<11}{reason or 'can be read'}{f': {hint}' if hint else ''}")
+    return 0 if found is not None else 1
 
 
 def amount(number: Number | None, unit: str) -> str:

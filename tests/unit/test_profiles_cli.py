@@ -85,3 +85,15 @@ def test_an_amount_has_three_digits_and_a_prefix(value: float, text: str) -> Non
 
 def test_an_amount_that_is_not_known_is_a_dash() -> None:
     assert amount(None, "W") == "-"
+
+
+def test_detect_says_what_this_machine_is_and_by_what(capsys: pytest.CaptureFixture[str]) -> None:
+    ended = main(["profile", "detect", "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert ended == (0 if document["profile"] else 1)
+    assert document["profile"] in (None, *profile_names())
+    assert document["known_by"]
+    assert main(["profile", "detect"]) == ended
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(document["profile"] or "no profile")
+    assert [line.split()[0] for line in lines[2:]] == list(document["energy_sources"])
