@@ -168,7 +168,18 @@ def _options(kind: Kind) -> dict[str, Any]:
 RATE = "[$__rate_interval]"
 EACH = "{{device}}"
 JOULES, IDLE = "edgemw_device_energy_joules_total", "edgemw_device_energy_idle_joules_total"
-SERVE_WATTS = f'sum by (device) (rate(edgemw_process_energy_joules_total@,component="serve"}}{RATE}))'
+PARTS = "edgemw_process_energy_joules_total"
+
+# Once for each device, also where two jobs know it.
+WATTS = "max by (device, site) (edgemw_device_power_watts@)"
+RATE_OF_ALL = f"max by (device, site, source) (rate({JOULES}@{RATE}))"
+RATE_OF_IDLE = f"max by (device, site) (rate({IDLE}@{RATE}))"
+RATE_OF_PARTS = f"max by (device, site, component) (rate({PARTS}@{RATE}))"
+HOUR_OF_ALL = f"max by (device, site, source) (increase({JOULES}@[1h]))"
+HOUR_OF_IDLE = f"max by (device, site) (increase({IDLE}@[1h]))"
+DAY_OF_ALL = f"max by (device, site, source) (increase({JOULES}@[24h]))"
+SERVE_WATTS = f'sum by (device) (rate({PARTS}@,component="serve"}}{RATE}))'
+
 
 FLEET = Dashboard(
     "edgemw-fleet",
@@ -186,12 +197,19 @@ FLEET = Dashboard(
             "stat",
             4,
         ),
-        Panel("Power", "Of all devices that know theirs.", "watt", (("sum(edgemw_device_power_watts@)", ""),), "stat", 4),
+        Panel(
+            "Power",
+            "Of all devices that know theirs.",
+            "watt",
+            ((f"sum({WATTS})", ""),),
+            "stat",
+            4,
+        ),
         Panel(
             "Energy, a day",
             "Of all devices in the last 24 hours.",
             "joule",
-            (("sum(increase(edgemw_device_energy_joules_total@[24h]))", ""),),
+            ((f"sum({DAY_OF_ALL})", ""),),
             "stat",
             4,
         ),
@@ -217,7 +235,7 @@ FLEET = Dashboard(
             "Power by site",
             "Metered or modelled.",
             "watt",
-            (("sum by (site) (edgemw_device_power_watts@)", "{{site}}"),),
+            ((f"sum by (site) ({WATTS})", "{{site}}"),),
             stacked=True,
         ),
         Panel(
@@ -377,7 +395,7 @@ LEARNING = Dashboard(
             "Joules of a round",
             "Of all devices, idle or not.",
             "joule",
-            ((f"sum(rate(edgemw_device_energy_joules_total@{RATE})) / sum(rate(edgemw_rounds_total@{RATE}))", "joules"),),
+            ((f"sum({RATE_OF_ALL}) / sum(rate(edgemw_rounds_total@{RATE}))", "joules"),),
         ),
         Panel(
             "Seconds of training",
@@ -469,14 +487,14 @@ ENERGY = Dashboard(
     "edgemw / Energy",
     "Joules, where they are known from, and what they went into.",
     (
-        Panel("Power", "Of all devices.", "watt", (("sum(edgemw_device_power_watts@)", ""),), "stat", 6),
+        Panel("Power", "Of all devices.", "watt", ((f"sum({WATTS})", ""),), "stat", 6),
         Panel(
             "Idle part",
             "Of all energy of the last hour.",
             "percentunit",
             (
                 (
-                    f"sum(increase({IDLE}@[1h])) / sum(increase({JOULES}@[1h]))",
+                    f"sum({HOUR_OF_IDLE}) / sum({HOUR_OF_ALL})",
                     "",
                 ),
             ),
@@ -503,7 +521,7 @@ ENERGY = Dashboard(
             "Power by source",
             "Meters, batteries, counters of processors, models.",
             "watt",
-            ((f"sum by (source) (rate(edgemw_device_energy_joules_total@{RATE}))", "{{source}}"),),
+            ((f"sum by (source) ({RATE_OF_ALL})", "{{source}}"),),
             stacked=True,
         ),
         Panel(
@@ -511,9 +529,9 @@ ENERGY = Dashboard(
             "What devices would have taken with nothing to do, and what came on top.",
             "watt",
             (
-                (f"sum(rate(edgemw_device_energy_idle_joules_total@{RATE}))", "idle"),
+                (f"sum({RATE_OF_IDLE})", "idle"),
                 (
-                    f"sum(rate({JOULES}@{RATE})) - sum(rate({IDLE}@{RATE}))",
+                    f"sum({RATE_OF_ALL}) - sum({RATE_OF_IDLE})",
                     "active",
                 ),
             ),
@@ -523,14 +541,19 @@ ENERGY = Dashboard(
             "What nodes took",
             "Beyond idle, by what for; the rest of the active power is of others on their devices.",
             "watt",
-            ((f"sum by (component) (rate(edgemw_process_energy_joules_total@{RATE}))", "{{component}}"),),
+            (
+                (
+                    f"sum by (component) ({RATE_OF_PARTS})",
+                    "{{component}}",
+                ),
+            ),
             stacked=True,
         ),
         Panel(
             "Energy of each device, a day",
             "The last 24 hours.",
             "joule",
-            (("topk(20, sum by (device) (increase(edgemw_device_energy_joules_total@[24h])))", EACH),),
+            ((f"topk(20, sum by (device) ({DAY_OF_ALL}))", EACH),),
             "bargauge",
         ),
         Panel(
@@ -549,7 +572,7 @@ ENERGY = Dashboard(
             "Mean of an hour, beside energy.budget.",
             "watt",
             (
-                ("sum by (device) (rate(edgemw_device_energy_joules_total@[1h]))", EACH),
+                (f"sum by (device) (max by (device, site, source) (rate({JOULES}@[1h])))", EACH),
                 ("edgemw_device_power_budget_watts@", "{{device}} allowed"),
             ),
         ),

@@ -102,9 +102,15 @@ def check_energy(profile: str, settings: Energy) -> Iterator[Check]:
     hint = "" if known is not None else "say node.profile: `edgemw profile list` shows all; without one there is no model"
     found = f"{known.name}: {sources.known_by}" if known is not None else f"unknown: {sources.known_by}"
     yield Check("profile", "ok" if known is not None else "warn", found, hint)
+    if not float(settings.interval):
+        yield Check("energy", "warn", "not looked at", "energy.interval is 0s, so that energy.budget has no effect either")
+        return
     there = [name for name, reason in sources.states.items() if not reason]
-    hint = "" if there else "this node has no joules to tell: give it a profile"
-    yield Check("energy", "ok" if there else "warn", ", then ".join(there) or "no source", hint)
+    absent = [f"{name} {reason}" for name, reason in sources.states.items() if reason]
+    hint = "" if there else "no source of energy.sources is here: add 'model', with a profile, or leave that setting out"
+    found = ", then ".join(there) or "no source"
+    found += f" ({', '.join(absent)})" if absent else ""
+    yield Check("energy", "ok" if there else "warn", found, hint)
     for name, error in sources.found.unavailable.items():
         if error.reason != "missing" and error.hint:
             yield Check(f"energy: {name}", "warn", f"there, but {error.reason}", error.hint)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Lock
 from typing import Protocol
 
 import psutil
@@ -37,26 +39,48 @@ class _Process(Protocol):
 
 
 class Used:
-    """What a node uses. Training and predictions tell what they took; the rest the operating system knows.
+    """What a node uses in this life. Training and predictions tell what they take; the rest the operating system knows.
 
     Attributes:
         service: of predictions, in a process of its own; None where there is none.
     """
 
-    def __init__(self, traffic: Callable[[], tuple[int, int]]) -> None:
+    def __init__(self, traffic: Callable[[], tuple[int, int]], threads: int = 1) -> None:
         """Begin with nothing.
 
         Args:
             traffic: bytes sent and received so far.
+            threads: of a training.
         """
-        self._traffic = traffic
+        self._traffic, self._threads = traffic, threads
         self._train_s = self._serve_s = 0.0
+        self._training: tuple[Callable[[], float], float] | None = None  # the clock of one that goes on, and when it began
         self._predictions = 0
+        self._lock = Lock()
         self.service: _Process | None = None
 
-    def trained(self, cpu_s: float) -> None:
-        """Training took so much processor time."""
-        self._train_s += cpu_s
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """A training goes on in this thread; what it takes can be read from others meanwhile."""
+        clock = time.process_time if self._threads > 1 else _clock_of_this_thread()  # helpers of ONNX Runtime are other threads
+        with self._lock:
+            self._training = clock, clock()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._train_s, self._training = self._trained_s(), None
+
+    def _trained_s(self) -> float:
+        if self._training is None:
+            return self._train_s
+        clock, began_s = self._training
+        return self._train_s + max(0.0, clock() - began_s)
+
+    @property
+    def predictions(self) -> int | None:
+        """Requests answered in this life; None where a service of its own answers them."""
+        return None if self.service is not None else self._predictions
 
     def served(self, seconds: float) -> None:
         """A request was answered, in so many seconds of calculation."""
@@ -68,16 +92,26 @@ class Used:
         own = os.times()
         service_s = self.service.cpu_s() if self.service is not None else 0.0
         sent, received = self._traffic()
+        with self._lock:
+            train_s = self._trained_s()
         return Usage(
             now_s=time.monotonic(),
             busy_s=busy_seconds(),
             own_s=own.user + own.system + service_s,
-            train_s=self._train_s,
+            train_s=train_s,
             serve_s=self._serve_s + service_s,
             sent_bytes=sent,
             received_bytes=received,
             predictions=self._predictions,
         )
+
+
+def _clock_of_this_thread() -> Callable[[], float]:
+    """Its processor time, for other threads; of the process where the system has no such clock."""
+    if not hasattr(time, "pthread_getcpuclockid"):
+        return time.process_time
+    clock = time.pthread_getcpuclockid(threading.get_ident())
+    return lambda: time.clock_gettime(clock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,14 +173,26 @@ def _radio_of(profile: Profile | None) -> Radio | None:
     return radio if known else None
 
 
-@contextmanager
-def measuring(node: Node, settings: EnergySettings, used: Used) -> Iterator[tuple[Callable[[], Energy], Mapping[str, str]]]:
-    """Look at energy while the node runs: gives a function for the totals, and the states of the sources.
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What is known of a node's energy.
 
-    With an interval of 0 nothing is looked at.
+    Attributes:
+        life: the totals of this life.
+        energy: those of all lives.
+        states: of the sources, as `Sources.states`.
     """
+
+    life: Callable[[], Energy] = Energy
+    energy: Callable[[], Energy] = Energy
+    states: Mapping[str, str] = field(default_factory=dict)
+
+
+@contextmanager
+def measuring(node: Node, settings: EnergySettings, used: Used) -> Iterator[Measured]:
+    """Look at energy while the node runs. With an interval of 0 nothing is looked at."""
     if not float(settings.interval):
-        yield Energy, {}
+        yield Measured()
         return
     sources = sources_of(node.profile, settings)
     _tell(sources)
@@ -154,6 +200,7 @@ def measuring(node: Node, settings: EnergySettings, used: Used) -> Iterator[tupl
     radio = sources.radio
     scope = Scope(
         cores=_cores(sources.profile, settings),
+        machine_cores=psutil.cpu_count() or 1,
         alone=alone,
         idle_w=_idle_w(sources.profile, _cores(sources.profile, settings)),
         radio=lambda moment: _radio_j(sources.profile, radio, moment),
@@ -162,7 +209,7 @@ def measuring(node: Node, settings: EnergySettings, used: Used) -> Iterator[tupl
     sampler = Sampler(meter, used, float(settings.interval), node.state)
     sampler.start()
     try:
-        yield (lambda: sampler.energy), sources.states
+        yield Measured(lambda: sampler.life, lambda: sampler.energy, sources.states)
     finally:
         sampler.stop()
 

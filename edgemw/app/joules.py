@@ -25,7 +25,7 @@ class FleetEnergy:
             devices.
         sources: where they are known from now.
         uncertainty_ratio: the worst of a node.
-        carried_bytes: that nodes have sent and received.
+        carried_bytes: that nodes have sent and received whose radio is modelled.
         predictions: requests that they have answered.
     """
 
@@ -68,6 +68,8 @@ def fleet_energy(statuses: Iterable[tuple[str, Facts]]) -> FleetEnergy | None:
     if not known:
         return None
 
+    radios = [facts for facts in known.values() if _number(facts, "energy_communicate_j")]
+
     def total(name: str) -> float:
         return sum(_number(facts, name) for facts in known.values())
 
@@ -78,7 +80,7 @@ def fleet_energy(statuses: Iterable[tuple[str, Facts]]) -> FleetEnergy | None:
         **{f"{name}_joules": total(f"energy_{name}_j") for name in COMPONENTS},
         sources=tuple(sorted({str(facts.get("energy_source", "")) for facts in known.values()})),
         uncertainty_ratio=max(_number(facts, "energy_uncertainty") for facts in known.values()),
-        carried_bytes=int(total("energy_bytes")),
+        carried_bytes=int(sum(_number(facts, "energy_bytes") for facts in radios)),
         predictions=int(total("predictions")),
     )
 
@@ -94,7 +96,7 @@ def points_gained(metric: str, values: Iterable[float]) -> float | None:
 def energy_told(document: Mapping[str, Any]) -> str:
     """What `FleetEnergy.document` holds, in one line for people."""
     by = f"{', '.join(document['sources'])}, ± {100 * document['uncertainty_ratio']:.0f} %"
-    told = [f"{joules(document['joules'])} by {document['nodes']} nodes ({by})"]
+    told = [f"{joules(document['joules'])} by {document['nodes']} nodes ({by}), {joules(document['idle_joules'])} of it idle"]
     for name in ("round", "megabyte", "prediction", "accuracy_point"):
         each = document[f"joules_per_{name}"]
         told += [f"{joules(each)} per {name.replace('_', ' ')}"] if each else []

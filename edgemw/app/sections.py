@@ -43,7 +43,7 @@ class Node:
     site: str = option("", help="where it stands: a label on its metrics", check=check_optional_id)
     profile: str = option(
         AUTO,
-        help='class of devices that it is of, as `edgemw profile list` has them, or a .toml file; auto: detected; "": unknown',
+        help='class of devices, of `edgemw profile list`, or the absolute path of a .toml file; auto: detected; "": unknown',
         example='"raspberry-pi-4b"',
         check=check_profile,
     )
@@ -103,6 +103,14 @@ class Telemetry:
     log: Literal["debug", "info", "warning", "error"] = option("info", help="least severe message that is logged")
     log_format: Literal["text", "json"] = option("text", help="one line of text or one JSON object per message")
 
+    def __post_init__(self) -> None:
+        if 0 < float(self.publish) < 1:
+            raise ConfigError("must be at least 1s, or 0s for none", key="publish")
+        if self.advertise and not self.http:
+            raise ConfigError("is given without telemetry.http: there is nothing to reach", key="advertise")
+        if self.advertise and not float(self.publish):
+            raise ConfigError("is told with the readings: telemetry.publish must not be 0s", key="advertise")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Energy:
@@ -122,6 +130,10 @@ class Energy:
     budget: float = option(0.0, help="watts, mean of an hour, above which an alert is raised; 0: none", min=0)
     sysfs: Path = option(Path("/sys"), help="where the kernel shows its sensors; a container may see the host's elsewhere")
     procfs: Path = option(Path("/proc"), help="where it shows what machine this is")
+
+    def __post_init__(self) -> None:
+        if 0 < float(self.interval) < 0.1:
+            raise ConfigError("must be at least 100ms, or 0s for none", key="interval")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

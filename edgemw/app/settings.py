@@ -101,6 +101,8 @@ class DeviceFile:
         _refuse_embedded(self.broker)
         if not self.node.parent:
             raise ConfigError("is missing: a device needs a fog node above it", key="node.parent")
+        if self.telemetry.targets is not None:
+            raise ConfigError("a device has nobody below it", key="telemetry.targets")
         if self.serving.ask == self.node.id:
             raise ConfigError("a node does not ask itself", key="serving.ask")
         tasks = [data.task for data in self.data]

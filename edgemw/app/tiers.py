@@ -25,7 +25,7 @@ class Tier:
     site: str = option("", help="where they stand: a label on their metrics", check=check_optional_id)
     profile: str = option(
         AUTO,
-        help='class of devices that they are of, as `edgemw profile list` has them, or a .toml file; auto: detected; "": unknown',
+        help='class of devices, of `edgemw profile list`, or the absolute path of a .toml file; auto: detected; "": unknown',
         example='"raspberry-pi-4b"',
         check=check_profile,
     )

@@ -7,8 +7,8 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -48,13 +48,14 @@ from edgemw.transport.link import Will
 from edgemw.transport.mqtt import MqttLink, MqttSettings, TlsSettings
 from edgemw.transport.shell import Doors, Role, Shell, last_will
 from edgemw.wire.bucket import Bucket
-from edgemw.wire.messages import Frame, ReleaseManifest, Status
+from edgemw.wire.messages import Frame, ReleaseManifest, Status, Telemetry
 
 if TYPE_CHECKING:
     from edgemw.serving.keeper import Keeper  # a fog node has no part of it
 
 STATUS_TIMEOUT_S = 2.0
 SUMMARY_S = 60.0
+TARGETS_S = 5.0
 CHUNK_FRAME_BYTES = 512
 
 log = logging.getLogger(__name__)
@@ -117,10 +118,6 @@ def run_device(settings: DeviceFile, env: Mapping[str, str], origin: Sequence[st
             observer.served(seconds)
             node.used.served(seconds)
 
-        def trained(seconds: float, cpu_s: float) -> None:
-            observer.trained_seconds(seconds)
-            node.used.trained(cpu_s)
-
         keeper = Keeper(store, threads=threads, observe=served, batch_s=batch_s, canary=canary)
         guard = Guard(store, serving.guard, serving.guard_tolerance, threads=threads) if serving.guard else None
         int8 = Int8(serving.guard, serving.int8_tolerance, threads=threads) if serving.int8 else None
@@ -136,8 +133,8 @@ def run_device(settings: DeviceFile, env: Mapping[str, str], origin: Sequence[st
             install=install,
             traffic=lambda: (node.link.traffic.sent_bytes, node.link.traffic.received_bytes),
             observe=observer.observe,
-            trained=trained,
-            cpu_clock=time.thread_time if threads == 1 else time.process_time,  # helpers of ONNX Runtime are other threads
+            training=node.used.training,
+            trained=observer.trained_seconds,
             max_batch=settings.training.max_batch,
             nice=settings.training.nice,
             uplink=uplink,
@@ -267,16 +264,20 @@ class _Running:
     observer: Observer
     used: Used
     fleet: Fleet | None = None
-    told_moves: int = -1
 
     def run(self, role: Role, attach: Callable[[Shell], None], bucket: Bucket | None = None) -> None:
         """Serve until stopped: the first signal lets work in hand be finished, the second does not."""
         limits = _channel_limits(self.settings.limits, bucket)
         parts = DiskParts(self.db, limits.held_bytes + limits.blob_bytes)
-        with measuring(self.settings.node, self.settings.energy, self.used) as (energy, sources):
+        with measuring(self.settings.node, self.settings.energy, self.used) as measured:
             machine = partial(machine_now, self.settings.energy.sysfs)
             telemetry = self.settings.telemetry
-            teller = Teller(self.settings.node.site, telemetry.advertise, float(telemetry.publish), ProcessUsage())
+            publish_s, budget_w = float(telemetry.publish), self.settings.energy.budget
+            teller = Teller(self.settings.node.site, telemetry.advertise, publish_s, budget_w, ProcessUsage())
+
+            def tell() -> Telemetry:
+                return teller.message(machine(), measured.life(), self.link.traffic, self.used.predictions)
+
             doors = Doors(
                 self.place,
                 self.link,
@@ -284,32 +285,35 @@ class _Running:
                 time.monotonic,
                 bucket,
                 parts,
-                facts=lambda: energy_facts(energy()),
-                telemetry=(lambda: teller.message(machine(), energy(), self.link.traffic)) if telemetry.publish else None,
-                telemetry_s=float(telemetry.publish),
+                facts=lambda: energy_facts(measured.energy()),
+                telemetry=tell if publish_s else None,
+                telemetry_s=publish_s,
                 heard=self._hear,
             )
             shell = Shell(doors, role)
             self.observer.watch_link(lambda: self.link.traffic)
             self.observer.watch_channel(shell.channel.sent, shell.channel.received, shell.channel.refused)
             self.observer.watch_machine(machine)
-            self.observer.watch_energy(energy, sources, self.settings.energy.budget)
+            self.observer.watch_energy(measured.life, measured.states, budget_w)
             asyncio.run(self._serve(shell, attach))
 
     def _hear(self, frame: Frame) -> None:
-        """Take what a node below says of itself; the file of those with an address is written anew when one is new."""
-        if self.fleet is None:
-            return
-        self.fleet.take(frame, time.monotonic(), time.time())
-        path = self.settings.telemetry.targets
-        if path is not None and self.fleet.moves != self.told_moves:
-            self.told_moves = self.fleet.moves
-            temporary = path.with_suffix(".new")
-            try:
-                temporary.write_bytes(self.fleet.targets())
-                temporary.replace(path)
-            except OSError as error:
-                log.warning("telemetry.targets cannot be written: %s", error)
+        """Take what a node below says of itself."""
+        if self.fleet is not None and frame.node != self.place.node:  # the top speaks in its own domain
+            self.fleet.take(frame, time.monotonic(), time.time())
+
+    async def _list_targets(self, path: Path, fleet: Fleet) -> None:
+        """Keep the file of nodes with an address as it is; at first the one of an earlier life stays, until they were heard."""
+        told = 0
+        while True:
+            await asyncio.sleep(TARGETS_S)
+            if fleet.moves != told:
+                moves = fleet.moves
+                try:
+                    await asyncio.to_thread(_replace, path, fleet.targets())
+                    told = moves
+                except OSError as error:
+                    log.warning("telemetry.targets cannot be written: %s", error)
 
     async def _serve(self, shell: Shell, attach: Callable[[Shell], None]) -> None:
         loop = asyncio.get_running_loop()
@@ -329,7 +333,31 @@ class _Running:
         address = self.settings.node.state / "telemetry.address"
         http, key = self.settings.telemetry.http, "telemetry.http"
         with _listening(HttpServer(http, exporter.handle, setting=key) if http else None, address, key):
-            await _until_stopped(shell, attach)
+            path = self.settings.telemetry.targets
+            listing = self._list_targets(path, self.fleet) if path is not None and self.fleet is not None else None
+            async with _beside(listing):
+                await _until_stopped(shell, attach)
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[None, None, None] | None) -> AsyncIterator[None]:
+    """Do something for as long as something else goes on."""
+    if work is None:
+        yield
+        return
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(work)
+        try:
+            yield
+        finally:
+            task.cancel()
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file so that it is whole whenever somebody reads it."""
+    temporary = path.with_suffix(".new")
+    temporary.write_bytes(data)
+    temporary.replace(path)
 
 
 def _summarize_later(shell: Shell, summary: Summary) -> None:
@@ -409,7 +437,8 @@ def _node(settings: DeviceFile | FogFile) -> Iterator[_Running]:
             "starting",
             extra={"facts": {"role": role, "parent": place.parent or "-", "boot": place.boot, "broker": settings.broker.url}},
         )
-        used = Used(lambda: (link.traffic.sent_bytes, link.traffic.received_bytes))
+        threads = settings.training.threads if isinstance(settings, DeviceFile) else 1
+        used = Used(lambda: (link.traffic.sent_bytes, link.traffic.received_bytes), threads)
         fleet = Fleet(settings.limits.max_children) if isinstance(settings, FogFile) else None
         yield _Running(settings, place, db, link, Observer(role, place.node, settings.node.site), used, fleet)
     finally:

@@ -61,7 +61,7 @@ class Report:
     warnings: tuple[str, ...]
 
 
-KERNEL_FOLDERS = (".sysfs", ".procfs")
+KERNEL_FOLDERS, WRITTEN = (".sysfs", ".procfs"), "telemetry.targets"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -298,7 +298,7 @@ def _inherited(settings: Settings, key: str) -> bool:
 
 
 def _file_warnings(key: str, path: Path) -> Iterator[str]:
-    if not path.is_file() and not (key.endswith(KERNEL_FOLDERS) and path.is_dir()):
+    if not key.endswith(WRITTEN) and not path.is_file() and not (key.endswith(KERNEL_FOLDERS) and path.is_dir()):
         hint = ": make it with `edgemw compile`" if path.suffix == ".edge" else ""
         yield f"{key}: there is no file {path}{hint}"
     elif key.endswith("tls.key") and (problem := private_file_problem(path)):

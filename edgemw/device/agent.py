@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,8 +66,8 @@ class Parts:
         install: keep a release, with its int8 graph where it has one, on disk, where it is served from.
         traffic: bytes sent and received by this node so far.
         observe: counts facts.
-        trained: told the seconds of each training, and those of processor time.
-        cpu_clock: processor time of whatever trains.
+        training: entered while the thread of this device trains.
+        trained: told the seconds of each training.
         max_batch: largest batch that fits this device; 0 is no limit.
         nice: niceness of the training thread.
         uplink: what may be sent; None is no limit.
@@ -79,12 +80,12 @@ class Parts:
     install: Callable[[Bundle, ReleaseManifest, Vector, bytes], None]
     traffic: Callable[[], tuple[int, int]]
     observe: Callable[[str, Fact], None]
-    trained: Callable[[float, float], None]
+    trained: Callable[[float], None]
     max_batch: int = 0
     nice: int = 10
     uplink: Uplink | None = None
     stored: Callable[[str], Vector | None] = lambda task: None
-    cpu_clock: Callable[[], float] = time.thread_time
+    training: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,18 +243,19 @@ class DeviceRole:
         trained, reason = None, f"{', '.join(broken)} on held-out samples: not a finite number" if broken else ""
         if action.train:
             try:
-                trained, seconds, cpu_s = self._train(opened, opened.data, action)
-                self._parts.trained(seconds, cpu_s)
+                trained, seconds = self._train(opened, opened.data, action)
+                self._parts.trained(seconds)
                 tally |= {"train_loss": (trained.loss * trained.weight, trained.weight), "train_s": (seconds, 1.0)}
             except DataError as error:
                 reason = str(error)
         return Worked(manifest.number, trained, self._tally(tally), reason)
 
-    def _train(self, opened: _Opened, data: Dataset, action: Work) -> tuple[Trained, float, float]:
+    def _train(self, opened: _Opened, data: Dataset, action: Work) -> tuple[Trained, float]:
         plan = within(action.release.plan or plan_of(opened.bundle.manifest.training), self._parts.max_batch)
-        started, cpu_s = time.perf_counter(), self._parts.cpu_clock()
-        trained = train(opened.oracle, action.theta, data.train, plan, action.seed, self._stop_now.is_set)
-        return trained, time.perf_counter() - started, self._parts.cpu_clock() - cpu_s
+        started = time.perf_counter()
+        with self._parts.training():
+            trained = train(opened.oracle, action.theta, data.train, plan, action.seed, self._stop_now.is_set)
+        return trained, time.perf_counter() - started
 
     def _predictor(self, task: str, theta: Vector) -> Predict:
         """The predictor of these values; installing and measuring one release share it."""

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from urllib.parse import parse_qs
 
-from edgemw.telemetry.fleet import Fleet
+from edgemw.telemetry.fleet import FEWEST_S, Fleet
 from edgemw.telemetry.observer import Observer
 from edgemw.telemetry.service import TEXT_FORMAT
 
@@ -35,6 +35,7 @@ class Exporter:
             fleet: the nodes below; None where there can be none.
         """
         self._observer, self._health, self._fleet = observer, health, fleet
+        self._began_s = time.monotonic()
         self._doors: dict[str, Callable[[str], Answer]] = {"/metrics": self._metrics, "/healthz": self._healthz}
         if fleet is not None:
             self._doors |= {"/fleet": self._fleet_text, "/sd": self._sd}
@@ -67,7 +68,10 @@ class Exporter:
 
     def _sd(self, query: str) -> Answer:
         assert self._fleet is not None
-        return 200, JSON, self._fleet.targets()
+        targets = self._fleet.targets()
+        if targets == b"[]" and time.monotonic() - self._began_s < FEWEST_S:
+            return _json(503, {"error": "nobody was heard yet: the list that you have still holds"})
+        return 200, JSON, targets
 
 
 def _json(status: int, document: dict[str, bool | str]) -> Answer:

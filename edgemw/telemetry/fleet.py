@@ -2,8 +2,8 @@
 
 No time stamps: a series ends when its device falls silent, and Prometheus notices at its next scrape. A device is silent when its
 broker says so (last will), or after three of its intervals, at least 45 s. `edgemw_device_up` 0 and the time of its last message
-stay for a day. A message counts once and in order, by the life of its node and its number in it: what the broker delivers again,
-or somebody replays, is rejected, as is a counter that goes backwards within a life.
+stay for a day; who was stopped on purpose is forgotten. A message counts once and in order, by the life of its node and its
+number in it: what the broker delivers again, or somebody replays, is rejected, as is a counter that goes backwards in a life.
 
 A line is made when its message comes, so that a scrape only puts lines together: 10 000 devices are text in hundredths of a
 second, and nothing waits for it.
@@ -29,11 +29,12 @@ from edgemw.wire.readings import READINGS
 FEWEST_S, INTERVALS = 45.0, 3.0
 LONGEST_INTERVAL_S = 3600.0
 KEPT_S = 86400.0
+SWEEP_S = 1.0
+MOST_PORT = 65535
 UP, SEEN = "edgemw_device_up", "edgemw_device_last_seen_timestamp_seconds"
 _METRICS = tuple((metric, tuple(readings)) for metric, readings in groupby(READINGS, lambda reading: reading.metric))
 _COUNTERS = tuple(reading.name for reading in READINGS if reading.kind == "counter")
-_COUNTERS_OF_ANY_SOURCE = tuple(name for name in _COUNTERS if name != "energy")
-_ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):\d{1,5}\Z")
+_ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):([1-9][0-9]{0,4})\Z")
 
 
 @dataclass(slots=True)
@@ -44,13 +45,13 @@ class _Child:
     seq: int
     labels: str
     site: str = ""
-    source: str = ""
     address: str = ""
     up: bool = True
     heard_s: float = 0.0
     seen_s: float = 0.0
     until_s: float = float("inf")
-    readings: dict[str, float] = field(default_factory=dict)
+    wait_s: float = 0.0
+    highest: dict[str, float] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
 
 
@@ -73,6 +74,7 @@ class Fleet:
         self._most = most
         self._children: dict[str, _Child] = {}
         self._lock = Lock()
+        self._swept_s = float("-inf")
         self._site, self._source = Bounded(256), Bounded(16)
         self.messages = self.expired = self.moves = 0
         self.rejected: Counter[str] = Counter()
@@ -100,21 +102,26 @@ class Fleet:
         if child is None:
             if not self._room(now_s):
                 return "full"
-            child = self._children[frame.node] = _Child(frame.boot, -1, "")
+            child = _Child(frame.boot, -1, "")
         if (frame.boot, frame.seq) <= (child.boot, child.seq):
             return "old"
         source = self._source(message.source) if message.source else "none"
-        if frame.boot == child.boot and _backwards(child, message.readings, source):
+        counters = _counters(message.readings, source)
+        highest = child.highest if frame.boot == child.boot else {}
+        if any(value < highest.get(name, 0.0) for name, value in counters.items()):
             return "backwards"
+        self._children[frame.node] = child
         child.boot, child.seq, child.up = frame.boot, frame.seq, True
-        child.readings, child.source = message.readings, source
+        child.highest = highest | counters
         child.site = self._site(message.site) if message.site else ""
-        address = message.address if _ADDRESS.match(message.address) else ""
+        match = _ADDRESS.match(message.address)
+        address = message.address if match is not None and int(match[1]) <= MOST_PORT else ""
         self.moves += address != child.address
         child.address = address
         child.labels = f'device="{frame.node}",site="{child.site}"'
         child.heard_s, child.seen_s = now_s, wall_s
-        child.until_s = now_s + max(FEWEST_S, INTERVALS * min(message.interval_s, LONGEST_INTERVAL_S))
+        child.wait_s = max(FEWEST_S, INTERVALS * min(message.interval_s, LONGEST_INTERVAL_S))
+        child.until_s = now_s + child.wait_s
         child.lines = () if child.address else _lines(child.labels, source, message.readings)
         return ""
 
@@ -123,22 +130,30 @@ class Fleet:
         if child is None:
             if not self._room(now_s):
                 return
-            child = self._children[frame.node] = _Child(frame.boot, -1, f'device="{frame.node}",site=""')
+            child = self._children[frame.node] = _Child(frame.boot, -1, f'device="{frame.node}",site=""', heard_s=now_s)
         if frame.boot < child.boot:
             return
         if frame.boot > child.boot:
-            child.boot, child.seq = frame.boot, -1
-        child.up, child.heard_s, child.seen_s = presence.state == "online", now_s, wall_s
-        if not child.up:
+            child.boot, child.seq, child.highest = frame.boot, -1, {}
+        if presence.state == "offline":  # on purpose: nobody is missed
+            self._forget(frame.node)
+            return
+        if presence.state != "online":
             self._silence(child)
+            return
+        if not child.up and child.wait_s:  # it has told before: it is to tell again
+            child.until_s = now_s + child.wait_s
+        child.up, child.heard_s, child.seen_s = True, now_s, wall_s
 
     def _silence(self, child: _Child) -> None:
-        child.up, child.lines, child.readings, child.until_s = False, (), {}, float("inf")
+        child.up, child.lines, child.until_s = False, (), float("inf")
 
     def _room(self, now_s: float) -> bool:
         """Whether one more can be kept, after whoever has been away longest has gone, if need be."""
         if len(self._children) < self._most:
             return True
+        if now_s - self._swept_s < SWEEP_S:
+            return False  # who is not known is not worth looking at everybody for each of its messages
         self._sweep(now_s)
         away = [node for node, child in self._children.items() if not child.up]
         if len(self._children) >= self._most and away:
@@ -147,6 +162,7 @@ class Fleet:
 
     def _sweep(self, now_s: float) -> None:
         """Silence who has told nothing for too long, and forget who has been away for a day."""
+        self._swept_s = now_s
         for node, child in list(self._children.items()):
             if child.until_s < now_s:
                 self._silence(child)
@@ -180,7 +196,7 @@ class Fleet:
             yield _head(UP, "gauge", "1 while the device is heard.")
             yield "".join([f"{UP}{{{labels}}} {up:d}\n" for labels, up, _, _ in states])
             yield _head(SEEN, "gauge", "When the device was heard for the last time.")
-            yield "".join([f"{SEEN}{{{labels}}} {seen!r}\n" for labels, _, seen, _ in states])
+            yield "".join([f"{SEEN}{{{labels}}} {seen!r}\n" for labels, _, seen, _ in states if seen])
         if shard == 0:
             for name, count in counts:
                 about = {"messages": "Messages of telemetry that came.", "expired": "Devices that fell silent without a word."}[
@@ -207,10 +223,9 @@ def _head(metric: str, kind: str, about: str) -> str:
     return f"# HELP {metric} {about}\n# TYPE {metric} {kind}\n"
 
 
-def _backwards(child: _Child, readings: dict[str, float], source: str) -> bool:
-    """Whether a counter is less than it was; joules of another source are another counter."""
-    names = _COUNTERS if source == child.source else _COUNTERS_OF_ANY_SOURCE
-    return any(readings[name] < child.readings[name] for name in names if name in readings and name in child.readings)
+def _counters(readings: dict[str, float], source: str) -> dict[str, float]:
+    """Those that only grow in a life; joules of another source are another counter."""
+    return {f"energy {source}" if name == "energy" else name: readings[name] for name in _COUNTERS if name in readings}
 
 
 def _lines(labels: str, source: str, readings: dict[str, float]) -> tuple[str, ...]:

@@ -25,11 +25,15 @@ class ProcessUsage:
     def __call__(self) -> Usage:
         """The usage now. Processor time never goes down; memory that processes share is counted for each."""
         cpu_s, resident_bytes = 0.0, 0
-        for process in (self._process, *self._process.children(recursive=True)):
+        try:
+            children = self._process.children(recursive=True)
+        except psutil.Error:
+            children = []  # where processes of others are hidden, so may ours be
+        for process in (self._process, *children):
             try:
                 times = process.cpu_times()
                 resident_bytes += process.memory_info().rss
-            except psutil.NoSuchProcess:
+            except psutil.Error:
                 continue  # it has ended since: its time is among that of its parent's children
             cpu_s += times.user + times.system + getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
         self._cpu_s = max(self._cpu_s, cpu_s)

@@ -14,19 +14,26 @@ from edgemw.wire.messages import Telemetry
 class Teller:
     """Makes the messages of a node."""
 
-    def __init__(self, site: str, address: str, interval_s: float, process: Callable[[], Usage]) -> None:
+    def __init__(self, site: str, address: str, interval_s: float, budget_w: float, process: Callable[[], Usage]) -> None:
         """Say who tells.
 
         Args:
             site: where it stands; "" where nobody said.
             address: HOST:PORT of its own metrics; "" where nobody reaches them.
             interval_s: between two messages.
+            budget_w: mean power that it is allowed; 0 is no limit.
             process: reads the node's use.
         """
-        self._site, self._address, self._interval_s, self._process = site, address, interval_s, process
+        self._site, self._address, self._interval_s = site, address, interval_s
+        self._budget_w, self._process = budget_w, process
 
-    def message(self, machine: Machine, energy: Energy, traffic: LinkTraffic) -> Telemetry:
-        """What is known now."""
+    def message(self, machine: Machine, energy: Energy, traffic: LinkTraffic, requests: int | None) -> Telemetry:
+        """What is known now.
+
+        Args:
+            energy: of this life.
+            requests: answered in this life; None where that is not known.
+        """
         usage = self._process()
         readings: dict[str, float] = {
             "cpu": machine.busy_s,
@@ -34,11 +41,13 @@ class Teller:
             "memory": machine.memory_used_bytes,
             "sent": traffic.sent_bytes,
             "received": traffic.received_bytes,
-            "reconnects": traffic.reconnects,
-            "requests": energy.predictions,
             "process_cpu": usage.cpu_s,
             "process_memory": usage.resident_bytes,
         }
+        if requests is not None:
+            readings["requests"] = requests
+        if self._budget_w:
+            readings["budget"] = self._budget_w
         if machine.celsius is not None:
             readings["celsius"] = machine.celsius
         if machine.charge is not None:

@@ -241,8 +241,9 @@ class Shell:
         topic, interval_s = topics.build(place.net, place.parent, "telemetry", node=place.node), self._doors.telemetry_s
         await asyncio.sleep(interval_s * (crc32(place.node.encode()) % 1000) / 1000)
         for number in count():
-            if self._connected:
-                await self.channel.carry(Send(topic, Frame("", place.node, place.boot, number, make())))
+            message = await asyncio.to_thread(_made, make)  # sensors may take their time
+            if message is not None and self._connected:
+                await self.channel.carry(Send(topic, Frame("", place.node, place.boot, number, message)))
             await asyncio.sleep(interval_s)
 
     def _on_channel(self, event: Emitted) -> None:
@@ -399,6 +400,15 @@ class Shell:
         for task, machine in self._machines.items():
             reason = "; ".join(filter(None, (link, machine.reason(now))))
             yield task, Status(role, place.parent, machine.state, reason[:500], {**machine.facts(now), **facts})
+
+
+def _made(make: Callable[[], Telemetry]) -> Telemetry | None:
+    """What a node tells about itself; whatever goes wrong there must not end it."""
+    try:
+        return make()
+    except Exception:
+        log.exception("no telemetry this time")
+        return None
 
 
 def _presence(state: str, role: str, place: Place) -> Send:

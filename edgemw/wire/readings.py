@@ -44,7 +44,7 @@ READINGS = (
     Reading("charging", "edgemw_device_battery_charging", "gauge", "1 while the battery is charged."),
     Reading("sent", "edgemw_link_sent_bytes_total", "counter", "Bytes of MQTT PUBLISH packets sent."),
     Reading("received", "edgemw_link_received_bytes_total", "counter", "Bytes of MQTT PUBLISH packets received."),
-    Reading("reconnects", "edgemw_link_reconnects_total", "counter", "Times that the connection to the broker was made again."),
+    Reading("budget", "edgemw_device_power_budget_watts", "gauge", "Mean power that the device is allowed."),
     Reading("requests", "edgemw_serving_requests_total", "counter", "Prediction requests answered."),
     Reading("process_cpu", "edgemw_process_cpu_seconds_total", "counter", "Processor time of this node."),
     Reading("process_memory", "edgemw_process_resident_memory_bytes", "gauge", "Resident memory of this node."),

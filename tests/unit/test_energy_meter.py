@@ -15,6 +15,7 @@ from edgemw.telemetry.energy.reader import Moment, Reader
 from edgemw.telemetry.energy.tree import Unreadable
 
 START = Usage(100.0, 1000.0, 10.0)
+ONE = Scope(cores=1, machine_cores=1)
 
 
 class Told(Reader):
@@ -38,7 +39,7 @@ def used(
 
 
 def test_idle_and_active_are_apart_and_the_node_has_its_share_by_processor_time() -> None:
-    meter = Meter([Told(30.0)], [], Scope(cores=2, idle_w=1.0), START)
+    meter = Meter([Told(30.0)], [], Scope(cores=2, machine_cores=2, idle_w=1.0), START)
     energy = meter.look(used(10, busy_s=8, own_s=4, train_s=3, serve_s=0.5))
     assert energy.joules == {"hwmon": 30.0}
     assert (energy.idle_j, energy.watts, energy.source) == (10.0, 3.0, "hwmon")
@@ -47,7 +48,7 @@ def test_idle_and_active_are_apart_and_the_node_has_its_share_by_processor_time(
 
 def test_the_first_source_that_has_an_answer_counts_under_its_own_name() -> None:
     battery, model = Told(None, 5.0, -1.0, source="battery"), Told(4.0, 4.0, 4.0, source="model")
-    meter = Meter([battery, model], [], Scope(cores=1), START)
+    meter = Meter([battery, model], [], Scope(cores=1, machine_cores=1), START)
     for second in (1, 2, 3):
         meter.look(used(second))
     assert meter.energy.joules == {"model": 8.0, "battery": 5.0}
@@ -56,7 +57,7 @@ def test_the_first_source_that_has_an_answer_counts_under_its_own_name() -> None
 
 
 def test_a_stretch_of_which_nobody_knows_anything_is_a_gap() -> None:
-    meter = Meter([Told(None, -1.0, 2.0)], [], Scope(cores=1), START)
+    meter = Meter([Told(None, -1.0, 2.0)], [], Scope(cores=1, machine_cores=1), START)
     meter.look(used(1))
     assert meter.look(used(2)).source == "none"
     energy = meter.look(used(3))
@@ -65,16 +66,18 @@ def test_a_stretch_of_which_nobody_knows_anything_is_a_gap() -> None:
 
 def test_cards_are_added_to_what_does_not_see_them_and_count_alone_without_it() -> None:
     card = [Told(7.0, source="nvml")]
-    assert Meter([Told(3.0, source="rapl", cards=False)], card, Scope(cores=1), START).look(used(1)).joules == {"rapl": 10.0}
+    assert Meter([Told(3.0, source="rapl", cards=False)], card, ONE, START).look(used(1)).joules == {"rapl": 10.0}
     card = [Told(7.0, source="nvml")]
-    assert Meter([Told(3.0)], card, Scope(cores=1), START).look(used(1)).joules == {"hwmon": 3.0}
+    assert Meter([Told(3.0)], card, ONE, START).look(used(1)).joules == {"hwmon": 3.0}
     card = [Told(7.0, source="nvml")]
-    assert Meter([], card, Scope(cores=1), START).look(used(1)).joules == {"nvml": 7.0}
+    assert Meter([], card, ONE, START).look(used(1)).joules == {"nvml": 7.0}
 
 
 def test_the_radio_is_taken_out_of_what_is_active_where_the_source_sees_it() -> None:
     def scope(cores: int = 1) -> Scope:
-        return Scope(cores=cores, idle_w=1.0, radio=lambda moment: 0.001 * moment.sent_bytes + 2.0 * moment.sessions)
+        return Scope(
+            cores=cores, machine_cores=cores, idle_w=1.0, radio=lambda moment: 0.001 * moment.sent_bytes + 2.0 * moment.sessions
+        )
 
     meter = Meter([Told(20.0)], [], scope(), START)
     parts = meter.look(used(5, busy_s=2, own_s=2, sent=1000)).components
@@ -85,7 +88,7 @@ def test_the_radio_is_taken_out_of_what_is_active_where_the_source_sees_it() -> 
 
 def test_a_session_begins_when_the_network_is_used_after_ten_seconds_of_silence() -> None:
     sessions = []
-    scope = Scope(cores=1, radio=lambda moment: sessions.append(moment.sessions) or 0.0)  # type: ignore[func-returns-value]
+    scope = Scope(cores=1, machine_cores=1, radio=lambda moment: sessions.append(moment.sessions) or 0.0)  # type: ignore[func-returns-value]
     meter = Meter([Told(*[1.0] * 5)], [], scope, START)
     for second, sent in ((1, 10), (5, 20), (16, 20), (17, 30), (18, 40)):
         meter.look(used(second, sent=sent))
@@ -93,11 +96,11 @@ def test_a_session_begins_when_the_network_is_used_after_ten_seconds_of_silence(
 
 
 def test_several_nodes_of_a_machine_share_what_is_not_idle() -> None:
-    scope = Scope(cores=2, alone=False, idle_w=1.0)
+    scope = Scope(cores=2, machine_cores=2, alone=False)
     first = Meter([Told(30.0)], [], scope, START).look(used(10, busy_s=8, own_s=6))
     second = Meter([Told(30.0)], [], scope, START).look(used(10, busy_s=8, own_s=2))
-    assert first.total_j + second.total_j == pytest.approx(20.0)
-    assert first.total_j == pytest.approx(15.0)
+    assert first.total_j + second.total_j == pytest.approx(12.0)  # two fifths of the time the machine was busy
+    assert first.total_j == pytest.approx(9.0)
     assert first.idle_j == 0.0
 
 
@@ -109,7 +112,7 @@ def test_a_modelled_device_of_a_shared_machine_does_only_its_node_s_work() -> No
             seen.append(moment.utilisation)
             return 10.0 * 1.0 + 5.0 * moment.utilisation * 10.0
 
-    meter = Meter([Modelled(source="model")], [], Scope(cores=4, alone=False, idle_w=1.0), START)
+    meter = Meter([Modelled(source="model")], [], Scope(cores=4, machine_cores=4, alone=False, idle_w=1.0), START)
     energy = meter.look(used(10, busy_s=19, own_s=20, train_s=20))
     assert seen == [0.5]
     assert energy.total_j == pytest.approx(35.0)
@@ -119,7 +122,7 @@ def test_a_modelled_device_of_a_shared_machine_does_only_its_node_s_work() -> No
 
 def test_idle_power_is_learned_where_a_meter_shows_it() -> None:
     quiet, busy = [2.0] * 40, [8.0]
-    meter = Meter([Told(*quiet, *busy)], [], Scope(cores=1, idle_w=5.0), START)
+    meter = Meter([Told(*quiet, *busy)], [], Scope(cores=1, machine_cores=1, idle_w=5.0), START)
     for second in range(1, 41):
         meter.look(used(second))
     before = meter.energy.idle_j
@@ -146,7 +149,9 @@ def test_totals_never_fall_and_parts_are_never_more_than_the_whole(
     source: str,
     idle_w: float | None,
 ) -> None:
-    scope = Scope(cores=2, alone=alone, idle_w=idle_w, radio=lambda moment: 1e-5 * moment.sent_bytes + moment.sessions)
+    scope = Scope(
+        cores=2, machine_cores=2, alone=alone, idle_w=idle_w, radio=lambda moment: 1e-5 * moment.sent_bytes + moment.sessions
+    )
     reader = Told(*[stretch[-1] for stretch in stretches], source=source, radio=source != "rapl")
     meter, now, before = Meter([reader], [], scope, START), START, Energy()
     for seconds, busy, own, train, serve, sent, _ in stretches:
@@ -165,3 +170,45 @@ def test_totals_never_fall_and_parts_are_never_more_than_the_whole(
         assert all(energy.components[name] >= before.components[name] for name in COMPONENTS)
         assert energy.idle_j + sum(energy.components.values()) <= energy.total_j * (1 + 1e-9) + 1e-6
         before = energy
+
+
+def test_energy_of_lives_adds_up_and_each_begins_at_nothing() -> None:
+    before = Energy({"rapl": 5.0, "model": 1.0}, 2.0, dict.fromkeys(COMPONENTS, 0.5), 100.0, 3, gaps=1)
+    meter = Meter([Told(4.0, source="model")], [], Scope(cores=1, machine_cores=1, idle_w=1.0), START, before)
+    meter.look(used(1, sent=10))
+    assert meter.life.joules == {"model": 4.0}
+    assert meter.energy.joules == {"model": 5.0, "rapl": 5.0}
+    assert (meter.energy.idle_j, meter.energy.carried_bytes, meter.energy.predictions, meter.energy.gaps) == (3.0, 110.0, 3, 1)
+
+
+def test_nodes_that_do_all_the_work_of_a_busy_machine_take_all_its_joules() -> None:
+    each = Meter([Told(*[100.0] * 10)], [], Scope(cores=1, machine_cores=10, alone=False), START)
+    for second in range(1, 11):
+        each.look(used(second, busy_s=10.0 * second, own_s=1.0 * second))
+    assert 10 * each.life.total_j == pytest.approx(1000.0)
+
+
+def test_a_quiet_node_on_a_busy_machine_does_not_learn_what_others_take_as_idle() -> None:
+    meter = Meter([Told(*[100.0] * 100)], [], Scope(cores=8, machine_cores=8, alone=False), START)
+    for second in range(1, 51):
+        meter.look(used(second, busy_s=8.0 * second))
+    for second in range(51, 101):
+        meter.look(used(second, busy_s=8.0 * second, own_s=4.0 * (second - 50)))
+    assert meter.life.total_j == pytest.approx(50 * 50.0)
+
+
+def test_each_source_has_idle_power_of_its_own() -> None:
+    package = Told(*[1.0] * 40, *[None] * 10, source="rapl", radio=False)
+    battery = Told(*[None] * 40, *[6.0] * 10, source="battery")
+    meter = Meter([battery, package], [], Scope(cores=1, machine_cores=1, idle_w=6.0), START)
+    for second in range(1, 51):
+        meter.look(used(second))
+    assert meter.life.idle_j == pytest.approx(40.0 + 60.0)
+    assert sum(meter.life.components.values()) == pytest.approx(0.0)
+
+
+def test_a_package_is_not_idle_at_the_power_of_the_whole_board() -> None:
+    meter = Meter([Told(4.0, source="rapl", radio=False)], [], Scope(cores=1, machine_cores=1, idle_w=6.0), START)
+    life = meter.look(used(1, busy_s=0.5, own_s=0.5))
+    assert life.idle_j == pytest.approx(2.0)
+    assert life.components["agent"] == pytest.approx(2.0)

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -81,7 +82,7 @@ def test_the_doctor_says_which_meter_there_is_and_how_one_may_be_read(tmp_path: 
     plant(tmp_path / "proc", {"cpuinfo": X86})
     checks = {check.name: check for check in check_energy("auto", settings(tmp_path))}
     assert checks["profile"].found == "x86-vcpu: a virtual machine on AMD EPYC"
-    assert checks["energy"].found == "rapl, then model"
+    assert checks["energy"].found.startswith("rapl, then model (hwmon missing")
     opened = os.open
 
     def refusing(path: object, *args: int) -> int:
@@ -91,7 +92,7 @@ def test_the_doctor_says_which_meter_there_is_and_how_one_may_be_read(tmp_path: 
 
     monkeypatch.setattr(os, "open", refusing)
     checks = {check.name: check for check in check_energy("auto", settings(tmp_path))}
-    assert checks["energy"].found == "model"
+    assert checks["energy"].found.startswith("model (")
     assert checks["energy: rapl"].found == "there, but permission"
     assert "udev" in checks["energy: rapl"].hint
 
@@ -132,7 +133,7 @@ def life(folder: Path) -> Energy:
     def usage() -> Usage:
         return Usage(next(clock), 0.0, 0.0, predictions=0)
 
-    meter = Meter([reader], [], Scope(cores=1), usage(), energy_before(folder))
+    meter = Meter([reader], [], Scope(cores=1, machine_cores=1), usage(), energy_before(folder))
     sampler = Sampler(meter, usage, 0.01, folder)
     sampler.start()
     assert reader.asked.wait(10)
@@ -145,6 +146,50 @@ def test_totals_go_on_in_the_next_life(tmp_path: Path) -> None:
     assert second.total_j > first.total_j >= 4.0
     assert energy_before(tmp_path).total_j == pytest.approx(second.total_j)
     assert energy_before(tmp_path).watts == 0.0
+
+
+def test_a_reader_that_fails_in_an_unforeseen_way_is_told_of_and_the_totals_are_saved(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Told):
+        def joules(self, moment: Moment) -> float | None:
+            if self.asked.is_set():
+                raise ZeroDivisionError("on purpose")
+            return super().joules(moment)
+
+    clock, reader = seconds(), Broken()
+
+    def usage() -> Usage:
+        return Usage(next(clock), 0.0, 0.0)
+
+    sampler = Sampler(Meter([reader], [], Scope(cores=1, machine_cores=1), usage()), usage, 0.01, tmp_path)
+    sampler.start()
+    assert reader.asked.wait(10)
+    sampler.stop()
+    assert energy_before(tmp_path).total_j == 2.0
+    assert caplog.text.count("cannot be looked at") == 1
+
+
+def test_a_sensor_that_hangs_does_not_keep_a_node_from_ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = Event()
+
+    class Hanging(Told):
+        def joules(self, moment: Moment) -> float | None:
+            self.asked.set()
+            release.wait()
+            return None
+
+    monkeypatch.setattr("edgemw.telemetry.energy.sampler.STOP_S", 0.05)
+    clock, reader = seconds(), Hanging()
+
+    def usage() -> Usage:
+        return Usage(next(clock), 0.0, 0.0)
+
+    sampler = Sampler(Meter([reader], [], Scope(cores=1, machine_cores=1), usage()), usage, 0.01, tmp_path)
+    sampler.start()
+    assert reader.asked.wait(10)
+    sampler.stop()
+    release.set()
 
 
 @pytest.mark.parametrize(
@@ -172,19 +217,41 @@ def test_a_damaged_file_begins_at_nothing_and_says_so(tmp_path: Path, text: str,
 def test_a_node_is_measured_while_it_runs_and_not_without_an_interval(tmp_path: Path) -> None:
     node = Node(id="device-0", parent="top", state=tmp_path, profile="raspberry-pi-4b")
     used = Used(lambda: (1000, 2000))
-    with measuring(node, settings(tmp_path, interval=duration("0s")), used) as (energy, states):
-        assert (energy(), dict(states)) == (Energy(), {})
-        assert energy_facts(energy()) == {}
+    with measuring(node, settings(tmp_path, interval=duration("0s")), used) as measured:
+        assert (measured.energy(), dict(measured.states)) == (Energy(), {})
+        assert energy_facts(measured.energy()) == {}
     began = time.monotonic()
-    with measuring(node, settings(tmp_path, sources=("model",)), used) as (energy, states):
-        used.trained(0.25)
+    with measuring(node, settings(tmp_path, sources=("model",)), used) as measured:
+        with used.training():
+            work_for(0.05)
         used.served(0.001)
-    facts = energy_facts(energy())
-    assert dict(states) == {"model": ""}
+    facts = energy_facts(measured.energy())
+    assert dict(measured.states) == {"model": ""}
     assert 0 < float(facts["energy_j"]) <= 6.4 * (time.monotonic() - began)
     assert facts["predictions"] == 1
     assert facts["energy_source"] == "model"
-    assert float(facts["energy_train_j"]) >= 0
+    assert float(facts["energy_train_j"]) > 0
+
+
+def work_for(cpu_s: float) -> None:
+    """Keep this thread busy."""
+    began = time.thread_time()
+    while time.thread_time() - began < cpu_s:
+        pass
+
+
+def test_what_a_training_takes_is_known_while_it_goes_on() -> None:
+    used = Used(lambda: (0, 0))
+    with used.training():
+        work_for(0.02)
+        assert used().train_s >= 0.02
+        so_far = used().train_s
+        work_for(0.02)
+        with ThreadPoolExecutor(1) as other:  # the meter looks from a thread of its own
+            assert other.submit(used).result().train_s >= so_far + 0.02
+    over = used().train_s
+    work_for(0.02)
+    assert used().train_s == over
 
 
 # ---- metrics
@@ -237,7 +304,7 @@ def test_a_fleet_s_joules_are_those_of_every_node_once() -> None:
     assert document["joules_per_prediction"] == pytest.approx(0.75)
     assert document["joules_per_accuracy_point"] == 6.0
     assert json.loads(json.dumps(document))["train_joules"] == pytest.approx(3.0)
-    assert energy_told(document).startswith("30 J by 2 nodes (model, rapl, ± 30 %), 3 J per round")
+    assert energy_told(document).startswith("30 J by 2 nodes (model, rapl, ± 30 %), 3 J of it idle, 3 J per round")
 
 
 def test_what_was_not_got_has_no_price() -> None:
@@ -265,6 +332,6 @@ def test_joules_for_people(amount: float, text: str) -> None:
 def test_a_server_s_counters_reach_the_status(tmp_path: Path) -> None:
     tree = plant(tmp_path / "sys", two_sockets())
     node = Node(id="fog-0", parent="top", state=tmp_path, profile="")
-    with measuring(node, settings(tmp_path, sources=("rapl",)), Used(lambda: (0, 0))) as (energy, _):
+    with measuring(node, settings(tmp_path, sources=("rapl",)), Used(lambda: (0, 0))) as measured:
         plant(tree, {f"{RAPL}:0/energy_uj": 240_432_366_267})
-    assert energy_facts(energy())["energy_j"] == pytest.approx(10.0)
+    assert energy_facts(measured.energy())["energy_j"] == pytest.approx(10.0)

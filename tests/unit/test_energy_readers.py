@@ -107,6 +107,18 @@ def test_a_counter_that_wraps_loses_nothing(tmp_path: Path) -> None:
     assert reader.joules(at(1)) == pytest.approx(10.0)
 
 
+def test_what_a_counter_would_say_of_a_time_that_others_have_counted_is_not_counted_again(tmp_path: Path) -> None:
+    tree = plant(tmp_path / "sys", two_sockets())
+    reader, file = Rapl(roots(tmp_path)), tmp_path / "sys" / f"{RAPL}:1/energy_uj"
+    file.unlink()
+    with pytest.raises(Unreadable):
+        reader.joules(at(1))
+    plant(tree, {f"{RAPL}:0/energy_uj": 250_000_000_000, f"{RAPL}:1/energy_uj": 128_000_000_000})
+    assert reader.joules(at(2)) is None
+    plant(tree, {f"{RAPL}:0/energy_uj": 250_005_000_000})
+    assert reader.joules(at(3)) == pytest.approx(5.0)
+
+
 def test_who_may_not_read_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(tmp_path / "sys", two_sockets())
     really = os.open
@@ -145,6 +157,35 @@ def test_an_ina2xx_tells_its_power_whatever_its_number(tmp_path: Path) -> None:
 def test_rails_of_an_ina3221_are_volts_times_amperes_without_shunts_sums_and_nc(tmp_path: Path) -> None:
     rails = {"VDD_CPU": (5000, 400), "VDD_SOC": (5000, 200), "NC": (5000, 9000)}
     plant(tmp_path / "sys", ina3221("class/hwmon/hwmon2", rails))
+    reader = Hwmon(roots(tmp_path))
+    reader.joules(at(1))
+    assert reader.joules(at(2)) == pytest.approx(3.0)
+
+
+def test_a_channel_that_is_off_is_no_rail(tmp_path: Path) -> None:
+    chip = "class/hwmon/hwmon2"
+    tree = plant(tmp_path / "sys", ina3221(chip, {"VDD_CPU": (5000, 400), "CAM": (5000, 100)}) | {f"{chip}/in2_enable": 0})
+    for name in ("in2_input", "curr2_input"):
+        (tree / chip / name).unlink()
+        (tree / chip / name).mkdir()  # the kernel says ENODATA
+    reader = Hwmon(roots(tmp_path))
+    reader.joules(at(1))
+    assert reader.joules(at(2)) == pytest.approx(2.0)
+
+
+def test_the_input_of_one_chip_has_the_rails_of_another_behind_it(tmp_path: Path) -> None:
+    chips = ina3221("class/hwmon/hwmon0", {"VDD_SYS_GPU": (5000, 400), "VDD_SYS_SOC": (5000, 200)})
+    plant(tmp_path / "sys", chips | ina3221("class/hwmon/hwmon1", {"VDD_IN": (19000, 500), "VDD_SYS_CPU": (5000, 300)}))
+    reader = Hwmon(roots(tmp_path))
+    reader.joules(at(1))
+    assert reader.joules(at(2)) == pytest.approx(9.5)
+
+
+def test_meters_without_labels_are_added(tmp_path: Path) -> None:
+    files: dict[str, str | int] = {}
+    for number in (0, 3):
+        files |= {f"class/hwmon/hwmon{number}/name": "ina226", f"class/hwmon/hwmon{number}/power1_input": 1_500_000}
+    plant(tmp_path / "sys", files)
     reader = Hwmon(roots(tmp_path))
     reader.joules(at(1))
     assert reader.joules(at(2)) == pytest.approx(3.0)

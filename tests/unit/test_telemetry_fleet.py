@@ -101,15 +101,48 @@ def test_a_long_interval_is_waited_for_three_times() -> None:
     assert series(fleet, 181.0)[UP, "device-1", ""] == 0.0
 
 
-@pytest.mark.parametrize("word", ["lost", "offline"])
-def test_a_last_will_ends_its_series_at_once_and_that_of_a_former_life_does_not(word: str) -> None:
+def test_a_last_will_ends_its_series_at_once_and_that_of_a_former_life_does_not() -> None:
     fleet = Fleet(10)
-    fleet.take(told(boot=5), 0.0, 0.0)
-    fleet.take(said("device-1", word, boot=4), 1.0, 0.0)
+    fleet.take(told(boot=5), 0.0, 7.0)
+    fleet.take(said("device-1", "lost", boot=4), 1.0, 8.0)
     assert (POWER, "device-1", "hall-3") in series(fleet, 1.0)
-    fleet.take(said("device-1", word, boot=5), 2.0, 0.0)
-    assert {key[0] for key in series(fleet, 2.0) if "device-1" in key} == {UP, SEEN}
-    assert series(fleet, 2.0)[UP, "device-1", "hall-3"] == 0.0
+    fleet.take(said("device-1", "lost", boot=5), 2.0, 9.0)
+    after = series(fleet, 2.0)
+    assert {key[0] for key in after if "device-1" in key} == {UP, SEEN}
+    assert (after[UP, "device-1", "hall-3"], after[SEEN, "device-1", "hall-3"]) == (0.0, 7.0)  # a will is not the device's word
+
+
+def test_who_is_stopped_on_purpose_is_not_missed() -> None:
+    fleet = Fleet(10)
+    fleet.take(told(), 0.0, 7.0)
+    fleet.take(said("device-1", "offline"), 1.0, 8.0)
+    assert not [key for key in series(fleet, 1.0) if "device-1" in key]
+
+
+def test_a_new_life_is_heard_at_once_though_its_counters_begin_anew() -> None:
+    fleet = Fleet(10)
+    fleet.take(told(boot=5, seq=40), 0.0, 0.0)
+    fleet.take(said("device-1", "online", boot=6), 1.0, 0.0)
+    fleet.take(told(boot=6, seq=0, sent=1.0), 2.0, 0.0)
+    assert not fleet.rejected
+    assert series(fleet, 2.0)["edgemw_link_sent_bytes_total", "device-1", "hall-3"] == 1.0
+
+
+def test_a_birth_that_is_delivered_again_does_not_make_a_silent_device_alive_for_ever() -> None:
+    fleet = Fleet(10)
+    fleet.take(told(), 0.0, 0.0)
+    assert series(fleet, 100.0)[UP, "device-1", "hall-3"] == 0.0
+    fleet.take(said("device-1", "online"), 110.0, 0.0)
+    assert series(fleet, 111.0)[UP, "device-1", "hall-3"] == 1.0
+    assert series(fleet, 110.0 + FEWEST_S + 1)[UP, "device-1", "hall-3"] == 0.0
+
+
+def test_joules_of_a_source_do_not_fall_while_another_counts() -> None:
+    fleet = Fleet(10)
+    for seq, (source, energy) in enumerate((("rapl", 100.0), ("model", 3.0), ("rapl", 50.0))):
+        fleet.take(Frame("", "device-1", 5, seq, Telemetry("", 15.0, source, "", {"energy": energy})), float(seq), 0.0)
+    fleet.take(told("device-2", sent=-1.0), 4.0, 0.0)
+    assert fleet.rejected == {"backwards": 2}
 
 
 def test_a_node_that_tells_nothing_is_there_all_the_same() -> None:
@@ -118,6 +151,7 @@ def test_a_node_that_tells_nothing_is_there_all_the_same() -> None:
     fleet.take(said("device-2", "lost"), 0.0, 6.0)
     found = series(fleet, 1000.0)
     assert (found[UP, "device-1", ""], found[UP, "device-2", ""]) == (1.0, 0.0)
+    assert (SEEN, "device-2", "") not in found  # only its will was
 
 
 def test_a_net_that_is_full_makes_room_of_those_that_are_away_only() -> None:
@@ -125,7 +159,8 @@ def test_a_net_that_is_full_makes_room_of_those_that_are_away_only() -> None:
     fleet.take(told("device-1"), 0.0, 0.0)
     fleet.take(told("device-2"), 0.0, 0.0)
     fleet.take(told("device-3"), 0.0, 0.0)
-    assert fleet.rejected == {"full": 1}
+    fleet.take(told("device-3", seq=1), 0.5, 0.0)
+    assert fleet.rejected == {"full": 2}
     fleet.take(said("device-1", "lost"), 1.0, 0.0)
     fleet.take(told("device-3"), 2.0, 0.0)
     assert {key[1] for key in series(fleet, 2.0) if key[0] == UP} == {"device-2", "device-3"}
@@ -144,7 +179,12 @@ def test_shards_hold_every_device_once(shards: int) -> None:
 
 def test_who_has_an_address_is_scraped_there_and_not_told_here() -> None:
     fleet = Fleet(10)
-    for node, address in (("device-2", "192.0.2.7:9108"), ("device-1", "[::1]:80"), ("device-3", 'x"y:1'), ("device-4", "host")):
+    for node, address in (
+        ("device-2", "192.0.2.7:9108"),
+        ("device-1", "[::1]:80"),
+        ("device-3", 'x"y:1'),
+        ("device-4", "host:99999"),
+    ):
         fleet.take(Frame("", node, 5, 0, Telemetry("hall-3", 15.0, "model", address, READ)), 0.0, 0.0)
     assert json.loads(fleet.targets()) == [
         {"targets": ["[::1]:80"], "labels": {"__meta_edgemw_device": "device-1", "__meta_edgemw_site": "hall-3"}},
@@ -189,7 +229,7 @@ def answers(fleet: Fleet | None) -> Exporter:
     return Exporter(Observer("fog", "fog-0", "hall"), lambda: (True, ""), fleet)
 
 
-def test_the_fleet_is_asked_for_by_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fleet_is_asked_for_by_shards() -> None:
     fleet = Fleet(10)
     fleet.take(told(), time.monotonic(), 0.0)
     exporter = answers(fleet)
@@ -200,7 +240,9 @@ def test_the_fleet_is_asked_for_by_shards(monkeypatch: pytest.MonkeyPatch) -> No
     assert sorted(POWER.encode() in half for half in halves) == [False, True]
     for wrong in ("2/2", "0/0", "x", "-1/2", "0/9999", "1"):
         assert exporter.handle("GET", f"/fleet?shard={wrong}", b"")[0] == 400
-    assert exporter.handle("GET", "/sd", b"") == (200, "application/json", b"[]")
+    assert exporter.handle("GET", "/sd", b"")[0] == 503  # Prometheus keeps the list that it has
+    fleet.take(Frame("", "device-2", 5, 0, Telemetry("", 15.0, "model", "192.0.2.7:9108", READ)), time.monotonic(), 0.0)
+    assert exporter.handle("GET", "/sd", b"")[0] == 200
     assert exporter.handle("POST", "/fleet", b"")[0] == 405
 
 

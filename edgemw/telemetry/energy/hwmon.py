@@ -10,7 +10,7 @@ shunts, and 7 with current 4 sums of the others. in0 of an INA2xx is its shunt, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from edgemw.telemetry.energy.reader import Moment, Roots, Unavailable
@@ -42,7 +42,7 @@ class Hwmon:
         """
         tree = roots.sys
         chips = [path for path in tree.matching(_CHIPS) if _CHIP.match(tree.maybe(f"{path}/name"))]
-        self._meters = [meter for path in chips for meter in meters_of(tree, path, roots.period_s)]
+        self._meters = meters_of(tree, chips, roots.period_s)
         open_all(self._meters)
 
     def joules(self, moment: Moment) -> float | None:
@@ -66,14 +66,31 @@ class Rail:
         return self._integral.since(now_s, watts)
 
 
-def meters_of(tree: Tree, chip: str, period_s: float) -> list[Since]:
-    """The meters of a chip, its input alone where it has a rail that all others are behind."""
-    if _there(tree, f"{chip}/energy1_input"):
-        odometer = Odometer(None)
-        return [lambda now_s: _scaled(odometer.since(tree.number(f"{chip}/energy1_input")), MICRO)]
-    rails = dict(_rails(tree, chip))
-    whole = next((label for label in rails if label in INPUT_RAILS), None)
-    return [Rail(watts, period_s).since for label, watts in rails.items() if whole in (None, label)]
+class Count:
+    """Energy that a chip counts itself."""
+
+    def __init__(self, tree: Tree, path: str) -> None:
+        self._tree, self._path, self._odometer = tree, path, Odometer(None)
+
+    def since(self, now_s: float) -> float | None:
+        """Joules since the last call; None at the first. Raises Unreadable."""
+        try:
+            moved = self._odometer.since(self._tree.number(self._path))
+        except Unreadable:
+            self._odometer.pause()
+            raise
+        return None if moved is None else MICRO * moved
+
+
+def meters_of(tree: Tree, chips: Sequence[str], period_s: float) -> list[Since]:
+    """The meters of chips; where one of them has the rail that all others are behind, that alone."""
+    counts = [path for chip in chips if _there(tree, path := f"{chip}/energy1_input")]
+    rails = [rail for chip in chips if f"{chip}/energy1_input" not in counts for rail in _rails(tree, chip)]
+    whole = [watts for label, watts in rails if label in INPUT_RAILS]
+    if whole:
+        return [Rail(whole[0], period_s).since]
+    meters: list[Since] = [Count(tree, path).since for path in counts]
+    return meters + [Rail(watts, period_s).since for _, watts in rails]
 
 
 def not_connected(label: str) -> bool:
@@ -82,8 +99,16 @@ def not_connected(label: str) -> bool:
 
 
 def added(meters: list[Since], now_s: float) -> float | None:
-    """Their joules since the last call; all are asked, also where one has nothing to say yet. Raises Unreadable."""
-    parts = [since(now_s) for since in meters]
+    """Their joules since the last call; all are asked, also where one has nothing to say. Raises Unreadable."""
+    parts: list[float | None] = []
+    failed: Unreadable | None = None
+    for since in meters:
+        try:
+            parts.append(since(now_s))
+        except Unreadable as error:
+            failed = error
+    if failed is not None:
+        raise failed
     return None if any(part is None for part in parts) else sum(part or 0.0 for part in parts)
 
 
@@ -99,11 +124,11 @@ def open_all(meters: list[Since]) -> None:
 
 
 def _rails(tree: Tree, chip: str) -> Iterator[tuple[str, Callable[[], float]]]:
-    """Label and power of each rail; numbers stand for labels that there are not."""
+    """Label and power of each rail that is on; chip and number stand for labels that there are not."""
     for number in _RAILS:
         label = tree.maybe(f"{chip}/in{number}_label") or tree.maybe(f"{chip}/power{number}_label")
         power = next((name for name in (f"power{number}_input", f"power{number}_average") if _there(tree, f"{chip}/{name}")), "")
-        if not_connected(label):
+        if not_connected(label) or tree.maybe(f"{chip}/in{number}_enable") == "0":
             continue
         if power:
             yield label or f"{chip} {number}", partial(_power, tree, f"{chip}/{power}")
@@ -122,7 +147,3 @@ def _product(tree: Tree, chip: str, number: int) -> float:
 
 def _there(tree: Tree, path: str) -> bool:
     return (tree.root / path).exists()
-
-
-def _scaled(value: float | None, by: float) -> float | None:
-    return None if value is None else by * value

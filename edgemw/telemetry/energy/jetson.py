@@ -31,8 +31,7 @@ class Jetson:
             Unavailable: there are none, or none can be read.
         """
         tree = roots.sys
-        self._meters = [meter for chip in tree.matching(_NEW) for meter in meters_of(tree, chip, roots.period_s)]
-        self._meters = self._meters or _old(tree, roots.period_s)
+        self._meters = meters_of(tree, tree.matching(_NEW), roots.period_s) or _old(tree, roots.period_s)
         open_all(self._meters)
 
     def joules(self, moment: Moment) -> float | None:

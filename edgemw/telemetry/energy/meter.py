@@ -56,7 +56,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Energy:
-    """Totals of all lives of a node.
+    """Totals of a node: of one life, or of all.
 
     Attributes:
         joules: by source.
@@ -80,6 +80,19 @@ class Energy:
     uncertainty_ratio: float = 0.0
     gaps: int = 0
 
+    def plus(self, life: Energy) -> Energy:
+        """These totals with those of a later life, which goes on now."""
+        sources = {*self.joules, *life.joules}
+        return replace(
+            life,
+            joules={source: self.joules.get(source, 0.0) + life.joules.get(source, 0.0) for source in sorted(sources)},
+            idle_j=self.idle_j + life.idle_j,
+            components={name: self.components[name] + life.components[name] for name in COMPONENTS},
+            carried_bytes=self.carried_bytes + life.carried_bytes,
+            predictions=self.predictions + life.predictions,
+            gaps=self.gaps + life.gaps,
+        )
+
     @property
     def total_j(self) -> float:
         """Of all sources: at any time one of them counted."""
@@ -92,20 +105,22 @@ class Scope:
 
     Attributes:
         cores: of the device.
+        machine_cores: of the machine, which is the same unless the node stands for a device of another class.
         alone: whether the device is the node's own. Else the machine carries several nodes: of a meter's joules only those count
             that this node took beyond idle, and the model is of a device that does nothing but this node's work.
-        idle_w: what the device takes idle, as far as that is known beforehand; None where it is not.
+        idle_w: what the whole device takes idle, as far as that is known beforehand; None where it is not.
         radio: modelled joules of the bytes and sessions of a moment.
     """
 
     cores: int
+    machine_cores: int
     alone: bool = True
     idle_w: float | None = None
     radio: Callable[[Moment], float] = lambda moment: 0.0
 
 
 class Meter:
-    """Looks at readers when told to; used by one thread at a time. `energy` may be read by others."""
+    """Looks at readers when told to; used by one thread at a time. `life` and `energy` may be read by others."""
 
     def __init__(
         self, readers: Sequence[Reader], cards: Sequence[Reader], scope: Scope, usage: Usage, before: Energy | None = None
@@ -119,37 +134,45 @@ class Meter:
             before: totals of earlier lives.
         """
         self._readers, self._cards = (readers, cards) if readers else (cards, ())
-        self._scope, self._last, self._idle = scope, usage, _Idle(scope.idle_w)
+        self._scope, self._last = scope, usage
+        self._idle = {reader.source: _Idle(_known_idle_w(reader, scope)) for reader in self._readers}
+        self._before = before or Energy()
         self._silent_s = PAUSE_S  # for how long nothing was sent or received
-        self.energy = before or Energy()
+        self.life = Energy()
+
+    @property
+    def energy(self) -> Energy:
+        """The totals of all lives."""
+        return self._before.plus(self.life)
 
     def look(self, usage: Usage) -> Energy:
-        """The totals with what was used since the last look."""
+        """The totals of this life with what was used since the last look."""
         seconds = usage.now_s - self._last.now_s
         if seconds <= 0:
-            return self.energy
-        last, self._last, known = self._last, usage, self.energy
+            return self.life
+        last, self._last, known = self._last, usage, self.life
         moment = self._moment(last, usage, seconds)
+        carried = known.carried_bytes + moment.sent_bytes + moment.received_bytes
+        predictions = known.predictions + max(0, usage.predictions - last.predictions)
+        known = replace(known, carried_bytes=carried, predictions=predictions)
         found = self._first(moment)
         if found is None:
-            self.energy = replace(known, watts=0.0, source=NONE, uncertainty_ratio=0.0, gaps=known.gaps + 1)
-            return self.energy
+            self.life = replace(known, watts=0.0, source=NONE, uncertainty_ratio=0.0, gaps=known.gaps + 1)
+            return self.life
         reader, joules = found
         idle, parts = self._split(reader, joules, last, usage, moment)
         if not self._scope.alone and reader.source != MODEL:
             joules, idle = sum(parts.values()), 0.0
-        self.energy = Energy(
-            {**known.joules, reader.source: known.joules.get(reader.source, 0.0) + joules},
-            known.idle_j + idle,
-            {name: known.components[name] + parts[name] for name in COMPONENTS},
-            known.carried_bytes + moment.sent_bytes + moment.received_bytes,
-            known.predictions + max(0, usage.predictions - last.predictions),
-            joules / seconds,
-            reader.source,
-            reader.uncertainty_ratio,
-            known.gaps,
+        self.life = replace(
+            known,
+            joules={**known.joules, reader.source: known.joules.get(reader.source, 0.0) + joules},
+            idle_j=known.idle_j + idle,
+            components={name: known.components[name] + parts[name] for name in COMPONENTS},
+            watts=joules / seconds,
+            source=reader.source,
+            uncertainty_ratio=reader.uncertainty_ratio,
         )
-        return self.energy
+        return self.life
 
     def _moment(self, last: Usage, usage: Usage, seconds: float) -> Moment:
         sent = max(0.0, usage.sent_bytes - last.sent_bytes)
@@ -171,7 +194,9 @@ class Meter:
 
     def _split(self, reader: Reader, joules: float, last: Usage, usage: Usage, moment: Moment) -> tuple[float, dict[str, float]]:
         """Idle joules, and what the node took of the others."""
-        idle = min(joules, self._idle.joules(joules, moment, learn=reader.source != MODEL))
+        busy = (usage.busy_s - last.busy_s) / (moment.seconds * self._scope.machine_cores)
+        busy = moment.utilisation if reader.source == MODEL else min(max(busy, 0.0), 1.0)
+        idle = min(joules, self._idle[reader.source].joules(joules, moment.seconds, busy, learn=reader.source != MODEL))
         communicate = min(self._scope.radio(moment), joules - idle) if reader.sees_radio else 0.0
         active = joules - idle - communicate
         own_s, busy_s = max(0.0, usage.own_s - last.own_s), max(0.0, usage.busy_s - last.busy_s)
@@ -182,6 +207,12 @@ class Meter:
         return idle, {COMMUNICATE: communicate} | _by_time(active * share, own_s, train_s, serve_s)
 
 
+def _known_idle_w(reader: Reader, scope: Scope) -> float | None:
+    """What is known beforehand of the idle power that a source sees: that of the device, if it sees all of that and no more."""
+    sees_it = reader.source == MODEL or (scope.alone and reader.sees_radio)
+    return scope.idle_w if sees_it else None
+
+
 class _Idle:
     """What a device takes with nothing to do: as its profile says, and as its meter shows when it is quiet."""
 
@@ -190,22 +221,23 @@ class _Idle:
         self._quiet: deque[float] = deque(maxlen=_LOOKS)
         self._sorted: list[float] = []
 
-    def joules(self, joules: float, moment: Moment, *, learn: bool) -> float:
-        """Idle joules of a stretch in which the device took `joules`.
+    def joules(self, joules: float, seconds: float, utilisation: float, *, learn: bool) -> float:
+        """Idle joules of a stretch in which so many were taken.
 
         The 5th percentile of the power at less than 5 % utilisation, from thirty such stretches on; before, what is known
         beforehand; else the part of the energy that the processor was not busy.
 
         Args:
+            utilisation: of all that the joules are of.
             learn: whether the joules were measured, and so say anything about idle power.
         """
-        if learn and moment.utilisation < QUIET_UTILISATION:
-            self._note(joules / moment.seconds)
+        if learn and utilisation < QUIET_UTILISATION:
+            self._note(joules / seconds)
         if learn and len(self._sorted) >= _FEWEST:
-            return self._sorted[int(_PERCENTILE * len(self._sorted))] * moment.seconds
+            return self._sorted[int(_PERCENTILE * len(self._sorted))] * seconds
         if self._watts is not None:
-            return self._watts * moment.seconds
-        return (1.0 - moment.utilisation) * joules
+            return self._watts * seconds
+        return (1.0 - utilisation) * joules
 
     def _note(self, watts: float) -> None:
         if len(self._quiet) == self._quiet.maxlen:
@@ -223,6 +255,7 @@ def _by_time(joules: float, own_s: float, train_s: float, serve_s: float) -> dic
 
 def _joules(reader: Reader, moment: Moment) -> float | None:
     try:
-        return reader.joules(moment)
+        joules = reader.joules(moment)
     except Unreadable:
         return None
+    return None if joules is None else max(0.0, joules)

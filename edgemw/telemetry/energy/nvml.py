@@ -55,7 +55,11 @@ class Nvml:
         odometer = Odometer(None)
 
         def since(now_s: float) -> float | None:
-            moved = odometer.since(self._ask("nvmlDeviceGetTotalEnergyConsumption", card))
+            try:
+                moved = odometer.since(self._ask("nvmlDeviceGetTotalEnergyConsumption", card))
+            except Unreadable:
+                odometer.pause()
+                raise
             return None if moved is None else MILLI * moved
 
         return since

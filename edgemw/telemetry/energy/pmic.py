@@ -28,8 +28,8 @@ Command = Callable[[], str]
 
 def vcgencmd() -> str:
     """What the firmware says. Raises OSError or subprocess.SubprocessError."""
-    done = subprocess.run(["vcgencmd", "pmic_read_adc"], capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
-    return done.stdout[:8192]
+    done = subprocess.run(["vcgencmd", "pmic_read_adc"], capture_output=True, timeout=TIMEOUT_S, check=True)
+    return done.stdout[:8192].decode("ascii", "replace")
 
 
 class Pmic:
@@ -80,4 +80,4 @@ def board_watts(text: str) -> float:
     rails = amperes.keys() & volts.keys()
     if not rails:
         raise Unreadable(Roots().procfs / "vcgencmd", "damaged")
-    return SLOPE * sum(amperes[rail] * volts[rail] for rail in rails) + OFFSET_W
+    return max(0.0, SLOPE * sum(amperes[rail] * volts[rail] for rail in rails) + OFFSET_W)

@@ -50,7 +50,12 @@ class Rapl:
         return self._moved()
 
     def _moved(self) -> float | None:
-        readings = [self._tree.number(path) for path, _ in self._counters]  # all of them, before any counts
+        try:
+            readings = [self._tree.number(path) for path, _ in self._counters]  # all of them, before any counts
+        except Unreadable:
+            for _, odometer in self._counters:
+                odometer.pause()
+            raise
         moved = [odometer.since(reading) for (_, odometer), reading in zip(self._counters, readings, strict=True)]
         return None if any(part is None for part in moved) else MICRO * sum(part or 0.0 for part in moved)
 

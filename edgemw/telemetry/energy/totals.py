@@ -32,6 +32,10 @@ class Odometer:
         wrapped = reading + self._span - last if self._span is not None else None
         return wrapped if wrapped is not None and 0 <= wrapped < self._span / 2 else max(0.0, reading)  # type: ignore[operator]
 
+    def pause(self) -> None:
+        """It cannot be read now: whoever else is asked meanwhile has counted what it would say next."""
+        self._last = None
+
 
 class Integral:
     """Joules of a power that is sampled: the trapezoid between two samples."""
