@@ -82,6 +82,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="pairs of runs of every setting (default 5)")
     parser.add_argument("--rounds", type=int, default=0, help="of every run (default: as each task has them)")
     parser.add_argument("--codecs", default=",".join(CODECS), help="settings, as for `edgemw bench codec`")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes to every deployment")
     parser.add_argument("--text", action="store_true", help="print a table")
     options = parser.parse_args()
     settings = [parse_setting(text) for text in options.codecs.split(",")]
@@ -99,7 +100,7 @@ def study(name: str, settings: list[Setting], options: argparse.Namespace) -> It
         config = lay_out(found, name, dict(arrays), Path(folder))
         for seed in range(options.seeds):
             config.with_name(f"task-{seed}.edge").write_bytes(compile_task(found.task(), seed).to_bytes())
-        overrides = (*PATIENT, *((f"task.rounds={options.rounds}",) if options.rounds else ()))
+        overrides = (*PATIENT, *options.set, *((f"task.rounds={options.rounds}",) if options.rounds else ()))
         for setting in settings:
             pairs = []
             for seed in range(options.seeds):
