@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from edgemw.app.afford import check_afforded
+from edgemw.app.checks import AUTO
 from edgemw.app.secrets import private_file_problem, secret_warnings
 from edgemw.app.settings import (
     EMBEDDED,
@@ -39,6 +40,7 @@ from edgemw.core.config.loader import leaves
 from edgemw.core.config.tree import Origin, parse_toml
 from edgemw.core.config.units import duration_text, size_text
 from edgemw.core.errors import BundleError, ConfigError
+from edgemw.profiles.catalogue import load_profile
 
 Settings = Deployment | FogFile | DeviceFile
 
@@ -190,6 +192,8 @@ def _deployment_facts(settings: Deployment) -> Iterator[tuple[str, str]]:
 
 def _tier(settings: Deployment, name: str, tier: Tier) -> str:
     text = f"{tier.count} {tier.role}{'s' if tier.count > 1 else ''}"
+    of = "" if tier.profile == AUTO else f" of class {tier.profile or 'unknown'}"
+    text += of
     if tier.role == "device":
         uplink = f", uplink {_uplink(tier.uplink)}" if tier.uplink.rate or tier.uplink.max_upload else ""
         return text + (", own samples" if tier.data else "") + uplink
@@ -224,12 +228,35 @@ def _learning_facts(settings: Deployment | FogFile) -> Iterator[tuple[str, str]]
     yield "release", f"lattice, {step}" if release.use == "lattice" else "dense, float32"
 
 
+def _energy(settings: FogFile | DeviceFile) -> str:
+    """Whose joules are counted, and how often they are looked at."""
+    energy, profile = settings.energy, settings.node.profile
+    if not float(energy.interval):
+        return "not looked at"
+    whose = "of this machine" if energy.scope == "machine" else "of this node alone"
+    of = "its class is detected" if profile == AUTO else f"class {profile}" if profile else "no class, so no model"
+    sources = f", from {', '.join(energy.sources)}" if energy.sources else ""
+    allowed = f", at most {energy.budget:g} W" if energy.budget else ""
+    return f"{whose}, {of}{sources}, looked at every {duration_text(energy.interval)}{allowed}"
+
+
+def _telemetry(settings: FogFile | DeviceFile) -> str:
+    """Who gets to know."""
+    telemetry = settings.telemetry
+    doors = f"/metrics at {telemetry.http}" if telemetry.http else "no /metrics"
+    reached = f", reached at {telemetry.advertise}" if telemetry.advertise else ""
+    told = float(telemetry.publish) and settings.node.parent
+    return f"{doors}{reached}" + (f", told to the parent every {duration_text(telemetry.publish)}" if told else "")
+
+
 def _fog_facts(settings: FogFile) -> Iterator[tuple[str, str]]:
     yield "net", settings.net
     yield "parent", settings.node.parent or "none: this is the top"
     yield "broker", settings.broker.url
     yield "state", str(settings.node.state)
     yield "window", _window(settings.window)
+    yield "energy", _energy(settings)
+    yield "telemetry", _telemetry(settings)
     if settings.is_top:
         yield from _learning_facts(settings)
 
@@ -245,6 +272,8 @@ def _device_facts(settings: DeviceFile) -> Iterator[tuple[str, str]]:
         yield "data", "none: it serves predictions and does not train"
     yield "uplink", _uplink(settings.uplink)
     yield "serving", settings.serving.http or "off"
+    yield "energy", _energy(settings)
+    yield "telemetry", _telemetry(settings)
 
 
 def _file(path: Path | None) -> str:
@@ -261,11 +290,16 @@ def _warnings(settings: Settings) -> Iterator[str]:
     yield from _broker_warnings(settings.broker)
     if isinstance(settings, Deployment):
         for name, tier in settings.tiers.items():
+            yield from _profile_warnings(f"tiers.{name}.profile", tier.profile)
             if tier.role == "fog":
                 yield from _window_warnings(f"tiers.{name}", tier.window, fan_in(settings.tiers, name)[1])
             if tier.broker != settings.broker:
                 yield from _broker_warnings(tier.broker, f"tiers.{name}.")
         yield from unused_in_tiers(settings)
+    else:
+        yield from _profile_warnings("node.profile", settings.node.profile)
+        if settings.energy.budget and not float(settings.energy.interval):
+            yield "energy.budget: not used, since energy.interval is 0s"
     if isinstance(settings, DeviceFile):
         yield from unused_burst(settings)
     else:
@@ -295,6 +329,11 @@ def _inherited(settings: Settings, key: str) -> bool:
         and ".broker." in key
         and any(tier.broker == settings.broker for name, tier in settings.tiers.items() if key.startswith(f"tiers.{name}."))
     )
+
+
+def _profile_warnings(key: str, name: str) -> Iterator[str]:
+    if name not in ("", AUTO) and load_profile(name).runs == "none":
+        yield f"{key}: edgemw does not run on {name}; its joules are those of a device that takes part through this machine"
 
 
 def _file_warnings(key: str, path: Path) -> Iterator[str]:

@@ -379,3 +379,53 @@ def test_check_shows_the_budget_of_a_tier(capsys: pytest.CaptureFixture[str]) ->
     printed = capsys.readouterr().out
     assert "with 2, sends at most 600B up" in printed
     assert "lattice, kappa 16, steps dyadic" in printed
+
+
+def test_check_says_whose_joules_are_counted_and_who_gets_to_know(capsys: pytest.CaptureFixture[str]) -> None:
+    device = str(EXAMPLE.with_name("device.toml"))
+    assert edgemw("check", device) == 0
+    printed = capsys.readouterr().out
+    assert "of this machine, its class is detected, looked at every 1s" in printed
+    assert "told to the parent every 15s" in printed
+    words = ["node.profile=raspberry-pi-4b", "energy.scope=process", "energy.budget=3", "telemetry.publish=0s"]
+    assert edgemw("check", device, *(part for word in words for part in ("--set", word))) == 0
+    printed = capsys.readouterr().out
+    assert "of this node alone, class raspberry-pi-4b, looked at every 1s, at most 3 W" in printed
+    assert "told to the parent" not in printed
+    assert edgemw("check", str(EXAMPLE), "--set", "tiers.device.profile=raspberry-pi-4b") == 0
+    assert "8 devices of class raspberry-pi-4b" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (["node.profile=raspberry-pi-9"], "did you mean"),
+        (["node.profile=my.toml"], "absolute path"),
+        (["energy.sources=['solar']"], "there is no source 'solar'"),
+        (["energy.sources=['rapl', 'rapl']"], "names a source twice"),
+        (["energy.budget=-1"], "at least 0"),
+        (["energy.interval=5m"], "at most 1m"),
+        (["energy.interval=1ms"], "at least 100ms"),
+        (["telemetry.publish=10ms"], "at least 1s"),
+        (["telemetry.advertise=192.0.2.7:9108", "telemetry.http="], "there is nothing to reach"),
+        (["telemetry.advertise=192.0.2.7:9108", "telemetry.publish=0s"], "must not be 0s"),
+        (["telemetry.targets=targets.json"], "nobody below it"),
+    ],
+)
+def test_check_refuses_telemetry_that_cannot_work(settings: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
+    device = str(EXAMPLE.with_name("device.toml"))
+    assert edgemw("check", device, *(part for setting in settings for part in ("--set", setting))) == 3
+    assert reason in capsys.readouterr().err
+
+
+def test_check_warns_of_classes_on_which_edgemw_does_not_run(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--set", "node.profile=esp32", "--set", "energy.interval=0s", "--set", "energy.budget=2"]
+    assert edgemw("check", str(EXAMPLE.with_name("device.toml")), *words) == 0
+    said = capsys.readouterr().err
+    assert "node.profile: edgemw does not run on esp32" in said
+    assert "energy.budget: not used" in said
+
+
+def test_a_file_that_a_node_writes_itself_need_not_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert edgemw("check", str(EXAMPLE.with_name("fog.toml")), "--set", f"telemetry.targets={tmp_path / 'targets.json'}") == 0
+    assert "targets" not in capsys.readouterr().err
