@@ -186,7 +186,10 @@ class Fleet:
             self._sweep(now_s)
             children = [child for node, child in self._children.items() if shards == 1 or crc32(node.encode()) % shards == shard]
             states = [(child.labels, child.up, child.seen_s, child.lines) for child in children]
-            counts = [("messages", self.messages), ("expired", self.expired)]
+            counts = (
+                ("edgemw_telemetry_messages_total", "Messages of telemetry that came.", self.messages),
+                ("edgemw_telemetry_expired_total", "Devices that fell silent without a word.", self.expired),
+            )
             rejected = sorted(self.rejected.items())
         for place, (metric, readings) in enumerate(_METRICS):
             lines = "".join([lines[place] for _, _, _, lines in states if lines])
@@ -198,11 +201,8 @@ class Fleet:
             yield _head(SEEN, "gauge", "When the device was heard for the last time.")
             yield "".join([f"{SEEN}{{{labels}}} {seen!r}\n" for labels, _, seen, _ in states if seen])
         if shard == 0:
-            for name, count in counts:
-                about = {"messages": "Messages of telemetry that came.", "expired": "Devices that fell silent without a word."}[
-                    name
-                ]
-                yield _head(f"edgemw_telemetry_{name}_total", "counter", about) + f"edgemw_telemetry_{name}_total {count}\n"
+            for name, about, count in counts:
+                yield _head(name, "counter", about) + f"{name} {count}\n"
             if rejected:
                 yield _head("edgemw_telemetry_rejected_total", "counter", "Messages of telemetry that were not counted.")
                 yield "".join(f'edgemw_telemetry_rejected_total{{reason="{reason}"}} {count}\n' for reason, count in rejected)
