@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock
 from typing import Protocol
 
@@ -17,16 +18,13 @@ import psutil
 from edgemw.app.checks import AUTO
 from edgemw.app.sections import Energy as EnergySettings
 from edgemw.app.sections import Node
-from edgemw.core.errors import ConfigError
 from edgemw.profiles.catalogue import load_profile, load_radio
 from edgemw.profiles.detect import Machine, detect
 from edgemw.profiles.device import ENERGY_SOURCES, Profile
-from edgemw.profiles.energy import Usage as Foreseen
-from edgemw.profiles.energy import energy_j, power_w
 from edgemw.profiles.radio import Radio
 from edgemw.telemetry.energy.meter import Energy, Meter, Scope, Usage
-from edgemw.telemetry.energy.model import Model
-from edgemw.telemetry.energy.reader import Moment, Roots
+from edgemw.telemetry.energy.model import Model, idle_w, of_radio
+from edgemw.telemetry.energy.reader import Roots
 from edgemw.telemetry.energy.sampler import Sampler, energy_before
 from edgemw.telemetry.energy.sources import Found, open_sources
 from edgemw.telemetry.machine import busy_seconds
@@ -196,14 +194,13 @@ def measuring(node: Node, settings: EnergySettings, used: Used) -> Iterator[Meas
         return
     sources = sources_of(node.profile, settings)
     _tell(sources)
-    alone = settings.scope == "machine"
-    radio = sources.radio
+    cores = _cores(sources.profile, settings)
     scope = Scope(
-        cores=_cores(sources.profile, settings),
+        cores=cores,
         machine_cores=psutil.cpu_count() or 1,
-        alone=alone,
-        idle_w=_idle_w(sources.profile, _cores(sources.profile, settings)),
-        radio=lambda moment: _radio_j(sources.profile, radio, moment),
+        alone=settings.scope == "machine",
+        idle_w=idle_w(sources.profile, cores),
+        radio=partial(of_radio, sources.radio),
     )
     meter = Meter(sources.found.readers, sources.found.cards, scope, used(), energy_before(node.state))
     sampler = Sampler(meter, used, float(settings.interval), node.state)
@@ -221,22 +218,6 @@ def _tell(sources: Sources) -> None:
     for name, error in sources.found.unavailable.items():
         if error.reason == "permission":
             log.warning("energy from %s may not be read: %s", name, error.hint)
-
-
-def _idle_w(profile: Profile | None, cores: int) -> float | None:
-    if profile is None:
-        return None
-    try:
-        return power_w(profile, 0.0) * (cores if profile.power.per_core else 1)
-    except ConfigError:
-        return None
-
-
-def _radio_j(profile: Profile | None, radio: Radio | None, moment: Moment) -> float:
-    if profile is None or radio is None:
-        return 0.0
-    used = Foreseen(sent_bytes=moment.sent_bytes, received_bytes=moment.received_bytes, sessions=moment.sessions)
-    return energy_j(profile, used, radio).radio
 
 
 def energy_facts(energy: Energy) -> dict[str, int | float | str]:

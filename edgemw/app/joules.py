@@ -11,6 +11,7 @@ from edgemw.telemetry.energy.meter import COMPONENTS
 
 Facts = Mapping[str, int | float | str]
 POINT = 0.01
+_PREFIXES = ((1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,19 +97,18 @@ def points_gained(metric: str, values: Iterable[float]) -> float | None:
 def energy_told(document: Mapping[str, Any]) -> str:
     """What `FleetEnergy.document` holds, in one line for people."""
     by = f"{', '.join(document['sources'])}, ± {100 * document['uncertainty_ratio']:.0f} %"
-    told = [f"{joules(document['joules'])} by {document['nodes']} nodes ({by}), {joules(document['idle_joules'])} of it idle"]
+    joules, idle = (prefixed(document[name], "J") for name in ("joules", "idle_joules"))
+    told = [f"{joules} by {document['nodes']} nodes ({by}), {idle} of it idle"]
     for name in ("round", "megabyte", "prediction", "accuracy_point"):
         each = document[f"joules_per_{name}"]
-        told += [f"{joules(each)} per {name.replace('_', ' ')}"] if each else []
+        told += [f"{prefixed(each, 'J')} per {name.replace('_', ' ')}"] if each else []
     return ", ".join(told)
 
 
-def joules(amount: float) -> str:
-    """Joules for people."""
-    for factor, unit in ((1e6, "MJ"), (1e3, "kJ"), (1.0, "J"), (1e-3, "mJ")):
-        if amount >= factor:
-            return f"{amount / factor:.3g} {unit}"
-    return f"{amount / 1e-6:.3g} µJ" if amount else "0 J"
+def prefixed(value: float, unit: str) -> str:
+    """A number of 0 or more in three digits and with a prefix."""
+    factor, prefix = next((pair for pair in _PREFIXES if value >= 0.9995 * pair[0]), (1.0, ""))
+    return f"{value / factor:.3g} {prefix}{unit}"
 
 
 def _for_each(amount: float, times: float) -> float | None:

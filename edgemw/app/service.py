@@ -22,6 +22,7 @@ from threading import Event, Thread
 import psutil
 
 from edgemw.core.errors import ConfigError, EdgeError
+from edgemw.core.files import replace_file
 
 READY_S, STOP_S = 60.0, 10.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
@@ -136,9 +137,7 @@ class ServingProcess:
         self._process, self._url = process, url
         try:
             note = _Note(process.pid, process.create_time(), url, self._address, self._fingerprint)
-            temporary = self._note_path.with_suffix(".new")
-            temporary.write_text(json.dumps(asdict(note)))
-            temporary.replace(self._note_path)
+            replace_file(self._note_path, json.dumps(asdict(note)).encode())
         except OSError:
             _end(process)
             raise

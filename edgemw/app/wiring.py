@@ -22,6 +22,7 @@ from edgemw.app.service import ServingProcess
 from edgemw.app.settings import Broker, Codec, DeviceFile, FogFile, Limits, Plan, Release, Task
 from edgemw.core.bundle import Bundle, Manifest, Vector, read_bundle
 from edgemw.core.errors import BundleError, ConfigError
+from edgemw.core.files import replace_file
 from edgemw.core.ids import Place
 from edgemw.core.plan import plan_of
 from edgemw.core.ranges import ranges_of
@@ -310,7 +311,7 @@ class _Running:
             if fleet.moves != told:
                 moves = fleet.moves
                 try:
-                    await asyncio.to_thread(_replace, path, fleet.targets())
+                    await asyncio.to_thread(replace_file, path, fleet.targets())
                     told = moves
                 except OSError as error:
                     log.warning("telemetry.targets cannot be written: %s", error)
@@ -351,13 +352,6 @@ async def _beside(work: Coroutine[None, None, None] | None) -> AsyncIterator[Non
             yield
         finally:
             task.cancel()
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file so that it is whole whenever somebody reads it."""
-    temporary = path.with_suffix(".new")
-    temporary.write_bytes(data)
-    temporary.replace(path)
 
 
 def _summarize_later(shell: Shell, summary: Summary) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 
 from edgemw.app.checks import AUTO
 from edgemw.app.energy import sources_of
+from edgemw.app.joules import prefixed
 from edgemw.app.settings import Energy
 from edgemw.profiles.catalogue import load_either, load_profile, load_radio, profile_names, radio_names
 from edgemw.profiles.device import Profile
 from edgemw.profiles.known import HOW, Curve, Known, Number, numbers
 from edgemw.profiles.radio import Radio
 
-_PREFIXES = ((1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
 _LIST_EXAMPLES = """examples:
   edgemw profile list
   edgemw profile list --json
@@ -123,10 +123,7 @@ def run_detect(args: argparse.Namespace) -> int:
 
 def amount(number: Number | None, unit: str) -> str:
     """A number of a profile in three digits and with a prefix; "-" where it is not known."""
-    if number is None:
-        return "-"
-    factor, prefix = next((pair for pair in _PREFIXES if number.value >= 0.9995 * pair[0]), (1.0, ""))
-    return f"{number.value / factor:.3g} {prefix}{unit}"
+    return "-" if number is None else prefixed(number.value, unit)
 
 
 def _brief(found: Profile | Radio) -> dict[str, object]:

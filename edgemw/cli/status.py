@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from edgemw.app.console import NodeStatus
-from edgemw.app.joules import energy_told, fleet_energy, joules
+from edgemw.app.joules import energy_told, fleet_energy, prefixed
 from edgemw.cli.connect import with_console
 from edgemw.cli.flags import add_connection_flags
 
@@ -98,7 +98,7 @@ def _line(s: NodeStatus) -> str:
     else:
         details = f"{facts.get('updates_sent', 0)} updates sent, {facts.get('updates_pending', 0)} without outcome"
     if "energy_j" in facts:
-        details += f", {joules(float(facts['energy_j']))}"
+        details += f", {prefixed(float(facts['energy_j']), 'J')}"
     if not facts:
         details = ""
     who = f"{s.node:<16}{s.status.role:<8}{s.status.parent or '-':<12}{s.task or '-':<12}"

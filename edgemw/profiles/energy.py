@@ -94,10 +94,11 @@ def energy_j(profile: Profile, usage: Usage, radio: Radio | None = None) -> Joul
         idle = power_w(profile, 0.0) * usage.seconds
         cpu = (power_w(profile, usage.utilisation) - power_w(profile, 0.0)) * usage.seconds
     macs = usage.macs * _needed(profile, "compute.int8_j_per_mac") if usage.macs else 0.0
-    return Joules(idle, cpu, 0.0 if radio is None else _radio_j(radio, usage), macs)
+    return Joules(idle, cpu, 0.0 if radio is None else radio_j(radio, usage), macs)
 
 
-def _radio_j(radio: Radio, usage: Usage) -> float:
+def radio_j(radio: Radio, usage: Usage) -> float:
+    """Joules of a radio alone, as in `energy_j`. Raises ConfigError where it lacks a number that is needed."""
     sent = usage.sent_bytes * _needed(radio, "energy.tx_j_per_byte") if usage.sent_bytes else 0.0
     received = usage.received_bytes * _needed(radio, "energy.rx_j_per_byte") if usage.received_bytes else 0.0
     wake, watts, seconds = (

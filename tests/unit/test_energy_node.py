@@ -15,7 +15,7 @@ import pytest
 
 from edgemw.app.doctor import check_energy
 from edgemw.app.energy import Used, energy_facts, measuring, sources_of
-from edgemw.app.joules import energy_told, fleet_energy, joules, points_gained
+from edgemw.app.joules import energy_told, fleet_energy, points_gained, prefixed
 from edgemw.app.sections import Energy as EnergySettings
 from edgemw.app.sections import Node
 from edgemw.core.config.units import duration
@@ -126,23 +126,23 @@ def seconds() -> Iterator[float]:
         now += 1.0
 
 
-def life(folder: Path) -> Energy:
-    """One life of a node that is looked at some times."""
-    clock, reader = seconds(), Told()
+def sampler_of(reader: Told, folder: Path) -> Sampler:
+    """One that has looked, and was stopped: one life of a node."""
+    clock = seconds()
 
     def usage() -> Usage:
-        return Usage(next(clock), 0.0, 0.0, predictions=0)
+        return Usage(next(clock), 0.0, 0.0)
 
     meter = Meter([reader], [], Scope(cores=1, machine_cores=1), usage(), energy_before(folder))
     sampler = Sampler(meter, usage, 0.01, folder)
     sampler.start()
     assert reader.asked.wait(10)
     sampler.stop()
-    return sampler.energy
+    return sampler
 
 
 def test_totals_go_on_in_the_next_life(tmp_path: Path) -> None:
-    first, second = life(tmp_path), life(tmp_path)
+    first, second = (sampler_of(Told(), tmp_path).energy for _ in range(2))
     assert second.total_j > first.total_j >= 4.0
     assert energy_before(tmp_path).total_j == pytest.approx(second.total_j)
     assert energy_before(tmp_path).watts == 0.0
@@ -157,15 +157,7 @@ def test_a_reader_that_fails_in_an_unforeseen_way_is_told_of_and_the_totals_are_
                 raise ZeroDivisionError("on purpose")
             return super().joules(moment)
 
-    clock, reader = seconds(), Broken()
-
-    def usage() -> Usage:
-        return Usage(next(clock), 0.0, 0.0)
-
-    sampler = Sampler(Meter([reader], [], Scope(cores=1, machine_cores=1), usage()), usage, 0.01, tmp_path)
-    sampler.start()
-    assert reader.asked.wait(10)
-    sampler.stop()
+    sampler_of(Broken(), tmp_path)
     assert energy_before(tmp_path).total_j == 2.0
     assert caplog.text.count("cannot be looked at") == 1
 
@@ -180,15 +172,7 @@ def test_a_sensor_that_hangs_does_not_keep_a_node_from_ending(tmp_path: Path, mo
             return None
 
     monkeypatch.setattr("edgemw.telemetry.energy.sampler.STOP_S", 0.05)
-    clock, reader = seconds(), Hanging()
-
-    def usage() -> Usage:
-        return Usage(next(clock), 0.0, 0.0)
-
-    sampler = Sampler(Meter([reader], [], Scope(cores=1, machine_cores=1), usage()), usage, 0.01, tmp_path)
-    sampler.start()
-    assert reader.asked.wait(10)
-    sampler.stop()
+    sampler_of(Hanging(), tmp_path)
     release.set()
 
 
@@ -326,7 +310,7 @@ def test_points_are_of_shares_only() -> None:
     ("amount", "text"), [(0, "0 J"), (2e-5, "20 µJ"), (0.25, "250 mJ"), (81.2, "81.2 J"), (5400, "5.4 kJ"), (3.6e6, "3.6 MJ")]
 )
 def test_joules_for_people(amount: float, text: str) -> None:
-    assert joules(amount) == text
+    assert prefixed(amount, "J") == text
 
 
 def test_a_server_s_counters_reach_the_status(tmp_path: Path) -> None:

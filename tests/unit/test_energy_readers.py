@@ -43,6 +43,12 @@ def at(now_s: float, seconds: float = 1.0, utilisation: float = 0.0) -> Moment:
     return Moment(now_s, seconds, utilisation)
 
 
+def joules_of_a_second(reader: Reader) -> float | None:
+    """From the first look to the second."""
+    reader.joules(at(1))
+    return reader.joules(at(2))
+
+
 # ---- from readings to joules
 
 
@@ -158,8 +164,7 @@ def test_rails_of_an_ina3221_are_volts_times_amperes_without_shunts_sums_and_nc(
     rails = {"VDD_CPU": (5000, 400), "VDD_SOC": (5000, 200), "NC": (5000, 9000)}
     plant(tmp_path / "sys", ina3221("class/hwmon/hwmon2", rails))
     reader = Hwmon(roots(tmp_path))
-    reader.joules(at(1))
-    assert reader.joules(at(2)) == pytest.approx(3.0)
+    assert joules_of_a_second(reader) == pytest.approx(3.0)
 
 
 def test_a_channel_that_is_off_is_no_rail(tmp_path: Path) -> None:
@@ -169,16 +174,14 @@ def test_a_channel_that_is_off_is_no_rail(tmp_path: Path) -> None:
         (tree / chip / name).unlink()
         (tree / chip / name).mkdir()  # the kernel says ENODATA
     reader = Hwmon(roots(tmp_path))
-    reader.joules(at(1))
-    assert reader.joules(at(2)) == pytest.approx(2.0)
+    assert joules_of_a_second(reader) == pytest.approx(2.0)
 
 
 def test_the_input_of_one_chip_has_the_rails_of_another_behind_it(tmp_path: Path) -> None:
     chips = ina3221("class/hwmon/hwmon0", {"VDD_SYS_GPU": (5000, 400), "VDD_SYS_SOC": (5000, 200)})
     plant(tmp_path / "sys", chips | ina3221("class/hwmon/hwmon1", {"VDD_IN": (19000, 500), "VDD_SYS_CPU": (5000, 300)}))
     reader = Hwmon(roots(tmp_path))
-    reader.joules(at(1))
-    assert reader.joules(at(2)) == pytest.approx(9.5)
+    assert joules_of_a_second(reader) == pytest.approx(9.5)
 
 
 def test_meters_without_labels_are_added(tmp_path: Path) -> None:
@@ -187,16 +190,14 @@ def test_meters_without_labels_are_added(tmp_path: Path) -> None:
         files |= {f"class/hwmon/hwmon{number}/name": "ina226", f"class/hwmon/hwmon{number}/power1_input": 1_500_000}
     plant(tmp_path / "sys", files)
     reader = Hwmon(roots(tmp_path))
-    reader.joules(at(1))
-    assert reader.joules(at(2)) == pytest.approx(3.0)
+    assert joules_of_a_second(reader) == pytest.approx(3.0)
 
 
 def test_a_rail_that_all_others_are_behind_is_taken_alone(tmp_path: Path) -> None:
     rails = {"VDD_IN": (5000, 1000), "VDD_CPU_GPU_CV": (5000, 400), "VDD_SOC": (5000, 300)}
     plant(tmp_path / "sys", ina3221("bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon3", rails))
     reader = Jetson(roots(tmp_path))
-    reader.joules(at(1))
-    assert reader.joules(at(2)) == pytest.approx(5.0)
+    assert joules_of_a_second(reader) == pytest.approx(5.0)
     assert reader.uncertainty_ratio == 0.5
 
 
@@ -210,8 +211,7 @@ def test_rails_of_an_older_jetson_are_in_milliwatts(tmp_path: Path) -> None:
     files |= {f"{chip}/rail_name_2": "POM_5V_CPU", f"{chip}/in_power2_input": 1200}
     plant(tmp_path / "sys", files)
     reader = Jetson(roots(tmp_path))
-    reader.joules(at(1))
-    assert reader.joules(at(2)) == pytest.approx(2.0)
+    assert joules_of_a_second(reader) == pytest.approx(2.0)
 
 
 def test_a_chip_that_counts_energy_is_believed_before_its_power(tmp_path: Path) -> None:
@@ -255,8 +255,7 @@ def test_what_is_no_number_is_not_taken_for_one(tmp_path: Path, text: str) -> No
 def test_the_power_chip_of_a_pi_5_counts_rails_that_have_both(tmp_path: Path) -> None:
     plant(tmp_path / "proc", {"device-tree/model": "Raspberry Pi 5 Model B Rev 1.0\0"})
     reader = Pmic(roots(tmp_path), lambda: ADC)
-    reader.joules(at(1))
-    assert reader.joules(at(2)) == pytest.approx(SLOPE * (0.2 * 3.7 + 1.5 * 0.8) + OFFSET_W)
+    assert joules_of_a_second(reader) == pytest.approx(SLOPE * (0.2 * 3.7 + 1.5 * 0.8) + OFFSET_W)
 
 
 def test_older_boards_and_firmware_that_does_not_answer_are_left_alone(tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ one, else volts times amperes; drivers differ in the sign of a current, so it do
 from __future__ import annotations
 
 from edgemw.telemetry.energy.reader import Moment, Roots, Unavailable
+from edgemw.telemetry.energy.sensors import MICRO
 from edgemw.telemetry.energy.totals import Integral
 from edgemw.telemetry.energy.tree import Tree, Unreadable
 
 _SUPPLIES = "class/power_supply/*"
-MICRO = 1e-6
 DISCHARGING = "Discharging"
 
 

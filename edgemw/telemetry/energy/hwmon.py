@@ -13,21 +13,21 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from edgemw.telemetry.energy.reader import Moment, Roots, Unavailable
-from edgemw.telemetry.energy.totals import Integral, Odometer
-from edgemw.telemetry.energy.tree import Tree, Unreadable
+from edgemw.telemetry.energy.reader import Roots
+from edgemw.telemetry.energy.sensors import MICRO, MILLI, Count, Rail, Sensor, Sensors, magnitude
+from edgemw.telemetry.energy.tree import Tree
 
 _CHIP = re.compile(r"(ina2\d\d|ina3221|ltc294\d|ltc4282)\w*\Z")
 _CHIPS = "class/hwmon/hwmon*"
 _RAILS = (1, 2, 3)
-MICRO, MILLI = 1e-6, 1e-3
 INPUT_RAILS = ("VDD_IN", "POM_5V_IN")
 """Rails that have all others behind them, by their labels on Jetson boards."""
 
-Since = Callable[[float], float | None]
+Labelled = tuple[str, Callable[[], float]]
+"""A rail, and the function that reads its watts."""
 
 
-class Hwmon:
+class Hwmon(Sensors):
     """All meters of the board, added."""
 
     source = "hwmon"
@@ -42,55 +42,22 @@ class Hwmon:
         """
         tree = roots.sys
         chips = [path for path in tree.matching(_CHIPS) if _CHIP.match(tree.maybe(f"{path}/name"))]
-        self._meters = meters_of(tree, chips, roots.period_s)
-        open_all(self._meters)
-
-    def joules(self, moment: Moment) -> float | None:
-        """Joules since the last call. Raises Unreadable."""
-        return added(self._meters, moment.now_s)
+        super().__init__(sensors_of(tree, chips, roots.period_s))
 
 
-class Rail:
-    """Power of one rail, by the function that reads it."""
-
-    def __init__(self, watts: Callable[[], float], period_s: float) -> None:
-        self._watts, self._integral = watts, Integral(period_s)
-
-    def since(self, now_s: float) -> float | None:
-        """Joules since the last call; None at the first. Raises Unreadable."""
-        try:
-            watts = self._watts()
-        except Unreadable:
-            self._integral.pause()
-            raise
-        return self._integral.since(now_s, watts)
-
-
-class Count:
-    """Energy that a chip counts itself."""
-
-    def __init__(self, tree: Tree, path: str) -> None:
-        self._tree, self._path, self._odometer = tree, path, Odometer(None)
-
-    def since(self, now_s: float) -> float | None:
-        """Joules since the last call; None at the first. Raises Unreadable."""
-        try:
-            moved = self._odometer.since(self._tree.number(self._path))
-        except Unreadable:
-            self._odometer.pause()
-            raise
-        return None if moved is None else MICRO * moved
-
-
-def meters_of(tree: Tree, chips: Sequence[str], period_s: float) -> list[Since]:
-    """The meters of chips; where one of them has the rail that all others are behind, that alone."""
+def sensors_of(tree: Tree, chips: Sequence[str], period_s: float) -> list[Sensor]:
+    """The sensors of chips; where one of them has the rail that all others are behind, that alone."""
     counts = [path for chip in chips if _there(tree, path := f"{chip}/energy1_input")]
     rails = [rail for chip in chips if f"{chip}/energy1_input" not in counts for rail in _rails(tree, chip)]
-    whole = [watts for label, watts in rails if label in INPUT_RAILS]
-    if whole:
-        return [Rail(whole[0], period_s).since]
-    meters: list[Since] = [Count(tree, path).since for path in counts]
-    return meters + [Rail(watts, period_s).since for _, watts in rails]
+    if any(label in INPUT_RAILS for label, _ in rails):
+        counts = []
+    counted: list[Sensor] = [Count(partial(magnitude, tree, path, MICRO)) for path in counts]
+    return counted + [Rail(watts, period_s) for _, watts in in_front(rails)]
+
+
+def in_front(rails: list[Labelled]) -> list[Labelled]:
+    """The rail that all others are behind, or all of them where there is none."""
+    return [rail for rail in rails if rail[0] in INPUT_RAILS][:1] or rails
 
 
 def not_connected(label: str) -> bool:
@@ -98,32 +65,7 @@ def not_connected(label: str) -> bool:
     return "NC" in label.upper().replace("_", " ").split()
 
 
-def added(meters: list[Since], now_s: float) -> float | None:
-    """Their joules since the last call; all are asked, also where one has nothing to say. Raises Unreadable."""
-    parts: list[float | None] = []
-    failed: Unreadable | None = None
-    for since in meters:
-        try:
-            parts.append(since(now_s))
-        except Unreadable as error:
-            failed = error
-    if failed is not None:
-        raise failed
-    return None if any(part is None for part in parts) else sum(part or 0.0 for part in parts)
-
-
-def open_all(meters: list[Since]) -> None:
-    """Try meters once. Raises Unavailable where there are none, or one cannot be read."""
-    if not meters:
-        raise Unavailable("missing")
-    try:
-        added(meters, float("-inf"))
-    except Unreadable as error:
-        hint = f"let this user read {error.path}" if error.reason == "permission" else ""
-        raise Unavailable(error.reason, hint) from error
-
-
-def _rails(tree: Tree, chip: str) -> Iterator[tuple[str, Callable[[], float]]]:
+def _rails(tree: Tree, chip: str) -> Iterator[Labelled]:
     """Label and power of each rail that is on; chip and number stand for labels that there are not."""
     for number in _RAILS:
         label = tree.maybe(f"{chip}/in{number}_label") or tree.maybe(f"{chip}/power{number}_label")
@@ -131,13 +73,9 @@ def _rails(tree: Tree, chip: str) -> Iterator[tuple[str, Callable[[], float]]]:
         if not_connected(label) or tree.maybe(f"{chip}/in{number}_enable") == "0":
             continue
         if power:
-            yield label or f"{chip} {number}", partial(_power, tree, f"{chip}/{power}")
+            yield label or f"{chip} {number}", partial(magnitude, tree, f"{chip}/{power}", MICRO)
         elif _there(tree, f"{chip}/in{number}_input") and _there(tree, f"{chip}/curr{number}_input"):
             yield label or f"{chip} {number}", partial(_product, tree, chip, number)
-
-
-def _power(tree: Tree, path: str) -> float:
-    return MICRO * abs(tree.number(path))
 
 
 def _product(tree: Tree, chip: str, number: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgemw.core.errors import ConfigError
 from edgemw.profiles.device import Profile
-from edgemw.profiles.energy import Usage, energy_j
+from edgemw.profiles.energy import Usage, energy_j, power_w, radio_j
 from edgemw.profiles.radio import Radio
 from edgemw.telemetry.energy.reader import Moment, Unavailable
 
@@ -27,8 +27,7 @@ class Model:
         Raises:
             Unavailable: the profile does not say what the device draws.
         """
-        self._profile, self._radio = profile, radio
-        self._times = cores if profile.power.per_core else 1
+        self._profile, self._radio, self._times = profile, radio, _times(profile, cores)
         known = profile.uncertainty_ratio
         self.uncertainty_ratio = UNKNOWN_RATIO if known is None else known.value
         try:
@@ -38,12 +37,27 @@ class Model:
 
     def joules(self, moment: Moment) -> float | None:
         """Joules of this stretch of time."""
-        usage = Usage(
-            seconds=moment.seconds,
-            utilisation=moment.utilisation,
-            sent_bytes=moment.sent_bytes,
-            received_bytes=moment.received_bytes,
-            sessions=moment.sessions,
-        )
-        energy = energy_j(self._profile, usage, self._radio)
-        return self._times * (energy.idle + energy.cpu) + energy.radio
+        used = Usage(seconds=moment.seconds, utilisation=moment.utilisation)
+        return self._times * energy_j(self._profile, used).total + of_radio(self._radio, moment)
+
+
+def idle_w(profile: Profile | None, cores: int) -> float | None:
+    """What a device of this class takes idle; None where that is not known."""
+    if profile is None:
+        return None
+    try:
+        return power_w(profile, 0.0) * _times(profile, cores)
+    except ConfigError:
+        return None
+
+
+def of_radio(radio: Radio | None, moment: Moment) -> float:
+    """Joules of what a radio sent and received; 0 without one."""
+    if radio is None:
+        return 0.0
+    used = Usage(sent_bytes=moment.sent_bytes, received_bytes=moment.received_bytes, sessions=moment.sessions)
+    return radio_j(radio, used)
+
+
+def _times(profile: Profile, cores: int) -> int:
+    return cores if profile.power.per_core else 1

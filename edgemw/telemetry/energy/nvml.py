@@ -6,17 +6,15 @@ integrated.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from edgemw.telemetry.energy.hwmon import Rail, Since, added, open_all
-from edgemw.telemetry.energy.reader import Moment, Roots, Unavailable
-from edgemw.telemetry.energy.totals import Odometer
+from edgemw.telemetry.energy.reader import Roots, Unavailable
+from edgemw.telemetry.energy.sensors import MILLI, Count, Rail, Sensor, Sensors
 from edgemw.telemetry.energy.tree import Unreadable
 
-MILLI = 1e-3
 
-
-class Nvml:
+class Nvml(Sensors):
     """All cards, added."""
 
     source = "nvml"
@@ -40,32 +38,18 @@ class Nvml:
         except pynvml.NVMLError as error:
             raise Unavailable("no driver") from error
         self._root = roots.procfs / "driver/nvidia"
-        self._meters = [self._meter(card, roots.period_s) for card in cards]
-        open_all(self._meters)
+        super().__init__([self._sensor(card, roots.period_s) for card in cards])
 
-    def joules(self, moment: Moment) -> float | None:
-        """Joules since the last call. Raises Unreadable."""
-        return added(self._meters, moment.now_s)
-
-    def _meter(self, card: Any, period_s: float) -> Since:
+    def _sensor(self, card: Any, period_s: float) -> Sensor:
         try:
             self._library.nvmlDeviceGetTotalEnergyConsumption(card)
         except self._library.NVMLError:
-            return Rail(lambda: MILLI * self._ask("nvmlDeviceGetPowerUsage", card), period_s).since
-        odometer = Odometer(None)
-
-        def since(now_s: float) -> float | None:
-            try:
-                moved = odometer.since(self._ask("nvmlDeviceGetTotalEnergyConsumption", card))
-            except Unreadable:
-                odometer.pause()
-                raise
-            return None if moved is None else MILLI * moved
-
-        return since
+            return Rail(partial(self._ask, "nvmlDeviceGetPowerUsage", card), period_s)
+        return Count(partial(self._ask, "nvmlDeviceGetTotalEnergyConsumption", card))
 
     def _ask(self, question: str, card: Any) -> float:
+        """Watts or joules: the library has thousandths of both."""
         try:
-            return float(getattr(self._library, question)(card))
+            return MILLI * float(getattr(self._library, question)(card))
         except self._library.NVMLError as error:
             raise Unreadable(self._root, "no data") from error

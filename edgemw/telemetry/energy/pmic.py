@@ -13,8 +13,8 @@ import re
 import subprocess
 from collections.abc import Callable
 
-from edgemw.telemetry.energy.reader import Moment, Roots, Unavailable
-from edgemw.telemetry.energy.totals import Integral
+from edgemw.telemetry.energy.reader import Roots, Unavailable
+from edgemw.telemetry.energy.sensors import Rail, Sensors
 from edgemw.telemetry.energy.tree import Unreadable
 
 SLOPE, OFFSET_W = 1.1451, 0.5879
@@ -32,7 +32,7 @@ def vcgencmd() -> str:
     return done.stdout[:8192].decode("ascii", "replace")
 
 
-class Pmic:
+class Pmic(Sensors):
     """Power of a Raspberry Pi 5."""
 
     source = "pmic"
@@ -47,19 +47,11 @@ class Pmic:
         """
         if not roots.proc.maybe(_MODEL).startswith("Raspberry Pi 5"):
             raise Unavailable("missing")
-        self._command, self._integral, self._root = command, Integral(roots.period_s), roots.procfs
+        self._command, self._root = command, roots.procfs
         try:
-            self._watts()
-        except Unreadable as error:
+            super().__init__([Rail(self._watts, roots.period_s)])
+        except Unavailable as error:
             raise Unavailable(error.reason, HINT) from error
-
-    def joules(self, moment: Moment) -> float | None:
-        """Joules since the last call. Raises Unreadable."""
-        try:
-            return self._integral.since(moment.now_s, self._watts())
-        except Unreadable:
-            self._integral.pause()
-            raise
 
     def _watts(self) -> float:
         try:

@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Event, Thread
 
+from edgemw.core.files import replace_file
 from edgemw.telemetry.energy.meter import COMPONENTS, NONE, Energy, Meter, Usage
 from edgemw.telemetry.energy.totals import MOST_PERIODS
 
@@ -82,10 +83,8 @@ class Sampler:
 
     def _save(self) -> None:
         self._unsaved_s = 0.0
-        temporary = self._file.with_suffix(".new")
         try:
-            temporary.write_text(json.dumps(asdict(self._meter.energy)))
-            temporary.replace(self._file)
+            replace_file(self._file, json.dumps(asdict(self._meter.energy)).encode())
         except OSError as error:
             log.warning("energy cannot be saved: %s", error, extra={"facts": {"file": str(self._file)}})
 
