@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from edgemw.app.console import Console, NodeStatus, open_console
+from edgemw.app.census import NodeStatus
+from edgemw.app.console import Console, open_console
 from edgemw.app.deployment import NodeSpec
 from edgemw.app.processes import Processes
 from edgemw.app.report import Report, Round
@@ -188,7 +189,7 @@ class Watch:
             self._wait("the broker cannot be reached")
             return
         expected = {spec.id for spec in self._specs}
-        absent = expected - {node for node, state in console.presence.items() if state == "online"}
+        absent = expected - {node for node, state in console.census.presence.items() if state == "online"}
         if absent:
             self._wait(f"waiting for {self._some(absent)} to appear")
             return

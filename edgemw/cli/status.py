@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from edgemw.app.console import NodeStatus
+from edgemw.app.census import NodeStatus
 from edgemw.app.joules import energy_told, fleet_energy, prefixed
 from edgemw.cli.connect import with_console
 from edgemw.cli.flags import add_connection_flags

@@ -62,7 +62,7 @@ def run_publish(args: argparse.Namespace) -> int:
 
     async def work(console: Console) -> tuple[str, ReleaseManifest | None]:
         await console.settle()
-        top = args.to or console.top()
+        top = args.to or console.census.top()
         if top is None:
             raise EdgeError("no top fog node has been seen in this net: start one, or name it with --to")
         _refuse_others(console, top)
@@ -88,10 +88,10 @@ def _refuse_others(console: Console, node: str) -> None:
     """Only a top takes tasks: what is left with another node would stay there for ever, and nobody would read it."""
     if problem := check_id(node):
         raise ConfigError(problem, key="--to")
-    role = console.role(node)
+    role = console.census.role(node)
     if role not in ("", "top"):
         what = "a device" if role == "device" else "a fog node with a parent"
-        raise ConfigError(f"{node} is {what}; the top is {console.top() or 'not there'}", key="--to")
+        raise ConfigError(f"{node} is {what}; the top is {console.census.top() or 'not there'}", key="--to")
 
 
 def run_show(args: argparse.Namespace) -> int:

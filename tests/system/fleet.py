@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from edgemw.app.console import NodeStatus, open_console
+from edgemw.app.census import NodeStatus
+from edgemw.app.console import open_console
 from edgemw.app.settings import Broker
 from edgemw.transport import tethered
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemw.app.books import read_books
-from edgemw.app.console import NodeStatus
+from edgemw.app.census import NodeStatus
 from edgemw.app.dealing import deal_out
 from edgemw.app.settings import Dataset
 from edgemw.core.bundle import read_bundle

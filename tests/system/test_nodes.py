@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from edgemw import Predictor
-from edgemw.app.console import NodeStatus
+from edgemw.app.census import NodeStatus
 from edgemw.app.wiring import open_oracle
 from edgemw.core.bundle import read_bundle
 from edgemw.core.plan import Plan

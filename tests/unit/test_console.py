@@ -146,8 +146,8 @@ def test_the_top_is_the_fog_without_a_parent() -> None:
         await net.say("phone-1", "fog-0", "lost")
         async with net.console() as console:
             await console.settle()
-            roles = {node: console.role(node) for node in ("top", "fog-0", "phone-1", "nobody")}
-            assert console.top() == "top"
+            roles = {node: console.census.role(node) for node in ("top", "fog-0", "phone-1", "nobody")}
+            assert console.census.top() == "top"
         assert roles == {"top": "top", "fog-0": "fog", "phone-1": "device", "nobody": ""}
 
     in_a_net(scenario)

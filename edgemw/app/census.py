@@ -1,0 +1,123 @@
+"""Who is there in a net, and how each node is, from what nodes say about themselves, and from what they do not."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from edgemw.core.config.words import nearest
+from edgemw.wire.messages import Frame, Presence, Status
+
+_SILENT = {
+    "online": ("silent", "is connected but does not answer: it may hang, or be overloaded"),
+    "lost": ("lost", "its connection broke: power, network or a crash"),
+    "offline": ("stopped", ""),  # on purpose: nothing is wrong with it
+}
+"""State and reason of a node that does not answer, by the last word about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """How one node is with one task; `task` is "" for a node without one."""
+
+    node: str
+    task: str
+    status: Status
+
+
+class Census:
+    """What was heard of every node."""
+
+    def __init__(self) -> None:
+        self._presence: dict[str, tuple[str, int, Presence]] = {}  # node: domain, boot, last word
+        self._domains: defaultdict[str, set[str]] = defaultdict(set)  # node: where it has ever been
+        self._answers: dict[tuple[str, str], tuple[float, Status]] = {}
+
+    def take(self, domain: str, frame: Frame, now_s: float) -> None:
+        """Take the presence or the status of a node; other messages are left alone.
+
+        Args:
+            domain: that it came in.
+            now_s: by a clock that never goes back.
+        """
+        match frame.message:
+            case Presence() as presence:
+                self._domains[frame.node].add(domain)
+                known = self._presence.get(frame.node)
+                if known is None or frame.boot >= known[1]:
+                    self._presence[frame.node] = domain, frame.boot, presence
+            case Status() as status:
+                self._answers[frame.node, frame.task] = now_s, status
+
+    def forget(self, node: str) -> None:
+        """Whatever was heard of a node."""
+        self._presence.pop(node, None)
+        self._domains.pop(node, None)
+        self._answers = {key: answer for key, answer in self._answers.items() if key[0] != node}
+
+    @property
+    def presence(self) -> Mapping[str, str]:
+        """The state of each node that was ever there, by its id."""
+        return {node: message.state for node, (_, _, message) in self._presence.items()}
+
+    @property
+    def now_in(self) -> set[str]:
+        """The domains that nodes are in."""
+        return {domain for domain, _, _ in self._presence.values()}
+
+    def domains(self, node: str) -> list[str]:
+        """The domains that a node has ever been in."""
+        return sorted(self._domains.get(node, ()))
+
+    def role(self, node: str) -> str:
+        """What a node is: "top", "fog" (with a parent) or "device"; empty when it has never been seen."""
+        if node not in self._presence:
+            return ""
+        presence = self._presence[node][2]
+        return "top" if presence.role == "fog" and not presence.parent else presence.role
+
+    def top(self) -> str | None:
+        """Id of the fog node without a parent, if it has been seen."""
+        return next((node for node in self._presence if self.role(node) == "top"), None)
+
+    def answered(self, since_s: float) -> set[str]:
+        """The nodes that have answered since then."""
+        return {node for (node, _), (at_s, _) in self._answers.items() if at_s >= since_s}
+
+    def statuses(self, since_s: float) -> list[NodeStatus]:
+        """How every node is, fog nodes first.
+
+        A node that has not answered since then gets a reason that says so, and so does one whose parent is not there: it cannot
+        know whether its parent was ever there.
+        """
+        found = [*self._answers_since(since_s), *self._silent(self.answered(since_s))]
+        return sorted(found, key=lambda s: (s.status.role != "fog", s.status.parent, s.node, s.task))
+
+    def _answers_since(self, since_s: float) -> Iterator[NodeStatus]:
+        for (node, task), (at_s, status) in self._answers.items():
+            if at_s >= since_s:
+                reason = "; ".join(filter(None, (self._about(status.parent), status.reason)))
+                yield NodeStatus(node, task, replace(status, reason=reason))
+
+    def _about(self, parent: str) -> str:
+        """Why a node that is there hears nothing from its parent; empty when the parent is there too, or it needs none."""
+        if not parent:
+            return ""
+        if parent not in self._presence:
+            near = nearest(parent, [node for node in self._presence if self.role(node) != "device"])
+            return f"its parent {parent!r} has never been seen" + (f" (did you mean {near!r}?)" if near else "")
+        if self.role(parent) == "device":
+            return f"its parent {parent!r} is a device"
+        state = self.presence_of(parent)
+        return "" if state == "online" else f"its parent {parent!r} is {_SILENT.get(state, (state, ''))[0]}"
+
+    def presence_of(self, node: str) -> str:
+        """The last word about a node: online, lost, offline; empty when it has never been seen."""
+        return self._presence[node][2].state if node in self._presence else ""
+
+    def _silent(self, answered: Iterable[str]) -> Iterator[NodeStatus]:
+        for node in self._presence.keys() - answered:
+            presence = self._presence[node][2]
+            state, reason = _SILENT.get(presence.state, (presence.state, ""))
+            yield NodeStatus(node, "", Status(presence.role, presence.parent, state, reason, {}))
