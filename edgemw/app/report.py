@@ -9,24 +9,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from edgemw.app.joules import energy_told, fleet_energy, points_gained
+from edgemw.app.rounds import Round, round_of
 from edgemw.core.errors import EdgeError
 
 REPORT, PICTURE = "report.json", "report.png"
 _MAX_LINES = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """One line of the history: what was known of a release when the next one was made."""
-
-    release: int
-    wall_s: float
-    metrics: dict[str, float]
-    uplink_bytes: int
-    downlink_bytes: int
-    updates_counted: int
-    weight_counted: int
-    late: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +124,7 @@ class Report:
     def write(self, folder: Path) -> Path:
         """Write report.json and give its path."""
         path = folder / REPORT
-        history = {"rounds_history": [_row(r) for r in self.rounds], "nodes": self.nodes}
+        history = {"rounds_history": [r.row() for r in self.rounds], "nodes": self.nodes}
         path.write_text(json.dumps(self.summary() | history, indent=1) + "\n")
         return path
 
@@ -155,7 +142,7 @@ class Report:
             document = json.loads(path.read_text())
             error = EdgeError(document["error"]) if document["error"] is not None else None
             accounts = Accounts(**{spec.name: document[spec.name] for spec in fields(Accounts)})
-            rounds = [_round(row) for row in document["rounds_history"]]
+            rounds = [round_of(row) for row in document["rounds_history"]]
             names = {spec.name for spec in fields(cls)} - {"metric", "error", "accounts", "rounds"}
             return cls(metric=metric, error=error, accounts=accounts, rounds=rounds, **{name: document[name] for name in names})
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -225,18 +212,6 @@ class Report:
         lines += _some([f"  {node:<18}{states[node]}: {why}" for node, why in self.reasons.items()])
         lines += [f"  {path.name:<18}{path}" for path in files]
         return "\n".join(lines)
-
-
-def _row(r: Round) -> dict[str, Any]:
-    row = asdict(r) | {"wall_s": round(r.wall_s, 3)}
-    metrics: dict[str, float] = row.pop("metrics")
-    return row | metrics
-
-
-def _round(row: dict[str, Any]) -> Round:
-    known = {spec.name for spec in fields(Round)} - {"metrics", "late"}
-    metrics = {name: value for name, value in row.items() if name not in known and name != "late"}
-    return Round(metrics=metrics, late=tuple(row["late"]), **{name: row[name] for name in known})
 
 
 def _sent(count: int | None) -> str:

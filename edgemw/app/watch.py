@@ -15,7 +15,8 @@ from edgemw.app.census import NodeStatus
 from edgemw.app.console import Console, open_console
 from edgemw.app.deployment import NodeSpec
 from edgemw.app.processes import Processes
-from edgemw.app.report import Report, Round
+from edgemw.app.report import Report
+from edgemw.app.rounds import Round, round_told
 from edgemw.app.settings import Broker, Deployment
 from edgemw.core.errors import EdgeError, LinkError, single
 from edgemw.transport.broker import Broker as EmbeddedBroker
@@ -26,10 +27,6 @@ QUIET_S = 2.0
 SETTLE_S = 20.0
 _RECENT = 10  # rounds that say how long one usually takes
 _UNHEARD = ("silent", "lost", "stopped")
-_FACTS = (
-    *("measured", "uplink_bytes", "downlink_bytes", "updates_counted", "weight_counted", "children", "uplink", "downlink"),
-    *("kappa", "spent_bytes", "release_spent_bytes"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,18 +162,7 @@ class Watch:
         return f"{what}: {node}: {why} (see {self._out / 'logs' / node}.log)"
 
     def _take(self, message: RoundReport) -> None:
-        facts = message.facts
-        measured = {k: float(v) for k, v in facts.items() if k not in _FACTS and not isinstance(v, str)}
-        done = Round(
-            release=message.release,
-            wall_s=time.monotonic() - self._started,
-            metrics=measured,
-            uplink_bytes=int(facts.get("uplink_bytes", 0)),
-            downlink_bytes=int(facts.get("downlink_bytes", 0)),
-            updates_counted=int(facts.get("updates_counted", 0)),
-            weight_counted=int(facts.get("weight_counted", 0)),
-            late=message.late,
-        )
+        done = round_told(message, time.monotonic() - self._started)
         self._report.add(done)
         self._new, self._over, self._waiting_for = True, message.finished, ""
         if message.finished:

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from edgemw.app.report import PICTURE, REPORT, Accounts, Report, Round, amount
+from edgemw.app.report import PICTURE, REPORT, Accounts, Report, amount
+from edgemw.app.rounds import Round
 from edgemw.bench.cost import class_of
 from edgemw.bench.scenario import Scenario, scenario_of
 from edgemw.cli.typed import count, count_or_none

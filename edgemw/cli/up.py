@@ -12,7 +12,8 @@ from pathlib import Path
 
 from edgemw.app import folder
 from edgemw.app.deployment import load_deployment
-from edgemw.app.report import REPORT, Report, Round, amount
+from edgemw.app.report import REPORT, Report, amount
+from edgemw.app.rounds import Round
 from edgemw.app.settings import Deployment
 from edgemw.app.up import prepare, run_deployment
 from edgemw.app.watch import Listener

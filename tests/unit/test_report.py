@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from edgemw.app.report import Accounts, Report, Round
+from edgemw.app.report import Accounts, Report
+from edgemw.app.rounds import Round
 from edgemw.core.errors import EdgeError
 
 ROUNDS = [

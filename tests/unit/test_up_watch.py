@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgemw.app.report import Round
+from edgemw.app.rounds import Round
 from edgemw.app.watch import QUIET_S, patience
 from edgemw.cli.up import Screen
 
