@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from edgemw.core.config.words import nearest
@@ -30,7 +30,7 @@ class Census:
     """What was heard of every node."""
 
     def __init__(self) -> None:
-        self._presence: dict[str, tuple[str, int, Presence]] = {}  # node: domain, boot, last word
+        self._presence: dict[str, tuple[str, int, Presence, float]] = {}  # node: domain, boot, last word, when
         self._domains: defaultdict[str, set[str]] = defaultdict(set)  # node: where it has ever been
         self._answers: dict[tuple[str, str], tuple[float, Status]] = {}
 
@@ -46,9 +46,17 @@ class Census:
                 self._domains[frame.node].add(domain)
                 known = self._presence.get(frame.node)
                 if known is None or frame.boot >= known[1]:
-                    self._presence[frame.node] = domain, frame.boot, presence
+                    self._presence[frame.node] = domain, frame.boot, presence, now_s
             case Status() as status:
                 self._answers[frame.node, frame.task] = now_s, status
+
+    def copy(self) -> Census:
+        """The same, as it is now, for another thread."""
+        other = Census()
+        other._presence = dict(self._presence)
+        other._domains = defaultdict(set, self._domains)
+        other._answers = dict(self._answers)
+        return other
 
     def forget(self, node: str) -> None:
         """Whatever was heard of a node."""
@@ -56,15 +64,19 @@ class Census:
         self._domains.pop(node, None)
         self._answers = {key: answer for key, answer in self._answers.items() if key[0] != node}
 
+    def __len__(self) -> int:
+        """How many nodes were ever there."""
+        return len(self._presence)
+
     @property
     def presence(self) -> Mapping[str, str]:
         """The state of each node that was ever there, by its id."""
-        return {node: message.state for node, (_, _, message) in self._presence.items()}
+        return {node: message.state for node, (_, _, message, _) in self._presence.items()}
 
     @property
     def now_in(self) -> set[str]:
         """The domains that nodes are in."""
-        return {domain for domain, _, _ in self._presence.values()}
+        return {domain for domain, _, _, _ in self._presence.values()}
 
     def domains(self, node: str) -> list[str]:
         """The domains that a node has ever been in."""
@@ -85,13 +97,22 @@ class Census:
         """The nodes that have answered since then."""
         return {node for (node, _), (at_s, _) in self._answers.items() if at_s >= since_s}
 
-    def statuses(self, since_s: float) -> list[NodeStatus]:
+    def last_facts(self) -> dict[str, Mapping[str, int | float | str]]:
+        """What every node has said last, however long ago; of one with several tasks what it said of one of them."""
+        return {node: status.facts for (node, _), (_, status) in self._answers.items()}
+
+    def statuses(self, since_s: float, patient_s: float | None = None) -> list[NodeStatus]:
         """How every node is, fog nodes first.
 
-        A node that has not answered since then gets a reason that says so, and so does one whose parent is not there: it cannot
-        know whether its parent was ever there.
+        A node that has not answered gets a reason that says so, and so does one whose parent is not there: it cannot know whether
+        its parent was ever there.
+
+        Args:
+            since_s: earlier answers do not count.
+            patient_s: who has come after that need not have answered; `since_s` where it is not given.
         """
-        found = [*self._answers_since(since_s), *self._silent(self.answered(since_s))]
+        asked_s = since_s if patient_s is None else patient_s
+        found = [*self._answers_since(since_s), *self._silent(self.answered(since_s), asked_s)]
         return sorted(found, key=lambda s: (s.status.role != "fog", s.status.parent, s.node, s.task))
 
     def _answers_since(self, since_s: float) -> Iterator[NodeStatus]:
@@ -116,8 +137,10 @@ class Census:
         """The last word about a node: online, lost, offline; empty when it has never been seen."""
         return self._presence[node][2].state if node in self._presence else ""
 
-    def _silent(self, answered: Iterable[str]) -> Iterator[NodeStatus]:
+    def _silent(self, answered: set[str], asked_s: float) -> Iterator[NodeStatus]:
         for node in self._presence.keys() - answered:
-            presence = self._presence[node][2]
+            _, _, presence, heard_s = self._presence[node]
             state, reason = _SILENT.get(presence.state, (presence.state, ""))
+            if presence.state == "online" and heard_s > asked_s:
+                state, reason = "online", ""
             yield NodeStatus(node, "", Status(presence.role, presence.parent, state, reason, {}))

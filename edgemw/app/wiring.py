@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from edgemw.app import sections
 from edgemw.app.energy import Used, energy_facts, measuring
+from edgemw.app.history import History
+from edgemw.app.overview import Overview
+from edgemw.app.page.doors import Page
 from edgemw.app.samples import load_samples
 from edgemw.app.secrets import reveal
 from edgemw.app.service import ServingProcess
@@ -58,6 +61,7 @@ STATUS_TIMEOUT_S = 2.0
 SUMMARY_S = 60.0
 TARGETS_S = 5.0
 CHUNK_FRAME_BYTES = 512
+HISTORY = "history.jsonl"
 
 log = logging.getLogger(__name__)
 
@@ -279,6 +283,7 @@ class _Running:
             def tell() -> Telemetry:
                 return teller.message(machine(), measured.life(), self.link.traffic, self.used.predictions)
 
+            overview = self._overview()
             doors = Doors(
                 self.place,
                 self.link,
@@ -290,13 +295,20 @@ class _Running:
                 telemetry=tell if publish_s else None,
                 telemetry_s=publish_s,
                 heard=self._hear,
+                hears=(lambda topic, payload: None) if overview is None else overview.hear,
             )
             shell = Shell(doors, role)
             self.observer.watch_link(lambda: self.link.traffic)
             self.observer.watch_channel(shell.channel.sent, shell.channel.received, shell.channel.refused)
             self.observer.watch_machine(machine)
             self.observer.watch_energy(measured.life, measured.states, budget_w)
-            asyncio.run(self._serve(shell, attach))
+            asyncio.run(self._serve(shell, attach, overview))
+
+    def _overview(self) -> Overview | None:
+        """What the page of a fog node shows; None where there is no page."""
+        if self.fleet is None or not self.settings.telemetry.http:
+            return None
+        return Overview(self.place, self.link, History(self.settings.node.state / HISTORY))
 
     def _hear(self, frame: Frame) -> None:
         """Take what a node below says of itself."""
@@ -316,7 +328,7 @@ class _Running:
                 except OSError as error:
                     log.warning("telemetry.targets cannot be written: %s", error)
 
-    async def _serve(self, shell: Shell, attach: Callable[[Shell], None]) -> None:
+    async def _serve(self, shell: Shell, attach: Callable[[Shell], None], overview: Overview | None) -> None:
         loop = asyncio.get_running_loop()
 
         def ask() -> list[tuple[str, Status]]:
@@ -330,28 +342,28 @@ class _Running:
                 return False, f"the event loop has not answered for {STATUS_TIMEOUT_S:g} s"
 
         self.observer.watch_machines(lambda: [(task, s.state, s.reason, s.facts) for task, s in ask()])
-        exporter = Exporter(self.observer, health, self.fleet)
+        doors = Page(overview, loop).doors if overview is not None else {}
+        exporter = Exporter(self.observer, health, self.fleet, doors)
         address = self.settings.node.state / "telemetry.address"
         http, key = self.settings.telemetry.http, "telemetry.http"
         with _listening(HttpServer(http, exporter.handle, setting=key) if http else None, address, key):
             path = self.settings.telemetry.targets
-            listing = self._list_targets(path, self.fleet) if path is not None and self.fleet is not None else None
-            async with _beside(listing):
+            listing = [self._list_targets(path, self.fleet)] if path is not None and self.fleet is not None else []
+            watching = [overview.run(shell.status)] if overview is not None else []
+            async with _beside(*listing, *watching):
                 await _until_stopped(shell, attach)
 
 
 @asynccontextmanager
-async def _beside(work: Coroutine[None, None, None] | None) -> AsyncIterator[None]:
+async def _beside(*works: Coroutine[None, None, None]) -> AsyncIterator[None]:
     """Do something for as long as something else goes on."""
-    if work is None:
-        yield
-        return
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(work)
+        tasks = [group.create_task(work) for work in works]
         try:
             yield
         finally:
-            task.cancel()
+            for task in tasks:
+                task.cancel()
 
 
 def _summarize_later(shell: Shell, summary: Summary) -> None:

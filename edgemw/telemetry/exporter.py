@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from urllib.parse import parse_qs
 
 from edgemw.telemetry.fleet import FEWEST_S, Fleet
@@ -26,19 +27,27 @@ _SHARD = re.compile(r"(\d{1,3})/(\d{1,3})\Z", re.ASCII)
 class Exporter:
     """Answers scrapes; `handle` may be called from several threads."""
 
-    def __init__(self, observer: Observer, health: Callable[[], tuple[bool, str]], fleet: Fleet | None = None) -> None:
+    def __init__(
+        self,
+        observer: Observer,
+        health: Callable[[], tuple[bool, str]],
+        fleet: Fleet | None = None,
+        doors: Mapping[str, Callable[[str], Answer]] = MappingProxyType({}),
+    ) -> None:
         """Answer for a node.
 
         Args:
             observer: has the metrics.
             health: whether the node is well, and why it is not.
             fleet: the nodes below; None where there can be none.
+            doors: what answers other paths; each is told the query.
         """
         self._observer, self._health, self._fleet = observer, health, fleet
         self._began_s = time.monotonic()
         self._doors: dict[str, Callable[[str], Answer]] = {"/metrics": self._metrics, "/healthz": self._healthz}
         if fleet is not None:
             self._doors |= {"/fleet": self._fleet_text, "/sd": self._sd}
+        self._doors |= doors
 
     def handle(self, method: str, path: str, body: bytes) -> Answer:
         """Status, content type and body of the answer to one request."""

@@ -117,6 +117,7 @@ class Doors:
         telemetry: makes what is told to the parent again and again; None tells nothing.
         telemetry_s: between two of those.
         heard: told of what others say about themselves: presence and telemetry.
+        hears: told of everything that arrives, also of what is not for this node's role; from the loop, so briefly.
     """
 
     place: Place
@@ -129,6 +130,7 @@ class Doors:
     telemetry: Callable[[], Telemetry] | None = None
     telemetry_s: float = 15.0
     heard: Callable[[Frame], None] = lambda frame: None
+    hears: Callable[[str, bytes], None] = lambda topic, payload: None
 
 
 def last_will(role: str, place: Place) -> Will:
@@ -219,9 +221,11 @@ class Shell:
                         log.warning("link down: %s", reason)
                     self._connected, self._link_reason = False, reason
                     self.post(None, LinkDown(reason))
-                case Received(topic=topic, payload=payload) if self._is_for_us(topic):
-                    await self.channel.receive(topic, payload)
-                    await self._room.wait()
+                case Received(topic=topic, payload=payload):
+                    self._doors.hears(topic, payload)
+                    if self._is_for_us(topic):
+                        await self.channel.receive(topic, payload)
+                        await self._room.wait()
 
     def _is_for_us(self, topic: str) -> bool:
         """Some brokers deliver retained messages that nobody here has asked for."""
