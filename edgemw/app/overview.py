@@ -240,8 +240,8 @@ def document(view: View) -> dict[str, Any]:
 
 def _energy(view: View) -> FleetEnergy | None:
     """Joules of everybody, those of nodes that have gone as they were last known: what was spent stays spent."""
-    own = {view.place.node: status.facts for _, status in view.own}
-    return fleet_energy((view.census.last_facts() | own).items())
+    own = [(view.place.node, status.facts) for _, status in view.own]
+    return fleet_energy([*view.census.last_facts().items(), *own])
 
 
 def _statuses(view: View) -> list[NodeStatus]:

@@ -15,7 +15,7 @@ from edgemw.telemetry.energy.battery import Battery
 from edgemw.telemetry.energy.hwmon import Hwmon
 from edgemw.telemetry.energy.rapl import Rapl
 from edgemw.telemetry.energy.reader import Moment, Roots
-from tests.support.prometheus import installed
+from tests.support.programs import installed
 from tests.support.sysfs import RAPL, battery, ina3221, plant, two_sockets
 from tests.unit.test_telemetry_observer import SEQUENCES
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.prometheus import installed
+from tests.support.programs import installed
 
 FOLDER = Path(__file__).parents[2] / "prometheus"
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import socket
 import subprocess
 import time
@@ -17,19 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.support.programs import installed
 
 READY_S = 60.0
-
-
-def installed(program: str) -> str:
-    """Where a program is; skip without it, but fail where CI is set."""
-    found = shutil.which(program)
-    if found is None:
-        if os.environ.get("CI"):
-            pytest.fail(f"{program} is not installed, and CI must have it")
-        pytest.skip(f"{program} is not installed")
-    return found
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class Fleet:
     """Processes by node id; everything is stopped at the end."""
 
     def __init__(self, folder: Path, url: str, net: str = "test") -> None:
-        self.folder, self.url, self.net = folder, url, net
+        self.folder, self.url, self.net, self.bundle = folder, url, net, BUNDLE
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Fleet:

@@ -230,7 +230,7 @@ def test_a_broker_that_does_not_let_a_node_ask_is_named(tmp_path: Path) -> None:
             async def refused(topic: str, payload: bytes, **more: Any) -> None:
                 raise LinkError("not authorized", where="memory", hint="see the ACL")
 
-            overview._link.publish = refused  # type: ignore[assignment, method-assign]
+            overview._link.publish = refused  # type: ignore[method-assign]
             await overview.look()
             await soon(lambda: "see the ACL" in overview._view().refused)
             overview._link.publish = real  # type: ignore[method-assign]

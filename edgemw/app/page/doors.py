@@ -21,11 +21,13 @@ from edgemw.telemetry.exporter import JSON, Answer
 NEWS_S = 1.0
 """However many look, it is put together once in that time."""
 LATE_S = 8.0
-_FILES = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+_HERE = resources.files("edgemw.app.page")
+FILES = {
+    "/": ("text/html; charset=utf-8", _HERE.joinpath("index.html").read_bytes),
+    "/page.css": ("text/css; charset=utf-8", _HERE.joinpath("page.css").read_bytes),
+    "/page.js": ("text/javascript; charset=utf-8", _HERE.joinpath("page.js").read_bytes),
 }
+"""By path: the content type, and what reads it."""
 
 
 class Page:
@@ -40,7 +42,7 @@ class Page:
     @property
     def doors(self) -> Mapping[str, Callable[[str], Answer]]:
         """What answers which path; each is told the query."""
-        files = {path: partial(_file, name, kind) for path, (name, kind) in _FILES.items()}
+        files = {path: partial(_file, path) for path in FILES}
         return {**files, "/overview": self._document}
 
     def _document(self, query: str) -> Answer:
@@ -56,5 +58,6 @@ class Page:
             return 200, JSON, self._made
 
 
-def _file(name: str, kind: str, query: str) -> Answer:
-    return 200, kind, resources.files("edgemw.app.page").joinpath(name).read_bytes()
+def _file(path: str, query: str) -> Answer:
+    kind, read = FILES[path]
+    return 200, kind, read()
