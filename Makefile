@@ -16,7 +16,7 @@ quickstart: $(VENV)/.quickstart
 	$(VENV)/bin/edgemw up examples/quickstart/edgemw.toml $(ARGS)
 	@echo "next: . $(VENV)/bin/activate && edgemw --help"
 
-test: $(DEV)/.dev mosquitto prometheus
+test: $(DEV)/.dev mosquitto prometheus chromium
 	$(MAKE) --no-print-directory check
 	$(DEV)/bin/python -m pytest -q
 
@@ -64,6 +64,14 @@ prometheus:
 	  if [ "$$(id -u)" = 0 ]; then SUDO=; else SUDO=sudo; fi; \
 	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends prometheus prometheus-node-exporter; } || \
 	  { echo "install prometheus and prometheus-node-exporter and run make test again" >&2; exit 1; }
+
+.PHONY: chromium
+chromium:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
+	  echo "the page of fog nodes is looked at with chromium: installing it"; \
+	  if [ "$$(id -u)" = 0 ]; then SUDO=; else SUDO=sudo; fi; \
+	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends chromium chromium-driver; } || \
+	  { echo "install chromium and chromium-driver and run make test again" >&2; exit 1; }
 
 clean:
 	rm -rf $(VENV) $(DEV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -46,7 +46,7 @@ def of(node: str, cell: str) -> str:
 
 def asked(driver: Chrome) -> set[str]:
     """The addresses that the browser has asked for."""
-    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]  # type: ignore[no-untyped-call]
     sent = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
     return {url for url in sent if url.startswith(("http", "ws"))}
 
