@@ -178,7 +178,8 @@ RATE_OF_PARTS = f"max by (device, site, component) (rate({PARTS}@{RATE}))"
 HOUR_OF_ALL = f"max by (device, site, source) (increase({JOULES}@[1h]))"
 HOUR_OF_IDLE = f"max by (device, site) (increase({IDLE}@[1h]))"
 DAY_OF_ALL = f"max by (device, site, source) (increase({JOULES}@[24h]))"
-SERVE_WATTS = f'sum by (device) (rate({PARTS}@,component="serve"}}{RATE}))'
+SERVE_WATTS = f'max by (device) (rate({PARTS}@,component="serve"}}{RATE}))'
+REQUESTS = f"max by (device) (sum by (device, job, instance) (rate(edgemw_serving_requests_total@{RATE})))"
 
 
 FLEET = Dashboard(
@@ -226,7 +227,7 @@ FLEET = Dashboard(
             "Batteries below 20 %",
             "Devices that will be gone before long.",
             "none",
-            (("count(edgemw_device_battery_charge_ratio@ < 0.2)", ""),),
+            (("count(max by (device) (edgemw_device_battery_charge_ratio@) < 0.2)", ""),),
             "stat",
             4,
             quiet=True,
@@ -278,39 +279,42 @@ DEVICE = Dashboard(
     "edgemw / Device",
     "One device, or several beside each other: its machine, its joules, its part in learning.",
     (
-        Panel("Power", "At the last look of each device.", "watt", (("edgemw_device_power_watts@", EACH),)),
+        Panel("Power", "At the last look of each device.", "watt", (("max by (device) (edgemw_device_power_watts@)", EACH),)),
         Panel(
             "What the node's joules went into",
             "Beyond what the device would have taken idle.",
             "watt",
-            ((f"sum by (device, component) (rate(edgemw_process_energy_joules_total@{RATE}))", "{{device}} {{component}}"),),
+            ((f"max by (device, component) (rate(edgemw_process_energy_joules_total@{RATE}))", "{{device}} {{component}}"),),
             stacked=True,
         ),
         Panel(
             "Processor of the device",
             "All cores together.",
             "percentunit",
-            ((f"rate(edgemw_device_cpu_seconds_total@{RATE}) / edgemw_device_cpu_cores@", EACH),),
+            ((f"max by (device) (rate(edgemw_device_cpu_seconds_total@{RATE}) / edgemw_device_cpu_cores@)", EACH),),
         ),
         Panel(
             "Processor of the node",
             "Cores that edgemw takes.",
             "none",
-            ((f"rate(edgemw_process_cpu_seconds_total@{RATE})", EACH),),
+            ((f"max by (device) (rate(edgemw_process_cpu_seconds_total@{RATE}))", EACH),),
         ),
-        Panel("Memory of the device", "In use.", "bytes", (("edgemw_device_memory_used_bytes@", EACH),)),
-        Panel("Memory of the node", "Resident.", "bytes", (("edgemw_process_resident_memory_bytes@", EACH),)),
+        Panel("Memory of the device", "In use.", "bytes", (("max by (device) (edgemw_device_memory_used_bytes@)", EACH),)),
+        Panel("Memory of the node", "Resident.", "bytes", (("max by (device) (edgemw_process_resident_memory_bytes@)", EACH),)),
         Panel(
-            "Temperature", "Of the hottest part that has a sensor.", "celsius", (("edgemw_device_temperature_celsius@", EACH),)
+            "Temperature",
+            "Of the hottest part that has a sensor.",
+            "celsius",
+            (("max by (device) (edgemw_device_temperature_celsius@)", EACH),),
         ),
-        Panel("Battery", "How full it is.", "percentunit", (("edgemw_device_battery_charge_ratio@", EACH),)),
+        Panel("Battery", "How full it is.", "percentunit", (("max by (device) (edgemw_device_battery_charge_ratio@)", EACH),)),
         Panel(
             "Network",
             "Bytes of MQTT PUBLISH packets, sent and received.",
             "Bps",
             (
-                (f"rate(edgemw_link_sent_bytes_total@{RATE})", "{{device}} sent"),
-                (f"rate(edgemw_link_received_bytes_total@{RATE})", "{{device}} received"),
+                (f"max by (device) (rate(edgemw_link_sent_bytes_total@{RATE}))", "{{device}} sent"),
+                (f"max by (device) (rate(edgemw_link_received_bytes_total@{RATE}))", "{{device}} received"),
             ),
         ),
         Panel("Training loss", "Mean of the last update.", "none", (("edgemw_learning_loss@", "{{device}} {{task}}"),)),
@@ -459,7 +463,7 @@ TRANSPORT = Dashboard(
             "none",
             ((f"sum by (instance) (rate(edgemw_telemetry_messages_total{RATE}))", "{{instance}}"),),
         ),
-        Panel("Predictions", "Requests answered, a second.", "reqps", ((f"rate(edgemw_serving_requests_total@{RATE})", EACH),)),
+        Panel("Predictions", "Requests answered, a second.", "reqps", ((REQUESTS, EACH),)),
         Panel(
             "Time to answer",
             "Half, and 99 of 100 requests, take at most so long.",
@@ -562,7 +566,7 @@ ENERGY = Dashboard(
             "joule",
             (
                 (
-                    f"{SERVE_WATTS} / sum by (device) (rate(edgemw_serving_requests_total@{RATE}) > 0)",
+                    f"{SERVE_WATTS} / ({REQUESTS} > 0)",
                     EACH,
                 ),
             ),
@@ -573,7 +577,7 @@ ENERGY = Dashboard(
             "watt",
             (
                 (f"sum by (device) (max by (device, site, source) (rate({JOULES}@[1h])))", EACH),
-                ("edgemw_device_power_budget_watts@", "{{device}} allowed"),
+                ("max by (device) (edgemw_device_power_budget_watts@)", "{{device}} allowed"),
             ),
         ),
         Panel(

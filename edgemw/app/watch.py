@@ -6,7 +6,7 @@ import asyncio
 import signal
 import statistics
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -72,6 +72,7 @@ class Watch:
         self._signals = 0
         self._new = self._over = False  # whether there is anything new to report, whether the last release was measured
         self._waiting_for = ""
+        self._told_page = False
         self._started = time.monotonic() - report.wall_s
 
     async def run(self, broker: Broker) -> None:
@@ -120,7 +121,7 @@ class Watch:
     async def _watch(self, console: Console) -> None:
         heard = time.monotonic()
         while not self._over and self._signals < 2:
-            for line in self._processes.tend():
+            for line in (*self._processes.tend(), *self._page()):
                 self._listener.line(line)
             lost = self._lost()  # before a report is waited for: the last one may be on its way
             if await self._hear(console):
@@ -134,6 +135,13 @@ class Watch:
             elif time.monotonic() - heard > patience([r.wall_s for r in self._report.rounds]):
                 await self._explain(console)
                 heard = time.monotonic()
+
+    def _page(self) -> Iterator[str]:
+        """Where the page of the top is to be seen, once."""
+        address = self._out / "nodes" / str(self._top) / "telemetry.address"
+        if not self._told_page and address.is_file() and (url := address.read_text()).endswith("\n"):
+            self._told_page = True
+            yield f"a page of it: {url.strip()}/"
 
     async def _hear(self, console: Console) -> bool:
         """Take the next report, if one comes soon."""

@@ -70,7 +70,7 @@ class Fleet:
 
     # -- files
 
-    def fog(self, node: str, parent: str = "", **tables: Mapping[str, Any]) -> Path:
+    def fog(self, node: str, parent: str = "", /, **tables: Mapping[str, Any]) -> Path:
         """Write a fog node's file."""
         default: dict[str, Mapping[str, Any]] = {"window": {"deadline": "5s"}}
         if not parent:
@@ -78,7 +78,7 @@ class Fleet:
             default["plan"] = {"steps": 2}
         return self._write(node, parent, default | tables)
 
-    def device(self, node: str, parent: str, data: Path | None = None, **tables: Mapping[str, Any]) -> Path:
+    def device(self, node: str, parent: str, /, data: Path | None = None, **tables: Mapping[str, Any]) -> Path:
         """Write a device's file."""
         path = data or self.samples(node)
         text = f'\n[[data]]\npath = "{path}"\nsplit = "split"\n' if path else ""
@@ -94,13 +94,13 @@ class Fleet:
         return path
 
     def _write(self, node: str, parent: str, tables: Mapping[str, Mapping[str, Any]], more: str = "") -> Path:
+        own = {"id": node, "state": str(self.folder / node)} | ({"parent": parent} if parent else {})
         everything: dict[str, Mapping[str, Any]] = {
-            "node": {"id": node, "state": str(self.folder / node)} | ({"parent": parent} if parent else {}),
             "broker": {"url": self.url, "keepalive": "5s"},
             "telemetry": {"http": "127.0.0.1:0"},
         }
         lines = ["schema = 1", f'net = "{self.net}"']
-        for name, table in {**everything, **tables}.items():
+        for name, table in {**everything, **tables, "node": {**own, **tables.get("node", {})}}.items():
             lines.append(f"[{name}]")
             lines += [f"{key} = {json.dumps(value)}" for key, value in table.items()]
         path = self.folder / f"{node}.toml"

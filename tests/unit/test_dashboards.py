@@ -123,3 +123,15 @@ def test_provisioning_is_of_one_source_and_the_folder() -> None:
     assert (provider["type"], provider["allowUiUpdates"]) == ("file", False)
     scraped = yaml.safe_load((Path(__file__).parents[2] / "prometheus" / "prometheus.yml").read_text())
     assert scraped["global"]["scrape_interval"] == source["jsonData"]["timeInterval"]
+
+
+@BOARDS
+def test_what_two_jobs_may_know_of_a_device_is_asked_for_once(board: Dashboard) -> None:
+    """A device that is scraped and tells its fog node as well has its series twice; sums of those would be twice too much."""
+    twice = {reading.metric for reading in READINGS}
+    asked = [expression for expression in expressions(board) if twice & set(_METRIC.findall(expression))]
+    assert [expression for expression in asked if "max by (device" not in expression] == []
+    inner = re.compile(r"(?:max|sum) by \(([a-z, ]+)\) \((?:sum by \(([a-z, ]+)\) \()?")
+    for expression in asked:
+        for by, inside in inner.findall(expression):
+            assert "device" not in by or not inside or {"job", "instance"} <= set(inside.split(", ")), expression
