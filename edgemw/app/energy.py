@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 class _Process(Protocol):
     def cpu_s(self) -> float: ...
 
+    def answered(self) -> int: ...
+
 
 class Used:
     """What a node uses in this life. Training and predictions tell what they take; the rest the operating system knows.
@@ -76,9 +78,9 @@ class Used:
         return self._train_s + max(0.0, clock() - began_s)
 
     @property
-    def predictions(self) -> int | None:
-        """Requests answered in this life; None where a service of its own answers them."""
-        return None if self.service is not None else self._predictions
+    def predictions(self) -> int:
+        """Requests answered in this life."""
+        return self._predictions + (self.service.answered() if self.service is not None else 0)
 
     def served(self, seconds: float) -> None:
         """A request was answered, in so many seconds of calculation."""
@@ -100,7 +102,7 @@ class Used:
             serve_s=self._serve_s + service_s,
             sent_bytes=sent,
             received_bytes=received,
-            predictions=self._predictions,
+            predictions=self.predictions,
         )
 
 

@@ -14,6 +14,8 @@ import os
 import select
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +31,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 """Before a service that died is started again; the pause doubles while it cannot be."""
 SAME_S = 2.0
 """That two readings of when a process started may differ, for the clock of the machine may be set between them."""
+ASK_S, ASK_TIMEOUT_S = 5.0, 1.0
+MAX_METRICS_BYTES = 1 << 20
 _MAX_URL_BYTES = 1024
 
 log = logging.getLogger(__name__)
@@ -66,6 +70,8 @@ class ServingProcess:
         self._url = ""
         self._seen: tuple[int, float] | None = None
         self._spent_s = 0.0
+        self._heard: tuple[int, int] | None = None
+        self._answered, self._asked_s = 0, float("-inf")
 
     @property
     def url(self) -> str:
@@ -115,6 +121,22 @@ class ServingProcess:
             self._seen = process.pid, now_s
         return self._spent_s
 
+    def answered(self) -> int:
+        """Requests that the service has answered since this life first asked, as of a few seconds ago."""
+        process, now_s = self._process, time.monotonic()
+        if process is not None and now_s - self._asked_s > ASK_S:
+            self._asked_s = now_s
+            try:
+                with urllib.request.urlopen(f"{self._url}/metrics", timeout=ASK_TIMEOUT_S) as answer:  # noqa: S310  (our own)
+                    count = _requests(answer.read(MAX_METRICS_BYTES).decode())
+            except (OSError, ValueError) as error:  # busy, or about to be started again
+                log.debug("the prediction service does not say what it has answered: %s", error)
+                return self._answered
+            if self._heard is not None and self._heard[0] == process.pid:
+                self._answered += max(0, count - self._heard[1])
+            self._heard = process.pid, count
+        return self._answered
+
     def _spawn(self) -> None:
         reading, writing = os.pipe()
         ready = os.fdopen(reading, "rb")
@@ -135,6 +157,7 @@ class ServingProcess:
             process.wait()
             raise ConfigError("the prediction service did not start: its log says why", key="serving.http")
         self._process, self._url = process, url
+        self._heard = process.pid, 0
         try:
             note = _Note(process.pid, process.create_time(), url, self._address, self._fingerprint)
             replace_file(self._note_path, json.dumps(asdict(note)).encode())
@@ -181,6 +204,12 @@ class ServingProcess:
                     log.error("the prediction service cannot be started: %s", error)
                 else:
                     break
+
+
+def _requests(metrics: str) -> int:
+    """The sum over tasks. Raises ValueError for text that is not of a prediction service."""
+    lines = [line for line in metrics.splitlines() if line.startswith("edgemw_serving_requests_total{")]
+    return int(sum(float(line.rsplit(" ", 1)[1]) for line in lines))
 
 
 def _end(process: psutil.Process) -> None:

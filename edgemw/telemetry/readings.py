@@ -27,12 +27,12 @@ class Teller:
         self._site, self._address, self._interval_s = site, address, interval_s
         self._budget_w, self._process = budget_w, process
 
-    def message(self, machine: Machine, energy: Energy, traffic: LinkTraffic, requests: int | None) -> Telemetry:
+    def message(self, machine: Machine, energy: Energy, traffic: LinkTraffic, requests: int) -> Telemetry:
         """What is known now.
 
         Args:
             energy: of this life.
-            requests: answered in this life; None where that is not known.
+            requests: answered in this life.
         """
         usage = self._process()
         readings: dict[str, float] = {
@@ -43,9 +43,8 @@ class Teller:
             "received": traffic.received_bytes,
             "process_cpu": usage.cpu_s,
             "process_memory": usage.resident_bytes,
+            "requests": requests,
         }
-        if requests is not None:
-            readings["requests"] = requests
         if self._budget_w:
             readings["budget"] = self._budget_w
         if machine.celsius is not None:

@@ -360,3 +360,26 @@ def test_a_device_whose_service_cannot_start_says_why(fleet: Fleet) -> None:
     text = (fleet.folder / "device-0.log").read_text()
     assert f"cannot listen on {address}" in text
     assert "serving.http: the prediction service did not start: its log says why" in text
+
+
+def test_a_device_knows_what_its_service_has_answered_in_all_the_processes_that_it_had(served: Fleet) -> None:
+    first, url = service_of(served), served.address("device-0", "serving")
+    release_served(url)
+    ask = json.dumps({"inputs": [{"name": "x", "shape": [1, 64], "datatype": "FP32", "data": [0.5] * 64}]}).encode()
+
+    def predict(times: int) -> None:
+        for _ in range(times):
+            with urllib.request.urlopen(
+                f"{served.address('device-0', 'serving')}/v2/models/digits/infer", ask, timeout=10
+            ) as answer:
+                answer.read()
+
+    predict(30)
+    served.until(lambda s: fact(s["device-0"], "predictions") == 30)
+    first.kill()
+    served.said("device-0", "the prediction service ended; it is started again")
+    while pid_of(served) == first.pid:
+        time.sleep(0.05)
+    release_served(url)
+    predict(12)
+    served.until(lambda s: fact(s["device-0"], "predictions") == 42)
