@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 
 from edgemw.core.config.words import nearest
 from edgemw.wire.messages import Frame, Presence, Status
@@ -116,10 +117,11 @@ class Census:
         return sorted(found, key=lambda s: (s.status.role != "fog", s.status.parent, s.node, s.task))
 
     def _answers_since(self, since_s: float) -> Iterator[NodeStatus]:
+        about = cache(self._about)  # many have one parent
         for (node, task), (at_s, status) in self._answers.items():
             if at_s >= since_s:
-                reason = "; ".join(filter(None, (self._about(status.parent), status.reason)))
-                yield NodeStatus(node, task, replace(status, reason=reason))
+                reason = "; ".join(filter(None, (about(status.parent), status.reason)))
+                yield NodeStatus(node, task, status if reason == status.reason else replace(status, reason=reason))
 
     def _about(self, parent: str) -> str:
         """Why a node that is there hears nothing from its parent; empty when the parent is there too, or it needs none."""

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
@@ -253,9 +253,11 @@ def _nodes(statuses: Iterable[NodeStatus]) -> list[dict[str, Any]]:
     """One object for each node, with one for each of its tasks."""
     nodes: dict[str, dict[str, Any]] = {}
     for s in statuses:
-        said = asdict(s.status)
-        facts = said.pop("facts")
-        node = nodes.setdefault(s.node, {"node": s.node, **said, "tasks": []})
+        said, facts = s.status, s.status.facts
+        node = nodes.setdefault(
+            s.node,
+            {"node": s.node, "role": said.role, "parent": said.parent, "state": said.state, "reason": said.reason, "tasks": []},
+        )
         if s.status.reason and s.status.reason not in node["reason"]:
             node["reason"] = "; ".join(filter(None, (node["reason"], s.status.reason)))
         if s.task or facts:

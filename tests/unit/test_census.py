@@ -1,0 +1,63 @@
+"""Who is there, from what was heard: also of large nets, and of nodes that come and go."""
+
+from __future__ import annotations
+
+import time
+
+from edgemw.app.census import Census
+from edgemw.wire.messages import Frame, Presence, Status
+
+MANY = 5000
+
+
+def heard(census: Census, node: str, state: str = "online", parent: str = "fog", boot: int = 1, at_s: float = 0.0) -> None:
+    census.take(parent, Frame("", node, boot, 0, Presence(state, "device", parent)), at_s)
+
+
+def answered(census: Census, node: str, at_s: float, parent: str = "fog", **facts: int) -> None:
+    census.take(parent, Frame("digits", node, 1, 0, Status("device", parent, "idle", "", dict(facts))), at_s)
+
+
+def test_thousands_whose_parent_is_missing_are_told_at_once() -> None:
+    census = Census()
+    for number in range(MANY):
+        heard(census, f"pi-{number}")
+        answered(census, f"pi-{number}", 1.0)
+    began = time.process_time()
+    statuses = census.statuses(0.0)
+    assert time.process_time() - began < 2.0  # with a look at everybody for each it is ten
+    assert {status.status.reason for status in statuses} == {"its parent 'fog' has never been seen"}
+
+
+def test_an_answer_of_before_does_not_count_but_is_the_last_that_is_known() -> None:
+    census = Census()
+    heard(census, "pi-1", at_s=1.0)
+    answered(census, "pi-1", 2.0, energy_j=7)
+    assert [status.status.state for status in census.statuses(1.5)] == ["idle"]
+    assert [status.status.state for status in census.statuses(3.0)] == ["silent"]
+    assert census.last_facts() == {"pi-1": {"energy_j": 7}}
+
+
+def test_who_has_come_only_now_need_not_have_answered() -> None:
+    census = Census()
+    heard(census, "pi-1", at_s=1.0)
+    heard(census, "pi-2", at_s=5.0)
+    states = {status.node: status.status.state for status in census.statuses(4.0, 4.0)}
+    assert states == {"pi-1": "silent", "pi-2": "online"}
+
+
+def test_an_earlier_life_does_not_speak_for_a_later_one() -> None:
+    census = Census()
+    heard(census, "pi-1", "online", boot=7)
+    heard(census, "pi-1", "lost", boot=6)
+    assert census.presence == {"pi-1": "online"}
+
+
+def test_a_copy_stays_as_it_was() -> None:
+    census = Census()
+    heard(census, "pi-1")
+    copy = census.copy()
+    heard(census, "pi-2")
+    census.forget("pi-1")
+    assert (len(copy), list(copy.presence), list(census.presence)) == (1, ["pi-1"], ["pi-2"])
+    assert (copy.domains("pi-1"), census.domains("pi-1")) == (["fog"], [])
