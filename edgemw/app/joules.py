@@ -94,6 +94,18 @@ def points_gained(metric: str, values: Iterable[float]) -> float | None:
     return max(0.0, (measured[-1] - measured[0]) / POINT)
 
 
+def fleet_points(statuses: Iterable[Facts]) -> float | None:
+    """Hundredths that the runs of all tasks have gained, as tops say it of theirs; None where none says any."""
+    gained = []
+    for facts in statuses:
+        metric, *values = (facts.get(name) for name in ("metric", "metric_first", "metric_last"))
+        numbers = [float(value) for value in values if isinstance(value, int | float)]
+        if isinstance(metric, str) and len(numbers) == 2:
+            gained.append(points_gained(metric, numbers))
+    known = [points for points in gained if points is not None]
+    return sum(known) if known else None
+
+
 def energy_told(document: Mapping[str, Any]) -> str:
     """What `FleetEnergy.document` holds, in one line for people."""
     by = f"{', '.join(document['sources'])}, ± {100 * document['uncertainty_ratio']:.0f} %"

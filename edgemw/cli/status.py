@@ -8,14 +8,14 @@ from dataclasses import asdict
 from typing import Any
 
 from edgemw.app.census import NodeStatus
-from edgemw.app.joules import energy_told, fleet_energy, prefixed
+from edgemw.app.joules import energy_told, fleet_energy, fleet_points, prefixed
 from edgemw.cli.connect import with_console
 from edgemw.cli.flags import add_connection_flags
 
 _EPILOG = """A node that was stopped is listed until it is forgotten; nothing is wrong with it. "awaited" are children of a
 fog node that have not answered the present release yet. Joules are of all lives of a node, as far as its meter, or the profile
 of its device, knows them; per round those of all nodes, per megabyte what is modelled for the radio, per prediction what serving
-took.
+took, per accuracy point (a hundredth) those of all nodes since the run began.
 
 exit code: 0 everybody is well, 1 somebody is not (its line says why), 3 a node cannot be forgotten, 4 the broker cannot be used
 
@@ -71,7 +71,7 @@ def _energy(statuses: list[NodeStatus]) -> dict[str, Any] | None:
     """Joules of all nodes that know theirs, and for each round, megabyte and prediction."""
     fleet = fleet_energy((s.node, s.status.facts) for s in statuses)
     releases = [release for s in statuses if isinstance(release := s.status.facts.get("release"), int)]
-    return None if fleet is None else fleet.document(max(releases, default=0), None)
+    return None if fleet is None else fleet.document(max(releases, default=0), fleet_points(s.status.facts for s in statuses))
 
 
 def _forget(args: argparse.Namespace) -> int:

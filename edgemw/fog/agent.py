@@ -19,6 +19,7 @@ from edgemw.fog.events import (
     BundleGiven,
     FogMemory,
     Forwarded,
+    Gain,
     Released,
     Remainder,
     SaveAck,
@@ -169,7 +170,7 @@ class FogRole:
             manifest, _bytes(released.theta) or b"", _bytes(released.first), _bytes(released.second), _bytes(released.residual),
             totals.updates, totals.weight, totals.uplink_bytes, totals.downlink_bytes,
             json.dumps(released.report) if released.report is not None else None, released.reached,
-            json.dumps(asdict(released.rate)),
+            json.dumps(asdict(released.rate)), json.dumps(asdict(released.gain)),
         )  # fmt: skip
 
     def _memory(self, task: str) -> FogMemory:
@@ -209,7 +210,8 @@ def _released(row: ReleaseRow | None) -> Released | None:
     totals = Totals(row.updates, row.weight, row.uplink_bytes, row.downlink_bytes)
     report = None if row.report is None else json.loads(row.report)
     moments = _vector(row.first), _vector(row.second)
-    return Released(manifest, theta, *moments, totals, report, _vector(row.residual), row.reached, _rate(row.rate))
+    gain = Gain(**json.loads(row.gain))
+    return Released(manifest, theta, *moments, totals, report, _vector(row.residual), row.reached, _rate(row.rate), gain)
 
 
 def _rate(text: str) -> Rate:

@@ -33,6 +33,19 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
+class Gain:
+    """How good a run has become, by the first metric of its task: at first, and now; None before anybody has measured."""
+
+    metric: str = ""
+    first: float | None = None
+    last: float | None = None
+
+    def measured(self, metric: str, value: float) -> Gain:
+        """What is known once devices have measured."""
+        return Gain(metric, value if self.first is None else self.first, value)
+
+
+@dataclass(frozen=True, slots=True)
 class Released:
     """A release of the top with all that making the next one needs.
 
@@ -45,6 +58,7 @@ class Released:
         report: the facts of the last report, once the run is finished; None before.
         reached: the target that the run has reached; 0 is none.
         rate: what was spent, and how the step is chosen.
+        gain: how good the run has become.
     """
 
     manifest: ReleaseManifest
@@ -56,6 +70,7 @@ class Released:
     residual: Vector | None = field(default=None, repr=False)
     reached: float = 0.0
     rate: Rate = field(default_factory=Rate)
+    gain: Gain = Gain()
 
     @property
     def master(self) -> Vector:

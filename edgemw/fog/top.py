@@ -30,6 +30,7 @@ from edgemw.fog.events import (
     BundleGiven,
     Event,
     FogMemory,
+    Gain,
     Released,
     SaveBundle,
     SaveOutcomes,
@@ -94,7 +95,7 @@ class Top:
                 "updates_counted": totals.updates,
                 "weight_counted": totals.weight,
             }
-            facts |= spending_facts(self._released.rate)
+            facts |= spending_facts(self._released.rate) | _gain_facts(self._released.gain)
         return facts
 
     def handle(self, event: Event, now: float) -> list[Action]:
@@ -251,10 +252,13 @@ class Top:
         released = replace(released, totals=counted(released.totals, parts, tally), rate=reported(released.rate, seen))
         if seen.empty_bytes:
             self._poor = shortage(self._options.budget, seen)
+        value = self._value(tally)
+        if value is not None:
+            released = replace(released, gain=released.gain.measured(self._metric, value))
         facts = self._facts(released, tally, report_on)
         if not manifest.train:
             return [closed, *self._measured(replace(released, report=facts), frames, late, now)]
-        self._enough = self._enough or self._reached(tally)
+        self._enough = self._enough or self._is_enough(value)
         nxt, reason = self._next_release(released, parts, seen)
         self._reason = reason
         report: list[Action] = [self._say(RoundReport(manifest.number, False, facts, late[:64])), Fact("round", facts)]
@@ -304,9 +308,10 @@ class Top:
         rate = replace(nxt.rate, got_bytes=nxt.rate.got_bytes + announced_bytes(nxt.manifest))
         return replace(nxt, manifest=self._asking(nxt.manifest), reached=reached, rate=rate), reason
 
-    def _reached(self, tally: Tally) -> bool:
+    def _value(self, tally: Tally) -> float | None:
+        """The mean of the first metric over the devices that have measured; None where none has."""
         value, weight = tally.get(MEASURED + self._metric) or tally.get(self._metric, (0.0, 0.0))
-        return weight > 0 and self._is_enough(value / weight)
+        return value / weight if weight > 0 else None
 
     def _is_enough(self, value: int | float | str | None) -> bool:
         target = self._options.target
@@ -333,6 +338,12 @@ class Top:
         place = self._place
         topic = topics.build(place.net, place.node, "event", node=place.node, task=self._task)
         return Send(topic, Frame(self._task, place.node, place.boot, 0, report))
+
+
+def _gain_facts(gain: Gain) -> dict[str, int | float | str]:
+    if gain.first is None or gain.last is None:
+        return {}
+    return {"metric": gain.metric, "metric_first": gain.first, "metric_last": gain.last}
 
 
 def _first_metric(bundle: Bundle) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from edgemw.core.errors import StorageError
 from edgemw.core.ids import Place
 
-VERSION = 9
+VERSION = 10
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL);
@@ -37,7 +37,8 @@ CREATE TABLE settled (
 CREATE TABLE bundle (task TEXT, digest BLOB, data BLOB, PRIMARY KEY (task, digest));
 CREATE TABLE release (
     task TEXT PRIMARY KEY, manifest BLOB, theta BLOB, first BLOB, second BLOB, residual BLOB,
-    updates INTEGER, weight INTEGER, uplink_bytes INTEGER, downlink_bytes INTEGER, report TEXT, reached REAL, rate TEXT);
+    updates INTEGER, weight INTEGER, uplink_bytes INTEGER, downlink_bytes INTEGER, report TEXT, reached REAL, rate TEXT,
+    gain TEXT);
 CREATE TABLE remainder (task TEXT PRIMARY KEY, run INTEGER NOT NULL, payload BLOB NOT NULL);
 CREATE TABLE accounts (task TEXT PRIMARY KEY, books TEXT NOT NULL);
 CREATE TABLE part (

@@ -29,7 +29,7 @@ class ReleaseRow:
     """A release; vectors are float32 little endian.
 
     `manifest` is the frame that announces it, `report` the last word about a finished run, as JSON;
-    `reached` the target that it reached, 0 for none, `rate` what was spent, as JSON.
+    `reached` the target that it reached, 0 for none, `rate` what was spent, `gain` how good it has become, as JSON.
     """
 
     manifest: Frame
@@ -44,6 +44,7 @@ class ReleaseRow:
     report: str | None
     reached: float
     rate: str
+    gain: str
 
 
 def put_window(db: Database, frame: Frame) -> None:
@@ -105,15 +106,17 @@ def bundles(db: Database, task: str) -> dict[bytes, bytes | None]:
 def put_release(db: Database, task: str, row: ReleaseRow) -> None:
     """Keep the current release."""
     db.execute(
-        "INSERT OR REPLACE INTO release VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO release VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         task, pack(row.manifest), row.theta, row.first, row.second, row.residual,
-        row.updates, row.weight, row.uplink_bytes, row.downlink_bytes, row.report, row.reached, row.rate,
+        row.updates, row.weight, row.uplink_bytes, row.downlink_bytes, row.report, row.reached, row.rate, row.gain,
     )  # fmt: skip
 
 
 def release(db: Database, task: str) -> ReleaseRow | None:
     """The current release, if there is one. Raises StorageError when it cannot be read."""
-    columns = "manifest, theta, first, second, residual, updates, weight, uplink_bytes, downlink_bytes, report, reached, rate"
+    columns = (
+        "manifest, theta, first, second, residual, updates, weight, uplink_bytes, downlink_bytes, report, reached, rate, gain"
+    )
     sql = f"SELECT {columns} FROM release WHERE task = ?"  # noqa: S608  (the columns stand one line above)
     rows: list[Any] = db.execute(sql, task)
     if not rows:

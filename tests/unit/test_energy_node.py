@@ -15,7 +15,7 @@ import pytest
 
 from edgemw.app.doctor import check_energy
 from edgemw.app.energy import Used, energy_facts, measuring, sources_of
-from edgemw.app.joules import energy_told, fleet_energy, points_gained, prefixed
+from edgemw.app.joules import energy_told, fleet_energy, fleet_points, points_gained, prefixed
 from edgemw.app.sections import Energy as EnergySettings
 from edgemw.app.sections import Node
 from edgemw.core.config.units import duration
@@ -289,6 +289,14 @@ def test_a_fleet_s_joules_are_those_of_every_node_once() -> None:
     assert document["joules_per_accuracy_point"] == 6.0
     assert json.loads(json.dumps(document))["train_joules"] == pytest.approx(3.0)
     assert energy_told(document).startswith("30 J by 2 nodes (model, rapl, ± 30 %), 3 J of it idle, 3 J per round")
+
+
+def test_points_of_a_fleet_are_those_that_tops_tell() -> None:
+    top: dict[str, int | float | str] = {"metric": "accuracy", "metric_first": 0.25, "metric_last": 0.75}
+    assert fleet_points([top, {"energy_j": 3.0}]) == pytest.approx(50)
+    assert fleet_points([top, top | {"metric_last": 0.5}]) == pytest.approx(75)
+    for nothing in ({}, top | {"metric": "mse"}, top | {"metric_last": "good"}, top | {"metric": 7}):
+        assert fleet_points([nothing]) is None
 
 
 def test_what_was_not_got_has_no_price() -> None:

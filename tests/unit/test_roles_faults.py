@@ -299,6 +299,24 @@ def test_a_target_of_a_loss_is_reached_from_above_and_training_does_not_resume()
     assert release_of(world, "top") == last
 
 
+def test_how_good_a_run_was_at_first_and_is_now_survives_a_restart() -> None:
+    values = {"device-0": 0.9, "device-1": 0.7, "device-2": 0.0}
+    world = Measuring(values)
+    flat(world, children=3, rounds=8)
+    assert "metric" not in world.machines["top"].facts(world.now)
+    for name in values:
+        world.device(name, "top")
+    world.holding["device-2"] = []  # so that a window takes its deadline
+    world.run(45)
+    values.update(dict.fromkeys(values, 0.2))
+    world.run(100)
+    world.kill("top")
+    world.start("top")
+    facts = world.machines["top"].facts(world.now)
+    assert facts["metric"] == "mse"
+    assert (facts["metric_first"], facts["metric_last"]) == (pytest.approx(0.8), pytest.approx(0.2))
+
+
 # -- tasks that cannot be used
 
 

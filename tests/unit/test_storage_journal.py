@@ -101,7 +101,7 @@ def test_tasks_are_known_by_anything_that_is_kept_about_them(db: Database) -> No
     outbox.put_device_row(db, "memory", ROW)
     outbox.put_update(db, update(0, task="sent"), "fog-0")
     journal.put_window(db, update(0, task="received"))
-    journal.put_release(db, "released", ReleaseRow(manifest(1), b"", None, None, None, 0, 0, 0, 0, None, 0.0, "{}"))
+    journal.put_release(db, "released", ReleaseRow(manifest(1), b"", None, None, None, 0, 0, 0, 0, None, 0.0, "{}", "{}"))
     assert sorted(outbox.known_tasks(db)) == ["memory", "received", "released", "sent"]
 
 
@@ -158,10 +158,10 @@ def test_of_earlier_bundles_the_digest_stays(db: Database) -> None:
 @pytest.mark.parametrize("moments", [(None, None, None), (b"m" * 8, None, b"r" * 8), (b"m" * 8, b"v" * 8, None)])
 def test_the_newest_release_comes_back(db: Database, moments: tuple[bytes | None, bytes | None, bytes | None]) -> None:
     assert journal.release(db, "toy") is None
-    first = ReleaseRow(manifest(1), b"theta one", *moments, 4, 100, 2**40, 2**41, None, 0.9, "{}")
+    first = ReleaseRow(manifest(1), b"theta one", *moments, 4, 100, 2**40, 2**41, None, 0.9, "{}", "{}")
     journal.put_release(db, "toy", first)
     assert journal.release(db, "toy") == first
-    second = ReleaseRow(manifest(2), b"theta two", None, None, None, 5, 101, 0, 0, '{"accuracy": 0.9}', 0.0, "{}")
+    second = ReleaseRow(manifest(2), b"theta two", None, None, None, 5, 101, 0, 0, '{"accuracy": 0.9}', 0.0, "{}", "{}")
     journal.put_release(db, "toy", second)
     assert journal.release(db, "toy") == second
 
