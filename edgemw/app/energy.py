@@ -181,11 +181,13 @@ class Measured:
         life: the totals of this life.
         energy: those of all lives.
         states: of the sources, as `Sources.states`.
+        profile: the class of the device; "" where it is not known.
     """
 
     life: Callable[[], Energy] = Energy
     energy: Callable[[], Energy] = Energy
     states: Mapping[str, str] = field(default_factory=dict)
+    profile: str = ""
 
 
 @contextmanager
@@ -208,7 +210,8 @@ def measuring(node: Node, settings: EnergySettings, used: Used) -> Iterator[Meas
     sampler = Sampler(meter, used, float(settings.interval), node.state)
     sampler.start()
     try:
-        yield Measured(lambda: sampler.life, lambda: sampler.energy, sources.states)
+        profile = sources.profile.name if sources.profile is not None else ""
+        yield Measured(lambda: sampler.life, lambda: sampler.energy, sources.states, profile)
     finally:
         sampler.stop()
 

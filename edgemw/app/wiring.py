@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import platform
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
@@ -300,7 +301,7 @@ class _Running:
             shell = Shell(doors, role)
             self.observer.watch_link(lambda: self.link.traffic)
             self.observer.watch_channel(shell.channel.sent, shell.channel.received, shell.channel.refused)
-            self.observer.watch_machine(machine)
+            self.observer.watch_machine(machine, measured.profile, platform.machine())
             self.observer.watch_energy(measured.life, measured.states, budget_w)
             asyncio.run(self._serve(shell, attach, overview))
 

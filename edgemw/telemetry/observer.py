@@ -117,9 +117,11 @@ class Observer:
         """
         self._sources.machines = machines
 
-    def watch_machine(self, machine: Callable[[], Machine]) -> None:
-        """Read the machine on every scrape."""
+    def watch_machine(self, machine: Callable[[], Machine], profile: str, arch: str) -> None:
+        """Read the machine on every scrape; its class, "" where nobody knows it, and its architecture stay the same."""
         self._sources.machine = machine
+        info = self._gauge("edgemw_device_info", "1; the class of the device, and its processors.", "profile", "arch")
+        info.labels(*self._labels, profile, arch).set(1)
 
     def watch_energy(self, energy: Callable[[], Energy], sources: Mapping[str, str], budget_w: float = 0.0) -> None:
         """Read energy on every scrape; of every source the word for why it is not there, or ""; 0 watts are no limit."""

@@ -38,7 +38,8 @@ class Totals:
 
 def observer(role: str = "device", node: str = "device-0", site: str = "hall-3") -> Observer:
     it = Observer(role, node, site, process=lambda: Usage(12.5, 57_000_000))
-    it.watch_machine(lambda: Machine(3600.5, 4, 900_000_000, 4_000_000_000, 48.3, (0.73, False) if role == "device" else None))
+    machine = Machine(3600.5, 4, 900_000_000, 4_000_000_000, 48.3, (0.73, False) if role == "device" else None)
+    it.watch_machine(lambda: machine, "raspberry-pi-4b", "aarch64")
     return it
 
 
