@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from edgemw.app.settings import Deployment, FogFile
+from edgemw.app.settings import Codec, Deployment, FogFile
 from edgemw.compression import side
+from edgemw.compression.codec import Codec as Encoder
 from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Manifest
 from edgemw.core.errors import ConfigError
@@ -20,12 +21,10 @@ def check_afforded(settings: Deployment | FogFile, manifest: Manifest) -> None:
     Where the top announces a step the size of an update follows from that: what is known is the least there is. A sum of updates
     may be larger than each of them.
     """
-    codec, size = codec_named(settings.codec.use, **settings.codec.parameters), manifest.size
-    vector = np.zeros(size, np.float32) if codec.stepped else np.linspace(-1, 1, size, dtype=np.float32)
-    payload, statistics = codec.encode(vector, 0.0), count(statistics_of(manifest.layout))
-    beside_bytes = len(side.encode(np.zeros(statistics))) if statistics else 0
+    codec = codec_named(settings.codec.use, **settings.codec.parameters)
+    payload, beside_bytes = _least(codec, manifest)
     update_bytes = len(payload) + beside_bytes
-    sum_bytes = len(codec.merge([payload, payload], size)) + beside_bytes
+    sum_bytes = len(codec.merge([payload, payload], manifest.size)) + beside_bytes
     for what, needed_bytes, key, limit_bytes in _limits(settings, update_bytes, sum_bytes):
         if needed_bytes > limit_bytes:
             reason = (
@@ -33,6 +32,19 @@ def check_afforded(settings: Deployment | FogFile, manifest: Manifest) -> None:
                 "use another codec or raise that"
             )
             raise ConfigError(reason, key="codec.use")
+
+
+def update_size(settings: Codec, manifest: Manifest) -> int:
+    """Bytes of an update of a task, or the least that they are."""
+    payload, beside_bytes = _least(codec_named(settings.use, **settings.parameters), manifest)
+    return len(payload) + beside_bytes
+
+
+def _least(codec: Encoder, manifest: Manifest) -> tuple[bytes, int]:
+    """The payload of the smallest update, and how many bytes go beside it."""
+    size, statistics = manifest.size, count(statistics_of(manifest.layout))
+    vector = np.zeros(size, np.float32) if codec.stepped else np.linspace(-1, 1, size, dtype=np.float32)
+    return codec.encode(vector, 0.0), len(side.encode(np.zeros(statistics))) if statistics else 0
 
 
 def _limits(settings: Deployment | FogFile, update_bytes: int, sum_bytes: int) -> Iterator[tuple[str, int, str, int]]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from edgemw.core.errors import ConfigError
 from edgemw.core.ids import valid_id
 from edgemw.core.plan import MAX_PATTERNS
-from edgemw.profiles.catalogue import SUFFIX, load_profile
+from edgemw.profiles.catalogue import load_profile
 from edgemw.wire.topics import EVERYBODY
 
 EMBEDDED = "embedded"
@@ -55,14 +54,11 @@ def check_address(value: object) -> str:
 
 
 def check_profile(value: object) -> str:
-    """A class of devices: its name, the absolute path of a file, "auto", or "" for none."""
+    """A class of devices: its name, the path of a file, "auto", or "" for none."""
     if value in ("", AUTO):
         return ""
-    name = str(value)
-    if name.endswith(SUFFIX) and not Path(name).is_absolute():
-        return "a file of your own is given by its absolute path"
     try:
-        load_profile(name)
+        load_profile(str(value))
     except ConfigError as error:
         return str(error)
     return ""

@@ -144,14 +144,31 @@ def sources_of(node_profile: str, settings: EnergySettings) -> Sources:
         node_profile: `node.profile`.
         settings: `[energy]`.
     """
-    roots = Roots(settings.sysfs, settings.procfs, max(float(settings.interval), 0.1))
-    name, known_by = detect(machine_at(roots)) if node_profile == AUTO else (node_profile, "node.profile says so")
-    profile = load_profile(name) if name else None
+    roots = _roots(settings)
+    profile, known_by = profile_of(node_profile, settings)
     radio = _radio_of(profile)
     cores = _cores(profile, settings)
     names = settings.sources or (profile.energy_sources if profile is not None else ENERGY_SOURCES)
     model = None if profile is None else lambda: Model(profile, radio, cores)
     return Sources(profile, known_by or "node.profile is empty", radio, open_sources(names, roots, model))
+
+
+def profile_of(node_profile: str, settings: EnergySettings) -> tuple[Profile | None, str]:
+    """The class of a node, where it is known, and what it was known by.
+
+    Args:
+        node_profile: `node.profile`.
+        settings: `[energy]`, with where the kernel says what machine this is.
+
+    Raises:
+        ConfigError: there is no such profile, or it is refused.
+    """
+    name, known_by = detect(machine_at(_roots(settings))) if node_profile == AUTO else (node_profile, "node.profile says so")
+    return (load_profile(name) if name else None), known_by
+
+
+def _roots(settings: EnergySettings) -> Roots:
+    return Roots(settings.sysfs, settings.procfs, max(float(settings.interval), 0.1))
 
 
 def machine_at(roots: Roots) -> Machine:

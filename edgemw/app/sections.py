@@ -21,6 +21,7 @@ from edgemw.app.checks import (
     check_profile,
     check_url,
 )
+from edgemw.core.config.named import NameOrFile
 from edgemw.core.config.schema import option, required, section
 from edgemw.core.config.secret import Secret
 from edgemw.core.config.units import Duration, Size, duration, size
@@ -41,9 +42,9 @@ class Node:
     parent: str | None = option(None, help="id of the fog node above; absent for the top fog", check=check_optional_id)
     state: Path = option(Path("state"), help="folder of what must survive a restart", example='"/var/lib/edgemw"')
     site: str = option("", help="where it stands: a label on its metrics", check=check_optional_id)
-    profile: str = option(
-        AUTO,
-        help='class of devices, of `edgemw profile list`, or the absolute path of a .toml file; auto: detected; "": unknown',
+    profile: NameOrFile = option(
+        NameOrFile(AUTO),
+        help='class of devices, of `edgemw profile list`, or a .toml file of your own; auto: detected; "": unknown',
         example='"raspberry-pi-4b"',
         check=check_profile,
     )

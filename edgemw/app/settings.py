@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Literal, TypeVar
 
 from edgemw.app.checks import EMBEDDED, check_id, check_tier_names
+from edgemw.app.defaults import under_all
 from edgemw.app.sections import (
     Broker,
     Codec,
@@ -38,7 +39,7 @@ from edgemw.app.tiers import Tier, check_reachable, check_tree
 from edgemw.core.config.loader import Loaded, load
 from edgemw.core.config.reading import read_text
 from edgemw.core.config.schema import option, required, section
-from edgemw.core.config.tree import parse_toml
+from edgemw.core.config.tree import Table, parse_toml
 from edgemw.core.config.units import duration
 from edgemw.core.errors import ConfigError
 
@@ -227,12 +228,22 @@ SCHEMAS: Mapping[Kind, type[Deployment | FogFile | DeviceFile]] = MappingProxyTy
 
 
 def load_file(cls: type[T], path: Path, *, env: Mapping[str, str], overrides: Sequence[str] = ()) -> Loaded[T]:
-    """Load a file of a known kind. Environment names that mean something in another kind of file are left alone.
+    """Load a file of a known kind. What nobody says in it is as the profile of its class says, or else the default.
+
+    Environment names that mean something in another kind of file are left alone.
 
     Raises:
         ConfigError: the file cannot be read, or what it says is refused.
     """
-    return load(cls, read_text(path), str(path), cwd=Path.cwd(), env=env, overrides=overrides, also=tuple(SCHEMAS.values()))
+    text = read_text(path)
+
+    def read(under: Sequence[Table] = ()) -> Loaded[T]:
+        also = tuple(SCHEMAS.values())
+        return load(cls, text, str(path), cwd=Path.cwd(), env=env, overrides=overrides, under=under, also=also)
+
+    loaded = read()
+    defaults = under_all(loaded.value, loaded.origins)
+    return loaded if defaults is None else read([defaults])
 
 
 def kind_of(text: str, file: str) -> Kind:

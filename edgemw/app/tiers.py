@@ -8,6 +8,7 @@ from typing import Literal
 
 from edgemw.app.checks import AUTO, EMBEDDED, check_optional_id, check_profile
 from edgemw.app.sections import Broker, Data, Energy, Limits, Serving, Telemetry, Training, Uplink, Window
+from edgemw.core.config.named import NameOrFile
 from edgemw.core.config.schema import option, required, section
 from edgemw.core.config.units import duration
 from edgemw.core.config.words import nearest
@@ -23,9 +24,9 @@ class Tier:
     parent: str | None = option(None, help="name of the tier above; absent for the top")
     count: int = option(1, help="number of nodes", min=1, max=1_000_000)
     site: str = option("", help="where they stand: a label on their metrics", check=check_optional_id)
-    profile: str = option(
-        AUTO,
-        help='class of devices, of `edgemw profile list`, or the absolute path of a .toml file; auto: detected; "": unknown',
+    profile: NameOrFile = option(
+        NameOrFile(AUTO),
+        help='class of devices, of `edgemw profile list`, or a .toml file of your own; auto: detected; "": unknown',
         example='"raspberry-pi-4b"',
         check=check_profile,
     )

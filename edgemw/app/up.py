@@ -15,6 +15,7 @@ from edgemw.app.dealing import Dealt, deal_out
 from edgemw.app.deployment import device_ids, expand
 from edgemw.app.folder import Purpose
 from edgemw.app.report import Report
+from edgemw.app.room import check_room
 from edgemw.app.samples import load_samples
 from edgemw.app.settings import EMBEDDED, Broker, Deployment, Task
 from edgemw.app.watch import Listener, Watch
@@ -71,6 +72,7 @@ def prepare(settings: Deployment, out: Path) -> Prepared:
     check_plan_fits(opened, settings.plan)
     manifest = opened.manifest
     check_afforded(settings, manifest)
+    check_room(settings, manifest, len(data))
     shared = device_ids(settings)
     dealt = deal_out(settings.data, shared, manifest) if settings.data is not None and shared else None
     notes = () if dealt is None else (dealt.how, *_refusals(dealt.refused))

@@ -20,6 +20,7 @@ from edgemw.app.energy import Used, energy_facts, measuring
 from edgemw.app.history import History
 from edgemw.app.overview import Overview
 from edgemw.app.page.doors import Page
+from edgemw.app.room import check_device, check_task, class_here
 from edgemw.app.samples import load_samples
 from edgemw.app.secrets import reveal
 from edgemw.app.service import ServingProcess
@@ -100,7 +101,7 @@ def run_device(settings: DeviceFile, env: Mapping[str, str], origin: Sequence[st
         origin: flags that name the file and what was changed, for a prediction service of its own.
 
     Raises:
-        ConfigError: ONNX Runtime is not installed, or an address cannot be used.
+        ConfigError: ONNX Runtime is not installed, an address cannot be used, or the class of this device cannot do it.
     """
     try:
         from edgemw.app.serve import canary_of
@@ -113,6 +114,8 @@ def run_device(settings: DeviceFile, env: Mapping[str, str], origin: Sequence[st
     except ModuleNotFoundError as error:
         raise ConfigError(f"a device needs {error.name}: pip install 'edgemw[device]'") from error
 
+    profile = class_here(settings)
+    check_device(profile, settings)
     with _node(settings) as node:
         observer = node.observer
         store = ReleaseStore(settings.node.state / RELEASES, settings.serving.keep)
@@ -128,12 +131,16 @@ def run_device(settings: DeviceFile, env: Mapping[str, str], origin: Sequence[st
         guard = Guard(store, serving.guard, serving.guard_tolerance, threads=threads) if serving.guard else None
         int8 = Int8(serving.guard, serving.int8_tolerance, threads=threads) if serving.int8 else None
 
+        def open_task(bundle: Bundle) -> Oracle:
+            check_task(profile, settings, bundle)
+            return open_oracle(bundle, threads)
+
         def install(bundle: Bundle, release: ReleaseManifest, theta: Vector, quantised: bytes) -> None:
             saver.save(bundle.manifest.name, bundle, release.run, release.number, theta, quantised)
 
         uplink, thetas = uplink_of(settings.uplink, time.monotonic()), dict[str, Vector]()
         parts = Parts(
-            open_oracle=lambda bundle: open_oracle(bundle, settings.training.threads),
+            open_oracle=open_task,
             load_data=lambda manifest: load_samples(settings.data, manifest),
             check=Admission(guard, int8).check,
             install=install,

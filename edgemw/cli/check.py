@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from edgemw.app.afford import check_afforded
 from edgemw.app.checks import AUTO
+from edgemw.app.room import check_device, check_room, load_of, memory_bytes, memory_of
 from edgemw.app.secrets import private_file_problem, secret_warnings
 from edgemw.app.settings import (
     EMBEDDED,
@@ -123,14 +124,15 @@ def check(path: Path, kind: Kind | None, overrides: list[str], env: Mapping[str,
     loaded = load_file(SCHEMAS[kind], path, env=env, overrides=overrides)
     settings = loaded.value
     warnings = (*_warnings(settings), *secret_warnings(settings, env))
-    if not isinstance(settings, DeviceFile):
-        manifest = _check_bundle(settings, loaded.origins)
-        if manifest is not None:
-            warnings = (*warnings, *budget_warnings(settings, manifest), *plan_oddities(settings, manifest))
+    if isinstance(settings, DeviceFile):
+        _check_class(settings, loaded.origins)
+        return Report(kind, settings.node.id, tuple(_device_facts(settings)), warnings)
+    manifest = _check_bundle(settings, loaded.origins)
+    if manifest is not None:
+        warnings = (*warnings, *budget_warnings(settings, manifest), *plan_oddities(settings, manifest))
     if isinstance(settings, Deployment):
-        return Report(kind, settings.name, tuple(_deployment_facts(settings)), warnings)
-    facts = _fog_facts(settings) if isinstance(settings, FogFile) else _device_facts(settings)
-    return Report(kind, settings.node.id, tuple(facts), warnings)
+        return Report(kind, settings.name, (*_deployment_facts(settings), *_room(settings, manifest)), warnings)
+    return Report(kind, settings.node.id, tuple(_fog_facts(settings)), warnings)
 
 
 def _streams(path: Path, overrides: list[str]) -> Report:
@@ -154,17 +156,29 @@ def _check_bundle(settings: Deployment | FogFile, origins: Mapping[str, Origin])
     if path is None or not path.is_file():
         return None
     try:
-        _, bundle = load_bundle(path)
+        data, bundle = load_bundle(path)
     except BundleError as error:
         raise origins["task.bundle"].refusal(str(error), key="task.bundle") from error
     try:
         check_plan_fits(bundle, settings.plan)
         if isinstance(settings, Deployment) or settings.is_top:
             check_afforded(settings, bundle.manifest)
+        if isinstance(settings, Deployment):
+            check_room(settings, bundle.manifest, len(data))
     except ConfigError as error:
         origin = origins.get(error.key or "") or origins["task.bundle"]
         raise origin.refusal(error.reason, key=error.key or "plan", suggestion=error.suggestion) from error
     return bundle.manifest
+
+
+def _check_class(settings: DeviceFile, origins: Mapping[str, Origin]) -> None:
+    """Refuse a device that cannot be of the class that it names."""
+    profile = settings.node.profile
+    try:
+        check_device(load_profile(profile) if profile not in ("", AUTO) else None, settings)
+    except ConfigError as error:
+        origin = origins.get(error.key or "") or origins["node"]
+        raise origin.refusal(error.reason, key=error.key or "node.profile") from error
 
 
 def _print_error(error: ConfigError, *, as_json: bool) -> None:
@@ -188,6 +202,17 @@ def _deployment_facts(settings: Deployment) -> Iterator[tuple[str, str]]:
         yield "data", f"{samples}, {data.partition}" + (f" alpha {data.alpha:g}" if data.partition == "dirichlet" else "")
     yield "broker", settings.broker.url
     yield from _learning_facts(settings)
+
+
+def _room(settings: Deployment, manifest: Manifest | None) -> Iterator[tuple[str, str]]:
+    """What devices of classes that are named need, and have."""
+    for name, tier in settings.tiers.items():
+        if manifest is None or tier.role != "device" or tier.profile in ("", AUTO):
+            continue
+        there = memory_of(load_profile(tier.profile))
+        needed = memory_bytes(load_of(settings, tier.training, manifest, 0), tier.serving)
+        of = f" of {there.value >> 20} MiB" if there is not None else ""
+        yield f"room {name}", f"a device takes about {needed >> 20} MiB{of}"
 
 
 def _tier(settings: Deployment, name: str, tier: Tier) -> str:

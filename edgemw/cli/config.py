@@ -34,7 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "config",
         help="show settings and where they came from",
-        description="Settings, and where they came from: flag > environment > file > default.",
+        description="Settings, and where they came from: flag > environment > file > profile > default.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

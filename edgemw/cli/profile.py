@@ -13,9 +13,10 @@ from edgemw.app.checks import AUTO
 from edgemw.app.energy import sources_of
 from edgemw.app.joules import prefixed
 from edgemw.app.settings import Energy
+from edgemw.core.config.units import duration_text
 from edgemw.profiles.catalogue import load_either, load_profile, load_radio, profile_names, radio_names
 from edgemw.profiles.device import Profile
-from edgemw.profiles.known import HOW, Curve, Known, Number, numbers
+from edgemw.profiles.known import HOW, Curve, Known, Names, Number, Time, numbers
 from edgemw.profiles.radio import Radio
 
 _LIST_EXAMPLES = """examples:
@@ -157,8 +158,11 @@ def _paragraphs(found: Profile | Radio) -> Iterator[str]:
 def _written(known: Known) -> str:
     if isinstance(known, Curve):
         return " ".join(f"{use:g}:{watts:g}" for use, watts in known.points)
-    value = getattr(known, "value", None)
-    return f"{value:.12g}"
+    if isinstance(known, Time):
+        return duration_text(known.value)
+    if isinstance(known, Names):
+        return ", ".join(known.value)
+    return f"{getattr(known, 'value', None):.12g}"
 
 
 def _without_unknown(part: Any) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from edgemw.core.config.loader import Loaded, load
+from edgemw.core.config.named import SUFFIX
 from edgemw.core.config.reading import read_text
 from edgemw.core.config.tree import Origin, parse_toml
 from edgemw.core.config.words import nearest
@@ -21,7 +22,6 @@ FOLDER = Path(__file__).parents[2] / "firmware_profiles"
 """Beside the package `edgemw`, in a checkout as where it is installed."""
 
 RADIOS = FOLDER / "radios"
-SUFFIX = ".toml"
 
 
 def profile_names() -> tuple[str, ...]:

@@ -8,7 +8,20 @@ from typing import Literal
 from edgemw.core.config.schema import option, required, section
 from edgemw.core.errors import ConfigError
 from edgemw.core.ids import valid_id
-from edgemw.profiles.known import Bytes, Count, Curve, Number, Ratio, check_order, check_sources, check_titles, known
+from edgemw.profiles.known import (
+    Bytes,
+    Count,
+    Curve,
+    Names,
+    Number,
+    Ratio,
+    Time,
+    check_order,
+    check_sources,
+    check_titles,
+    known,
+)
+from edgemw.profiles.sane import check_sane
 
 ENERGY_SOURCES = ("hwmon", "jetson", "pmic", "battery", "rapl", "nvml", "model")
 """Where joules are known from, best first: meters on the board, the battery, counters of processors and cards, this profile."""
@@ -36,7 +49,7 @@ class Memory:
 
     ram_bytes: Bytes | None = known("memory that programs work in; of a microcontroller its SRAM")
     psram_bytes: Bytes | None = known("slower memory beside that")
-    flash_bytes: Bytes | None = known("memory that holds the program of a microcontroller")
+    flash_bytes: Bytes | None = known("memory that keeps: of a microcontroller its program, of others what a node stores")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +76,16 @@ class Power:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compute:
-    """[compute]: how fast it calculates, and for how much energy."""
+    """[compute]: how fast it calculates, and for how much energy. `edgemw profile calibrate` measures the first ones."""
 
+    training_macs_per_s: Number | None = known(
+        "multiplications with addition in a second of training: 3 for each parameter and sample"
+    )
+    training_steps_per_s: Number | None = known("optimiser steps in a second, of the model and batch in the note")
+    inference_s: Number | None = known("seconds of a prediction for one sample, median, of the model in the note")
+    encode_bytes_per_s: Number | None = known("bytes of float32 that become an update in a second")
+    merge_bytes_per_s: Number | None = known("bytes of float32 that the updates stand for which are merged in a second")
+    decode_bytes_per_s: Number | None = known("bytes of float32 that an update becomes again in a second")
     int8_macs_per_s: Number | None = known("int8 multiplications with addition in a second, of real networks")
     int8_j_per_mac: Number | None = known("joules of one of them, all that the chip draws meanwhile counted")
     fp64_flops_per_s: Number | None = known("float64 operations in a second, all cores (LINPACK)")
@@ -77,6 +98,41 @@ class Limits:
 
     packet_bytes: Bytes | None = known("largest MQTT packet that its client takes whole")
     chunk_bytes: Bytes | None = known("size of the chunks to send it")
+    update_bytes: Bytes | None = known("largest update that it can make or take")
+    memory_bytes: Bytes | None = known("memory that a node may take; where it is not known, all of ram_bytes")
+    batch: Count | None = known("largest batch that it can train with")
+    codecs: Names | None = known("codecs that it can afford; where that is not known, all")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingDefaults:
+    """[defaults.training]: see [training] of a device."""
+
+    threads: Count | None = known("threads of one training step")
+    max_batch: Count | None = known("largest batch")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnergyDefaults:
+    """[defaults.energy]: see [energy] of a node."""
+
+    interval: Time | None = known("time between two looks at its joules")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TelemetryDefaults:
+    """[defaults.telemetry]: see [telemetry] of a node."""
+
+    publish: Time | None = known("time between two messages to the parent about the node")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defaults:
+    """[defaults]: settings of its nodes, where their files say nothing, by the names that they have there."""
+
+    training: TrainingDefaults = section(TrainingDefaults, help="of a device")
+    energy: EnergyDefaults = section(EnergyDefaults, help="joules")
+    telemetry: TelemetryDefaults = section(TelemetryDefaults, help="metrics")
 
 
 def check_energy_sources(value: object) -> str:
@@ -110,7 +166,9 @@ class Profile:
     power: Power = section(Power, help="of the whole device")
     compute: Compute = section(Compute, help="how fast it calculates, and for how much energy")
     limits: Limits = section(Limits, help="what it takes at once")
+    defaults: Defaults = section(Defaults, help="settings of its nodes, where their files say nothing")
     sources: dict[str, str] = option({}, help="title and public place of every source", check=check_titles)
 
     def __post_init__(self) -> None:
         check_sources(self, self.sources)
+        check_sane(self)

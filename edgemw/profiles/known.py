@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from edgemw.core.config.hints import fields_of, is_section
 from edgemw.core.config.schema import option, required
-from edgemw.core.config.units import Size
+from edgemw.core.config.units import Duration, Size
 from edgemw.core.config.words import nearest
 from edgemw.core.errors import ConfigError
 
@@ -69,6 +69,24 @@ class Bytes(Known):
     """A size."""
 
     value: Size = required(help="the number", min=1, example='"512MiB"')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Time(Known):
+    """A time, as settings have it."""
+
+    value: Duration = required(help="the time", example='"5s"')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Names(Known):
+    """Some of several things, by name."""
+
+    value: tuple[str, ...] = required(help="the names", example='["lattice"]')
+
+    def __post_init__(self) -> None:
+        if not self.value or len(set(self.value)) != len(self.value):
+            raise ConfigError("must be one name or more, each once", key="value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

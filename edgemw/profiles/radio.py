@@ -9,6 +9,7 @@ from edgemw.core.config.schema import option, required, section
 from edgemw.core.errors import ConfigError
 from edgemw.profiles.device import check_name
 from edgemw.profiles.known import Bytes, Number, Ratio, check_sources, check_titles, known
+from edgemw.profiles.sane import check_sane
 
 RadioKind = Literal["wifi", "ble", "lora", "cellular", "ethernet"]
 RADIO_KINDS: tuple[str, ...] = get_args(RadioKind)
@@ -22,6 +23,7 @@ class Rate:
     down_bytes_per_s: Number | None = known("bytes that it receives in a second")
     delay_s: Number | None = known("seconds that everything is on its way besides")
     wake_s: Number | None = known("seconds until a sleeping radio can send")
+    loss_ratio: Ratio | None = known("part of the packets that it has to send again")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,3 +74,4 @@ class Radio:
 
     def __post_init__(self) -> None:
         check_sources(self, self.sources)
+        check_sane(self)

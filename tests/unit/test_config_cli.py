@@ -400,7 +400,7 @@ def test_check_says_whose_joules_are_counted_and_who_gets_to_know(capsys: pytest
     ("settings", "reason"),
     [
         (["node.profile=raspberry-pi-9"], "did you mean"),
-        (["node.profile=my.toml"], "absolute path"),
+        (["node.profile=my.toml"], "my.toml: cannot be read"),
         (["energy.sources=['solar']"], "there is no source 'solar'"),
         (["energy.sources=['rapl', 'rapl']"], "names a source twice"),
         (["energy.budget=-1"], "at least 0"),

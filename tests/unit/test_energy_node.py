@@ -18,6 +18,7 @@ from edgemw.app.energy import Used, energy_facts, measuring, sources_of
 from edgemw.app.joules import energy_told, fleet_energy, fleet_points, points_gained, prefixed
 from edgemw.app.sections import Energy as EnergySettings
 from edgemw.app.sections import Node
+from edgemw.core.config.named import NameOrFile
 from edgemw.core.config.units import duration
 from edgemw.profiles.catalogue import profile_names
 from edgemw.profiles.detect import Machine, detect
@@ -199,7 +200,7 @@ def test_a_damaged_file_begins_at_nothing_and_says_so(tmp_path: Path, text: str,
 
 
 def test_a_node_is_measured_while_it_runs_and_not_without_an_interval(tmp_path: Path) -> None:
-    node = Node(id="device-0", parent="top", state=tmp_path, profile="raspberry-pi-4b")
+    node = Node(id="device-0", parent="top", state=tmp_path, profile=NameOrFile("raspberry-pi-4b"))
     used = Used(lambda: (1000, 2000))
     with measuring(node, settings(tmp_path, interval=duration("0s")), used) as measured:
         assert (measured.energy(), dict(measured.states)) == (Energy(), {})
@@ -323,7 +324,7 @@ def test_joules_for_people(amount: float, text: str) -> None:
 
 def test_a_server_s_counters_reach_the_status(tmp_path: Path) -> None:
     tree = plant(tmp_path / "sys", two_sockets())
-    node = Node(id="fog-0", parent="top", state=tmp_path, profile="")
+    node = Node(id="fog-0", parent="top", state=tmp_path, profile=NameOrFile(""))
     with measuring(node, settings(tmp_path, sources=("rapl",)), Used(lambda: (0, 0))) as measured:
         plant(tree, {f"{RAPL}:0/energy_uj": 240_432_366_267})
     assert energy_facts(measured.energy())["energy_j"] == pytest.approx(10.0)

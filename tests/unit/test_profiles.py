@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, get_args
@@ -12,13 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgemw.core.config.hints import bare, field_types, fields_of, is_section
 from edgemw.core.config.loader import load
 from edgemw.core.config.writer import toml_text
 from edgemw.core.errors import ConfigError
 from edgemw.profiles.catalogue import FOLDER, RADIOS, load_either, load_profile, load_radio, profile_names, radio_names
 from edgemw.profiles.device import Profile
-from edgemw.profiles.known import HOW, Bytes, Count, Curve, How, Number, Ratio, numbers
+from edgemw.profiles.known import HOW, Bytes, Count, Curve, How, Known, Names, Number, Ratio, Time, numbers
 from edgemw.profiles.radio import Radio
+from edgemw.profiles.sane import sane_range
 
 FILES = [*sorted(FOLDER.glob("*.toml")), *sorted(RADIOS.glob("*.toml"))]
 
@@ -40,6 +43,9 @@ SANE = {
     "chunk_bytes": (20, 2**20),
     "payload_bytes": (20, 2**28),
     "cores": (1, 256),
+    "memory_bytes": (2**26, 2**40),
+    "training.threads": (1, 8),
+    "energy.interval": (1, 10),
 }
 
 
@@ -87,7 +93,7 @@ def test_every_number_is_finite_and_sane(path: Path) -> None:
     for key, number in numbers(by_file(path)):
         if isinstance(number, Curve):
             continue
-        assert isinstance(number, Number | Ratio | Count | Bytes)
+        assert isinstance(number, Number | Ratio | Count | Bytes | Time)
         assert math.isfinite(number.value)
         low, high = SANE[max((ending for ending in SANE if key.endswith(ending)), key=len)]
         assert low <= number.value <= high, key
@@ -145,6 +151,23 @@ def test_a_file_is_part_of_what_is_installed(path: Path) -> None:
     package = ".".join(path.parent.relative_to(FOLDER.parent).parts)
     assert any(fnmatch(package, pattern) for pattern in settings["packages"]["find"]["include"])
     assert any(fnmatch(path.name, pattern) for pattern in settings["package-data"][package])
+
+
+def test_every_number_of_the_schemas_has_a_range() -> None:
+    keys = [*number_keys(Profile, ""), *number_keys(Radio, "")]
+    assert len(keys) > 50
+    for key in keys:
+        low, high = sane_range(key)
+        assert low < high
+
+
+def number_keys(schema: type, above: str) -> Iterator[str]:
+    for spec in fields_of(schema):
+        hint = bare(field_types(schema)[spec.name])
+        if is_section(hint) and not issubclass(hint, Known):
+            yield from number_keys(hint, f"{above}{spec.name}.")
+        elif is_section(hint) and hint not in (Curve, Names):
+            yield f"{above}{spec.name}"
 
 
 def test_every_way_of_knowing_is_explained() -> None:
@@ -230,6 +253,17 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ("[power]", f"cpu.cores = {{ value = 2.5, {METER}\n[power]", 8, "cpu.cores.value", "expected a whole number"),
         ("[power]", f"memory.ram_bytes = {{ value = '1 lot', {METER}\n[power]", 8, "memory.ram_bytes.value", "expected a size"),
         ("[power]", f"uncertainty_ratio = {{ value = 1.5, {METER}\n[power]", 8, "uncertainty_ratio.value", "must be at most 1"),
+        ("[power]", f"limits.codecs = {{ value = [], {METER}\n[power]", 8, "limits.codecs.value", "one name or more, each once"),
+        ("value = 3.4", "value = 3.4e6", 10, "power.active_w.value", "3400000 cannot be: it is from 0 to 1000000"),
+        ("[power]", f"cpu.cores = {{ value = 9999999, {METER}\n[power]", 8, "cpu.cores.value", "cannot be: it is from 1 to"),
+        (
+            "[power]",
+            f"cpu.clock_hz = {{ value = 1.5, {METER}\n[power]",
+            8,
+            "cpu.clock_hz.value",
+            "1.5 cannot be: it is from 1000",
+        ),
+        ("[power]", f"memory.ram_bytes = {{ value = '9999999GiB', {METER}\n[power]", 8, "memory.ram_bytes.value", "cannot be"),
         ("[power]", "[power", 8, None, "not TOML"),
     ],
 )

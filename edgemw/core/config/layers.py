@@ -1,4 +1,4 @@
-"""Precedence: flag > environment > file > files under it, key by key.
+"""Precedence: flag > environment > file > what is laid under it, key by key.
 
 Only sections are merged; a list, a secret or a table of the user's own names is replaced as a whole.
 """

@@ -32,7 +32,7 @@ class Loaded(Generic[T]):
     origins: Mapping[str, Origin]
 
     def origin(self, key: str) -> str:
-        """Where the value of a dotted key came from: "flag", "environment NAME", "FILE:LINE" or "default".
+        """Where a value came from, by its dotted key: "flag", "environment NAME", "FILE:LINE", "profile NAME" or "default".
 
         Raises:
             ConfigError: there is no such key.
@@ -49,7 +49,7 @@ def load(
     cwd: Path,
     env: Mapping[str, str] | None = None,
     overrides: Sequence[str] = (),
-    under: Sequence[Source] = (),
+    under: Sequence[Source | Table] = (),
     also: Sequence[type] = (),
 ) -> Loaded[T]:
     """Build `cls` from a TOML text and what stands above and below it.
@@ -59,7 +59,7 @@ def load(
         cwd: the working directory, absolute: what a relative `file`, and relative paths of flags and environment, start from.
         env: the environment; `EDGEMW_A__B` sets `a.b`.
         overrides: "a.b=value" each, as a flag gives them; the last one wins.
-        under: documents of the same schema with lower precedence, strongest first.
+        under: documents of the same schema, or their trees, with lower precedence, strongest first.
         also: other schemas whose environment names are left alone instead of being refused.
 
     Raises:
@@ -67,7 +67,7 @@ def load(
     """
     tree: Tree = read_tree(Source(text, file))
     for source in under:
-        tree = overlay(tree, read_tree(source), cls) or tree
+        tree = overlay(tree, source if isinstance(source, Table) else read_tree(source), cls) or tree
     tree = with_environment(cls, tree, env or {}, also)
     tree = with_overrides(cls, tree, overrides)
     assert isinstance(tree, Table)

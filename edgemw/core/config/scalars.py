@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from edgemw.core.config.layers import ENV_PREFIX, ENV_PRIVATE_PREFIX
+from edgemw.core.config.named import SUFFIX, NameOrFile
 from edgemw.core.config.secret import Secret
 from edgemw.core.config.tree import Leaf, Table, Tree
 from edgemw.core.config.units import Duration, Size, duration, size
@@ -31,6 +32,8 @@ def read_scalar(hint: Any, leaf: Leaf, folder: Path) -> object:
         return _choice(get_args(hint), (leaf.raw, text))
     if hint is str and isinstance(text, str):
         return text
+    if hint is NameOrFile and isinstance(text, str):
+        return os.path.normpath(folder / text) if text.endswith(SUFFIX) else text
     if hint is Path and isinstance(text, str) and text and "\0" not in text:
         return Path(os.path.normpath(folder / text))
     if hint in (Duration, Size):

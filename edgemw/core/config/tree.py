@@ -16,9 +16,9 @@ MAX_TEXT_CHARS = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a value came from; `name` is the file or the environment variable."""
+    """Where a value came from; `name` is the file, the environment variable, or the profile."""
 
-    kind: Literal["default", "file", "environment", "flag"]
+    kind: Literal["default", "profile", "file", "environment", "flag"]
     name: str = ""
     line: int | None = None
 

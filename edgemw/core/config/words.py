@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin
 
 from edgemw.core.config.hints import is_section, members
+from edgemw.core.config.named import NameOrFile
 from edgemw.core.config.secret import Secret
 from edgemw.core.config.units import Duration, Size, duration_text, size_text
 
@@ -22,6 +23,7 @@ _TYPES: Mapping[Any, str] = MappingProxyType(
         Duration: 'a duration such as "30s"',
         Size: 'a size such as "256KiB"',
         Path: "a path",
+        NameOrFile: "a name, or the path of a .toml file",
         Secret: '{ file = "NAME" } or { env = "NAME" }',
     }
 )
