@@ -1,27 +1,29 @@
-"""What a simulated fleet of one class of devices is like: speed, link and energy from a profile.
+"""What simulated nodes of a class are like: speed, link and energy from a profile.
 
-    training  = 3 P n e / rate     P parameters, n samples, e epochs; rate in multiplications with addition per second
+    training  = 3 P n / rate       P parameters, n samples over all epochs; rate in multiplications with addition per second
     joules    = of the idle device while it runs, of its processor while it works, of its radio for what it carries
 
 One multiplication for each parameter and sample, and twice as many on the way back, is what dense layers need; convolutions need
-more. The rate is that of the profile for int8, or half its float64 operations. So a time is an estimate, and a power as good
-as its profile says.
+more. The rate is what `edgemw profile calibrate` has measured, else the profile's for int8, else half its float64 operations. So
+a time is an estimate, and a power as good as its profile says.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from edgemw.core.errors import ConfigError
 from edgemw.profiles.catalogue import load_profile, load_radio
 from edgemw.profiles.device import Profile
-from edgemw.profiles.energy import Usage, energy_j
+from edgemw.profiles.energy import Joules, Usage, energy_j
 from edgemw.profiles.radio import Radio
 from edgemw.simulation.fleet import Fleet
 from edgemw.simulation.links import DIRECT, LinkSpec
 
-_PASSES = 3.0  # forward, and twice that on the way back
+PASSES = 3.0
+"""Forward, and twice that on the way back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,58 +35,67 @@ class Class:
 
     @property
     def link(self) -> LinkSpec:
-        """The link of its radio: the slower of both directions, without losses; direct where the radio's rate is not known."""
+        """The link of its radio; direct where no rate is known, and one way as fast as the other where only that one is known."""
         if self.radio is None:
             return DIRECT
         rate = self.radio.rate
-        known = [way.value for way in (rate.up_bytes_per_s, rate.down_bytes_per_s) if way is not None]
-        return LinkSpec(min(known), 0.0 if rate.delay_s is None else rate.delay_s.value) if known else DIRECT
+        up, down = rate.up_bytes_per_s or rate.down_bytes_per_s, rate.down_bytes_per_s or rate.up_bytes_per_s
+        if up is None or down is None:
+            return DIRECT
+        delay_s, loss = (0.0 if known is None else known.value for known in (rate.delay_s, rate.loss_ratio))
+        return LinkSpec(up.value, delay_s, loss, down_rate=down.value)
 
-    def training_s(self, parameters: int, samples: float, epochs: int) -> float:
-        """Seconds of one training.
+    def training_s(self, parameters: int, samples: float) -> float:
+        """Seconds of one training with so many samples, those of every epoch counted.
 
         Raises:
             ConfigError: the profile does not say how fast the device calculates.
         """
         compute = self.profile.compute
-        if compute.int8_macs_per_s is not None:
-            rate = compute.int8_macs_per_s.value
-        elif compute.fp64_flops_per_s is not None:
-            rate = compute.fp64_flops_per_s.value / 2
-        else:
-            raise ConfigError(
-                "its profile does not say how fast it calculates: say --work TIME", key=f"profile {self.profile.name}"
-            )
-        return _PASSES * parameters * samples * epochs / rate
+        known = compute.training_macs_per_s or compute.int8_macs_per_s
+        if known is not None:
+            return PASSES * parameters * samples / known.value
+        if compute.fp64_flops_per_s is None:
+            reason = "its profile does not say how fast it calculates: say --work TIME, or measure: `edgemw profile calibrate`"
+            raise ConfigError(reason, key=f"profile {self.profile.name}")
+        return PASSES * parameters * samples / (compute.fp64_flops_per_s.value / 2)
 
-    def energy(self, net: Fleet, devices: tuple[str, ...], seconds: float) -> dict[str, Any]:
-        """Mean joules of a device over a run of so many seconds, with what they went into.
+    def joules(self, usage: Usage) -> Joules:
+        """Energy of one device.
+
+        Args:
+            usage: with the utilisation that one core at work would be on a device of one.
 
         Raises:
             ConfigError: the profile lacks a number that is needed.
         """
         cores = self.profile.cpu.cores.value if self.profile.cpu.cores is not None else 1
-        count = max(len(devices), 1)
-        busy_s = sum(net.records[device].busy_s for device in devices) / count
-        usage = Usage(
-            seconds=seconds,
-            utilisation=min(1.0, busy_s / (seconds * cores)) if seconds else 0.0,
-            sent_bytes=sum(net.links.sent_bytes(device, "up") for device in devices) / count,
-            received_bytes=sum(net.links.sent_bytes(device, "down") for device in devices) / count,
-            sessions=sum(net.records[device].answers for device in devices) / count,
+        on_all = Usage(
+            seconds=usage.seconds,
+            utilisation=usage.utilisation / cores,
+            sent_bytes=usage.sent_bytes,
+            received_bytes=usage.received_bytes,
+            sessions=usage.sessions,
         )
-        joules = energy_j(self.profile, usage, self.radio)
-        ratio = self.profile.uncertainty_ratio
-        return {
-            "profile": self.profile.name,
-            "radio": self.radio.name if self.radio is not None else "",
-            "joules_per_device": round(joules.total, 3),
-            "idle_joules": round(joules.idle, 3),
-            "cpu_joules": round(joules.cpu, 3),
-            "radio_joules": round(joules.radio, 6),
-            "busy_s": round(busy_s, 3),
-            "uncertainty_ratio": ratio.value if ratio is not None else None,
-        }
+        found, times = energy_j(self.profile, on_all, self.radio), cores if self.profile.power.per_core else 1
+        return Joules(times * found.idle, times * found.cpu, found.radio, found.macs)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The nodes of a tier whose class is known.
+
+    Attributes:
+        tier: its name.
+        kind: its class.
+        nodes: their ids.
+        trains: whether they are devices.
+    """
+
+    tier: str
+    kind: Class
+    nodes: tuple[str, ...]
+    trains: bool
 
 
 def class_of(name: str) -> Class:
@@ -95,3 +106,74 @@ def class_of(name: str) -> Class:
     """
     profile = load_profile(name)
     return Class(profile, load_radio(profile.radios[0]) if profile.radios else None)
+
+
+def links_of(groups: Sequence[Group]) -> dict[str, LinkSpec]:
+    """The link of every node whose class is known."""
+    return {node: link for group in groups for link in [group.kind.link] for node in group.nodes}
+
+
+def times_of(groups: Sequence[Group], parameters: int, samples: Mapping[str, float]) -> dict[str, float]:
+    """Mean seconds of a training, of every device whose class is known.
+
+    Args:
+        samples: of every device, those of every epoch counted; one where it is not among them.
+
+    Raises:
+        ConfigError: a profile does not say how fast the device calculates.
+    """
+    return {
+        node: samples.get(node, 1.0) * each_s
+        for group in groups
+        if group.trains
+        for each_s in [group.kind.training_s(parameters, 1.0)]
+        for node in group.nodes
+    }
+
+
+def energy_of(net: Fleet, groups: Sequence[Group], seconds: float) -> dict[str, Any] | None:
+    """Mean joules of a device over a run of so many seconds, with what they went into, for all and for each class.
+
+    None where no class of devices is known.
+    """
+    classes = [_of_group(net, group, seconds) for group in groups if group.trains]
+    known = [each for each in classes if each["joules_per_device"] is not None]
+    if not classes:
+        return None
+    devices = sum(each["devices"] for each in known)
+    means = {
+        name: round(sum(each[name] * each["devices"] for each in known) / devices, 6) if devices else None
+        for name in ("joules_per_device", "idle_joules", "cpu_joules", "radio_joules", "busy_s")
+    }
+    ratios = [each["uncertainty_ratio"] for each in known if each["uncertainty_ratio"] is not None]
+    words = {name: ", ".join(dict.fromkeys(each[name] for each in known if each[name])) for name in ("profile", "radio")}
+    joules = round(sum(each["joules"] for each in known), 3)
+    return {**words, "joules": joules, **means, "uncertainty_ratio": max(ratios, default=None), "classes": classes}
+
+
+def _of_group(net: Fleet, group: Group, seconds: float) -> dict[str, Any]:
+    """Of one class; joules are None, with a reason, where its profile lacks a number that is needed."""
+    count, profile, radio = len(group.nodes), group.kind.profile, group.kind.radio
+    busy_s = sum(net.records[node].busy_s for node in group.nodes) / count
+    about = {"tier": group.tier, "profile": profile.name, "radio": radio.name if radio is not None else "", "devices": count}
+    usage = Usage(
+        seconds=seconds,
+        utilisation=min(1.0, busy_s / seconds) if seconds else 0.0,
+        sent_bytes=sum(net.links.sent_bytes(node, "up") for node in group.nodes) / count,
+        received_bytes=sum(net.links.sent_bytes(node, "down") for node in group.nodes) / count,
+        sessions=sum(net.records[node].answers for node in group.nodes) / count,
+    )
+    try:
+        joules = group.kind.joules(usage)
+    except ConfigError as error:
+        return about | {"joules_per_device": None, "reason": str(error), "busy_s": round(busy_s, 3)}
+    ratio = profile.uncertainty_ratio
+    return about | {
+        "joules": round(joules.total * count, 3),
+        "joules_per_device": round(joules.total, 3),
+        "idle_joules": round(joules.idle, 3),
+        "cpu_joules": round(joules.cpu, 3),
+        "radio_joules": round(joules.radio, 6),
+        "busy_s": round(busy_s, 3),
+        "uncertainty_ratio": ratio.value if ratio is not None else None,
+    }

@@ -10,16 +10,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgemw.app import sections
+from edgemw.app.checks import AUTO
 from edgemw.app.dealing import deal_out
 from edgemw.app.deployment import device_ids, load_deployment
 from edgemw.app.settings import Deployment, FogFile, Node, read_text
 from edgemw.app.tiers import Tier, child_counts, node_id
 from edgemw.app.wiring import check_plan_fits, fog_options, open_oracle, uplink_of
+from edgemw.bench.cost import Group, class_of, times_of
 from edgemw.bench.experiment import bundle_at, top_options, tree_of
 from edgemw.core.bundle import Bundle, read_bundle
 from edgemw.core.config.tree import parse_toml
 from edgemw.core.errors import ConfigError
-from edgemw.core.plan import plan_of
+from edgemw.core.plan import plan_of, within
 from edgemw.device.events import Work, Worked
 from edgemw.device.uplink import Uplink
 from edgemw.fog.release import TopOptions
@@ -45,6 +47,7 @@ class Scenario:
         shares: what devices have to train on and to measure with; empty where nobody trains.
         refused: why others cannot train.
         uplinks: what devices may send about updates, where that is limited.
+        groups: nodes whose class is known, tier by tier.
         threads: of a training.
         how: how the samples were dealt out, in words.
     """
@@ -58,17 +61,20 @@ class Scenario:
     shares: Mapping[str, Share] = field(repr=False)
     refused: Mapping[str, str]
     uplinks: Mapping[str, sections.Uplink]
+    groups: tuple[Group, ...]
     threads: int
     how: str
 
-    @property
-    def training(self) -> tuple[int, float, int]:
-        """Parameters, the mean number of samples of a device, and epochs; one sample where nobody trains."""
+    def times(self) -> dict[str, float]:
+        """Mean seconds of a training of every device whose class is known. Raises ConfigError where that does not say it."""
         top = next(options for options in self.options.values() if isinstance(options, TopOptions))
         manifest = read_bundle(self.data).manifest
         plan = plan_of({**manifest.training, **top.plan})
-        samples = sum(len(share.train) for share in self.shares.values()) / max(len(self.shares), 1)
-        return manifest.size, max(samples, 1.0), plan.epochs
+        samples = {
+            device: float(plan.steps * within(plan, share.max_batch).batch_size or len(share.train) * plan.epochs)
+            for device, share in self.shares.items()
+        }
+        return times_of(self.groups, manifest.size, samples)
 
     def uplink(self, device: str, now: float) -> Uplink | None:
         """Of one life of a device; None is no limit."""
@@ -90,7 +96,14 @@ class Scenario:
 
 
 def scenario_of(
-    file: Path, samples: Path | None, devices: int, env: Mapping[str, str], overrides: Sequence[str], *, train: bool
+    file: Path,
+    samples: Path | None,
+    devices: int,
+    env: Mapping[str, str],
+    overrides: Sequence[str],
+    *,
+    train: bool,
+    profile: str = "",
 ) -> Scenario:
     """Read and check everything that a simulation needs.
 
@@ -101,13 +114,15 @@ def scenario_of(
         env: environment.
         overrides: changes, as KEY=VALUE.
         train: whether devices train; without it they need no samples.
+        profile: class of all devices, instead of those of their tiers.
 
     Raises:
         ConfigError: something that was asked for is refused; the message says what to write.
         BundleError: the bundle cannot be used.
         DataError: the data cannot be used with it.
     """
-    settings = load_deployment(file, samples, env, [*overrides, *(_as_many(file, devices) if devices else ())])
+    of_all = [f"tiers.{name}.profile={profile}" for name in _device_tiers(file)] if profile else []
+    settings = load_deployment(file, samples, env, [*overrides, *of_all, *(_as_many(file, devices) if devices else ())])
     if settings.task.bundle is None:
         raise ConfigError("a simulation needs a bundle", key="task.bundle", file=str(file))
     data, bundle = bundle_at(settings.task.bundle)
@@ -118,7 +133,16 @@ def scenario_of(
     threads = next(tier.training.threads for tier in settings.tiers.values() if tier.role == "device")
     rounds, options = settings.task.rounds, _options(settings)
     uplinks = {device: tier.uplink for device, tier in _devices(settings) if tier.uplink.rate or tier.uplink.max_upload}
-    return Scenario(settings.name, metric, rounds, data, tree, options, shares, refused, uplinks, threads, how)
+    groups = tuple(_groups(settings))
+    return Scenario(settings.name, metric, rounds, data, tree, options, shares, refused, uplinks, groups, threads, how)
+
+
+def _groups(settings: Deployment) -> Iterator[Group]:
+    """The tiers whose class is named: what this machine is of has no part in a simulation."""
+    for name, tier in settings.tiers.items():
+        if tier.profile not in ("", AUTO):
+            nodes = tuple(node_id(name, number, top=name == settings.top) for number in range(tier.count))
+            yield Group(name, class_of(tier.profile), nodes, tier.role == "device")
 
 
 def _devices(settings: Deployment) -> Iterator[tuple[str, Tier]]:
@@ -131,15 +155,20 @@ def _devices(settings: Deployment) -> Iterator[tuple[str, Tier]]:
 
 def _as_many(file: Path, devices: int) -> list[str]:
     """The settings that make it so many devices; the file need not fit together without them."""
-    written = parse_toml(read_text(file), str(file)).get("tiers", {})
-    if not isinstance(written, dict):
-        return []
-    tiers = [name for name, tier in written.items() if isinstance(tier, dict) and tier.get("role") == "device"]
+    tiers = _device_tiers(file)
     if not tiers:
         return []  # what is wrong is said when it is loaded
     if len(tiers) > 1:
         raise ConfigError(f"which of {', '.join(tiers)}? Say --set tiers.NAME.count={devices}", key="--devices")
     return [f"tiers.{tiers[0]}.count={devices}"]
+
+
+def _device_tiers(file: Path) -> list[str]:
+    """The tiers of devices, as far as a file that was not checked says them."""
+    written = parse_toml(read_text(file), str(file)).get("tiers", {})
+    if not isinstance(written, dict):
+        return []
+    return [name for name, tier in written.items() if isinstance(tier, dict) and tier.get("role") == "device"]
 
 
 def _options(settings: Deployment) -> dict[str, TopOptions | WindowOptions]:

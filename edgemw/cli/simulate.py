@@ -16,7 +16,7 @@ from typing import Any
 
 from edgemw.app.report import PICTURE, REPORT, Accounts, Report, amount
 from edgemw.app.rounds import Round
-from edgemw.bench.cost import class_of
+from edgemw.bench.cost import energy_of, links_of
 from edgemw.bench.scenario import Scenario, scenario_of
 from edgemw.cli.typed import count, count_or_none
 from edgemw.core.config.units import duration, size
@@ -35,9 +35,9 @@ A link is RATE,DELAY,LOSS: 250kbit,40ms,1% carries 250 kbit/s each way, 40 ms la
 work for --work on average, each at its own speed (the slowest takes four times as long as the fastest), and by chance half to one
 and a half of that; with --away 10m,2m they are connected for 10 and gone for 2 minutes at a time, on average.
 
-With --profile devices are of a class: it gives the link of their radio and the time of a training, where --link and --work do
-not, and what they cost in joules. A training is estimated as one multiplication for each parameter and sample, and twice as
-many on the way back.
+Tiers with a profile are of that class: it gives the link of their radio and the time of a training, where --link and --work do
+not, and what devices cost in joules, class by class; --profile puts all devices into one. A training is estimated as one
+multiplication for each parameter and sample, and twice as many on the way back.
 
 The broker keeps what was on its way to a device that is gone, for an hour. It drops what finds the queue of a reader full
 (--queue) or is larger than its packets may be (--packet). Updates are sent again, as they are in reality; a release is not.
@@ -98,19 +98,22 @@ def run(args: argparse.Namespace) -> int:
     """Simulate, print and write. Returns the exit code."""
     if args.out is not None:
         _check_folder(args.out)
-    scenario = scenario_of(args.file, args.data, args.devices, os.environ, args.overrides, train=args.train == "real")
+    trains = args.train == "real"
+    scenario = scenario_of(args.file, args.data, args.devices, os.environ, args.overrides, train=trains, profile=args.profile)
     if not (scenario.rounds or args.limit):
         args.usage_error("this deployment has no end of its own: say --for TIME, or --set task.rounds=N")
-    kind = class_of(args.profile) if args.profile else None
-    link = kind.link if kind is not None and args.link == DIRECT else args.link
-    work_s = kind.training_s(*scenario.training) if kind is not None and not args.work else args.work
-    if not scenario.rounds and link == DIRECT and not work_s:
+    links = links_of(scenario.groups) if args.link == DIRECT else {}
+    works_s = {} if args.work else scenario.times()
+    takes_time = args.link != DIRECT or args.work or any(works_s.values()) or any(link != DIRECT for link in links.values())
+    if not (scenario.rounds or takes_time):
         args.usage_error("nothing takes time here, so --for would never pass: say --work TIME or --link RATE,DELAY,LOSS as well")
     on, off = args.away
     broker = BrokerSpec(args.queue + ON_THEIR_WAY if args.queue else 0, args.packet)
     conditions = Conditions(
-        link=link,
-        work_s=work_s,
+        link=args.link,
+        links=links,
+        work_s=args.work,
+        works_s=works_s,
         online_s=on,
         offline_s=off,
         join_s=args.join,
@@ -141,8 +144,9 @@ def run(args: argparse.Namespace) -> int:
     report.wall_s, report.finished, report.interrupted = outcome.at_s, outcome.finished, stopped
     report.accounts = _accounts(report.accounts, net, scenario)
     document = report.summary() | _about(outcome, time.monotonic() - started, args.seed) | {"dropped": dict(net.dropped)}
-    if kind is not None:
-        document["energy"] = kind.energy(net, scenario.tree.devices, outcome.at_s)
+    energy = energy_of(net, scenario.groups, outcome.at_s)
+    if energy is not None:
+        document["energy"] = energy
     files = _write(args.out, report, document)
     print(json.dumps(document) if args.json else _summary(report, document, files), flush=True)
     if stopped:
@@ -230,17 +234,20 @@ def _summary(report: Report, document: dict[str, Any], files: list[Path]) -> str
         f"  {'events':<18}{document['events']} in {document['real_s']:.1f} s of real time",
         f"  {'digest of events':<18}{document['events_sha256'][:32]}",
         f"  {'digest of model':<18}{document['model_sha256'][:32]}",
-        *([f"  {'energy':<18}{_energy(document['energy'])}"] if document["energy"] is not None else []),
+        *(f"  {'energy':<18}{_energy(each)}" for each in (document["energy"] or {}).get("classes", ())),
         *(f"  {'dropped':<18}{number} messages by the broker: {why}" for why, number in document["dropped"].items()),
     ]
     return "\n".join(lines)
 
 
 def _energy(found: dict[str, Any]) -> str:
+    of = f"{found['devices']} of {found['profile']} {found['radio']}".rstrip()
+    if found["joules_per_device"] is None:
+        return f"not known of {of}: {found['reason']}"
     idle, cpu, radio = (f"{found[f'{part}_joules']:.4g}" for part in ("idle", "cpu", "radio"))
     within = "" if found["uncertainty_ratio"] is None else f", within {found['uncertainty_ratio']:.0%}"
     parts = f"idle {idle}, processor {cpu}, radio {radio}"
-    return f"{found['joules_per_device']:.4g} J per device ({parts}){within}: {found['profile']} {found['radio']}".rstrip()
+    return f"{found['joules_per_device']:.4g} J per device ({parts}){within}: {of}"
 
 
 class _Screen:

@@ -42,8 +42,10 @@ class Conditions:
     """What a fleet is like.
 
     Attributes:
-        link: of every node.
-        work_s: mean time of one training, or measurement.
+        link: of every node that has none of its own in `links`.
+        links: of nodes with another one.
+        work_s: mean time of one training, or measurement, of every device that has none of its own in `works_s`.
+        works_s: of devices with another one.
         spread: how much slower the slowest device is than the fastest.
         online_s, offline_s: mean times for which a device is connected, and is not; 0 keeps all connected.
         join_s: devices connect for the first time within this time.
@@ -52,7 +54,9 @@ class Conditions:
     """
 
     link: LinkSpec = DIRECT
+    links: Mapping[str, LinkSpec] = field(default_factory=dict)
     work_s: float = 0.0
+    works_s: Mapping[str, float] = field(default_factory=dict)
     spread: float = 4.0
     online_s: float = 0.0
     offline_s: float = 0.0
@@ -151,8 +155,8 @@ class Fleet(World):
             tick: told now and then what time it is, and how many events there were.
         """
         self.conditions, self.chance = conditions or Conditions(), Chance(seed)
-        link = self.conditions.link
-        links = Links(lambda node: link, self.chance)
+        link, own = self.conditions.link, self.conditions.links
+        links = Links((lambda node: own.get(node, link)) if own else (lambda node: link), self.chance)
         super().__init__(read_bundle(bundle), lambda name, work: begin(name, work)(), links, self.conditions.broker)
         self._tree, self._begin, self._on_round, self._tick = tree, begin, on_round, tick
         self._events, self._seen, self._stopped = 0, hashlib.sha256(), False
@@ -229,9 +233,10 @@ class Fleet(World):
 
     def work_s(self, name: str, work: Work) -> float:
         """The mean, by the device's own speed and by chance from half to one and a half of it."""
-        if self.conditions.work_s == 0:
+        mean_s = self.conditions.works_s.get(name, self.conditions.work_s)
+        if mean_s == 0:
             return 0.0
-        return self.conditions.work_s * self.records[name].speed * self.chance.between(0.5, 1.5, name, "work")
+        return mean_s * self.records[name].speed * self.chance.between(0.5, 1.5, name, "work")
 
     def work(self, name: str, work: Work) -> None:
         """Begin it now, so that others may do it meanwhile; what comes of it is asked for when its time has come."""

@@ -20,19 +20,21 @@ _FEW = 64  # packets that are drawn one by one
 
 @dataclass(frozen=True, slots=True)
 class LinkSpec:
-    """One link, the same in both directions.
+    """One link, the same in both directions but for its rate.
 
     Attributes:
         rate: bytes in a second; infinite is no limit.
         delay_s: of everything.
         loss: of a packet of 1460 bytes.
         retry_s: until a lost packet is sent again.
+        down_rate: bytes in a second towards the node; 0 is `rate`.
     """
 
     rate: float = math.inf
     delay_s: float = 0.0
     loss: float = 0.0
     retry_s: float = 0.2
+    down_rate: float = 0.0
 
 
 DIRECT = LinkSpec()
@@ -80,7 +82,8 @@ class Links:
         self._takes_time = True
         lost = self._lost(way, node, direction, size_bytes, spec.loss) if spec.loss > 0 else 0
         slower = self.slowed.get(node, 1.0) if self.slowed else 1.0
-        way.free = max(now, way.free) + (size_bytes / spec.rate + lost * spec.retry_s) * slower
+        rate = spec.down_rate or spec.rate if direction == "down" else spec.rate
+        way.free = max(now, way.free) + (size_bytes / rate + lost * spec.retry_s) * slower
         way.last = max(way.free + spec.delay_s * slower, way.last)  # nothing overtakes what was sent before
         return way.last
 
