@@ -13,6 +13,7 @@ from edgemw.app.checks import AUTO
 from edgemw.app.energy import sources_of
 from edgemw.app.joules import prefixed
 from edgemw.app.settings import Energy
+from edgemw.cli import calibrate
 from edgemw.core.config.units import duration_text
 from edgemw.profiles.catalogue import load_either, load_profile, load_radio, profile_names, radio_names
 from edgemw.profiles.device import Profile
@@ -42,6 +43,7 @@ _EXAMPLES = """examples:
   edgemw profile list
   edgemw profile detect
   edgemw profile show raspberry-pi-4b
+  edgemw profile calibrate --out my-board.toml
 
 docs/profiles.md says how to write one's own.
 """
@@ -73,6 +75,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=_DETECT_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    calibrate.add_parser(verbs)
     for verb, function in ((lister, run_list), (shower, run_show), (detector, run_detect)):
         verb.add_argument("--json", action="store_true", help="print one JSON object")
         verb.set_defaults(run=function)

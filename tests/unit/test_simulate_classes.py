@@ -142,5 +142,5 @@ def test_watts_of_one_core_count_for_every_core(tmp_path: Path) -> None:
     (tmp_path / "two.toml").write_text(text.replace("cores = { value = 1", "cores = { value = 2"))
     usage = Usage(seconds=10, utilisation=0.5)
     one, two = class_of("x86-vcpu").joules(usage), class_of(str(tmp_path / "two.toml")).joules(usage)
-    assert (one.idle, two.idle) == (pytest.approx(7.4), pytest.approx(14.8))
+    assert [one.idle, two.idle] == pytest.approx([7.4, 14.8])
     assert one.cpu == pytest.approx(two.cpu), "the same work, on one core of two"
