@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +145,17 @@ def test_watts_of_one_core_count_for_every_core(tmp_path: Path) -> None:
     one, two = class_of("x86-vcpu").joules(usage), class_of(str(tmp_path / "two.toml")).joules(usage)
     assert [one.idle, two.idle] == pytest.approx([7.4, 14.8])
     assert one.cpu == pytest.approx(two.cpu), "the same work, on one core of two"
+
+
+def test_the_example_of_the_documentation_is_true(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    root = BUNDLE.parents[2]
+    text = (root / "docs" / "simulation.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "two.toml").write_text(example.replace("examples/", f"{root}/examples/"))
+    assert main(["simulate", str(tmp_path / "two.toml")]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  energy ")]
+    told = re.findall(r"^  energy .*$", text, re.MULTILINE)
+    number = r"\d+\.?\d*"
+    assert [re.sub(number, "#", line) for line in said] == [re.sub(number, "#", line) for line in told] != []
+    found, written = ([float(value) for value in re.findall(number, "".join(lines))] for lines in (said, told))
+    assert found == pytest.approx(written, rel=0.05)
