@@ -15,7 +15,7 @@ from edgemw.core.config.tree import Leaf, Origin, Table
 from edgemw.core.config.units import duration_text
 from edgemw.profiles.catalogue import load_profile
 from edgemw.profiles.device import Profile
-from edgemw.profiles.known import Known, Time
+from edgemw.profiles.known import Count, Time
 
 
 def under_all(settings: Any, origins: Mapping[str, Origin]) -> Table | None:
@@ -67,5 +67,5 @@ def _defaults(profile: Profile) -> Iterator[tuple[str, dict[str, object]]]:
         yield section.name, {key: _written(value) for key, value in given.items() if value is not None}
 
 
-def _written(known: Known) -> object:
-    return duration_text(known.value) if isinstance(known, Time) else known.value  # type: ignore[attr-defined]  # all have one
+def _written(known: Count | Time) -> object:
+    return duration_text(known.value) if isinstance(known, Time) else known.value

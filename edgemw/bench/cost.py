@@ -35,15 +35,15 @@ class Class:
 
     @property
     def link(self) -> LinkSpec:
-        """The link of its radio; direct where no rate is known, and one way as fast as the other where only that one is known."""
+        """The link of its radio, as far as that is known; one way is as fast as the other where only that one is known."""
         if self.radio is None:
             return DIRECT
         rate = self.radio.rate
         up, down = rate.up_bytes_per_s or rate.down_bytes_per_s, rate.down_bytes_per_s or rate.up_bytes_per_s
-        if up is None or down is None:
-            return DIRECT
         delay_s, loss = (0.0 if known is None else known.value for known in (rate.delay_s, rate.loss_ratio))
-        return LinkSpec(up.value, delay_s, loss, down_rate=down.value)
+        if up is not None and down is not None:
+            return LinkSpec(up.value, delay_s, loss, down_rate=down.value)
+        return LinkSpec(delay_s=delay_s, loss=loss) if delay_s or loss else DIRECT
 
     def training_s(self, parameters: int, samples: float) -> float:
         """Seconds of one training with so many samples, those of every epoch counted.

@@ -14,7 +14,7 @@ from edgemw.cli.main import main
 from edgemw.core.errors import ConfigError
 from edgemw.profiles.catalogue import load_profile, load_radio
 from edgemw.profiles.energy import Usage
-from edgemw.simulation.links import Links, LinkSpec
+from edgemw.simulation.links import DIRECT, Links, LinkSpec
 
 BUNDLE = Path(__file__).parents[2] / "examples" / "quickstart" / "digits.edge"
 DEPLOYMENT = f"""\
@@ -124,6 +124,10 @@ def test_a_radio_has_a_rate_for_each_way_and_losses(tmp_path: Path) -> None:
     )
     link = Class(board, load_radio(tmp_path / "mine.toml")).link
     assert link == LinkSpec(100.0, 0.5, 0.02, down_rate=100.0)
+    slow = (tmp_path / "mine.toml").read_text().replace("up_bytes_per_s", "wake_s")
+    (tmp_path / "slow.toml").write_text(slow)
+    assert Class(board, load_radio(tmp_path / "slow.toml")).link == LinkSpec(delay_s=0.5, loss=0.02)
+    assert Class(board, load_radio("nb-iot-nrf9160")).link is DIRECT
     links = Links(lambda node: LinkSpec(100.0, 0.0, down_rate=1000.0))
     assert (links.arrival("a", "up", 1000, 0.0), links.arrival("a", "down", 1000, 0.0)) == (10.0, 1.0)
 
