@@ -179,7 +179,8 @@ def _storage(profile: Profile, load: Load, serving: Serving, prefix: str) -> Ite
     if there is None or load.manifest is None or needed <= there.value:
         return
     fits = (there.value - load.bundle_bytes) // (4 * load.manifest.size)
-    key, hint = (f"{prefix}serving.keep", f"keep {fits}") if fits > 0 else ("task.bundle", "use a smaller model")
+    keep = f"{prefix}serving.keep"
+    key, hint = (keep, f"say {keep} = {fits}") if fits > 0 else ("task.bundle", "use a smaller model")
     yield _refusal(key, f"{needed} bytes for a bundle and {serving.keep} releases", f"{there.value}", profile, hint)
 
 
