@@ -33,6 +33,7 @@ WIDE, BUSY = 0.15, 0.1
 """The spread, and the cores that others use, above which a calibration is better repeated."""
 FASTER = 1.2
 """How much faster more threads must be to be worth the cores."""
+MACS = "compute.training_macs_per_s"
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 _CALM = 1e-6  # learning rate, so that random samples never diverge
 
@@ -94,7 +95,7 @@ class Calibration:
         wide = [
             f"{key} differed by {each.ratio:.0%} between quartiles: repeat it, with more --seconds"
             for key, each in self.measured.items()
-            if each.ratio > WIDE
+            if each.ratio > WIDE and key != MACS  # which is the steps, in another unit
         ]
         return (*([busy] if self.others > BUSY else []), *wide)
 
@@ -130,7 +131,7 @@ def calibrate(bundle: Bundle, seconds: float, tell: Callable[[str], None], threa
     most = max(threads, key=lambda count: steps[count].median)
     best = most if steps[most].median > FASTER * steps[threads[0]].median else threads[0]
     macs = PASSES * manifest.size * plan.batch_size
-    of_training = {"compute.training_steps_per_s": steps[best], "compute.training_macs_per_s": steps[best].times(macs)}
+    of_training = {"compute.training_steps_per_s": steps[best], MACS: steps[best].times(macs)}
     return Calibration(
         measured=of_training | found,
         threads=best,

@@ -4,8 +4,9 @@
     joules    = of the idle device while it runs, of its processor while it works, of its radio for what it carries
 
 One multiplication for each parameter and sample, and twice as many on the way back, is what dense layers need; convolutions need
-more. The rate is what `edgemw profile calibrate` has measured, else the profile's for int8, else half its float64 operations. So
-a time is an estimate, and a power as good as its profile says.
+more. The rate is what `edgemw profile calibrate` has measured, else the profile's for int8, else that of one core of those that
+the profile's float64 operations are of: half as many multiplications with addition, and twice as many of float32. So a time is
+an estimate, and a power as good as its profile says.
 """
 
 from __future__ import annotations
@@ -34,6 +35,11 @@ class Class:
     radio: Radio | None
 
     @property
+    def cores(self) -> int:
+        """How many it has; one where that is not known."""
+        return 1 if self.profile.cpu.cores is None else self.profile.cpu.cores.value
+
+    @property
     def link(self) -> LinkSpec:
         """The link of its radio, as far as that is known; one way is as fast as the other where only that one is known."""
         if self.radio is None:
@@ -58,7 +64,7 @@ class Class:
         if compute.fp64_flops_per_s is None:
             reason = "its profile does not say how fast it calculates: say --work TIME, or measure: `edgemw profile calibrate`"
             raise ConfigError(reason, key=f"profile {self.profile.name}")
-        return PASSES * parameters * samples / (compute.fp64_flops_per_s.value / 2)
+        return PASSES * parameters * samples / (compute.fp64_flops_per_s.value / self.cores)
 
     def joules(self, usage: Usage) -> Joules:
         """Energy of one device.
@@ -69,15 +75,14 @@ class Class:
         Raises:
             ConfigError: the profile lacks a number that is needed.
         """
-        cores = self.profile.cpu.cores.value if self.profile.cpu.cores is not None else 1
         on_all = Usage(
             seconds=usage.seconds,
-            utilisation=usage.utilisation / cores,
+            utilisation=usage.utilisation / self.cores,
             sent_bytes=usage.sent_bytes,
             received_bytes=usage.received_bytes,
             sessions=usage.sessions,
         )
-        found, times = energy_j(self.profile, on_all, self.radio), cores if self.profile.power.per_core else 1
+        found, times = energy_j(self.profile, on_all, self.radio), self.cores if self.profile.power.per_core else 1
         return Joules(times * found.idle, times * found.cpu, found.radio, found.macs)
 
 

@@ -137,7 +137,7 @@ def test_measured_speed_goes_before_what_others_publish(tmp_path: Path) -> None:
     measured = '[compute]\ntraining_macs_per_s = { value = 1e9, how = "measured", source = "edgemw" }'
     (tmp_path / "mine.toml").write_text(text.replace("[compute]", measured))
     assert class_of(str(tmp_path / "mine.toml")).training_s(1_000_000, 100) == pytest.approx(0.3)
-    assert class_of("raspberry-pi-4b").training_s(1_000_000, 100) == pytest.approx(3e8 / (11.889e9 / 2))
+    assert class_of("raspberry-pi-4b").training_s(1_000_000, 100) == pytest.approx(3e8 / (11.889e9 / 4)), "one core of four"
     with pytest.raises(ConfigError, match="calibrate"):
         class_of("x86-vcpu").training_s(1, 1)
 
