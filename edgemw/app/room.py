@@ -98,12 +98,18 @@ def check_device(profile: Profile | None, settings: DeviceFile) -> None:
         check_fits(profile, Load(), settings.limits, settings.serving, "")
 
 
+def largest_batch(profile: Profile | None, training: Training) -> int:
+    """The largest batch that a device trains with, by its file and its class; 0 is no limit."""
+    known = profile.limits.batch if profile is not None else None
+    return min((most for most in (training.max_batch, known.value if known is not None else 0) if most), default=0)
+
+
 def check_task(profile: Profile | None, settings: DeviceFile, bundle: Bundle) -> None:
     """Refuse a task that a device cannot train. Raises BundleError; how the top wants it trained is not known yet."""
     if profile is None:
         return
     manifest, graphs = bundle.manifest, len(bundle.infer) + len(bundle.train or b"")
-    batch = within(plan_of(manifest.training), settings.training.max_batch).batch_size
+    batch = within(plan_of(manifest.training), largest_batch(profile, settings.training)).batch_size
     try:
         check_fits(profile, Load(manifest, batch, bundle_bytes=graphs), settings.limits, settings.serving, "")
     except ConfigError as error:

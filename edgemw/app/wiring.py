@@ -20,7 +20,7 @@ from edgemw.app.energy import Used, energy_facts, measuring
 from edgemw.app.history import History
 from edgemw.app.overview import Overview
 from edgemw.app.page.doors import Page
-from edgemw.app.room import check_device, check_task, class_here
+from edgemw.app.room import check_device, check_task, class_here, largest_batch
 from edgemw.app.samples import load_samples
 from edgemw.app.secrets import reveal
 from edgemw.app.service import ServingProcess
@@ -148,7 +148,7 @@ def run_device(settings: DeviceFile, env: Mapping[str, str], origin: Sequence[st
             observe=observer.observe,
             training=node.used.training,
             trained=observer.trained_seconds,
-            max_batch=settings.training.max_batch,
+            max_batch=largest_batch(profile, settings.training),
             nice=settings.training.nice,
             uplink=uplink,
             stored=lambda task: thetas.pop(task, None),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgemw.app.room import Load, check_fits, check_task, class_here, memory_bytes
+from edgemw.app.room import Load, check_fits, check_task, class_here, largest_batch, memory_bytes
 from edgemw.app.sections import Codec, Limits, Serving
 from edgemw.app.settings import DeviceFile, load_file
 from edgemw.cli.main import main
@@ -137,6 +137,14 @@ def test_a_device_that_starts_refuses_a_task_that_does_not_fit(tmp_path: Path) -
         check_task(class_here(device), device, BUNDLE)
     check_task(class_here(device_of("node.profile=raspberry-pi-zero-2w")), device, BUNDLE)
     check_task(None, device, BUNDLE)
+
+
+@pytest.mark.parametrize(("max_batch", "most"), [(0, 16), (8, 8), (64, 16)])
+def test_a_device_that_runs_keeps_to_the_batch_of_its_class(tmp_path: Path, max_batch: int, most: int) -> None:
+    device = device_of(f"node.profile={board(tmp_path, BATCH)}", f"training.max_batch={max_batch}")
+    assert largest_batch(class_here(device), device.training) == most
+    assert largest_batch(None, device.training) == max_batch
+    check_task(class_here(device), device, BUNDLE)  # whose batches are of 32
 
 
 def test_a_class_that_was_detected_has_the_memory_of_its_machine(tmp_path: Path) -> None:
