@@ -4,7 +4,7 @@
                of i numbers each; w outputs of all layers; and SERVICE where predictions are a process of their own
     kept     = the bundle + `serving.keep` 4 P
 
-The constants were measured on x86-64 with ONNX Runtime 1.31 (`benchmarks/room.py`): most is taken while a
+The constants were measured on x86-64 with ONNX Runtime 1.32 (`benchmarks/room.py`): most is taken while a
 session is built. It is what a plan takes at least: layers with an output for every place of an image, and the samples, take more.
 """
 
