@@ -28,9 +28,14 @@ class NodeStatus:
 
 
 class Census:
-    """What was heard of every node."""
+    """What was heard of every node.
 
-    def __init__(self) -> None:
+    Attributes:
+        most: nodes that are kept, and answers of each to two of its tasks on average; who comes after that is left out.
+    """
+
+    def __init__(self, most: int = 100_000) -> None:
+        self.most = most
         self._presence: dict[str, tuple[str, int, Presence, float]] = {}  # node: domain, boot, last word, when
         self._domains: defaultdict[str, set[str]] = defaultdict(set)  # node: where it has ever been
         self._answers: dict[tuple[str, str], tuple[float, Status]] = {}
@@ -44,16 +49,18 @@ class Census:
         """
         match frame.message:
             case Presence() as presence:
-                self._domains[frame.node].add(domain)
                 known = self._presence.get(frame.node)
+                if known is None and len(self._presence) >= self.most:
+                    return
+                self._domains[frame.node].add(domain)
                 if known is None or frame.boot >= known[1]:
                     self._presence[frame.node] = domain, frame.boot, presence, now_s
-            case Status() as status:
+            case Status() as status if (frame.node, frame.task) in self._answers or len(self._answers) < 2 * self.most:
                 self._answers[frame.node, frame.task] = now_s, status
 
     def copy(self) -> Census:
         """The same, as it is now, for another thread."""
-        other = Census()
+        other = Census(self.most)
         other._presence = dict(self._presence)
         other._domains = defaultdict(set, self._domains)
         other._answers = dict(self._answers)

@@ -61,3 +61,14 @@ def test_a_copy_stays_as_it_was() -> None:
     census.forget("pi-1")
     assert (len(copy), list(copy.presence), list(census.presence)) == (1, ["pi-1"], ["pi-2"])
     assert (copy.domains("pi-1"), census.domains("pi-1")) == (["fog"], [])
+
+
+def test_names_that_somebody_makes_up_do_not_take_the_place_of_those_that_are_there() -> None:
+    census = Census(most=3)
+    for number in range(100):
+        heard(census, f"pi-{number}")
+        for task in range(10):
+            census.take("fog", Frame(f"task-{task}", f"pi-{number}", 1, 0, Status("device", "fog", "idle", "", {})), 1.0)
+    heard(census, "pi-1", "lost")
+    assert census.presence == {"pi-0": "online", "pi-1": "lost", "pi-2": "online"}
+    assert len([status for status in census.statuses(0.0) if status.status.state == "idle"]) == 6
