@@ -11,7 +11,7 @@ set -eu
 umask 077
 
 folder=${SECRETS:-$(dirname "$0")/secrets}
-[ $# -gt 0 ] || set -- top fog-0 fog-1 device-0 device-1 device-2 device-3 device-4 device-5 device-6 device-7
+[ $# -gt 0 ] || set -- top fog-0 fog-1 device-0 device-1 device-2 device-3 device-4 device-5 device-6 device-7 monitor
 mkdir -p "$folder/nodes"
 cd "$folder"
 chmod 700 .

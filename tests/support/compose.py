@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +54,13 @@ class Service:
     @property
     def env(self) -> dict[str, str]:
         return {**self.image.env, **self.said.get("environment", {})}
+
+
+def certificates(folder: Path, *names: str, **said: str) -> str:
+    """What docker/certificates.sh says that it did in this folder."""
+    env = {**os.environ, "SECRETS": str(folder), **said}
+    words = [str(FOLDER / "certificates.sh"), *names]
+    return subprocess.run(words, env=env, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
 def document() -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Runs services of docker/compose.yaml without Docker: namespaces of mounts and networks, as root, with util-linux and iproute2.
 
-Each has an address of its own and reaches the others by name, a root that it can only read, no capabilities, and its files, secrets
-and volumes at the places that compose.yaml gives. It runs in the folder of its image, as `tests.support.images` builds it, under
-the image's user; without one on this machine's own programs, as root without capabilities: Python may lie where only root reads.
+Each has an address of its own and reaches the others by name, a root that it can only read, no capabilities, and its files,
+secrets and volumes at the places that compose.yaml gives. It runs in the folder of its image, as `tests.support.images` builds
+it, under the image's user; without one on this machine's own programs, as root without capabilities, since Python may lie where
+only root reads.
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 import pytest
 
 from tests.support.compose import ROOT, Service
-from tests.support.prometheus import installed
+from tests.support.programs import installed
 
 LOCKED = ["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--clear-groups"]
 ETC = ("passwd", "group", "nsswitch.conf", "ssl", "ld.so.cache", "alternatives")
@@ -29,7 +33,7 @@ MACHINE = {  # what stands in for files of the images
     "/opt/edgemw/samples.py": [str(ROOT / "docker/samples.py")],
     "/opt/edgemw/quickstart/edgemw.toml": [str(ROOT / "examples/quickstart/edgemw.toml")],
 }
-UP = "import fcntl, socket, struct; fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sh', b'lo', 0x49))"
+SWITCH = "ip link add br0 type bridge && ip address add 10.88.0.1/24 dev br0 && ip link set br0 up && echo && exec cat"
 
 
 def needs_namespaces() -> None:
@@ -44,81 +48,101 @@ def needs_namespaces() -> None:
 class Pod:
     """Services that hear each other; everything is stopped at the end."""
 
-    def __init__(self, folder: Path, names: Iterable[str], images: Path | None = None) -> None:
-        self.folder, self.images = folder, images
-        self.addresses = {name: f"10.88.0.{number}" for number, name in enumerate(names, 2)}
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.services: dict[str, Service] = {}
+    def __init__(self, folder: Path, services: Mapping[str, Service], images: Path | None = None) -> None:
+        self.folder, self.services, self.images = folder, services, images
+        self._addresses = {name: f"10.88.0.{number}" for number, name in enumerate(services, 2)}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._roots: dict[str, Path] = {}
+        self._begun = count()
 
     def __enter__(self) -> Pod:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        hosts = ["127.0.0.1 localhost", *(f"{address} {name}" for name, address in self.addresses.items())]
+        self.folder.mkdir(parents=True)
+        hosts = ["127.0.0.1 localhost", *(f"{address} {name}" for name, address in self._addresses.items())]
         (self.folder / "hosts").write_text("\n".join(hosts) + "\n")
-        switch = "ip link add br0 type bridge && ip address add 10.88.0.1/24 dev br0 && ip link set br0 up && echo && exec cat"
-        self._switch = subprocess.Popen(["unshare", "--net", "sh", "-c", switch], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._switch = subprocess.Popen(["unshare", "--net", "sh", "-c", SWITCH], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._switch.stdout is not None
         assert self._switch.stdout.readline() == b"\n"
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for process in self.processes.values():
+        for process in self._processes.values():
             process.kill()
-        for process in self.processes.values():
+        for process in self._processes.values():
             process.wait()
         self._switch.kill()
         self._switch.communicate()
-        if error is not None:
-            for path in sorted(self.folder.glob("*.log")):
-                print(f"--- {path.name}\n{path.read_text(errors='replace')[-1500:]}")
 
-    def start(self, service: Service) -> None:
-        """Start one, with an address of its own."""
-        ready = self.folder / f"{service.name}.ready"
-        os.mkfifo(ready)
-        words = shlex.join(["chroot", self._root(service), *self._inside(service, service.command)])
-        steps = [*self._mounting(service), f"read -r _ < {shlex.quote(str(ready))}", f"exec {words}"]
-        with (self.folder / f"{service.name}.log").open("ab") as log:
-            process = subprocess.Popen(["unshare", "--net", "--mount", "sh", "-ec", "\n".join(steps)], stdout=log, stderr=log)
-        self.services[service.name], self.processes[service.name] = service, process
-        self._wire(service.name, process, ready)
+    # -- as docker compose up, run, exec, kill, stop and logs
 
-    def _wire(self, name: str, process: subprocess.Popen[bytes], ready: Path) -> None:
-        """Join its network to the others, and let it begin."""
-        end = f"v{len(self.processes)}"
-        with ready.open("w") as gate:  # waits until its namespaces are there
-            subprocess.run(["nsenter", f"--net=/proc/{process.pid}/ns/net", sys.executable, "-c", UP], check=True)
-            lines = [
-                f"link add {end} type veth peer name eth0 netns {process.pid}",
-                f"link set {end} master br0 up",
-            ]
-            inside = [f"address add {self.addresses[name]}/24 dev eth0", "link set eth0 up"]
-            for place, words in ((self._switch.pid, lines), (process.pid, inside)):
-                batch = "\n".join(words).encode()
-                subprocess.run(["nsenter", f"--net=/proc/{place}/ns/net", "ip", "-batch", "-"], input=batch, check=True)
-            gate.write("\n")
-        ready.unlink()
+    def start(self, name: str) -> None:
+        """Start one."""
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self._processes[name] = self._begin(name, [], log, log)
+
+    def run(self, name: str, *more: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """Run one, with more arguments, to its end."""
+        with self._begin(name, more, subprocess.PIPE, subprocess.PIPE) as process:
+            out, err = process.communicate(timeout=timeout_s)
+            return subprocess.CompletedProcess(process.args, process.returncode, out.decode(), err.decode())
 
     def execute(self, name: str, command: Sequence[str], timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
-        """Run something where a service runs, as `docker compose exec` does."""
-        process, service = self.processes[name], self.services[name]
-        enter = ["nsenter", "--target", str(process.pid), "--net", "--mount", "chroot", self._root(service)]
-        words = [*enter, *self._inside(service, command)]
+        """Run something where a service runs."""
+        enter = ["nsenter", "--target", str(self._processes[name].pid), "--net", "--mount", "chroot", str(self._roots[name])]
+        words = [*enter, *self._inside(self.services[name], command)]
         return subprocess.run(words, capture_output=True, text=True, timeout=timeout_s, check=False)
 
     def healthy(self, name: str) -> bool:
         """What HEALTHCHECK would say now."""
         return self.execute(name, self.services[name].image.health).returncode == 0
 
-    def volume(self, name: str) -> Path:
-        return self.folder / "volumes" / name
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to one."""
+        self._processes[name].send_signal(number)
+
+    def wait(self, name: str, timeout_s: float = 60.0) -> int:
+        """Wait until one has ended, and give its exit code."""
+        code = self._processes[name].wait(timeout_s)
+        del self._processes[name]
+        return code
+
+    def log(self, name: str) -> str:
+        """What one has written."""
+        return (self.folder / f"{name}.log").read_text(errors="replace")
 
     # -- how
 
-    def _root(self, service: Service) -> str:
-        return str(self.folder / "roots" / service.name)
+    def _begin(self, name: str, more: Sequence[str], out: IO[bytes] | int, err: IO[bytes] | int) -> subprocess.Popen[bytes]:
+        service, number = self.services[name], next(self._begun)
+        root, gate = self.folder / f"root-{number}", self.folder / f"gate-{number}"
+        root.mkdir()
+        os.mkfifo(gate)
+        words = ["chroot", str(root), *self._inside(service, [*service.command, *more])]
+        steps = [*self._mounts(service, root), f"read -r _ < {gate}", f"exec {shlex.join(words)}"]
+        process = subprocess.Popen(["unshare", "--net", "--mount", "sh", "-ec", "\n".join(steps)], stdout=out, stderr=err)
+        self._roots[name] = root
+        with gate.open("w") as opened:  # its namespaces are there once it reads
+            self._wire(f"v{number}", process.pid, self._addresses[name])
+            opened.write("\n")
+        return process
+
+    def _wire(self, end: str, pid: int, address: str) -> None:
+        """Join the network of a process to the others."""
+        switch = [f"link add {end} type veth peer name eth0 netns {pid}", f"link set {end} master br0 up"]
+        card = f"02:00:00:00:00:{int(address.rpartition('.')[2]):02x}"  # the same in its next life: others remember it
+        inside = ["link set lo up", f"link set eth0 address {card}", f"address add {address}/24 dev eth0", "link set eth0 up"]
+        for where, lines in ((self._switch.pid, switch), (pid, inside)):
+            words = ["nsenter", f"--net=/proc/{where}/ns/net", "ip", "-batch", "-"]
+            subprocess.run(words, input="\n".join(lines).encode(), check=True)
 
     def _on_machine(self, service: Service) -> bool:
         return self.images is None or service.target is None
+
+    def _owner(self, service: Service) -> tuple[str, str]:
+        """The user and group that a service runs under."""
+        if self._on_machine(service) and service.target is not None:
+            return ("mosquitto", "mosquitto") if service.target == "broker" else ("root", "root")
+        user, _, group = service.user.partition(":")
+        return user, group
 
     def _inside(self, service: Service, command: Sequence[str]) -> list[str]:
         """A command with the user, the privileges and the environment of a service."""
@@ -130,47 +154,40 @@ class Pod:
         variables = [f"{key}={value}" for key, value in env.items()]
         return ["setpriv", f"--reuid={user}", f"--regid={group}", *LOCKED, "env", "-i", *variables, *words]
 
-    def _owner(self, service: Service) -> tuple[str, str]:
-        """The user and group that a service runs under."""
-        if self._on_machine(service) and service.target is not None:
-            return ("mosquitto", "mosquitto") if service.target == "broker" else ("root", "root")
-        user, _, group = service.user.partition(":")
-        return user, group
-
-    def _mounting(self, service: Service) -> list[str]:
+    def _mounts(self, service: Service, root: Path) -> list[str]:
         """Shell lines that make the root of a service."""
-        root = self._root(service)
-        Path(root).mkdir(parents=True)
-        machine = self._on_machine(service)
-        lines = self._machine(root) if machine else [f"mount --bind {self.images}/{service.target} {root}"]
-        files = [*((mount.source, mount.target, mount.writable) for mount in service.mounts)]
-        for source, target, writable in [*files, (str(self.folder / "hosts"), "/etc/hosts", False)]:
-            place = f"{root}{target}"
-            found = self._volume(source, service) if "/" not in source else Path(source)
-            lines.append(f"mkdir -p {place}" if found.is_dir() else f"mkdir -p {Path(place).parent} && touch {place}")
-            lines.append(f"mount --bind {found} {place}" + ("" if writable else f" && mount -o remount,bind,ro {place}"))
+        own = not self._on_machine(service)
+        lines = [f"mount --bind {self.images}/{service.target} {root}"] if own else _machine(root)
+        for mount in service.mounts:
+            source = self._volume(mount.source, service) if mount.is_volume else Path(mount.source)
+            lines += _shown(source, f"{root}{mount.target}", writable=mount.writable)
+        lines += _shown(self.folder / "hosts", f"{root}/etc/hosts")
         lines += [f"mkdir -p {root}/tmp", f"mount -t tmpfs tmpfs {root}/tmp"]
         for kernel in ("proc", "dev", "sys"):
-            lines.append(f"mkdir -p {root}/{kernel} && mount --rbind /{kernel} {root}/{kernel}")
-        return [*lines, f"mount -o remount,{'' if machine else 'bind,'}ro {root}"]
-
-    def _machine(self, root: str) -> list[str]:
-        """This machine's programs, and little of its settings."""
-        lines = [f"mount -t tmpfs tmpfs {root}", f"mkdir {root}/etc"]
-        programs = [Path(name) for name in ("/usr", "/bin", "/sbin", "/lib", "/lib64")]
-        found = [*programs, *(Path("/etc", name) for name in ETC), ROOT, Path(sys.prefix), Path(sys.base_prefix)]
-        for path in (path for path in dict.fromkeys(found) if path.exists()):
-            lines.append(f"mkdir -p {root}{path}" if path.is_dir() else f"touch {root}{path}")
-            lines.append(f"mount --rbind {path} {root}{path} && mount -o remount,bind,ro {root}{path}")
-        broker = f"{root}/etc/edgemw"
-        lines.append(f"mkdir -p {broker} && cp {ROOT}/brokers/mosquitto/mosquitto.conf {ROOT}/brokers/mosquitto/acl {broker}")
-        return lines
+            lines += [f"mkdir -p {root}/{kernel}", f"mount --rbind /{kernel} {root}/{kernel}"]
+        return [*lines, f"mount -o remount,{'bind,' if own else ''}ro {root}"]
 
     def _volume(self, name: str, service: Service) -> Path:
         """A named volume; like Docker's it belongs to the user of the image that has it first."""
-        path = self.volume(name)
+        path = self.folder / "volumes" / name
         if not path.exists():
-            path.mkdir(parents=True, mode=0o700)
-            user, group = self._owner(service)
-            shutil.chown(path, *(int(each) if each.isdecimal() else each for each in (user, group)))
+            path.mkdir(parents=True, mode=0o755)
+            user, group = (int(each) if each.isdecimal() else each for each in self._owner(service))
+            shutil.chown(path, user, group)
         return path
+
+
+def _shown(source: Path, place: str, *, writable: bool = False) -> list[str]:
+    """Shell lines that show a file or folder at another place."""
+    made = f"mkdir -p {place}" if source.is_dir() else f"mkdir -p {Path(place).parent} && touch {place}"
+    return [made, f"mount --bind {source} {place}", *([] if writable else [f"mount -o remount,bind,ro {place}"])]
+
+
+def _machine(root: Path) -> list[str]:
+    """Shell lines that make a root of this machine's programs, with little of its settings."""
+    programs = [Path(name) for name in ("/usr", "/bin", "/sbin", "/lib", "/lib64")]
+    found = [*programs, *(Path("/etc", name) for name in ETC), ROOT, Path(sys.prefix), Path(sys.base_prefix)]
+    lines = [f"mount -t tmpfs tmpfs {root}", f"mkdir -p {root}/etc/edgemw"]
+    for path in (path for path in dict.fromkeys(found) if path.exists()):
+        lines += _shown(path, f"{root}{path}")
+    return [*lines, f"cp {ROOT}/brokers/mosquitto/mosquitto.conf {ROOT}/brokers/mosquitto/acl {root}/etc/edgemw"]

@@ -1,7 +1,7 @@
 """Builds the images of docker/Dockerfile where there is no Docker: each stage in a folder, by debootstrap and chroot, as root.
 
-`python -m tests.support.images FOLDER TARGET ...` leaves FOLDER/TARGET and says how large it is. Settings of pip and of proxies are
-passed on; `--bind PATH` shows a folder of this machine, read-only, to the commands of a build.
+`python -m tests.support.images FOLDER TARGET ...` leaves FOLDER/TARGET and says how large it is. Settings of pip and of proxies
+are passed on; `--bind PATH` shows a folder of this machine, read-only, to the commands of a build.
 """
 
 from __future__ import annotations
@@ -29,7 +29,14 @@ def base(folder: Path) -> Path:
     path = folder / "debian"
     if not path.exists():
         command("debootstrap", "--variant=minbase", SUITE, path)
-        for waste in ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "var/cache/apt", "var/lib/apt/lists"):
+        for waste in (
+            "usr/share/doc",
+            "usr/share/man",
+            "usr/share/locale",
+            "usr/share/info",
+            "var/cache/apt",
+            "var/lib/apt/lists",
+        ):
             shutil.rmtree(path / waste, ignore_errors=True)
             (path / waste).mkdir()
         lines = [f"path-exclude /usr/share/{name}/*" for name in ("doc", "man", "locale", "info")]
@@ -109,9 +116,7 @@ def main() -> None:
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     for target in args.targets:
-        path = build(args.folder.resolve(), target, args.bind)
-        for part in ("", "opt/edgemw"):
-            command("du", "-sm", path / part)
+        command("du", "--summarize", "--block-size=MB", build(args.folder.resolve(), target, args.bind))
 
 
 if __name__ == "__main__":
