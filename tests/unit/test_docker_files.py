@@ -46,9 +46,8 @@ def test_packages_of_debian_come_without_what_they_recommend_and_leave_no_lists(
 
 def test_only_known_instructions_are_used_and_files_are_copied_not_added() -> None:
     words = {each.word for each in instructions(TEXT)}
-    assert words <= set(
-        ["ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "RUN", "USER", "VOLUME", "WORKDIR"]
-    )
+    known = {"ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "RUN", "USER", "VOLUME", "WORKDIR"}
+    assert words <= known
 
 
 def test_commands_are_in_the_exec_form() -> None:
