@@ -5,7 +5,7 @@
 # like: it adds nodes, renews what ends soon, and signs the list of revoked certificates anew (it holds for a year).
 #
 #   SECRETS=FOLDER            where (default: docker/secrets)
-#   BROKER=DNS:mqtt.example   further names or addresses of the broker (IP:192.0.2.1), separated by commas
+#   BROKER=DNS:mqtt.example   further names or addresses of the broker (IP:192.0.2.1), separated by commas; remembered
 #   REVOKE=NODE               no longer let a node in
 set -eu
 umask 077
@@ -15,6 +15,8 @@ folder=${SECRETS:-$(dirname "$0")/secrets}
 mkdir -p "$folder/nodes"
 cd "$folder"
 chmod 700 .
+
+LOCAL=DNS:broker,DNS:localhost,IP:127.0.0.1
 
 fail() { echo "$0: $2" >&2; exit "$1"; }
 
@@ -52,15 +54,16 @@ authority() {
 }
 
 broker() {
-  names="DNS:broker,DNS:localhost,IP:127.0.0.1${BROKER:+,$BROKER}"
-  if lasting server.crt && [ "$(cat server.names 2>/dev/null)" = "$names" ]; then return; fi
-  rm -f server.names
+  known=$(cat server.names 2>/dev/null || true)
+  names=${known:-$LOCAL}
+  if [ -n "${BROKER:-}" ]; then names=$LOCAL,$BROKER; fi
+  if lasting server.crt && [ "$known" = "$names" ]; then return; fi
   sign server.new broker "extendedKeyUsage=serverAuth,clientAuth
 subjectAltName=$names"
   show server.new.crt server.new.key
   mv -f server.new.key server.key
   mv -f server.new.crt server.crt
-  printf '%s' "$names" > server.names # last: without it all of this is made again
+  printf '%s' "$names" > server.names
   echo "made a certificate of the broker: $names"
 }
 
