@@ -45,7 +45,7 @@ authority() {
   printf '[ca]\ndefault_ca=a\n[a]\ndatabase=revoked.txt\ncertificate=ca.crt\nprivate_key=ca.key\ndefault_md=sha256\ndefault_crl_days=365\n' > ca.conf
   touch revoked.txt
   if lasting ca.crt; then return; fi
-  rm -f ca.crt server.names nodes/*.pem
+  rm -f ca.crt server.crt nodes/*.pem
   new_key ca.key
   openssl req -x509 -new -key ca.key -sha256 -days 3650 -subj "/CN=edgemw authority" -out ca.crt \
     -addext "basicConstraints=critical,CA:TRUE" -addext "keyUsage=critical,keyCertSign,cRLSign"
@@ -61,6 +61,7 @@ broker() {
   sign server.new broker "extendedKeyUsage=serverAuth,clientAuth
 subjectAltName=$names"
   show server.new.crt server.new.key
+  rm -f server.crt
   mv -f server.new.key server.key
   mv -f server.new.crt server.crt
   printf '%s' "$names" > server.names
