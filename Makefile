@@ -16,7 +16,7 @@ quickstart: $(VENV)/.quickstart
 	$(VENV)/bin/edgemw up examples/quickstart/edgemw.toml $(ARGS)
 	@echo "next: . $(VENV)/bin/activate && edgemw --help"
 
-test: $(DEV)/.dev mosquitto prometheus chromium
+test: $(DEV)/.dev mosquitto prometheus chromium iproute2
 	$(MAKE) --no-print-directory check
 	$(DEV)/bin/python -m pytest -q
 
@@ -72,6 +72,14 @@ chromium:
 	  if [ "$$(id -u)" = 0 ]; then SUDO=; else SUDO=sudo; fi; \
 	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends chromium chromium-driver; } || \
 	  { echo "install chromium and chromium-driver and run make test again" >&2; exit 1; }
+
+.PHONY: iproute2
+iproute2:
+	@command -v ip >/dev/null || [ -x /usr/sbin/ip ] || { \
+	  echo "docker/compose.yaml is run in networks that iproute2 makes: installing it"; \
+	  if [ "$$(id -u)" = 0 ]; then SUDO=; else SUDO=sudo; fi; \
+	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends iproute2; } || \
+	  { echo "install iproute2 and run make test again" >&2; exit 1; }
 
 clean:
 	rm -rf $(VENV) $(DEV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
