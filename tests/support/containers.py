@@ -113,16 +113,22 @@ class Pod:
 
     def _begin(self, name: str, more: Sequence[str], out: IO[bytes] | int, err: IO[bytes] | int) -> subprocess.Popen[bytes]:
         service, number = self.services[name], next(self._begun)
-        root, gate = self.folder / f"root-{number}", self.folder / f"gate-{number}"
+        root = self._roots[name] = self.folder / f"root-{number}"
         root.mkdir()
-        os.mkfifo(gate)
         words = ["chroot", str(root), *self._inside(service, [*service.command, *more])]
-        steps = [*self._mounts(service, root), f"read -r _ < {gate}", f"exec {shlex.join(words)}"]
-        process = subprocess.Popen(["unshare", "--net", "--mount", "sh", "-ec", "\n".join(steps)], stdout=out, stderr=err)
-        self._roots[name] = root
-        with gate.open("w") as opened:  # its namespaces are there once it reads
+        ready, told = os.pipe()
+        steps = [*self._mounts(service, root), f"echo >/proc/self/fd/{told}", "read -r _", f"exec {shlex.join(words)} </dev/null"]
+        unshared = ["unshare", "--net", "--mount", "sh", "-ec", "\n".join(steps)]
+        process = subprocess.Popen(unshared, stdin=subprocess.PIPE, stdout=out, stderr=err, pass_fds=[told])
+        os.close(told)
+        assert process.stdin is not None
+        with os.fdopen(ready) as line, process.stdin as gate:
+            if not line.readline():
+                process.wait()
+                raise AssertionError(f"{name} did not begin: is its image there?")
             self._wire(f"v{number}", process.pid, self._addresses[name])
-            opened.write("\n")
+            gate.write(b"\n")
+        process.stdin = None  # `communicate` has nothing to say to it
         return process
 
     def _wire(self, end: str, pid: int, address: str) -> None:
