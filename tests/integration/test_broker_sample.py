@@ -1,85 +1,65 @@
-"""The sample configuration for production starts, and its access rules hold."""
+"""The files of brokers/mosquitto start, and their access rules hold: with certificates and with passwords."""
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from edgemw.app.settings import Broker, Tls
+from edgemw.app.wiring import mqtt_settings
 from edgemw.core.errors import LinkError
-from edgemw.transport.broker import find_mosquitto
-from edgemw.transport.mqtt import MqttLink, MqttSettings, TlsSettings
+from edgemw.transport.mqtt import MqttLink
 from edgemw.wire.topics import build
 from tests.contract.test_link_kinds import next_received, next_up, run
-from tests.integration.test_mqtt_login import make_certificate, openssl
+from tests.support.mosquitto import Authority, Mosquitto
 
-SAMPLE = Path(__file__).parents[2] / "brokers" / "mosquitto"
 NODES = ("dev-1", "dev-2", "fog-1", "monitor")
-CA_CONFIG = (
-    "[ca]\ndefault_ca = test\n[test]\ndatabase = index.txt\ncrlnumber = number\ndefault_md = sha256\ndefault_crl_days = 1\n"
-)
 
 
 @pytest.fixture(scope="module")
-def etc(has_mosquitto: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What stands in /etc/edgemw: certificates and a list of revoked ones."""
-    path = tmp_path_factory.mktemp("etc")
-    make_certificate(path, "ca", "test authority", None, "")
-    make_certificate(path, "server", "localhost", "ca", "subjectAltName=DNS:localhost\n")
-    for node in (*NODES, "stolen"):
-        make_certificate(path, node, node, "ca", "extendedKeyUsage=clientAuth\n")
-    (path / "ca.conf").write_text(CA_CONFIG)
-    (path / "index.txt").write_text("")
-    (path / "number").write_text("01\n")
-    authority = ["ca", "-config", "ca.conf", "-cert", "ca.crt", "-keyfile", "ca.key"]
-    openssl(path, *authority, "-revoke", "stolen.crt")
-    openssl(path, *authority, "-gencrl", "-out", "crl.pem")
-    (path / "acl").write_text((SAMPLE / "acl").read_text())
-    (path / "acl").chmod(0o600)
-    return path
+def authority(has_mosquitto: None, tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Who signs the certificates of the fleet."""
+    made = Authority(tmp_path_factory.mktemp("authority"))
+    made.admit(*NODES, "stolen")
+    made.revoke("stolen")
+    return made
 
 
 @pytest.fixture(scope="module")
-def url(etc: Path, tmp_path_factory: pytest.TempPathFactory, unused_ports: tuple[int, int]) -> Iterator[str]:
-    """The sample configuration with other paths and port, running."""
-    state = tmp_path_factory.mktemp("state")
-    text = (SAMPLE / "mosquitto.conf").read_text()
-    text = text.replace("/etc/edgemw/", f"{etc}/").replace("/var/lib/edgemw/", f"{state}/")
-    text = text.replace("listener 8883", f"listener {unused_ports[0]} 127.0.0.1").replace("user mosquitto", f"user {_me()}")
-    (etc / "mosquitto.conf").write_text(text)
-    program = find_mosquitto()
-    assert program is not None
-    with subprocess.Popen([program, "-c", str(etc / "mosquitto.conf")]) as process:
-        deadline_s = time.monotonic() + 10.0
-        while process.poll() is None and not _listens(unused_ports[0]) and time.monotonic() < deadline_s:
-            time.sleep(0.02)
-        yield f"mqtts://localhost:{unused_ports[0]}"
-        process.terminate()
+def with_tls(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    """tls/listener.conf, running."""
+    with Mosquitto(tmp_path_factory.mktemp("tls"), "tls", authority) as broker:
+        yield broker
 
 
-def _listens(port: int) -> bool:
-    with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), timeout=1.0):
-        return True
-    return False
+@pytest.fixture(scope="module")
+def with_passwords(has_mosquitto: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    """single/listener.conf, running."""
+    broker = Mosquitto(tmp_path_factory.mktemp("single"), "single")
+    broker.admit(*NODES)
+    with broker:
+        yield broker
 
 
-def _me() -> str:
-    return subprocess.run(["id", "-un"], check=True, capture_output=True, text=True, timeout=10).stdout.strip()
+@pytest.fixture(params=["with_tls", "with_passwords"])
+def broker(request: pytest.FixtureRequest) -> Mosquitto:
+    """Either, since the same rules hold."""
+    found = request.getfixturevalue(request.param)
+    assert isinstance(found, Mosquitto)
+    return found
 
 
-def link(url: str, etc: Path, node: str) -> MqttLink:
-    tls = TlsSettings(ca=etc / "ca.crt", cert=etc / f"{node}.crt", key=etc / f"{node}.key")
-    return MqttLink(MqttSettings(url=url, client_id=node, tls=tls, protocol=5))
+def link(broker: Mosquitto, node: str) -> MqttLink:
+    """A node's link."""
+    return MqttLink(replace(mqtt_settings(broker.login(node), node, {}, wait=False), session_expiry_s=0))
 
 
-def test_a_device_writes_its_own_topics_and_its_fog_reads_them(url: str, etc: Path) -> None:
+def test_a_device_writes_its_own_topics_and_its_fog_reads_them(broker: Mosquitto) -> None:
     async def scenario() -> None:
-        async with link(url, etc, "dev-1") as device, link(url, etc, "fog-1") as fog:
+        async with link(broker, "dev-1") as device, link(broker, "fog-1") as fog:
             assert (await next_up(device.events())).limits.max_packet_bytes == 1_200_000
             await fog.subscribe("em1/n/fog-1/#")
             for channel, values in (
@@ -106,18 +86,18 @@ def test_a_device_writes_its_own_topics_and_its_fog_reads_them(url: str, etc: Pa
         build("n", "fog-1", "prediction", node="dev-1", task="digits"),
     ],
 )
-def test_a_device_cannot_speak_for_others(url: str, etc: Path, topic: str) -> None:
+def test_a_device_cannot_speak_for_others(broker: Mosquitto, topic: str) -> None:
     async def scenario() -> None:
-        async with link(url, etc, "dev-1") as device:
+        async with link(broker, "dev-1") as device:
             with pytest.raises(LinkError, match="Not authorized"):
                 await device.publish(topic, b"not mine")
 
     run(scenario())
 
 
-def test_a_device_hears_its_fog_but_not_what_is_for_others(url: str, etc: Path) -> None:
+def test_a_device_hears_its_fog_but_not_what_is_for_others(broker: Mosquitto) -> None:
     async def scenario() -> None:
-        async with link(url, etc, "dev-1") as device, link(url, etc, "fog-1") as fog:
+        async with link(broker, "dev-1") as device, link(broker, "fog-1") as fog:
             await device.subscribe("em1/#")
             await fog.publish(build("n", "fog-1", "reply", node="dev-2", task="digits"), b"for another")
             wanted = [
@@ -133,9 +113,9 @@ def test_a_device_hears_its_fog_but_not_what_is_for_others(url: str, etc: Path) 
     run(scenario())
 
 
-def test_predictions_are_asked_for_and_heard_by_who_asks_alone(url: str, etc: Path) -> None:
+def test_predictions_are_asked_for_and_heard_by_who_asks_alone(broker: Mosquitto) -> None:
     async def scenario() -> None:
-        async with link(url, etc, "dev-1") as asker, link(url, etc, "dev-2") as server:
+        async with link(broker, "dev-1") as asker, link(broker, "dev-2") as server:
             question, answer = (build("n", "dev-2", channel, node="dev-1", task="t") for channel in ("predict", "prediction"))
             await server.subscribe(build("n", "dev-2", "predict", node="+", task="+"))
             await asker.subscribe("em1/n/dev-2/pa/#")
@@ -149,9 +129,49 @@ def test_predictions_are_asked_for_and_heard_by_who_asks_alone(url: str, etc: Pa
     run(scenario())
 
 
-def test_a_revoked_certificate_is_not_let_in(url: str, etc: Path) -> None:
+def test_who_watches_asks_everybody_and_speaks_for_nobody(broker: Mosquitto) -> None:
     async def scenario() -> None:
-        with pytest.raises(LinkError, match="TLS"):
-            await link(url, etc, "stolen").__aenter__()
+        async with link(broker, "monitor") as monitor, link(broker, "dev-1") as device:
+            await device.subscribe(build("n", "fog-1", "ask", node="+"))
+            await monitor.subscribe(build("n", "+", "answer", asker="console-1", node="+"))
+            question, answer = (
+                build("n", "fog-1", "ask", node="console-1"),
+                build("n", "fog-1", "answer", asker="console-1", node="dev-1"),
+            )
+            heard, told = device.events(), monitor.events()
+            await monitor.publish(question, b"?")
+            assert (await next_received(heard)).topic == question
+            await device.publish(answer, b"well")
+            assert (await next_received(told)).topic == answer
+            with pytest.raises(LinkError, match="Not authorized"):
+                await monitor.publish(build("n", "fog-1", "update", node="dev-1", task="digits"), b"not mine")
 
     run(scenario())
+
+
+def test_a_revoked_certificate_is_not_let_in(with_tls: Mosquitto) -> None:
+    assert "TLS" in refusal(with_tls.login("stolen")).what
+
+
+def test_a_certificate_of_another_authority_is_not_let_in(with_tls: Mosquitto, authority: Authority, tmp_path: Path) -> None:
+    stranger = Authority(tmp_path / "stranger")
+    stranger.admit("dev-1")
+    theirs = stranger.tls("dev-1")
+    assert "TLS" in refusal(replace(with_tls.login("dev-1"), tls=replace(theirs, ca=authority.folder / "ca.crt"))).what
+
+
+def test_nobody_is_let_in_without_a_name(with_tls: Mosquitto, with_passwords: Mosquitto, authority: Authority) -> None:
+    assert "TLS" in refusal(Broker(url=with_tls.url, tls=Tls(ca=authority.folder / "ca.crt"))).what
+    assert refusal(Broker(url=with_passwords.url)).what == "not authorised"
+
+
+def refusal(login: Broker) -> LinkError:
+    """The error of a link that does not open."""
+
+    async def scenario() -> None:
+        async with MqttLink(mqtt_settings(login, "dev-1", {}, wait=False)):
+            pass
+
+    with pytest.raises(LinkError) as caught:
+        run(scenario())
+    return caught.value

@@ -52,8 +52,10 @@ def when(look: Callable[[], T], right: Callable[[T], bool]) -> T:
 class Fleet:
     """Processes by node id; everything is stopped at the end."""
 
-    def __init__(self, folder: Path, url: str, net: str = "test") -> None:
+    def __init__(self, folder: Path, url: str, net: str = "test", watcher: Broker | None = None) -> None:
+        """Nodes of a net in a folder; `watcher` is how their broker is asked about them, where the URL alone does not do."""
         self.folder, self.url, self.net, self.bundle = folder, url, net, BUNDLE
+        self.watcher = watcher or Broker(url=url)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Fleet:
@@ -150,7 +152,7 @@ class Fleet:
         """Everybody's status by node."""
 
         async def ask() -> list[NodeStatus]:
-            async with open_console(Broker(url=self.url), self.net, {}) as console:
+            async with open_console(self.watcher, self.net, {}) as console:
                 return await console.ask(2.0)
 
         return {status.node: status for status in asyncio.run(ask())}
