@@ -112,7 +112,8 @@ class Mosquitto:
         for name in (f"{child}.crt", f"{child}.key"):
             shutil.copyfile(self._authority.folder / name, self.folder / name)
         text = edited(SHIPPED / "bridge" / "bridge.conf", {"address region.example:8883": f"address localhost:{above.port}"})
-        self._put("bridge.conf", re.sub(r"\bregion\b", parent, re.sub(r"\bsite-1\b", child, text)))
+        names = {"region": parent, "site-1": child}
+        self._put("bridge.conf", re.sub(r"\b(region|site-1)\b", lambda found: names[found[0]], text))
 
     def start(self) -> None:
         """Start it and wait until it listens."""
