@@ -29,6 +29,8 @@ source = "digits"
 partition = "dirichlet"
 alpha = 0.3
 seed = 1
+[codec]
+use = "dense"
 [window]
 k = "all"
 deadline = "10s"
@@ -109,6 +111,7 @@ def test_a_tree_of_sites_learns_and_nothing_of_a_device_leaves_its_site(net: Net
     assert updates(above) == {("top", "region-0")}
     assert updates(between) == {("top", "region-0"), *(("region-0", f"site-{number}") for number in range(SITES))}
     assert updates(below) == {("region-0", "site-0"), ("site-0", "device-0"), ("site-0", "device-1")}
+    assert {"chunk", "blob"} <= {topic.channel for topic in above}  # updates too large for one message, and whole releases
     assert {topic.domain for topic in above} == {"top"}
     assert {topic.domain for topic in between} == {"top", "region-0"}
     assert {topic.domain for topic in below} == {"region-0", "site-0"}
