@@ -1,35 +1,25 @@
-"""Checks of this machine and its broker: each says what was found and, if it is not right, what to do."""
+"""Checks of this machine: each says what was found and, if it is not right, what to do. Its broker: see probing.py."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import platform
-import secrets
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
 
 import psutil
 
 from edgemw.app.energy import sources_of
-from edgemw.app.settings import Broker, Energy
-from edgemw.app.wiring import mqtt_settings
-from edgemw.core.errors import LinkError
+from edgemw.app.finding import Check, Level
+from edgemw.app.settings import Energy
 from edgemw.transport.broker import find_mosquitto
-from edgemw.transport.link import Limits, Received, Up
-from edgemw.transport.mqtt import MqttLink
-from edgemw.wire.chunks import CHUNK_BYTES
 
-Level = Literal["ok", "warn", "fail"]
 MIN_DISK_BYTES = 200 << 20
 MIN_MEMORY_BYTES = 128 << 20
-ROUND_TRIPS = 20
 _PACKAGES = (
     ("numpy", "2.0", "fail", "pip install numpy"),
     ("paho-mqtt", "2.2", "fail", "pip install 'paho-mqtt>=2.2'"),
@@ -37,16 +27,6 @@ _PACKAGES = (
     ("onnx", "1.19", "ok", "only devices with serving.int8 need it: pip install 'edgemw[int8]'; and authors of tasks"),
     ("torch", "2.13", "ok", "only authors of tasks need it: pip install 'edgemw[author]'"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One finding."""
-
-    name: str
-    level: Level
-    found: str
-    hint: str = ""
 
 
 def check_machine(state: Path | None) -> Iterator[Check]:
@@ -114,62 +94,3 @@ def check_energy(profile: str, settings: Energy) -> Iterator[Check]:
     for name, error in sources.found.unavailable.items():
         if error.reason != "missing" and error.hint:
             yield Check(f"energy: {name}", "warn", f"there, but {error.reason}", error.hint)
-
-
-async def check_broker(broker: Broker, env: Mapping[str, str]) -> list[Check]:
-    """Whether the broker lets us in, what it offers, and how long a message takes there and back."""
-    settings = replace(mqtt_settings(broker, f"em1-doctor-{secrets.token_hex(6)}", env, wait=False), session_expiry_s=0)
-    link = MqttLink(settings)
-    try:
-        async with link:
-            events = link.events()
-            limits = None
-            async with asyncio.timeout(settings.connect_timeout_s):
-                async for event in events:
-                    if isinstance(event, Up):
-                        limits = event.limits
-                        break
-            assert limits is not None
-            checks = [
-                Check("broker", "ok", f"{broker.url} speaks MQTT {'5' if limits.protocol == 5 else '3.1.1'}"),
-                *_limits(limits),
-            ]
-            return [*checks, await _round_trip(link)]
-    except LinkError as error:
-        return [Check("broker", "fail", f"{error.what} at {error.where}", error.hint)]
-    except TimeoutError:
-        return [Check("broker", "fail", f"{broker.url} did not answer in time", "is this the right address?")]
-
-
-def _limits(limits: Limits) -> Iterator[Check]:
-    need = CHUNK_BYTES + 2000
-    small = limits.max_packet_bytes < need
-    hint = f"raise it to {need}, or set limits.max_message_bytes 2000 bytes below it" if small else ""
-    yield Check("largest packet", "fail" if small else "ok", f"{limits.max_packet_bytes} bytes", hint)
-    poor = limits.max_qos < 1 or not limits.retain
-    found = f"QoS {limits.max_qos}, retained messages {'yes' if limits.retain else 'no'}"
-    yield Check("delivery", "fail" if poor else "ok", found, "edgemw needs QoS 1 and retained messages" if poor else "")
-
-
-async def _round_trip(link: MqttLink) -> Check:
-    topic = f"em1/doctor/{secrets.token_hex(8)}"
-    times = []
-    try:
-        async with asyncio.timeout(20):
-            await link.subscribe(topic)
-            events = link.events()
-            for _ in range(ROUND_TRIPS):
-                started = time.perf_counter()
-                await link.publish(topic, b"x")
-                async for event in events:
-                    if isinstance(event, Received):
-                        break
-                times.append(time.perf_counter() - started)
-    except (LinkError, TimeoutError) as error:
-        return Check(
-            "round trip", "fail", f"no answer: {error or 'timed out'}", "may this user publish and subscribe under em1/?"
-        )
-    middle = sorted(times)[len(times) // 2] * 1000
-    slow = middle > 40
-    hint = "set_tcp_nodelay true in mosquitto.conf, if the network is not the reason" if slow else ""
-    return Check("round trip", "warn" if slow else "ok", f"{middle:.1f} ms (median of {ROUND_TRIPS}, QoS 1)", hint)
