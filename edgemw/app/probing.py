@@ -85,15 +85,13 @@ def _accepted(broker: Broker, ground: Ground) -> Check:
 async def _carry_out(probe: Probe, ground: Ground, deadline: float, tell: Callable[[str], None]) -> Check:
     loop = asyncio.get_running_loop()
     if loop.time() >= deadline:
-        return Check(
-            probe.name, "warn", f"not probed: the broker took {WITHIN_S:g} s for what is above", "try again from nearer by"
-        )
+        return Check(probe.name, "warn", "not probed: what is above took all the time", "is the line slow, or the broker busy?")
     notice = loop.call_later(NOTICE_S, tell, probe.name)
     try:
         async with asyncio.timeout_at(min(loop.time() + probe.within_s, deadline)):
             return await probe.work(ground)
     except LinkError as error:
-        return Check(probe.name, "fail", error.what, error.hint)
+        return Check(probe.name, probe.refused, error.what, error.hint)
     except TimeoutError:
         return Check(probe.name, "warn", "no answer in time", "is the line slow, or the broker busy?")
     finally:

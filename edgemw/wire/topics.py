@@ -122,11 +122,6 @@ def carried(channel: str) -> tuple[str, ...]:
     return _BY_NAME[channel].carries
 
 
-def places(channel: str) -> tuple[str, ...]:
-    """Names of the levels of a channel that vary."""
-    return _BY_NAME[channel].places
-
-
 def writer(topic: Topic) -> str | None:
     """The node that alone may write to a topic; None where the broker's access rules alone decide."""
     kind = _BY_NAME[topic.channel].writer
