@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from edgemw.core.config.words import nearest
-from edgemw.wire.messages import Frame, Presence, Status
+from edgemw.wire.messages import Frame, Presence, ReleaseManifest, Status
 
 _SILENT = {
     "online": ("silent", "is connected but does not answer: it may hang, or be overloaded"),
@@ -39,9 +39,10 @@ class Census:
         self._presence: dict[str, tuple[str, int, Presence, float]] = {}  # node: domain, boot, last word, when
         self._domains: defaultdict[str, set[str]] = defaultdict(set)  # node: where it has ever been
         self._answers: dict[tuple[str, str], tuple[float, Status]] = {}
+        self._released_in: set[str] = set()  # domains whose owner has released something
 
     def take(self, domain: str, frame: Frame, now_s: float) -> None:
-        """Take the presence or the status of a node; other messages are left alone.
+        """Take the presence or the status of a node, or that one has released; other messages are left alone.
 
         Args:
             domain: that it came in.
@@ -57,6 +58,8 @@ class Census:
                     self._presence[frame.node] = domain, frame.boot, presence, now_s
             case Status() as status if (frame.node, frame.task) in self._answers or len(self._answers) < 2 * self.most:
                 self._answers[frame.node, frame.task] = now_s, status
+            case ReleaseManifest():
+                self._released_in.add(domain)
 
     def copy(self) -> Census:
         """The same, as it is now, for another thread."""
@@ -64,6 +67,7 @@ class Census:
         other._presence = dict(self._presence)
         other._domains = defaultdict(set, self._domains)
         other._answers = dict(self._answers)
+        other._released_in = set(self._released_in)
         return other
 
     def forget(self, node: str) -> None:
@@ -135,6 +139,8 @@ class Census:
         if not parent:
             return ""
         if parent not in self._presence:
+            if parent in self._released_in:
+                return ""  # it is on another broker, and its releases have come over a bridge
             near = nearest(parent, [node for node in self._presence if self.role(node) != "device"])
             return f"its parent {parent!r} has never been seen" + (f" (did you mean {near!r}?)" if near else "")
         if self.role(parent) == "device":

@@ -72,8 +72,7 @@ class Console:
                 self.reports.put_nowait((frame.task, report))
             case ReleaseManifest() as manifest:
                 self._releases[topic.domain, frame.task] = manifest
-            case _:
-                self.census.take(topic.domain, frame, time.monotonic())
+        self.census.take(topic.domain, frame, time.monotonic())
 
     async def ask(self, timeout_s: float = 3.0) -> list[NodeStatus]:
         """Ask every node for its status; see `Census.statuses` for those that do not answer in time."""

@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from edgemw.app.census import NodeStatus
 from edgemw.app.wiring import mqtt_settings
 from edgemw.transport.link import Received
 from edgemw.transport.mqtt import MqttLink
@@ -137,6 +139,24 @@ def test_a_broker_that_is_killed_in_the_middle_costs_time_only(net: Net, victim:
     broker.start()
     finish(net.fleet, "top", ROUNDS)
     check_books(net.fleet)
+
+
+def test_who_watches_asks_the_nodes_of_a_broker_and_those_right_below(net: Net) -> None:
+    net.fleet.start(*net.nodes)
+    for broker, nodes in (
+        ("top", {"top", "region-0"}),
+        ("region-0", {"region-0", *(f"site-{number}" for number in range(SITES))}),
+        ("site-0", {"site-0", "device-0", "device-1"}),
+    ):
+        net.fleet.watcher = net.brokers[broker].login("monitor")
+        net.fleet.until(partial(are_well, nodes))
+
+
+def are_well(nodes: set[str], statuses: dict[str, NodeStatus]) -> bool:
+    """Whether these nodes answer and have a release, and nothing is wrong with them: a parent on another broker is no fault."""
+    return set(statuses) == nodes and all(
+        fact(status, "release") >= 1 and not status.status.reason for status in statuses.values()
+    )
 
 
 def test_the_state_of_a_bridge_can_be_read(net: Net) -> None:

@@ -13,7 +13,7 @@ from edgemw.core.errors import ConfigError
 from edgemw.transport.link import Received
 from edgemw.transport.memory import MemoryBroker, MemoryLink
 from edgemw.wire import topics
-from edgemw.wire.messages import Frame, Presence, Status, pack
+from edgemw.wire.messages import Blob, Frame, Presence, ReleaseManifest, Status, pack
 
 NET = "test"
 TIMEOUT_S = 0.2
@@ -92,6 +92,19 @@ def test_a_node_whose_parent_is_not_there_says_so(state: str | None, parent: str
             await net.say(parent, "top", state, role="fog")
         await net.there("phone-2", parent)
         assert (await net.ask())["phone-2"].reason == reason
+
+    in_a_net(scenario)
+
+
+def test_a_parent_beyond_a_bridge_is_known_by_its_releases() -> None:
+    release = ReleaseManifest(1, 2, bytes(16), Blob(bytes(32), 4, 1024), True, "lattice", {}, 0.5, None, 4)
+
+    async def scenario(net: Net) -> None:
+        await net.there("fog-2", "region", role="fog")
+        async with MemoryLink(net.broker, "bridge", is_persistent=False) as link:
+            topic = topics.build(NET, "region", "release", task="digits")
+            await link.publish(topic, pack(Frame("digits", "region", 1, 0, release)), retain=True)
+        assert (await net.ask())["fog-2"].reason == ""
 
     in_a_net(scenario)
 
