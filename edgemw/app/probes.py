@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from edgemw.app.finding import Check, Level
 from edgemw.app.ground import Ground, take
 from edgemw.core.errors import LinkError
+from edgemw.transport.connection import BrokerUnreachable
 from edgemw.transport.link import Down, Reply, Will
 from edgemw.transport.mqtt import MqttLink
 from edgemw.transport.publishing import publish_all
@@ -62,6 +63,18 @@ async def round_trip(ground: Ground) -> Check:
     hint = "set_tcp_nodelay true in mosquitto.conf, if the network is not the reason" if middle_s > SLOW_S else ""
     found = f"{middle_s * 1000:.1f} ms (median of {len(times)}, QoS 1)"
     return Check("round trip", "warn" if hint else "ok", found, hint)
+
+
+async def side_by_side(ground: Ground) -> Check:
+    """Whether two clients of one user keep their connections."""
+    async with ground.link("one") as first, ground.link("two"):
+        try:
+            await first.publish(ground.topic("x"), b"x")
+        except BrokerUnreachable:
+            found = "the second client of a user ends the first: the broker makes one id of both (use_username_as_clientid)"
+            hint = "nodes run, but not with serving.mqtt, which is a second client. Nothing else can be probed"
+            return Check("two clients", "fail", found, hint)
+    return Check("two clients", "ok", "of one user, side by side")
 
 
 async def largest_packet(ground: Ground) -> Check:
@@ -265,5 +278,5 @@ PROBES = (
     Probe("shared", shared, refused="ok"),
     Probe("message expiry", expiry, refused="ok"),
 )
-FIRST = Probe("round trip", round_trip)
-"""Where this one fails there is no sense in the others."""
+FIRST = (Probe("round trip", round_trip), Probe("two clients", side_by_side))
+"""Where one of these fails there is no sense in the others."""

@@ -54,10 +54,10 @@ async def probe_broker(
     place = subject.place
     rights = (Probe("access rules", partial(access_rules, place=place)),) if place.parent else ()
     deadline = asyncio.get_running_loop().time() + within_s
-    for probe in (FIRST, *rights, *PROBES):
+    for probe in (*FIRST, *rights, *PROBES):
         check = await _carry_out(probe, ground, deadline, tell)
         yield check
-        if probe is FIRST and check.level == "fail":
+        if probe in FIRST and check.level == "fail":
             return
 
 

@@ -208,6 +208,17 @@ def test_a_presence_that_nobody_may_read_is_noticed(
     assert printed["access rules"].endswith("em1/farm/fog-0/st/device-0 was written and does not come back")
 
 
+def test_a_broker_that_makes_one_client_of_a_user_is_probed_no_further(
+    secured: Mosquitto, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listener = secured.folder / "conf.d" / "listener.conf"
+    listener.write_text(listener.read_text() + "use_username_as_clientid true\n")
+    with secured:
+        printed = doctor(file_of(secured, tmp_path), capsys)
+    assert printed["two clients"].startswith("FAIL  two clients     the second client of a user ends the first")
+    assert "access rules" not in printed
+
+
 def test_what_the_fallback_in_python_lacks_is_named(tmp_path: Path) -> None:
     pytest.importorskip("amqtt")
     with start_broker("amqtt", tmp_path) as process:
@@ -224,7 +235,7 @@ def test_the_time_is_bounded_and_what_was_not_probed_is_said(has_mosquitto: None
         assert asyncio.run(left_on(broker)) == ([], b"0")
     assert took_s < 5
     assert checks["message expiry"].found == "not probed: what is above took all the time"
-    assert set(checks) == {"broker", "round trip", *(probe.name for probe in probes.PROBES)}
+    assert set(checks) == {"broker", *(probe.name for probe in (*probes.FIRST, *probes.PROBES))}
 
 
 def test_a_broker_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
