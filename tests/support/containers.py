@@ -158,7 +158,17 @@ class Pod:
             words = [each for word in words for each in MACHINE.get(word, [word])]
         user, group = self._owner(service)
         variables = [f"{key}={value}" for key, value in env.items()]
-        return ["setpriv", f"--reuid={user}", f"--regid={group}", *LOCKED, "env", "-i", *variables, *words]
+        return [
+            "setpriv",
+            f"--reuid={user}",
+            f"--regid={group}",
+            *LOCKED,
+            "env",
+            f"--chdir={service.image.folder}",
+            "-i",
+            *variables,
+            *words,
+        ]
 
     def _mounts(self, service: Service, root: Path) -> list[str]:
         """Shell lines that make the root of a service."""
@@ -193,7 +203,9 @@ def _machine(root: Path) -> list[str]:
     """Shell lines that make a root of this machine's programs, with little of its settings."""
     programs = [Path(name) for name in ("/usr", "/bin", "/sbin", "/lib", "/lib64")]
     found = [*programs, *(Path("/etc", name) for name in ETC), ROOT, Path(sys.prefix), Path(sys.base_prefix)]
-    lines = [f"mount -t tmpfs tmpfs {root}", f"mkdir -p {root}/etc/edgemw"]
+    broker, copied = f"{ROOT}/brokers/mosquitto", f"{root}/etc/edgemw"
+    lines = [f"mount -t tmpfs tmpfs {root}", f"mkdir -p {copied}/conf.d"]
     for path in (path for path in dict.fromkeys(found) if path.exists()):
         lines += _shown(path, f"{root}{path}")
-    return [*lines, f"cp {ROOT}/brokers/mosquitto/mosquitto.conf {ROOT}/brokers/mosquitto/acl {root}/etc/edgemw"]
+    files = [f"cp {broker}/mosquitto.conf {broker}/acl {copied}", f"cp {broker}/tls/listener.conf {copied}/conf.d"]
+    return [*lines, *files, f"ln -s /var/lib/edgemw {copied}/state"]

@@ -50,6 +50,7 @@ class Image:
     command: list[str]
     health: list[str]
     volumes: list[str]
+    folder: str = "/"
 
 
 def instructions(text: str) -> Iterator[Instruction]:
@@ -107,6 +108,11 @@ def environment(lines: list[Stage]) -> dict[str, str]:
     return env
 
 
+def folder(lines: list[Stage]) -> str:
+    """What WORKDIR has said last."""
+    return "".join([text for stage in lines for text in stage.texts("WORKDIR")][-1:]) or "/"
+
+
 def image(known: Mapping[str, Stage], name: str) -> Image:
     """What a container of a stage is started with."""
     lines = lineage(known, name)
@@ -120,4 +126,4 @@ def image(known: Mapping[str, Stage], name: str) -> Image:
         else:
             last[each.word] = each.list() or each.text
     commands = [last.get(word) or [] for word in ("ENTRYPOINT", "CMD")]
-    return Image(environment(lines), last["USER"], commands[0], commands[1], last["HEALTHCHECK"], volumes)
+    return Image(environment(lines), last["USER"], commands[0], commands[1], last["HEALTHCHECK"], volumes, folder(lines))

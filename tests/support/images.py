@@ -14,6 +14,7 @@ import subprocess
 from pathlib import Path
 
 from tests.support.dockerfile import Stage, environment, lineage, stages
+from tests.support.dockerfile import folder as folder_of
 
 ROOT = Path(__file__).parents[2]
 SUITE = "bookworm"
@@ -59,18 +60,14 @@ def build(folder: Path, name: str, binds: list[str]) -> Path:
     ancestors = lineage(known, name)[:-1]
     for number, each in enumerate(stage.instructions):
         before = [*ancestors, Stage(name, stage.base, stage.instructions[:number])]
-        place = making / _workdir(before)
+        place = making / folder_of(before).lstrip("/")
         if each.word == "COPY":
             _copy(folder, shlex.split(each.text), place, making, binds)
         elif each.word == "RUN":
             place.mkdir(parents=True, exist_ok=True)
-            _run(making, _workdir(before), each.text, environment(before), binds)
+            _run(making, folder_of(before), each.text, environment(before), binds)
     making.rename(path)
     return path
-
-
-def _workdir(lines: list[Stage]) -> str:
-    return "".join([text for stage in lines for text in stage.texts("WORKDIR")][-1:]).lstrip("/")
 
 
 def _copy(folder: Path, words: list[str], place: Path, making: Path, binds: list[str]) -> None:
@@ -101,7 +98,7 @@ def _run(making: Path, workdir: str, text: str, env: dict[str, str], binds: list
         there = making / bind[1:]
         mounts += [f"mount --bind {shlex.quote(bind)} {there}", f"mount -o remount,bind,ro {there}"]
     inside = ["chroot", str(making), "/usr/bin/env", "-i", *(f"{k}={v}" for k, v in (passed | env).items())]
-    inside += ["/bin/sh", "-c", f"cd /{workdir} && {text}"]
+    inside += ["/bin/sh", "-c", f"cd {workdir} && {text}"]
     print(f"--- {making.name}: {text}", flush=True)
     command("unshare", "--mount", "--fork", "/bin/sh", "-ec", "\n".join([*mounts, f"exec {shlex.join(inside)}"]))
     (making / "usr/sbin/policy-rc.d").unlink()
