@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from edgemw.app.broker import mqtt_settings
 from edgemw.app.elsewhere import AskedNode
 from edgemw.app.settings import Broker
 from edgemw.app.streams import StreamTable, discovery_of, streams_of
-from edgemw.app.wiring import mqtt_settings
 from edgemw.core.errors import LinkError
 from edgemw.serving.api import MAX_BODY_BYTES
 from edgemw.serving.placement import Rule

@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+from edgemw.app.broker import mqtt_settings
 from edgemw.app.settings import Broker
-from edgemw.app.wiring import mqtt_settings
 from edgemw.core.errors import DataError, LinkError
 from edgemw.core.ids import valid_id
 from edgemw.transport.link import Link, Received, Reply, Up

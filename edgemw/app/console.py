@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+from edgemw.app.broker import mqtt_settings
 from edgemw.app.census import Census, NodeStatus
 from edgemw.app.settings import Broker
-from edgemw.app.wiring import mqtt_settings
 from edgemw.core.config.words import nearest
 from edgemw.core.errors import ConfigError, LinkError, WireError
 from edgemw.transport.link import Down, Link, Received, Up

@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
+from edgemw.app.broker import mqtt_settings
 from edgemw.app.finding import Check
 from edgemw.app.ground import Ground
 from edgemw.app.probes import FIRST, PROBES, Probe
 from edgemw.app.rights import access_rules
+from edgemw.app.running import CHUNK_FRAME_BYTES
 from edgemw.app.settings import Broker
-from edgemw.app.wiring import CHUNK_FRAME_BYTES, mqtt_settings
 from edgemw.core.errors import LinkError
 from edgemw.core.ids import Place
 from edgemw.transport.link import Up

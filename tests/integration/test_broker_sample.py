@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from edgemw.app.broker import mqtt_settings
 from edgemw.app.settings import Broker, Tls
-from edgemw.app.wiring import mqtt_settings
 from edgemw.core.errors import LinkError
 from edgemw.transport.mqtt import MqttLink
 from edgemw.wire.topics import build

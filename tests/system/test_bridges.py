@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from edgemw.app.broker import mqtt_settings
 from edgemw.app.census import NodeStatus
-from edgemw.app.wiring import mqtt_settings
 from edgemw.transport.link import Received
 from edgemw.transport.mqtt import MqttLink
 from edgemw.wire.topics import Topic, parse

@@ -218,7 +218,9 @@ def test_a_device_says_now_and_then_how_far_it_is(fleet: Fleet) -> None:
     fleet.fog("top", task={"bundle": str(BUNDLE), "rounds": 3}, plan={"steps": 2})
     path = fleet.device("device-0", "top")
     fleet.start("top")
-    code = "import sys; from edgemw.app import wiring; from edgemw.cli.main import main; wiring.SUMMARY_S = 0.3; sys.exit(main())"
+    code = (
+        "import sys; from edgemw.app import running; from edgemw.cli.main import main; running.SUMMARY_S = 0.3; sys.exit(main())"
+    )
     with (fleet.folder / "device-0.log").open("wb") as log:
         command = [sys.executable, "-c", code, "device", "--config", str(path)]
         fleet.processes["device-0"] = subprocess.Popen(command, stdout=log, stderr=log, env=environment())
