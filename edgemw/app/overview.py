@@ -79,6 +79,8 @@ class Overview:
         self._place, self._link, self._history = place, link, history
         self._own: Own = list
         self._census = Census()
+        here = Frame("", place.node, place.boot, 0, Presence("online", "fog", place.parent))
+        self._census.take(place.parent or place.node, here, time.monotonic())  # said in the parent's domain, out of hearing
         self._heard_in = {place.node}  # the domains whose presence is listened to
         self._began_s = self._looked_s = self._joules_s = float("-inf")
         self._asked: list[float] = []  # when everybody was asked, the last two times since somebody looks

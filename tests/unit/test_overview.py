@@ -147,6 +147,7 @@ def test_a_fog_node_in_the_middle_shows_what_is_below_it_alone(tmp_path: Path) -
         async with net.page("site", "region") as overview:
             await three_levels(net)
             nodes = await until(overview, lambda nodes: {"pi-1", "pi-2"} <= nodes.keys() and bool(nodes["pi-2"]["reason"]))
+            assert nodes["pi-1"]["reason"] == ""
         assert nodes.keys() == {"site", "pi-1", "pi-2"}
         assert set(net.asked) == {"site"}
 
