@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from edgemw.core.errors import ConfigError
 from edgemw.core.ids import valid_id
 from edgemw.core.plan import MAX_PATTERNS
 from edgemw.profiles.catalogue import load_profile
+from edgemw.transport.addresses import broker_addresses
 from edgemw.wire.topics import EVERYBODY
 
 EMBEDDED = "embedded"
@@ -32,18 +32,13 @@ def check_optional_id(value: object) -> str:
 
 
 def check_url(value: object) -> str:
-    """A broker's address without credentials, or "embedded"."""
+    """A broker's address, or several, without credentials; or "embedded"."""
     if value == EMBEDDED:
         return ""
     try:
-        url = urlsplit(str(value))
-        port = url.port
-    except ValueError:
-        return "must be a broker address such as mqtt://host:1883"
-    if url.scheme not in ("mqtt", "mqtts") or not url.hostname or port == 0 or url.path not in ("", "/"):
-        return "must be a broker address such as mqtt://host:1883 or mqtts://host:8883"
-    if url.username is not None or url.password is not None:
-        return "must not hold a name or password: use broker.username and broker.password"
+        broker_addresses(str(value))
+    except ConfigError as error:
+        return error.reason
     return ""
 
 

@@ -70,7 +70,8 @@ class Broker:
 
     url: str = option(
         "mqtt://127.0.0.1:1883",
-        help='mqtt://HOST:PORT or mqtts://HOST:PORT; "embedded" (deployment files only) starts one',
+        help="mqtt://HOST:PORT or mqtts://HOST:PORT; those of a cluster with commas between, to go on with another server "
+        'where one is lost; "embedded" (deployment files only) starts one',
         example='"mqtts://broker.example:8883"',
         check=check_url,
         private=True,

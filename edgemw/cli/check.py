@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from edgemw.app.afford import check_afforded
 from edgemw.app.checks import AUTO
@@ -42,6 +41,7 @@ from edgemw.core.config.tree import Origin, parse_toml
 from edgemw.core.config.units import duration_text, size_text
 from edgemw.core.errors import BundleError, ConfigError
 from edgemw.profiles.catalogue import load_profile
+from edgemw.transport.addresses import broker_addresses
 
 Settings = Deployment | FogFile | DeviceFile
 
@@ -370,13 +370,16 @@ def _file_warnings(key: str, path: Path) -> Iterator[str]:
 
 
 def _broker_warnings(broker: Broker, prefix: str = "") -> Iterator[str]:
-    url = urlsplit(broker.url)
-    if broker.url == EMBEDDED or url.hostname in _LOOPBACK:
+    addresses = () if broker.url == EMBEDDED else broker_addresses(broker.url)
+    if len(set(addresses)) < len(addresses):
+        yield f"{prefix}broker.url: an address stands there twice"
+    hosts = ", ".join(dict.fromkeys(address.host for address in addresses if address.host not in _LOOPBACK))
+    if not hosts:
         return
-    if url.scheme == "mqtt":
-        yield f"{prefix}broker.url: what is sent to {url.hostname} can be read on the way: use mqtts://"
+    if not addresses[0].tls:
+        yield f"{prefix}broker.url: what is sent to {hosts} can be read on the way: use mqtts://"
     if not broker.username and broker.tls.cert is None:
-        yield f"{prefix}broker: no name and no certificate, so whoever reaches {url.hostname} can take part"
+        yield f"{prefix}broker: no name and no certificate, so whoever reaches {hosts} can take part"
 
 
 def _window_warnings(key: str, window: Window, children: int) -> Iterator[str]:

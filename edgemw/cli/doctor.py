@@ -50,7 +50,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--config", "-c", type=Path, metavar="FILE", help="a node's or deployment's file: its broker and state are checked"
     )
-    parser.add_argument("--broker", metavar="URL", help="mqtt://HOST:PORT or mqtts://HOST:PORT, instead of the file's")
+    parser.add_argument("--broker", metavar="URL", help="mqtt://HOST:PORT or mqtts://HOST:PORT[,...], instead of the file's")
     parser.add_argument("--json", action="store_true", help="print a JSON object with a list of checks")
     parser.set_defaults(run=run)
 

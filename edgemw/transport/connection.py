@@ -29,6 +29,11 @@ class Connection(Protocol):
     """An accepted connection. Nothing arrives before `start`."""
 
     @property
+    def where(self) -> str:
+        """The broker's address, or that of the server of a cluster that answered."""
+        ...
+
+    @property
     def limits(self) -> Limits:
         """What the broker said about itself."""
         ...

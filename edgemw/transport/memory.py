@@ -96,6 +96,10 @@ class _MemoryConnection:
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     @property
+    def where(self) -> str:
+        return WHERE
+
+    @property
     def limits(self) -> Limits:
         return self._limits
 

@@ -30,6 +30,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edgemw.core.errors import LinkError
 from edgemw.transport import refusal
+from edgemw.transport.addresses import Address, in_turn
 from edgemw.transport.aliases import TopicAliases
 from edgemw.transport.answers import Answers
 from edgemw.transport.backoff import Backoff
@@ -78,7 +79,7 @@ class MqttLink(ReconnectingLink):
         super().__init__(
             _Dialer(settings, inbox.offer, meter),
             Backoff(min_s=settings.reconnect_min_s, max_s=settings.reconnect_max_s, rng=rng or random.SystemRandom()),
-            where=str(settings.address),
+            where=", ".join(map(str, settings.addresses)),
             inbox=inbox,
             meter=meter,
             wait_for_broker=settings.wait_for_broker,
@@ -95,31 +96,43 @@ class _LevelRefused(BrokerUnreachable):
 
 
 class _Dialer:
-    """Opens connections and remembers which level of MQTT the broker speaks."""
+    """Opens connections to the servers in turn, and remembers which level of MQTT they speak."""
 
     def __init__(self, settings: MqttSettings, deliver: Deliver, meter: TrafficMeter) -> None:
         self._settings = settings
         self._deliver = deliver
         self._meter = meter
         self._rivals = Rivals(settings.client_id)
+        self._turn = in_turn(settings.addresses, settings.client_id)
         self._level = 4 if settings.protocol == 4 else 5
         self._is_known = settings.protocol != "auto"
 
     async def __call__(self) -> _PahoConnection:
+        """Ask every server once, beginning with the one after the last that was asked: that one may be gone."""
+        refusals: list[LinkError] = []
+        for _ in range(len(self._turn)):
+            self._turn.rotate(-1)
+            try:
+                return await self._reach(self._turn[-1])
+            except LinkError as error:
+                refusals.append(error)
+        raise refusal.of_all(refusals)
+
+    async def _reach(self, address: Address) -> _PahoConnection:
         try:
-            connection = await self._attempt(self._level)
+            connection = await self._attempt(address, self._level)
         except (_NotAccepted, _LevelRefused) as error:
             if isinstance(error, _NotAccepted) and self._is_known:
                 raise
             other = 9 - self._level
             log.info("%s; trying MQTT %s", error, _version(other))
-            connection = await self._attempt(other)
+            connection = await self._attempt(address, other)
             self._level = other
         self._is_known = True
         return connection
 
-    async def _attempt(self, level: int) -> _PahoConnection:
-        connection = _PahoConnection(self._settings, level, self._deliver, self._meter, self._rivals)
+    async def _attempt(self, address: Address, level: int) -> _PahoConnection:
+        connection = _PahoConnection(self._settings, address, level, self._deliver, self._meter, self._rivals)
         # A broker of 3.1.1 may wait for ever for the rest of a CONNECT of MQTT 5 (amqtt does), so half the time each.
         share = 1.0 if self._is_known else 0.5
         try:
@@ -163,14 +176,17 @@ class _PahoClient(Client):
 class _PahoConnection:
     """One paho client for the life of one connection; keeps the `Connection` protocol."""
 
-    def __init__(self, settings: MqttSettings, level: int, deliver: Deliver, meter: TrafficMeter, rivals: Rivals) -> None:
+    def __init__(
+        self, settings: MqttSettings, address: Address, level: int, deliver: Deliver, meter: TrafficMeter, rivals: Rivals
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._settings = settings
+        self._address = address
         self._level = level
         self._deliver = deliver
         self._meter = meter
         self._rivals = rivals
-        self._where = str(settings.address)
+        self._where = str(address)
         self._limits = Limits(protocol=level)
         self._aliases = TopicAliases()
         self._outgoing = Outgoing(Window(max_bytes=settings.window_bytes, max_messages=settings.window_messages))
@@ -199,6 +215,11 @@ class _PahoConnection:
         self._client.enable_logger(cause_logger(self._note_cause, self._on_bug))
 
     @property
+    def where(self) -> str:
+        """See `Connection`."""
+        return self._where
+
+    @property
     def limits(self) -> Limits:
         """See `Connection`."""
         return self._limits
@@ -210,7 +231,7 @@ class _PahoConnection:
             LinkError: it does not; BrokerUnreachable where trying again may help.
         """
         try:
-            await run_abandonable(partial(_connect, self._client, self._settings, self._level), self._discard)
+            await run_abandonable(partial(_connect, self._client, self._address, self._settings, self._level), self._discard)
         except (OSError, ValueError) as error:
             raise refusal.from_exception(error, self._where) from error
         opened = self._client.socket()
@@ -356,7 +377,7 @@ class _PahoConnection:
         return future
 
     def _why_not_accepted(self, reason: str) -> LinkError:
-        if self._settings.address.tls and isinstance(self._cause, OSError):
+        if self._address.tls and isinstance(self._cause, OSError):
             return refusal.from_exception(self._cause, self._where)
         return _NotAccepted(
             f"the broker did not accept MQTT {_version(self._level)} ({reason})",
@@ -469,7 +490,7 @@ def _make_client(settings: MqttSettings, level: int) -> _PahoClient:
     client.max_inflight_messages_set(0)  # our window is the only one
     if settings.username is not None:
         client.username_pw_set(settings.username, settings.password)
-    if settings.address.tls:
+    if settings.addresses[0].tls:
         client.tls_set_context(tls_context(settings.tls or TlsSettings()))
     if settings.will is not None:
         properties = None
@@ -480,18 +501,17 @@ def _make_client(settings: MqttSettings, level: int) -> _PahoClient:
     return client
 
 
-def _connect(client: Client, settings: MqttSettings, level: int) -> None:
+def _connect(client: Client, address: Address, settings: MqttSettings, level: int) -> None:
     """Open the socket and queue CONNECT; blocks for at most the connect timeout."""
-    host, port = settings.address.host, settings.address.port
     if level != 5:
-        client.connect(host, port, settings.keepalive_s)
+        client.connect(address.host, address.port, settings.keepalive_s)
         return
     properties = _properties(PacketTypes.CONNECT)
     properties.SessionExpiryInterval = settings.session_expiry_s
     properties.ReceiveMaximum = settings.receive_maximum
     properties.MaximumPacketSize = settings.max_packet_bytes
     clean_start = settings.session_expiry_s == 0  # paho's default wipes the session of a node that restarts
-    client.connect(host, port, settings.keepalive_s, clean_start=clean_start, properties=properties)
+    client.connect(address.host, address.port, settings.keepalive_s, clean_start=clean_start, properties=properties)
 
 
 def _set_no_delay(_client: Client, _userdata: Any, opened: Any) -> None:

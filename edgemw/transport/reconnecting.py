@@ -206,7 +206,7 @@ class ReconnectingLink:
             self._meter.reconnected()
         self._was_up = True
         self._connection = connection
-        self._inbox.put_state(Up(connection.limits, self._where))
+        self._inbox.put_state(Up(connection.limits, connection.where))
         for topic_filter in self._given_back:
             connection.unsubscribe(topic_filter).add_done_callback(partial(self._on_given_back, topic_filter))
         connection.start(list(self._filters))

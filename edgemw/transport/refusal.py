@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Sequence
 
 from edgemw.core.errors import LinkError
 from edgemw.transport.connection import BrokerUnreachable
@@ -52,6 +53,15 @@ def from_exception(error: Exception, where: str) -> LinkError:
             return BrokerUnreachable("no answer in time", where=where, hint="is the address right, is a firewall in between?")
         case _:
             return BrokerUnreachable(f"cannot connect ({error})", where=where, hint="is the network up?")
+
+
+def of_all(refusals: Sequence[LinkError]) -> LinkError:
+    """The error to raise when no server of a cluster could be used; trying again may help if it may with one of them."""
+    if len(refusals) == 1:
+        return refusals[0]
+    kind = BrokerUnreachable if any(isinstance(error, BrokerUnreachable) for error in refusals) else LinkError
+    where = ", ".join(f"{error.where} ({error.what})" for error in refusals)
+    return kind("no server of the cluster can be used", where=where, hint=refusals[-1].hint)
 
 
 def _from_tls(error: ssl.SSLError, where: str) -> LinkError:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 from edgemw.core.errors import ConfigError
+from edgemw.transport.addresses import Address, broker_addresses
 from edgemw.transport.link import Will
-
-_DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,24 +25,12 @@ class TlsSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
-    """Where a broker listens."""
-
-    host: str
-    port: int
-    tls: bool
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
 class MqttSettings:
     """One MQTT connection; a value that cannot work raises ConfigError here, before anything is opened.
 
     Attributes:
-        url: `mqtt://host[:port]` or `mqtts://host[:port]`.
+        url: `mqtt://host[:port]` or `mqtts://host[:port]`; several with commas between are servers of one cluster, which are
+            tried in turn.
         client_id: unique on the broker; the persistent session hangs on it.
         protocol: `auto` begins with MQTT 5 and falls back to 3.1.1.
         session_expiry_s: how long the broker keeps the session of a node that is away; 0 starts clean every time.
@@ -83,8 +69,8 @@ class MqttSettings:
     flush_s: float = 2.0
 
     def __post_init__(self) -> None:
-        address = self.address
-        if self.tls is not None and not address.tls:
+        first, *_ = self.addresses
+        if self.tls is not None and not first.tls:
             raise ConfigError("certificates are given but the connection is not encrypted", key="url", suggestion="mqtts://...")
         if not 1 <= len(self.client_id.encode()) <= 65535 or "\0" in self.client_id:
             raise ConfigError("1 to 65535 bytes are needed", key="client_id")
@@ -116,24 +102,10 @@ class MqttSettings:
                 raise ConfigError(f"{value:g} is not between {low:g} and {high:g}", key=key)
 
     @property
-    def address(self) -> Address:
-        """The broker's address, out of the URL.
+    def addresses(self) -> tuple[Address, ...]:
+        """Where the broker listens, out of the URL; one for each server of a cluster. All are encrypted, or none.
 
         Raises:
-            ConfigError: the URL is not of the form that `url` promises. Its text is never repeated, in case it holds
-                a password.
+            ConfigError: the URL is not of the form that `url` promises.
         """
-        form = "mqtt://host[:port] or mqtts://host[:port] is expected"
-        try:
-            parts = urlsplit(self.url)
-            port = parts.port
-        except ValueError as error:
-            raise ConfigError(f"{form}: {error}", key="url") from error
-        if parts.username is not None or parts.password is not None:
-            raise ConfigError("user name and password have keys of their own; a URL ends up in logs", key="url")
-        if parts.scheme not in _DEFAULT_PORTS:
-            suggestion = {"tcp": "mqtt", "ssl": "mqtts", "tls": "mqtts"}.get(parts.scheme)
-            raise ConfigError(f"{form}, not {parts.scheme or 'no scheme'}", key="url", suggestion=suggestion)
-        if not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment or port == 0:
-            raise ConfigError(form, key="url")
-        return Address(parts.hostname, port or _DEFAULT_PORTS[parts.scheme], parts.scheme == "mqtts")
+        return broker_addresses(self.url)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -11,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgemw.core.errors import ConfigError, LinkError
+from edgemw.transport import refusal
+from edgemw.transport.addresses import broker_addresses, in_turn
 from edgemw.transport.backoff import Backoff
+from edgemw.transport.connection import BrokerUnreachable
 from edgemw.transport.filters import matches
 from edgemw.transport.inbox import Inbox
 from edgemw.transport.link import Down, Limits, Received, Up
@@ -215,6 +219,11 @@ def test_packet_sizes_at_the_edges_of_the_length_field(payload_bytes: int, size_
         {"url": "mqtt://host:99999"},
         {"url": "mqtt://host/path"},
         {"url": "mqtt://user:secret@host"},
+        {"url": "mqtt://a,mqtt://user:secret@b"},
+        {"url": "mqtt://a,"},
+        {"url": "mqtt://a,b:1883"},
+        {"url": "mqtt://a,mqtts://b"},
+        {"url": ",".join(["mqtt://a"] * 17)},
         {"client_id": ""},
         {"tls": TlsSettings()},
         {"password": "secret"},
@@ -237,8 +246,28 @@ def test_a_certificate_without_its_key_is_refused(tmp_path: Any) -> None:
 
 
 def test_addresses_and_default_ports() -> None:
-    assert str(MqttSettings(url="mqtt://host", client_id="x").address) == "mqtt://host:1883"
-    assert str(MqttSettings(url="mqtts://[::1]", client_id="x").address) == "mqtts://[::1]:8883"
+    assert [str(address) for address in broker_addresses("mqtt://host")] == ["mqtt://host:1883"]
+    assert [str(address) for address in broker_addresses("mqtts://[::1], mqtts://b:1")] == ["mqtts://[::1]:8883", "mqtts://b:1"]
+
+
+def test_a_fleet_spreads_over_the_servers_of_a_cluster_and_a_node_begins_where_it_began() -> None:
+    addresses = broker_addresses("mqtt://a,mqtt://b,mqtt://c")
+    turns = [in_turn(addresses, f"em1-n-device-{i}") for i in range(300)]
+    assert all(sorted(map(str, turn)) == sorted(map(str, addresses)) for turn in turns)
+    assert turns[7] == in_turn(addresses, "em1-n-device-7")
+    first = Counter(turn[0].host for turn in turns)
+    assert set(first) == {"a", "b", "c"}
+    assert min(first.values()) > 70
+
+
+def test_what_no_server_of_a_cluster_could_do_is_one_error_that_names_each() -> None:
+    lost = BrokerUnreachable("no answer in time", where="mqtt://a:1", hint="is the address right?")
+    refused = LinkError("wrong user name or password", where="mqtt://b:1", hint="check them")
+    assert refusal.of_all([refused]) is refused
+    both = refusal.of_all([lost, refused])
+    assert isinstance(both, BrokerUnreachable)
+    assert not isinstance(refusal.of_all([refused, refused]), BrokerUnreachable)
+    assert both.where == "mqtt://a:1 (no answer in time), mqtt://b:1 (wrong user name or password)"
 
 
 def test_a_password_is_never_shown() -> None:

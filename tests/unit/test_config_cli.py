@@ -201,6 +201,13 @@ def test_check_warns_about_an_open_broker_and_lonely_quorums(capsys: pytest.Capt
         assert warnings.count(words) == 1
 
 
+def test_check_warns_of_every_server_of_a_cluster_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    edgemw("check", str(EXAMPLE), "--set", "broker.url=mqtt://far,mqtt://127.0.0.1,mqtt://further,mqtt://far")
+    warnings = capsys.readouterr().err
+    assert warnings.count("sent to far, further can be read") == 1
+    assert warnings.count("an address stands there twice") == 1
+
+
 def test_check_warns_about_children_that_never_come(capsys: pytest.CaptureFixture[str]) -> None:
     edgemw("check", str(EXAMPLE), "--set", "tiers.fog.window.children=5")
     assert "tiers.fog.window.children: a node of this tier has 4" in capsys.readouterr().err

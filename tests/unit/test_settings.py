@@ -146,6 +146,7 @@ def test_a_tier_changes_single_keys_of_a_shared_section() -> None:
         (FogFile, FOG + '[broker]\nurl = "embedded"', 5, "broker.url", "deployment files"),
         (FogFile, FOG + '[broker]\nurl = "tcp://a"', 5, "broker.url", "mqtt://host:1883"),
         (FogFile, FOG + '[broker]\nurl = "mqtt://a:99999"', 5, "broker.url", "mqtt://host:1883"),
+        (FogFile, FOG + '[broker]\nurl = "mqtt://a,mqtts://b"', 5, "broker.url", "for every address"),
         (FogFile, FOG + '[broker]\npassword = { env = "P" }', 5, "broker.password", "without broker.username"),
         (FogFile, FOG + '[broker]\nurl = "mqtts://a"\n[broker.tls]\ncert = "c"', 7, "broker.tls.cert", "go together"),
         (FogFile, FOG + '[broker]\ntls = { ca = "c" }', 5, "broker.tls.ca", "mqtts://"),
@@ -166,6 +167,11 @@ def test_a_password_in_a_url_is_not_repeated() -> None:
     with pytest.raises(ConfigError) as caught:
         load(FogFile, FOG + '[broker]\nurl = "mqtt://me:hunter2@a"', "fog.toml", cwd=CWD)
     assert "hunter2" not in str(caught.value)
+
+
+def test_the_servers_of_a_cluster_stand_in_one_address() -> None:
+    text = FOG + '[broker]\nurl = "mqtts://a, mqtts://b:8884"\ntls = { ca = "ca.pem" }'
+    assert load(FogFile, text, "fog.toml", cwd=CWD).value.broker.url == "mqtts://a, mqtts://b:8884"
 
 
 def test_the_kind_of_a_file_is_seen_from_its_content() -> None:
