@@ -17,6 +17,10 @@ Deliver = Callable[[Received, int, Callable[[], None] | None], bool]
 """Takes an arrival, its packet size in bytes and its acknowledgement (None at QoS 0); False when it was not taken."""
 
 
+Asked = tuple[Sequence[str], asyncio.Future[None]]
+"""Topic filters that were asked for together; the future fails with LinkError where one was refused, or the connection ended."""
+
+
 class BrokerUnreachable(LinkError):
     """No broker answered, or it cannot serve now: trying again may help. A plain LinkError is a refusal for good."""
 
@@ -38,7 +42,7 @@ class Connection(Protocol):
         """What the broker said about itself."""
         ...
 
-    def start(self, topic_filters: Sequence[str]) -> None:
+    def start(self, topic_filters: Sequence[str]) -> list[Asked]:
         """Ask for the subscriptions, then begin to deliver."""
         ...
 

@@ -16,7 +16,7 @@ from functools import partial
 
 from edgemw.core.errors import LinkError
 from edgemw.transport.answers import finish
-from edgemw.transport.connection import BrokerUnreachable, Deliver, check_publication
+from edgemw.transport.connection import Asked, BrokerUnreachable, Deliver, check_publication
 from edgemw.transport.inbox import Inbox
 from edgemw.transport.link import Limits, Received, Reply, Will
 from edgemw.transport.memory_broker import WHERE, MemoryBroker, Message
@@ -103,10 +103,10 @@ class _MemoryConnection:
     def limits(self) -> Limits:
         return self._limits
 
-    def start(self, topic_filters: Sequence[str]) -> None:
-        for topic_filter in topic_filters:
-            self._broker.subscribe(self._client_id, topic_filter)
+    def start(self, topic_filters: Sequence[str]) -> list[Asked]:
+        asked: list[Asked] = [([topic_filter], self.subscribe(topic_filter)) for topic_filter in topic_filters]
         self._broker.resume(self._client_id)
+        return asked
 
     def subscribe(self, topic_filter: str) -> asyncio.Future[None]:
         return self._answer(partial(self._broker.subscribe, self._client_id, topic_filter))

@@ -35,7 +35,7 @@ from edgemw.transport.aliases import TopicAliases
 from edgemw.transport.answers import Answers
 from edgemw.transport.backoff import Backoff
 from edgemw.transport.causes import cause_logger
-from edgemw.transport.connection import BrokerUnreachable, Deliver, check_publication
+from edgemw.transport.connection import Asked, BrokerUnreachable, Deliver, check_publication
 from edgemw.transport.driver import SocketDriver
 from edgemw.transport.inbox import Inbox
 from edgemw.transport.link import Limits, Received, Reply
@@ -246,12 +246,13 @@ class _PahoConnection:
         slots = min(self._settings.window_messages, self._limits.receive_maximum)
         self._outgoing = Outgoing(Window(max_bytes=self._settings.window_bytes, max_messages=slots))
 
-    def start(self, topic_filters: Sequence[str]) -> None:
+    def start(self, topic_filters: Sequence[str]) -> list[Asked]:
         """See `Connection`."""
-        for first in range(0, len(topic_filters), FILTERS_PER_SUBSCRIBE):
-            batch = topic_filters[first : first + FILTERS_PER_SUBSCRIBE]
-            self._ask(batch).add_done_callback(partial(_report_refusal, batch))
+        starts = range(0, len(topic_filters), FILTERS_PER_SUBSCRIBE)
+        batches = [topic_filters[first : first + FILTERS_PER_SUBSCRIBE] for first in starts]
+        asked = [(batch, self._ask(batch)) for batch in batches]
         self._driver.resume_reading()
+        return asked
 
     def subscribe(self, topic_filter: str) -> asyncio.Future[None]:
         """See `Connection`."""
@@ -471,7 +472,7 @@ class _PahoConnection:
         refused = [str(reason) for reason in reasons if reason.is_failure]
         error = None
         if refused:
-            hint = "check the access rules of the broker"
+            hint = "check its access rules; a cluster that has just lost a server refuses for some seconds"
             error = LinkError(f"the broker refused a topic filter ({refused[0]})", where=self._where, hint=hint)
         self._answers.settle(packet_id, error)
 
@@ -538,12 +539,6 @@ def _limits(level: int, properties: Properties | None) -> Limits:
 
 def _properties(packet_type: int) -> Properties:
     return Properties(packet_type)  # type: ignore[no-untyped-call]  # paho leaves these methods untyped
-
-
-def _report_refusal(topic_filters: Sequence[str], answer: asyncio.Future[None]) -> None:
-    error = None if answer.cancelled() else answer.exception()
-    if error is not None and not isinstance(error, BrokerUnreachable):
-        log.warning("%s: %s", error, ", ".join(topic_filters))
 
 
 def _version(level: int) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Protocol, Self
 
 from edgemw.core.errors import LinkError
-from edgemw.transport.connection import BrokerUnreachable, Connection, NotConnected
+from edgemw.transport.connection import Asked, BrokerUnreachable, Connection, NotConnected
 from edgemw.transport.filters import check_filter, check_topic
 from edgemw.transport.inbox import Inbox
 from edgemw.transport.link import Down, LinkEvent, Received, Reply, Up
@@ -17,6 +18,10 @@ from edgemw.transport.traffic import Traffic, TrafficMeter
 
 STABLE_AFTER_S = 10.0
 """A connection that lasted this long resets the back-off; two nodes that share a client id stay below it."""
+ASK_AGAIN_S = 10.0
+"""How long until subscriptions that were refused after a reconnect are asked for again."""
+
+log = logging.getLogger(__name__)
 
 
 class Retry(Protocol):
@@ -209,7 +214,24 @@ class ReconnectingLink:
         self._inbox.put_state(Up(connection.limits, connection.where))
         for topic_filter in self._given_back:
             connection.unsubscribe(topic_filter).add_done_callback(partial(self._on_given_back, topic_filter))
-        connection.start(list(self._filters))
+        for asked in connection.start(list(self._filters)):
+            self._expect_granted(connection, asked)
+
+    def _expect_granted(self, connection: Connection, asked: Asked) -> None:
+        topic_filters, answer = asked
+        answer.add_done_callback(partial(self._on_asked, connection, topic_filters))
+
+    def _on_asked(self, connection: Connection, topic_filters: Sequence[str], answer: asyncio.Future[None]) -> None:
+        error = None if answer.cancelled() else answer.exception()
+        if error is not None and not isinstance(error, BrokerUnreachable):
+            # They were granted once. A cluster without a leader refuses, and nobody else would ask before the next connection.
+            log.warning("%s: %s; asking again in %g s", error, ", ".join(topic_filters), ASK_AGAIN_S)
+            asyncio.get_running_loop().call_later(ASK_AGAIN_S, self._ask_again, connection, topic_filters)
+
+    def _ask_again(self, connection: Connection, topic_filters: Sequence[str]) -> None:
+        if connection is self._connection:
+            for topic_filter in filter(self._filters.__contains__, topic_filters):
+                self._expect_granted(connection, ([topic_filter], connection.subscribe(topic_filter)))
 
     def _on_given_back(self, topic_filter: str, answer: asyncio.Future[None]) -> None:
         if not answer.cancelled() and answer.exception() is None:

@@ -16,6 +16,7 @@ from edgemw.transport.broker import Broker, start_broker
 from edgemw.transport.connection import BrokerUnreachable
 from edgemw.transport.mqtt import MqttLink, MqttSettings, TlsSettings
 from tests.contract.test_link_kinds import next_received, next_up, run
+from tests.support.certificates import make_certificate
 
 
 @dataclass(frozen=True)
@@ -34,23 +35,6 @@ class Guarded:
     def file(self, name: str) -> Path:
         """One of the generated files."""
         return self.directory / name
-
-
-def openssl(directory: Path, *arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True, timeout=30)
-
-
-def make_certificate(directory: Path, name: str, subject: str, signer: str | None, extension: str) -> None:
-    """A key and a certificate on the P-256 curve, valid for a day."""
-    openssl(directory, "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", f"{name}.key")
-    request = ["req", "-new", "-key", f"{name}.key", "-subj", f"/CN={subject}"]
-    if signer is None:
-        openssl(directory, *request, "-x509", "-days", "1", "-out", f"{name}.crt")
-        return
-    (directory / f"{name}.ext").write_text(extension)
-    openssl(directory, *request, "-out", f"{name}.csr")
-    sign = ["x509", "-req", "-in", f"{name}.csr", "-CA", f"{signer}.crt", "-CAkey", f"{signer}.key", "-CAcreateserial"]
-    openssl(directory, *sign, "-days", "1", "-extfile", f"{name}.ext", "-out", f"{name}.crt")
 
 
 @pytest.fixture(scope="module")

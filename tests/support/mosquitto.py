@@ -19,7 +19,7 @@ from edgemw.core.config.secret import Secret
 from edgemw.core.config.units import duration
 from edgemw.transport import tethered
 from edgemw.transport.broker import find_mosquitto
-from tests.integration.test_mqtt_login import make_certificate, openssl
+from tests.support.certificates import make_certificate, openssl
 
 SHIPPED = Path(__file__).parents[2] / "brokers" / "mosquitto"
 START_S = 10.0

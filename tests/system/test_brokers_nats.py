@@ -1,0 +1,34 @@
+"""Three NATS servers on the files of brokers/nats carry the quickstart, and one of them is killed on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.nats import NAMES, Cluster, find_nats
+from tests.system.quickstart import MONITOR, NODES, check_books, identity, quickstart, watch
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    if find_nats() is None:
+        pytest.skip("nats-server is not installed")
+    (tmp_path / "nats").mkdir()
+    with Cluster(tmp_path / "nats", (*NODES, MONITOR)) as started:
+        yield started
+
+
+def test_the_quickstart_outlives_a_killed_server_and_its_audit_is_clean(cluster: Cluster, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    victim, *others = NAMES
+    monitor = identity(",".join(cluster.urls[name] for name in others), cluster.tls, MONITOR)
+    with quickstart(folder, cluster.url, cluster.tls) as fleet:
+        watch(monitor, start=lambda: fleet.start(*NODES), half=lambda: cluster.kill(victim))
+    logs = [(folder / f"{node}.log").read_text() for node in NODES]
+    moved = [log for log in logs if f"link up: {cluster.urls[victim]}" in log]
+    assert moved
+    assert all("link down" in log for log in moved)
+    check_books(folder)
