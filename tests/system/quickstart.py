@@ -42,19 +42,25 @@ def quickstart(folder: Path, url: str, tls: Path) -> Fleet:
     return Fleet(folder, url, NET)
 
 
-def watch(monitor: Broker, start: Callable[[], None], half: Callable[[], None]) -> None:
-    """From before the start to when every device has the last release and knows what became of all its updates.
+def carry(fleet: Fleet, monitor: Broker, half: Callable[[], None] = lambda: None) -> None:
+    """From the start to when every device has the last release and knows what became of all its updates.
+
+    The top is started last, when everybody is there to hear of the task: not every broker tells those who come later.
 
     Args:
+        fleet: the quickstart.
         monitor: how the console connects.
-        start: starts the nodes.
         half: what happens when half of the releases are made.
     """
 
     async def scenario() -> None:
         rounds = load_deployment(FILE, None, {}).task.rounds
         async with asyncio.timeout(PATIENCE_S), open_console(monitor, NET, {}) as console:
-            start()
+            top, *below = NODES
+            fleet.start(*below)
+            while any(console.census.presence.get(node) != "online" for node in below):
+                await console.settle()
+            fleet.start(top)
             await _release(console, rounds // 2)
             half()
             await _release(console, rounds)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.nats import NAMES, Cluster, find_nats
-from tests.system.quickstart import MONITOR, NODES, check_books, identity, quickstart, watch
+from tests.system.quickstart import MONITOR, NODES, carry, check_books, identity, quickstart
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_the_quickstart_outlives_a_killed_server_and_its_audit_is_clean(cluster:
     victim, *others = NAMES
     monitor = identity(",".join(cluster.urls[name] for name in others), cluster.tls, MONITOR)
     with quickstart(folder, cluster.url, cluster.tls) as fleet:
-        watch(monitor, start=lambda: fleet.start(*NODES), half=lambda: cluster.kill(victim))
+        carry(fleet, monitor, half=lambda: cluster.kill(victim))
     logs = [(folder / f"{node}.log").read_text() for node in NODES]
     moved = [log for log in logs if f"link up: {cluster.urls[victim]}" in log]
     assert moved
