@@ -16,7 +16,7 @@ quickstart: $(VENV)/.quickstart
 	$(VENV)/bin/edgemw up examples/quickstart/edgemw.toml $(ARGS)
 	@echo "next: . $(VENV)/bin/activate && edgemw --help"
 
-test: $(DEV)/.dev mosquitto prometheus chromium iproute2
+test: $(DEV)/.dev mosquitto prometheus chromium iproute2 brokers
 	$(MAKE) --no-print-directory check
 	$(DEV)/bin/python -m pytest -q
 
@@ -80,6 +80,17 @@ iproute2:
 	  if [ "$$(id -u)" = 0 ]; then SUDO=; else SUDO=sudo; fi; \
 	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends iproute2; } || \
 	  { echo "install iproute2 and run make test again" >&2; exit 1; }
+
+# No service of theirs may start: a container has nobody to run it, and on a machine it would take the ports.
+.PHONY: brokers
+brokers:
+	@[ -x /usr/sbin/nats-server ] && [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || { \
+	  echo "the files of brokers/ are tried on NATS and RabbitMQ: installing them"; \
+	  if [ "$$(id -u)" = 0 ]; then SUDO=; else SUDO=sudo; fi; POLICY=/usr/sbin/policy-rc.d; \
+	  if [ ! -e $$POLICY ]; then printf '#!/bin/sh\nexit 101\n' | $$SUDO tee $$POLICY >/dev/null && $$SUDO chmod +x $$POLICY; OURS=1; fi; \
+	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends nats-server rabbitmq-server; DONE=$$?; \
+	  if [ -n "$$OURS" ]; then $$SUDO rm $$POLICY; fi; [ $$DONE = 0 ]; } || \
+	  { echo "install nats-server and rabbitmq-server and run make test again" >&2; exit 1; }
 
 clean:
 	rm -rf $(VENV) $(DEV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
