@@ -76,9 +76,9 @@ class Cluster:
         folder.mkdir(exist_ok=True)
         if not (folder / "tls").exists():
             (folder / "tls").symlink_to(self.tls)
-        addresses = {f"EDGEMW_{kind}": f"127.0.0.1:{port}" for kind, port in self._ports[name].items()}
+        addresses = {f"NATS_{kind}": f"127.0.0.1:{port}" for kind, port in self._ports[name].items()}
         routes = [f"nats-route://localhost:{ports['CLUSTER']}" for ports in self._ports.values()]
-        env = os.environ | addresses | {"EDGEMW_SERVER": name, "EDGEMW_ROUTES": json.dumps(routes)}
+        env = os.environ | addresses | {"NATS_SERVER": name, "NATS_ROUTES": json.dumps(routes)}
         program = find_nats()
         assert program is not None
         with (folder / "log").open("ab") as log:
