@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from typing import Self
 
 import pytest
 
 from edgemw.core.errors import LinkError
+from edgemw.transport import reconnecting
 from edgemw.transport.broker import Broker, start_broker
 from edgemw.transport.link import Up
 from edgemw.transport.mqtt import MqttLink
@@ -66,5 +69,68 @@ def test_where_no_server_answers_each_is_named(servers: dict[str, Broker]) -> No
         with pytest.raises(LinkError) as caught:
             await MqttLink(settings(",".join(servers), "nobody")).__aenter__()
         assert all(f"{url} (the connection was refused)" in caught.value.where for url in servers)
+
+    run(scenario())
+
+
+class Moody:
+    """A server of MQTT 3.1.1 that answers SUBSCRIBE with what it was told to, in turn: 1 grants, 0x80 refuses."""
+
+    def __init__(self, *answers: int) -> None:
+        self._answers = list(answers)
+        self._writer: asyncio.StreamWriter | None = None
+        self._served: list[asyncio.Task[None] | None] = []
+        self.all_said = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._listening = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"mqtt://127.0.0.1:{self._listening.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._listening.close()
+        await asyncio.gather(*filter(None, self._served))
+
+    def hang_up(self) -> None:
+        assert self._writer is not None
+        self._writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._served.append(asyncio.current_task())
+        try:
+            while True:
+                kind, length = await reader.readexactly(2)
+                body = await reader.readexactly(length)
+                if kind >> 4 == 1:
+                    writer.write(b"\x20\x02\x00\x00")
+                elif kind >> 4 == 8:
+                    writer.write(b"\x90\x03" + body[:2] + bytes([self._answers.pop(0)]))
+                    if not self._answers:
+                        self.all_said.set()
+        except asyncio.IncompleteReadError:
+            writer.close()
+
+
+def test_what_was_granted_and_is_refused_after_a_reconnect_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconnecting, "ASK_AGAIN_S", 0.02)
+
+    async def scenario() -> None:
+        async with Moody(1, 0x80, 0x80, 1) as server, MqttLink(settings(server.url, "patient", protocol=4)) as link:
+            events = link.events()
+            await next_up(events)
+            await link.subscribe("em1/#")
+            server.hang_up()
+            await next_up(events)
+            await server.all_said.wait()
+
+    run(scenario())
+
+
+def test_what_was_never_granted_is_an_error_at_once() -> None:
+    async def scenario() -> None:
+        async with Moody(0x80) as server, MqttLink(settings(server.url, "hopeful", protocol=4)) as link:
+            with pytest.raises(LinkError, match="refused a topic filter"):
+                await link.subscribe("em1/#")
 
     run(scenario())
