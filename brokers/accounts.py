@@ -132,7 +132,7 @@ def rabbitmq(rules: Rules, net: str, nodes: Iterable[str]) -> str:
 
 def _rabbit_permission(net: str, name: str) -> Mapping[str, str]:
     """Its own queues, which are named after its client ids, and the exchange where all publications go."""
-    clients = f"em1-{net}-{name}|em1-(console|doctor)-[0-9a-f]{{12}}|{name}-(serve-)?[0-9a-f]{{8}}"
+    clients = f"em1-{net}-{name}|em1-(console|doctor)-[0-9a-f]{{12}}(-[a-z-]+)?|{name}-(serve-)?[0-9a-f]{{8}}"
     queue = f"mqtt-subscription-({clients})qos[01]"
     both = f"^({queue}|amq[.]topic)$"
     return {"user": name, "vhost": "/", "configure": f"^{queue}$", "write": both, "read": both}
