@@ -6,9 +6,18 @@
 #
 #   SECRETS=FOLDER            where (default: docker/secrets)
 #   BROKER=DNS:mqtt.example   further names or addresses of the broker (IP:192.0.2.1), separated by commas; remembered
-#   REVOKE=NODE               no longer let a node in
+#   REVOKE=NODE               no longer let a node in; it stays so until its name is taken out of nodes.revoked, and NODE.pem removed
 set -eu
 umask 077
+
+case ${1:-} in -*)
+  sed -n '2,/^set/s/^# \{0,1\}//p' "$0"
+  [ "$1" = --help ] || [ "$1" = -h ] || { echo "$0: '$1' is no name of a node" >&2; exit 2; }
+  exit 0 ;;
+esac
+case ,${BROKER:-DNS:} in *,[!DI]* | *,?[!NP]*)
+  echo "$0: BROKER=$BROKER: say DNS:NAME or IP:ADDRESS, several with commas between" >&2; exit 2 ;;
+esac
 
 folder=${SECRETS:-$(dirname "$0")/secrets}
 [ $# -gt 0 ] || set -- top fog-0 fog-1 device-0 device-1 device-2 device-3 device-4 device-5 device-6 device-7 monitor
@@ -43,7 +52,7 @@ sign() {
 
 authority() {
   printf '[ca]\ndefault_ca=a\n[a]\ndatabase=revoked.txt\ncertificate=ca.crt\nprivate_key=ca.key\ndefault_md=sha256\ndefault_crl_days=365\n' > ca.conf
-  touch revoked.txt
+  touch revoked.txt nodes.revoked
   if lasting ca.crt; then return; fi
   rm -f ca.crt server.crt nodes/*.pem
   new_key ca.key
@@ -70,7 +79,11 @@ subjectAltName=$names"
 
 # The certificate and its key in one file, so that a node is given one secret.
 node() {
-  case $1 in *[!a-z0-9-]* | '') fail 2 "'$1' is not the name of a node: small letters, digits and -" ;; esac
+  case $1 in *[!a-z0-9-]* | -* | '') fail 2 "'$1' is not the name of a node: small letters, digits and -" ;; esac
+  if grep -qxF -e "$1" nodes.revoked; then
+    echo "$1 is revoked: to let it in again take it out of $folder/nodes.revoked, and remove nodes/$1.pem"
+    return
+  fi
   if lasting "nodes/$1.pem"; then return; fi
   sign "nodes/$1.new" "$1" "extendedKeyUsage=clientAuth"
   cat "nodes/$1.new.crt" "nodes/$1.new.key" > "nodes/$1.new"
@@ -84,7 +97,10 @@ authority
 broker
 if [ -n "${REVOKE:-}" ]; then
   [ -f "nodes/$REVOKE.pem" ] || fail 2 "there is no $folder/nodes/$REVOKE.pem"
-  quietly openssl ca -config ca.conf -revoke "nodes/$REVOKE.pem"
+  # The same certificate only once: openssl fails at the second time.
+  serial=$(openssl x509 -in "nodes/$REVOKE.pem" -noout -serial)
+  grep -qi "	${serial#serial=}	" revoked.txt || quietly openssl ca -config ca.conf -revoke "nodes/$REVOKE.pem"
+  grep -qxF -e "$REVOKE" nodes.revoked || echo "$REVOKE" >> nodes.revoked
   echo "revoked $REVOKE; tell the broker: docker compose kill --signal HUP broker"
 else
   for name in "$@"; do node "$name"; done

@@ -53,13 +53,22 @@ class Census:
                 known = self._presence.get(frame.node)
                 if known is None and len(self._presence) >= self.most:
                     return
+                if domain != (presence.parent or frame.node) or self._speaks_elsewhere(frame.node, domain):
+                    return
                 self._domains[frame.node].add(domain)
                 if known is None or frame.boot >= known[1]:
                     self._presence[frame.node] = domain, frame.boot, presence, now_s
-            case Status() as status if (frame.node, frame.task) in self._answers or len(self._answers) < 2 * self.most:
-                self._answers[frame.node, frame.task] = now_s, status
+            case Status() as status if domain == (status.parent or frame.node):
+                room = (frame.node, frame.task) in self._answers or len(self._answers) < 2 * self.most
+                if room and not self._speaks_elsewhere(frame.node, domain):
+                    self._answers[frame.node, frame.task] = now_s, status
             case ReleaseManifest():
                 self._released_in.add(domain)
+
+    def _speaks_elsewhere(self, node: str, domain: str) -> bool:
+        """Whether a node is online in another domain: whoever owns a domain could say anything of others there."""
+        known = self._presence.get(node)
+        return known is not None and known[0] != domain and known[2].state == "online"
 
     def copy(self) -> Census:
         """The same, as it is now, for another thread."""

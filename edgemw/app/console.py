@@ -25,11 +25,24 @@ SETTLE_S = 0.4
 
 
 class Console:
-    """One connection that listens to everything that nodes say about themselves."""
+    """One connection that listens to everything that nodes say about themselves.
 
-    def __init__(self, link: Link, net: str) -> None:
+    Attributes:
+        census: what it has heard.
+        reports: of rounds, with their task, as they come.
+        connected: whether the broker is there.
+        refused: why nodes could not be asked; "" where they could.
+    """
+
+    def __init__(self, link: Link, net: str, name: str = "") -> None:
+        """Look at a net.
+
+        Args:
+            name: under which it asks: where a broker has access rules, that of the user; by chance where it is not given.
+        """
         self._link, self._net = link, net
-        self._name = f"console-{secrets.token_hex(4)}"
+        self._name = name or f"console-{secrets.token_hex(4)}"
+        self.refused = ""
         self._releases: dict[tuple[str, str], ReleaseManifest] = {}
         self._changed = asyncio.Event()
         self.census = Census()
@@ -77,12 +90,13 @@ class Console:
     async def ask(self, timeout_s: float = 3.0) -> list[NodeStatus]:
         """Ask every node for its status; see `Census.statuses` for those that do not answer in time."""
         await self.settle()
-        since_s = time.monotonic()
+        since_s, self.refused = time.monotonic(), ""
         for domain in sorted(self.census.now_in):
             topic = topics.build(self._net, domain, "ask", node=self._name)
             try:
                 await self._link.publish(topic, publication.write(topic, Frame("", self._name, 0, 0, StatusRequest())))
-            except LinkError:
+            except LinkError as error:
+                self.refused = str(error)
                 break  # nobody can answer then, and that is what the caller is told
         online = {node for node, state in self.census.presence.items() if state == "online"}
         await self._until(lambda: online <= self.census.answered(since_s), timeout_s)
@@ -144,12 +158,12 @@ class Console:
 
 
 @asynccontextmanager
-async def open_console(broker: Broker, net: str, env: Mapping[str, str]) -> AsyncIterator[Console]:
-    """Connect a console. Raises LinkError when the broker cannot be used."""
+async def open_console(broker: Broker, net: str, env: Mapping[str, str], name: str = "") -> AsyncIterator[Console]:
+    """Connect a console, which asks under this name. Raises LinkError when the broker cannot be used."""
     settings = mqtt_settings(broker, f"em1-console-{secrets.token_hex(6)}", env, wait=False)
     link = MqttLink(replace(settings, session_expiry_s=0))
     async with link, asyncio.TaskGroup() as group:
-        console = Console(link, net)
+        console = Console(link, net, name)
         listening = group.create_task(console.run(), name="console")
         try:
             yield console

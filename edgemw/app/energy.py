@@ -211,7 +211,8 @@ class Measured:
 def measuring(node: Node, settings: EnergySettings, used: Used) -> Iterator[Measured]:
     """Look at energy while the node runs. With an interval of 0 nothing is looked at."""
     if not float(settings.interval):
-        yield Measured()
+        known, _ = profile_of(node.profile, settings)
+        yield Measured(profile=known.name if known is not None else "")
         return
     sources = sources_of(node.profile, settings)
     _tell(sources)

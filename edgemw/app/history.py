@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,10 @@ from edgemw.core.files import replace_file
 
 MOST = 600
 """Points of a series; a picture has not many more columns."""
-MOST_TASKS = 32
-MOST_BYTES = 8 << 20
+MOST_TASKS, MOST_METRICS = 16, 16
+MOST_BYTES = 32 << 20
+"""More than the longest file that is written."""
+LEAST_BYTES = 1 << 20
 LONGEST_LINE = 65536
 
 log = logging.getLogger(__name__)
@@ -38,14 +42,15 @@ class History:
         self.rounds: dict[str, list[Round]] = {}
         self.joules: list[tuple[float, float]] = []
         self._path, self._writes = path, True
-        self._lines = 0
+        self._bytes, self._full_bytes = 0, LEAST_BYTES
         for row in _rows(path):
             self._take(row)
         self._rewrite()
 
     def round(self, task: str, done: Round) -> None:
         """Take what is told of a round; what was told already is left out."""
-        known = self.rounds.get(task)
+        metrics = dict(list(done.metrics.items())[:MOST_METRICS])
+        done, known = replace(done, metrics=metrics, late=()), self.rounds.get(task)
         if known and known[-1].release == done.release and known[-1].metrics.keys() >= done.metrics.keys():
             return
         self._add({"task": task, "round": done.row()})
@@ -55,40 +60,44 @@ class History:
         self._add({"at": round(at_s, 3), "joules": joules})
 
     def _add(self, row: dict[str, Any]) -> None:
-        if self._take(row) and self._writes:
-            self._append(json.dumps(row))
+        self._take(row)
+        if self._writes:
+            self._append(json.dumps(row) + "\n")
 
-    def _take(self, row: dict[str, Any]) -> bool:
+    def _take(self, row: dict[str, Any]) -> None:
         if "joules" in row:
             self.joules.append((row["at"], row["joules"]))
             _thin(self.joules)
-            return True
-        task = row["task"]
-        if task not in self.rounds and len(self.rounds) >= MOST_TASKS:
-            return False
-        self.rounds.setdefault(task, []).append(round_of(row["round"]))
-        _thin(self.rounds[task])
-        return True
+            return
+        task, done = row["task"], round_of(row["round"])
+        series = self.rounds.pop(task, [])
+        if done.release == 0 and series and series[-1].release:
+            series = []  # another run
+        series.append(done)
+        _thin(series)
+        self.rounds[task] = series  # the one that was heard of last stands last
+        if len(self.rounds) > MOST_TASKS:
+            del self.rounds[next(iter(self.rounds))]
 
     def _append(self, line: str) -> None:
-        self._lines += 1
-        if self._lines > 4 * MOST * (1 + len(self.rounds)):
+        self._bytes += len(line)
+        if self._bytes > self._full_bytes:
             self._rewrite()
             return
         try:
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+                file.write(line)
         except OSError as error:
             self._fail(error)
 
     def _rewrite(self) -> None:
         rounds = ({"task": task, "round": done.row()} for task, series in self.rounds.items() for done in series)
         joules = ({"at": at_s, "joules": amount} for at_s, amount in self.joules)
-        lines = [json.dumps(row) for row in chain(rounds, joules)]
-        self._lines = len(lines)
+        data = "".join([f"{json.dumps(row)}\n" for row in chain(rounds, joules)]).encode()
+        self._bytes, self._full_bytes = len(data), max(LEAST_BYTES, 2 * len(data))
         try:
-            if lines:
-                replace_file(self._path, "".join(f"{line}\n" for line in lines).encode())
+            if data:
+                replace_file(self._path, data)
         except OSError as error:
             self._fail(error)
 
@@ -101,6 +110,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """The lines that can be read: the last one may have been cut off by a crash."""
     try:
         with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - MOST_BYTES))
             data = file.read(MOST_BYTES)
     except FileNotFoundError:
         return
@@ -122,7 +132,10 @@ def _checked(row: Any) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise TypeError("not an object")
     if "joules" in row:
-        return {"at": float(row["at"]), "joules": float(row["joules"])}
+        at_s, joules = float(row["at"]), float(row["joules"])
+        if not (math.isfinite(at_s) and math.isfinite(joules)):
+            raise ValueError("not a finite number")
+        return {"at": at_s, "joules": joules}
     return {"task": str(row["task"]), "round": round_of(dict(row["round"])).row()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from edgemw.telemetry.energy.meter import COMPONENTS
 
 Facts = Mapping[str, int | float | str]
 POINT = 0.01
+_MOST = 1e15
 _PREFIXES = ((1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
 
 
@@ -124,9 +126,11 @@ def prefixed(value: float, unit: str) -> str:
 
 
 def _for_each(amount: float, times: float) -> float | None:
-    return amount / times if times > 0 else None
+    each = amount / times if times > 0 else math.inf
+    return each if math.isfinite(each) else None
 
 
 def _number(facts: Facts, name: str) -> float:
+    """What a node says; 0 where that is no number, or none that can be."""
     value = facts.get(name, 0.0)
-    return max(0.0, float(value)) if isinstance(value, int | float) else 0.0
+    return float(value) if isinstance(value, int | float) and 0 <= value < _MOST else 0.0

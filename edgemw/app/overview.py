@@ -17,7 +17,7 @@ from typing import Any
 
 from edgemw.app.census import Census, NodeStatus
 from edgemw.app.history import History
-from edgemw.app.joules import FleetEnergy, fleet_energy, points_gained
+from edgemw.app.joules import FleetEnergy, fleet_energy, fleet_points
 from edgemw.app.rounds import Round, round_told
 from edgemw.core.errors import LinkError, WireError
 from edgemw.core.ids import Place
@@ -85,7 +85,8 @@ class Overview:
         self._began_s = self._looked_s = self._joules_s = float("-inf")
         self._asked: list[float] = []  # when everybody was asked, the last two times since somebody looks
         self._wanted, self._more = asyncio.Event(), asyncio.Event()
-        self._refused = ""
+        self._top = ""
+        self._refused: dict[str, str] = {}  # what the broker does not let this node do, and what it says
 
     def hear(self, text: str, payload: bytes) -> None:
         """Take what has arrived; what is about something else is left alone."""
@@ -97,18 +98,27 @@ class Overview:
                 return
             if payload:
                 self._take(topic.domain, publication.read(topic, payload))
-            elif topic.channel == "presence":
+            elif topic.channel == "presence" and self._census.presence_of(topic["node"]) != "online":
                 self._census.forget(topic["node"])
         except WireError:
             return  # counted where it is for us
 
     def _take(self, domain: str, frame: Frame) -> None:
         match frame.message:
-            case RoundReport() as report:
+            case RoundReport() as report if self._believes(domain):
                 self._history.round(frame.task, round_told(report, time.time()))
             case Presence(role="fog") if frame.node not in self._heard_in:
                 self._more.set()
         self._census.take(domain, frame, time.monotonic())
+
+    def _believes(self, domain: str) -> bool:
+        """Whether rounds are those of the top: this node where it has no parent, else who was heard first and is no device."""
+        if not self._place.parent:
+            return domain == self._place.node
+        if self._census.role(domain) == "device":
+            return False
+        self._top = self._top or domain
+        return domain == self._top
 
     async def run(self, own: Own) -> None:
         """Listen to rounds, and ask while somebody looks; until cancelled.
@@ -124,10 +134,14 @@ class Overview:
 
     async def _watch(self) -> None:
         place = self._place
-        await self._listen(topics.build(place.net, "+", "event", node="+", task="+"))
-        await self._listen(topics.build(place.net, "+", "answer", asker=place.node, node="+"))
+        of_rounds = topics.build(place.net, "+" if place.parent else place.node, "event", node="+", task="+")
+        of_answers = topics.build(place.net, "+", "answer", asker=place.node, node="+")
+        await self._listen(of_rounds)
         while True:
             await self._wanted.wait()
+            if not self._asked:  # somebody looks again: the broker is there, and says whether it lets us
+                await self._listen(of_rounds)
+                await self._listen(of_answers)
             self._asked = [*self._asked[-1:], time.monotonic()]
             await self._ask(self._domains())
             await self._wait(self._every_s)
@@ -156,23 +170,26 @@ class Overview:
     async def _ask(self, domains: Iterable[str]) -> None:
         place = self._place
         for domain in domains:
-            if domain not in self._heard_in:
+            if domain not in self._heard_in and await self._listen(topics.build(place.net, domain, "presence", node="+")):
                 self._heard_in.add(domain)
-                await self._listen(topics.build(place.net, domain, "presence", node="+"))
             topic = topics.build(place.net, domain, "ask", node=place.node)
             request = publication.write(topic, Frame("", place.node, place.boot, 0, StatusRequest()))
             try:
                 await self._link.publish(topic, request)
-                self._refused = ""
+                self._refused.pop("ask", None)
             except LinkError as error:
-                self._refused = f"{error.what}: {error.hint}" if error.hint else error.what
+                self._refused["ask"] = f"{error.what}: {error.hint}" if error.hint else error.what
                 return
 
-    async def _listen(self, topic_filter: str) -> None:
+    async def _listen(self, topic_filter: str) -> bool:
+        """Whether the broker lets this node listen to something; also where it is not there to say."""
         try:
             await self._link.subscribe(topic_filter)
         except LinkError as error:
-            log.warning("the page will not show everything: %s", error)
+            self._refused[topic_filter] = f"{topic_filter}: {error.what}" + (f": {error.hint}" if error.hint else "")
+            return False
+        self._refused.pop(topic_filter, None)
+        return True
 
     async def _note_joules(self) -> None:
         now = time.monotonic()
@@ -210,7 +227,7 @@ class Overview:
             self._census.copy(),
             since_s,
             patient_s,
-            self._refused,
+            "; ".join(self._refused.values()),
             rounds,
             list(history.joules),
             self._every_s,
@@ -220,11 +237,8 @@ class Overview:
 def document(view: View) -> dict[str, Any]:
     """A view as the page reads it, without secrets: what `edgemw status` would say, and what was over time."""
     statuses = _statuses(view)
-    energy = _energy(view)
-    task, rounds = max(view.rounds.items(), key=lambda pair: len(pair[1]), default=("", []))
-    metric = next((name for done in rounds for name in done.metrics), "")
-    measured = [done.metrics[metric] for done in rounds if metric in done.metrics]
-    made = max((done.release for done in rounds), default=0)
+    energy, facts = _energy(view), [s.status.facts for s in statuses]
+    releases = [release for each in facts if isinstance(release := each.get("release"), int)]
     return {
         "net": view.place.net,
         "node": view.place.node,
@@ -234,8 +248,8 @@ def document(view: View) -> dict[str, Any]:
         "refused": view.refused,
         "nodes": _nodes(statuses),
         "tasks": {name: [done.row() for done in series] for name, series in view.rounds.items()},
-        "task": task,
-        "energy": None if energy is None else energy.document(made, points_gained(metric, measured)),
+        "task": max(view.rounds, key=lambda task: len(view.rounds[task]), default=""),
+        "energy": None if energy is None else energy.document(max(releases, default=0), fleet_points(facts)),
         "joules": view.joules,
     }
 

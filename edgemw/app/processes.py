@@ -126,7 +126,8 @@ def _last_line(log: Path) -> str:
     with log.open("rb") as stream:
         stream.seek(max(0, log.stat().st_size - _TAIL_BYTES))
         lines = stream.read().decode(errors="replace").strip().splitlines()
-    return lines[-1].removeprefix("edgemw: ") if lines else f"see {log}"
+    telling = [line for line in lines if " level=info " not in line and " level=debug " not in line]
+    return telling[-1].removeprefix("edgemw: ") if telling else f"see {log}"
 
 
 def _meaning(code: int) -> str:

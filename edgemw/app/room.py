@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-import psutil
-
 from edgemw.app.afford import update_size
 from edgemw.app.checks import AUTO
 from edgemw.app.sections import Codec, Limits, Serving, Training
@@ -28,6 +26,7 @@ from edgemw.core.plan import plan_of, within
 from edgemw.profiles.catalogue import load_profile, load_radio
 from edgemw.profiles.device import Profile
 from edgemw.profiles.known import Bytes
+from edgemw.telemetry.machine import own_memory_bytes
 
 BASE_BYTES, SERVICE_BYTES = 89 << 20, 60 << 20
 COPIES, MORE_COPIES = 37, MappingProxyType({"dense": 3, "qsgd": 4, "powersgd": 7})
@@ -123,7 +122,7 @@ def class_here(settings: DeviceFile) -> Profile | None:
     profile, known_by = profile_of(settings.node.profile, settings.energy)
     if profile is None or settings.node.profile != AUTO:
         return profile
-    ram = Bytes(value=Size(psutil.virtual_memory().total), how="measured", source="machine")
+    ram = Bytes(value=Size(own_memory_bytes()), how="measured", source="machine")
     sources = {**profile.sources, "machine": known_by}
     return replace(profile, memory=replace(profile.memory, ram_bytes=ram), sources=sources)
 

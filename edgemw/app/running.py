@@ -149,16 +149,20 @@ class Running:
                 return False, f"the event loop has not answered for {STATUS_TIMEOUT_S:g} s"
 
         self.observer.watch_machines(lambda: [(task, s.state, s.reason, s.facts) for task, s in ask()])
-        doors = Page(overview, loop).doors if overview is not None else {}
-        exporter = Exporter(self.observer, health, self.fleet, doors)
+        page = Page(overview, loop) if overview is not None else None
+        exporter = Exporter(self.observer, health, self.fleet, page.doors if page is not None else {})
         address = self.settings.node.state / "telemetry.address"
         http, key = self.settings.telemetry.http, "telemetry.http"
         with listening(HttpServer(http, exporter.handle, setting=key) if http else None, address, key):
             path = self.settings.telemetry.targets
             listing = [self._list_targets(path, self.fleet)] if path is not None and self.fleet is not None else []
             watching = [overview.run(shell.status)] if overview is not None else []
-            async with _beside(*listing, *watching):
-                await _until_stopped(shell, attach)
+            try:
+                async with _beside(*listing, *watching):
+                    await _until_stopped(shell, attach)
+            finally:
+                if page is not None:
+                    page.close()  # before the door, which waits for who is being answered
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ import urllib.request
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 
 import psutil
 
@@ -34,6 +34,8 @@ SAME_S = 2.0
 ASK_S, ASK_TIMEOUT_S = 5.0, 1.0
 MAX_METRICS_BYTES = 1 << 20
 _MAX_URL_BYTES = 1024
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""No proxy stands before a service of our own."""
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +73,12 @@ class ServingProcess:
         self._seen: tuple[int, float] | None = None
         self._spent_s = 0.0
         self._heard: tuple[int, int] | None = None
-        self._answered, self._asked_s = 0, float("-inf")
+        self._answered, self._asked_s, self._asking = 0, float("-inf"), Lock()
+
+    @property
+    def pid(self) -> int:
+        """Of the process; 0 where there is none."""
+        return 0 if self._process is None else int(self._process.pid)
 
     @property
     def url(self) -> str:
@@ -123,19 +130,23 @@ class ServingProcess:
 
     def answered(self) -> int:
         """Requests that the service has answered since this life first asked, as of a few seconds ago."""
-        process, now_s = self._process, time.monotonic()
-        if process is not None and now_s - self._asked_s > ASK_S:
+        with self._asking:
+            process, now_s = self._process, time.monotonic()
+            if process is None or now_s - self._asked_s <= ASK_S:
+                return self._answered
             self._asked_s = now_s
             try:
-                with urllib.request.urlopen(f"{self._url}/metrics", timeout=ASK_TIMEOUT_S) as answer:  # noqa: S310  (our own)
+                with _DIRECT.open(f"{self._url}/metrics", timeout=ASK_TIMEOUT_S) as answer:
                     count = _requests(answer.read(MAX_METRICS_BYTES).decode())
             except (OSError, ValueError) as error:  # busy, or about to be started again
                 log.debug("the prediction service does not say what it has answered: %s", error)
                 return self._answered
+            if process.pid != self.pid:
+                return self._answered  # another one has begun meanwhile
             if self._heard is not None and self._heard[0] == process.pid:
                 self._answered += max(0, count - self._heard[1])
             self._heard = process.pid, count
-        return self._answered
+            return self._answered
 
     def _spawn(self) -> None:
         reading, writing = os.pipe()

@@ -25,6 +25,7 @@ from edgemw.wire.messages import RoundReport
 TICK_S = 0.25
 QUIET_S = 2.0
 SETTLE_S = 20.0
+ASK_S = 1.0
 _RECENT = 10  # rounds that say how long one usually takes
 _UNHEARD = ("silent", "lost", "stopped")
 
@@ -72,7 +73,7 @@ class Watch:
         self._signals = 0
         self._new = self._over = False  # whether there is anything new to report, whether the last release was measured
         self._waiting_for = ""
-        self._told_page = False
+        self._told_page, self._asked_last = "", False
         self._started = time.monotonic() - report.wall_s
 
     async def run(self, broker: Broker) -> None:
@@ -113,6 +114,7 @@ class Watch:
     def _start(self) -> None:
         logs = self._out / "logs"
         logs.mkdir(exist_ok=True)
+        self._address.unlink(missing_ok=True)  # of a life that was killed
         for spec in self._specs:
             self._processes.start(spec.id, [spec.role, "--config", str(spec.path)], logs / f"{spec.id}.log")
         fogs = sum(spec.role == "fog" for spec in self._specs)
@@ -123,6 +125,9 @@ class Watch:
         while not self._over and self._signals < 2:
             for line in (*self._processes.tend(), *self._page()):
                 self._listener.line(line)
+            if self._signals and not self._asked_last:
+                self._asked_last = True
+                await console.ask(ASK_S)  # the top before it stops: what it has taken is in no later answer
             lost = self._lost()  # before a report is waited for: the last one may be on its way
             if await self._hear(console):
                 heard = time.monotonic()
@@ -137,11 +142,19 @@ class Watch:
                 heard = time.monotonic()
 
     def _page(self) -> Iterator[str]:
-        """Where the page of the top is to be seen, once."""
-        address = self._out / "nodes" / str(self._top) / "telemetry.address"
-        if not self._told_page and address.is_file() and (url := address.read_text()).endswith("\n"):
-            self._told_page = True
+        """Where the page of the top is to be seen, whenever that is elsewhere."""
+        try:
+            url = self._address.read_text()
+        except OSError:
+            return  # it is not there yet
+        if url.endswith("\n") and url != self._told_page:
+            self._told_page = url
             yield f"a page of it: {url.strip()}/"
+
+    @property
+    def _address(self) -> Path:
+        """Where the top notes the address of its page."""
+        return self._out / "nodes" / str(self._top) / "telemetry.address"
 
     async def _hear(self, console: Console) -> bool:
         """Take the next report, if one comes soon."""
@@ -214,7 +227,17 @@ class Watch:
             if not pending or self._report.accounts.settled or time.monotonic() > deadline or self._signals > signals:
                 break
             await asyncio.sleep(TICK_S)
-        self._report.nodes = [{"node": s.node, "task": s.task, **asdict(s.status), "reason": self._reason(s)} for s in statuses]
+        last = console.census.last_facts()
+        self._report.nodes = [
+            {
+                "node": s.node,
+                "task": s.task,
+                **asdict(s.status),
+                "facts": s.status.facts or last.get(s.node, {}),
+                "reason": self._reason(s),
+            }
+            for s in statuses
+        ]
 
     def _reason(self, status: NodeStatus) -> str:
         """What is not right with a node; that the top has stopped is no news where it was told to."""

@@ -11,10 +11,8 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
-import psutil
 
 from edgemw.app.sections import Codec as CodecSettings
 from edgemw.app.wiring import open_oracle
@@ -26,7 +24,7 @@ from edgemw.core.plan import Plan, plan_of
 from edgemw.learning.dataset import Samples
 from edgemw.learning.oracle import Array, Oracle
 from edgemw.learning.trainer import train
-from edgemw.telemetry.machine import busy_seconds
+from edgemw.telemetry.machine import busy_seconds, own_memory_bytes
 
 TURNS, MERGED = 7, 8
 WIDE, BUSY = 0.15, 0.1
@@ -34,7 +32,6 @@ WIDE, BUSY = 0.15, 0.1
 FASTER = 1.2
 """How much faster more threads must be to be worth the cores."""
 MACS = "compute.training_macs_per_s"
-_CGROUP = Path("/sys/fs/cgroup/memory.max")
 _CALM = 1e-6  # learning rate, so that random samples never diverge
 
 Measure = Callable[[float], float]
@@ -140,7 +137,7 @@ def calibrate(bundle: Bundle, seconds: float, tell: Callable[[str], None], threa
         parameters=manifest.size,
         task=manifest.name,
         cores=own_cores(),
-        ram_bytes=_ram_bytes(),
+        ram_bytes=own_memory_bytes(),
         others=max(0.0, used_s - (time.process_time() - own_s)) / wall_s,
     )
 
@@ -215,13 +212,3 @@ def _samples(manifest: Manifest, count: int) -> Samples:
 
     x = made(manifest.input.shape, manifest.input.dtype, 1)
     return Samples(x, made(manifest.target.shape, manifest.target.dtype, manifest.classes or 1))
-
-
-def _ram_bytes() -> int:
-    """Of this machine, or what a container may take of it."""
-    total = int(psutil.virtual_memory().total)
-    try:
-        limit = _CGROUP.read_text().strip()
-    except OSError:
-        return total
-    return min(total, int(limit)) if limit.isdecimal() else total

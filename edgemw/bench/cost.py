@@ -66,18 +66,25 @@ class Class:
             raise ConfigError(reason, key=f"profile {self.profile.name}")
         return PASSES * parameters * samples / (compute.fp64_flops_per_s.value / self.cores)
 
+    @property
+    def training_cores(self) -> int:
+        """How many cores a training takes: those threads that its speed was measured with."""
+        threads = self.profile.defaults.training.threads
+        measured = self.profile.compute.training_macs_per_s is not None and threads is not None
+        return min(threads.value, self.cores) if measured and threads is not None else 1
+
     def joules(self, usage: Usage) -> Joules:
         """Energy of one device.
 
         Args:
-            usage: with the utilisation that one core at work would be on a device of one.
+            usage: with the utilisation that a training would be on a device that has just the cores for it.
 
         Raises:
             ConfigError: the profile lacks a number that is needed.
         """
         on_all = Usage(
             seconds=usage.seconds,
-            utilisation=usage.utilisation / self.cores,
+            utilisation=usage.utilisation * self.training_cores / self.cores,
             sent_bytes=usage.sent_bytes,
             received_bytes=usage.received_bytes,
             sessions=usage.sessions,

@@ -36,12 +36,13 @@ def local_profile(base: Profile | None, name: str, found: Calibration, measured_
     tried = ", ".join(f"{rate:.3g} steps in a second with {count}" for count, rate in found.steps_by_threads.items())
     threads = Count(value=found.threads, how="measured", source=SOURCE, note=f"{model}: {tried}")
     defaults = replace(parts.defaults, training=replace(parts.defaults.training, threads=threads))
+    cores = Count(value=found.cores, **_measured("that this process may use"))
     profile = replace(
         parts,
         name=name,
         title=parts.title if base is None else f"{base.title}, as measured",
         runs="python",
-        cpu=replace(parts.cpu, cores=Count(value=found.cores, **_measured("that this process may use"))),
+        cpu=parts.cpu if base is not None else replace(parts.cpu, cores=cores),
         memory=replace(parts.memory, ram_bytes=Bytes(value=Size(found.ram_bytes), **_measured("that this process may use"))),
         compute=replace(parts.compute, **compute),
         defaults=defaults,

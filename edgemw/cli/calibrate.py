@@ -115,8 +115,15 @@ def _write(out: Path, profile: Profile) -> None:
 
 def _source() -> str:
     """What says which machine this was, and when."""
-    versions = f"edgemw {edgemw.__version__}, Python {platform.python_version()}, onnxruntime {metadata.version('onnxruntime')}"
+    versions = f"edgemw {edgemw.__version__}, Python {platform.python_version()}, onnxruntime {_onnxruntime()}"
     return f"edgemw profile calibrate, {datetime.now(UTC).date()}, this machine ({platform.machine()}): {versions}"
+
+
+def _onnxruntime() -> str:
+    """Its version; builds for graphics cards have other names."""
+    for name in metadata.packages_distributions().get("onnxruntime", ()):
+        return metadata.version(name)
+    return "unknown"
 
 
 def _summary(document: dict[str, Any], profile: Profile) -> str:

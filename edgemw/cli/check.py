@@ -166,6 +166,8 @@ def _check_bundle(settings: Deployment | FogFile, origins: Mapping[str, Origin])
         if isinstance(settings, Deployment):
             check_room(settings, bundle.manifest, len(data))
     except ConfigError as error:
+        if error.file is not None:  # of a profile, or of a radio that it names
+            raise
         origin = origins.get(error.key or "") or origins["task.bundle"]
         raise origin.refusal(error.reason, key=error.key or "plan", suggestion=error.suggestion) from error
     return bundle.manifest
@@ -177,6 +179,8 @@ def _check_class(settings: DeviceFile, origins: Mapping[str, Origin]) -> None:
     try:
         check_device(load_profile(profile) if profile not in ("", AUTO) else None, settings)
     except ConfigError as error:
+        if error.file is not None:
+            raise
         origin = origins.get(error.key or "") or origins["node"]
         raise origin.refusal(error.reason, key=error.key or "node.profile") from error
 
@@ -209,7 +213,10 @@ def _room(settings: Deployment, manifest: Manifest | None) -> Iterator[tuple[str
     for name, tier in settings.tiers.items():
         if manifest is None or tier.role != "device" or tier.profile in ("", AUTO):
             continue
-        there = memory_of(load_profile(tier.profile))
+        profile = load_profile(tier.profile)
+        if profile.runs == "none":
+            continue
+        there = memory_of(profile)
         needed = memory_bytes(load_of(settings, tier.training, manifest, 0), tier.serving)
         of = f" of {there.value >> 20} MiB" if there is not None else ""
         yield f"room {name}", f"a device takes about {needed >> 20} MiB{of}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import TypeVar
@@ -13,6 +14,7 @@ from edgemw.app.checks import check_id, check_url
 from edgemw.app.console import Console, open_console
 from edgemw.app.settings import EMBEDDED, SCHEMAS, Broker, Deployment, DeviceFile, FogFile, Serving, kind_of, load_file, read_text
 from edgemw.core.errors import ConfigError
+from edgemw.core.ids import valid_id
 
 T = TypeVar("T")
 _Settings = Deployment | DeviceFile | FogFile | None
@@ -94,10 +96,16 @@ def at_flag(broker: Broker, url: str | None) -> Broker:
 
 def with_console(args: argparse.Namespace, work: Callable[[Console], Coroutine[None, None, T]]) -> T:
     """Connect a console and do something with it. Raises LinkError when the broker cannot be used."""
-    broker, net = connection_of(args)
+    settings = _settings(args)
+    broker, net = _connection(args, settings)
+    name = _own_id(settings) or (broker.username if valid_id(broker.username) else "")
 
     async def run() -> T:
-        async with open_console(broker, net, os.environ) as console:
-            return await work(console)
+        async with open_console(broker, net, os.environ, name) as console:
+            done = await work(console)
+            if console.refused:
+                hint = "use a file of somebody who may ask everybody, such as `monitor` of brokers/mosquitto/acl"
+                print(f"edgemw: not everybody was asked: {console.refused}; {hint}", file=sys.stderr)
+            return done
 
     return asyncio.run(run())

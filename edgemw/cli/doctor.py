@@ -31,7 +31,7 @@ from edgemw.app.settings import (
 from edgemw.cli.connect import at_flag
 from edgemw.core.ids import Place, valid_id
 
-_EXAMPLES = """exit code: 0 all is right or only warnings, 1 something fails, 4 the broker fails
+_EXAMPLES = """exit code: 0 all is right or only warnings, 1 something fails, 3 a file or address is refused, 4 the broker fails
 
 examples:
   edgemw doctor

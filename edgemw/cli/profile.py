@@ -102,6 +102,8 @@ def run_list(args: argparse.Namespace) -> int:
 def run_show(args: argparse.Namespace) -> int:
     """Print one profile. Returns 0, or 3 where there is none, or its file is refused."""
     found = load_either(args.name)
+    for radio in found.radios if isinstance(found, Profile) else ():
+        load_radio(radio)  # it says so where there is none
     if args.json:
         print(json.dumps(_without_unknown(asdict(found)), indent=1))
     else:

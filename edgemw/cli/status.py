@@ -15,7 +15,7 @@ from edgemw.cli.flags import add_connection_flags
 _EPILOG = """A node that was stopped is listed until it is forgotten; nothing is wrong with it. "awaited" are children of a
 fog node that have not answered the present release yet. Joules are of all lives of a node, as far as its meter, or the profile
 of its device, knows them; per round those of all nodes, per megabyte what is modelled for the radio, per prediction what serving
-took, per accuracy point (a hundredth) those of all nodes since the run began.
+took, per accuracy point those of all nodes, for each hundredth that the present run has gained.
 
 exit code: 0 everybody is well, 1 somebody is not (its line says why), 3 a node cannot be forgotten, 4 the broker cannot be used
 
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         nodes = [{"node": s.node, "task": s.task, **asdict(s.status)} for s in statuses]
         print(json.dumps({"nodes": nodes, "energy": energy}, indent=1))
     elif not statuses:
-        print("no node has ever been seen in this net")
+        print("no node has ever been seen in this net: is its name right, and the broker the one that its nodes use?")
     else:
         print(f"{'node':<16}{'role':<8}{'parent':<12}{'task':<12}{'state':<12}{'release':>7}  {'last update':<12}  details")
         for status in statuses:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from edgemw.core.config.hints import field_types, fields_of, is_section
+from edgemw.core.config.schema import default_of
 from edgemw.core.config.writer import toml_value
 from edgemw.profiles.device import Profile
 from edgemw.profiles.known import Known
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
 def profile_text(profile: Profile) -> str:
@@ -20,9 +24,10 @@ def _table(part: Any, path: tuple[str, ...]) -> Iterator[str]:
     """The lines of a table: its own keys first, since whatever follows a header belongs to that header."""
     hints = field_types(type(part))
     there = {spec.name: getattr(part, spec.name) for spec in fields_of(part)}
+    defaults = {spec.name: default_of(spec, None) for spec in fields_of(part)}
     inner = {name: value for name, value in there.items() if _is_table(value)}
     for name, value in there.items():
-        if name not in inner and value not in (None, (), "", False):
+        if name not in inner and value != defaults[name]:
             yield f"{name} = {_inline(value) if isinstance(value, Known) else toml_value(value, hints[name])}"
     for name, value in inner.items():
         here = (*path, name)
@@ -36,7 +41,7 @@ def _is_table(value: object) -> bool:
 
 
 def _texts(table: dict[str, str]) -> Iterator[str]:
-    return (f"{key} = {toml_value(text)}" for key, text in table.items())
+    return (f"{key if _BARE.fullmatch(key) else toml_value(key)} = {toml_value(text)}" for key, text in table.items())
 
 
 def _inline(known: Known) -> str:

@@ -43,6 +43,16 @@ def busy_seconds() -> float:
     return float(sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq")))
 
 
+def own_memory_bytes(limit: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
+    """The memory that this process may take: that of the machine, or what its container is given of it."""
+    total = int(psutil.virtual_memory().total)
+    try:
+        given = limit.read_text().strip()
+    except OSError:
+        return total
+    return min(total, int(given)) if given.isdecimal() else total
+
+
 def machine_now(sysfs: Path) -> Machine:
     """Ask the operating system."""
     tree, memory = Tree(sysfs), psutil.virtual_memory()

@@ -18,8 +18,8 @@ from edgemw.transport.traffic import Traffic, TrafficMeter
 
 STABLE_AFTER_S = 10.0
 """A connection that lasted this long resets the back-off; two nodes that share a client id stay below it."""
-ASK_AGAIN_S = 10.0
-"""How long until subscriptions that were refused after a reconnect are asked for again."""
+ASK_AGAIN_S, LONGEST_ASK_AGAIN_S = 10.0, 600.0
+"""How long until a subscription that was refused after a reconnect is asked for again; twice as long after each time."""
 
 log = logging.getLogger(__name__)
 
@@ -215,23 +215,31 @@ class ReconnectingLink:
         for topic_filter in self._given_back:
             connection.unsubscribe(topic_filter).add_done_callback(partial(self._on_given_back, topic_filter))
         for asked in connection.start(list(self._filters)):
-            self._expect_granted(connection, asked)
+            self._expect_granted(connection, asked, ASK_AGAIN_S)
 
-    def _expect_granted(self, connection: Connection, asked: Asked) -> None:
+    def _expect_granted(self, connection: Connection, asked: Asked, pause_s: float) -> None:
         topic_filters, answer = asked
-        answer.add_done_callback(partial(self._on_asked, connection, topic_filters))
+        answer.add_done_callback(partial(self._on_asked, connection, topic_filters, pause_s))
 
-    def _on_asked(self, connection: Connection, topic_filters: Sequence[str], answer: asyncio.Future[None]) -> None:
+    def _on_asked(
+        self, connection: Connection, topic_filters: Sequence[str], pause_s: float, answer: asyncio.Future[None]
+    ) -> None:
+        """Ask again for what was refused: a cluster without a leader refuses, and nobody else would ask on this connection."""
         error = None if answer.cancelled() else answer.exception()
-        if error is not None and not isinstance(error, BrokerUnreachable):
-            # They were granted once. A cluster without a leader refuses, and nobody else would ask before the next connection.
-            log.warning("%s: %s; asking again in %g s", error, ", ".join(topic_filters), ASK_AGAIN_S)
-            asyncio.get_running_loop().call_later(ASK_AGAIN_S, self._ask_again, connection, topic_filters)
+        if error is None or isinstance(error, BrokerUnreachable):
+            return
+        if len(topic_filters) > 1:  # which of them, it does not say
+            self._ask_again(connection, topic_filters, pause_s)
+            return
+        level = logging.WARNING if pause_s == ASK_AGAIN_S else logging.DEBUG  # once for each connection
+        log.log(level, "%s: %s; asking again in %g s, and ever less often", error, topic_filters[0], pause_s)
+        longer_s = min(2 * pause_s, LONGEST_ASK_AGAIN_S)
+        asyncio.get_running_loop().call_later(pause_s, self._ask_again, connection, topic_filters, longer_s)
 
-    def _ask_again(self, connection: Connection, topic_filters: Sequence[str]) -> None:
+    def _ask_again(self, connection: Connection, topic_filters: Sequence[str], pause_s: float) -> None:
         if connection is self._connection:
             for topic_filter in filter(self._filters.__contains__, topic_filters):
-                self._expect_granted(connection, ([topic_filter], connection.subscribe(topic_filter)))
+                self._expect_granted(connection, ([topic_filter], connection.subscribe(topic_filter)), pause_s)
 
     def _on_given_back(self, topic_filter: str, answer: asyncio.Future[None]) -> None:
         if not answer.cancelled() and answer.exception() is None:

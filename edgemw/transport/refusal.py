@@ -61,7 +61,8 @@ def of_all(refusals: Sequence[LinkError]) -> LinkError:
         return refusals[0]
     kind = BrokerUnreachable if any(isinstance(error, BrokerUnreachable) for error in refusals) else LinkError
     where = ", ".join(f"{error.where} ({error.what})" for error in refusals)
-    return kind("no server of the cluster can be used", where=where, hint=refusals[-1].hint)
+    hint = f"{refusals[-1].hint}; where the cluster has just lost a server: try again in ten seconds"
+    return kind("no server of the cluster can be used", where=where, hint=hint)
 
 
 def _from_tls(error: ssl.SSLError, where: str) -> LinkError:

@@ -90,12 +90,15 @@ def main() -> int:
     if not UPLOT.is_dir():
         print(f"uPlot is not there: npm ci --prefix {HERE}", file=sys.stderr)
         return 3
-    with serving(args.prometheus.rstrip("/"), args.port) as url:
-        print(f"{url}   Ctrl-C ends it")
-        try:
+    try:
+        with serving(args.prometheus.rstrip("/"), args.port) as url:
+            print(f"{url}   Ctrl-C ends it")
             signal.pause()
-        except KeyboardInterrupt:
-            return 0
+    except KeyboardInterrupt:
+        return 0
+    except OSError as error:
+        print(f"port {args.port}: {error.strerror}: give another with --port", file=sys.stderr)
+        return 3
     return 0
 
 

@@ -64,6 +64,23 @@ def test_a_revoked_node_is_on_the_list_and_stays_there(tmp_path: Path) -> None:
     assert serial in revoked
 
 
+def test_a_revoked_node_gets_no_other_certificate_by_itself(tmp_path: Path) -> None:
+    certificates(tmp_path, "device-0", "device-1")
+    certificates(tmp_path, REVOKE="device-0")
+    assert "revoked device-0" in certificates(tmp_path, REVOKE="device-0")
+    for node in ("device-0", "device-1"):
+        (tmp_path / f"nodes/{node}.pem").unlink()  # as if it had ended
+    said = certificates(tmp_path, "device-0", "device-1")
+    assert "device-0 is revoked" in said
+    assert "made a certificate of device-1" in said
+    assert not (tmp_path / "nodes/device-0.pem").exists()
+    (tmp_path / "nodes.revoked").write_text("")
+    assert "made a certificate of device-0" in certificates(tmp_path, "device-0")
+    openssl(
+        "verify", "-crl_check", "-CAfile", tmp_path / "ca.crt", "-CRLfile", tmp_path / "crl.pem", tmp_path / "nodes/device-0.pem"
+    )
+
+
 @pytest.mark.parametrize("name", ["../x", "A", "a b", ""])
 def test_a_name_that_is_no_node_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(subprocess.CalledProcessError) as refused:

@@ -82,7 +82,11 @@ class Pod:
     def run(self, name: str, *more: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Run one, with more arguments, to its end."""
         with self._begin(name, more, subprocess.PIPE, subprocess.PIPE) as process:
-            out, err = process.communicate(timeout=timeout_s)
+            try:
+                out, err = process.communicate(timeout=timeout_s)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
             return subprocess.CompletedProcess(process.args, process.returncode, out.decode(), err.decode())
 
     def execute(self, name: str, command: Sequence[str], timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
@@ -173,12 +177,13 @@ class Pod:
     def _mounts(self, service: Service, root: Path) -> list[str]:
         """Shell lines that make the root of a service."""
         own = not self._on_machine(service)
-        lines = [f"mount --bind {self.images}/{service.target} {root}"] if own else _machine(root)
+        empty = f"mount --bind {self.images}/{service.target} {root}" if own else f"mount -t tmpfs tmpfs {root}"
+        lines = [empty, f"mkdir -p {root}/tmp", f"mount -t tmpfs tmpfs {root}/tmp"]  # before what may lie in it
+        lines += [] if own else _machine(root)
         for mount in service.mounts:
             source = self._volume(mount.source, service) if mount.is_volume else Path(mount.source)
             lines += _shown(source, f"{root}{mount.target}", writable=mount.writable)
         lines += _shown(self.folder / "hosts", f"{root}/etc/hosts")
-        lines += [f"mkdir -p {root}/tmp", f"mount -t tmpfs tmpfs {root}/tmp"]
         for kernel in ("proc", "dev", "sys"):
             lines += [f"mkdir -p {root}/{kernel}", f"mount --rbind /{kernel} {root}/{kernel}"]
         return [*lines, f"mount -o remount,{'bind,' if own else ''}ro {root}"]
@@ -200,11 +205,11 @@ def _shown(source: Path, place: str, *, writable: bool = False) -> list[str]:
 
 
 def _machine(root: Path) -> list[str]:
-    """Shell lines that make a root of this machine's programs, with little of its settings."""
+    """Shell lines that fill a root with this machine's programs, and little of its settings."""
     programs = [Path(name) for name in ("/usr", "/bin", "/sbin", "/lib", "/lib64")]
     found = [*programs, *(Path("/etc", name) for name in ETC), ROOT, Path(sys.prefix), Path(sys.base_prefix)]
     broker, copied = f"{ROOT}/brokers/mosquitto", f"{root}/etc/edgemw"
-    lines = [f"mount -t tmpfs tmpfs {root}", f"mkdir -p {copied}/conf.d"]
+    lines = [f"mkdir -p {copied}/conf.d"]
     for path in (path for path in dict.fromkeys(found) if path.exists()):
         lines += _shown(path, f"{root}{path}")
     files = [f"cp {broker}/mosquitto.conf {broker}/acl {copied}", f"cp {broker}/tls/listener.conf {copied}/conf.d"]

@@ -20,7 +20,7 @@ NET = "quickstart"
 DEVICES = tuple(f"device-{number}" for number in range(8))
 NODES = ("top", "fog-0", "fog-1", *DEVICES)
 MONITOR = "monitor"
-PATIENCE_S = 240.0
+PATIENCE_S = 500.0
 
 
 def identity(url: str, tls: Path, name: str) -> Broker:
@@ -63,7 +63,6 @@ def carry(fleet: Fleet, monitor: Broker, half: Callable[[], None] = lambda: None
             fleet.start(top)
             await _release(console, rounds // 2)
             half()
-            await _release(console, rounds)
             while not await _is_settled(console, rounds):
                 pass  # each look takes a moment
 

@@ -20,6 +20,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         yield started
 
 
+@pytest.mark.timeout(600)
 def test_the_quickstart_outlives_a_killed_server_and_its_audit_is_clean(cluster: Cluster, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()

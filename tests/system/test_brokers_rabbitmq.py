@@ -20,6 +20,7 @@ def rabbitmq(tmp_path: Path) -> Iterator[RabbitMq]:
         yield started
 
 
+@pytest.mark.timeout(600)
 def test_the_quickstart_runs_to_its_end_and_its_audit_is_clean(rabbitmq: RabbitMq, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()

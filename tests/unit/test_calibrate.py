@@ -62,9 +62,10 @@ def test_it_writes_a_profile_that_others_can_use(tmp_path: Path, capsys: pytest.
     profile = load_profile(out)
     assert profile.power == load_profile("raspberry-pi-4b").power, "what it draws is not measured"
     assert "dramble" in profile.sources
+    assert profile.cpu == load_profile("raspberry-pi-4b").cpu, "the watts are of all its cores"
     here = {key: number.how for key, number in numbers(profile) if number.source == SOURCE}
     assert here == dict.fromkeys(
-        ["cpu.cores", "memory.ram_bytes", "defaults.training.threads", *(f"compute.{key}" for key in KEYS)], "measured"
+        ["memory.ram_bytes", "defaults.training.threads", *(f"compute.{key}" for key in KEYS)], "measured"
     )
     assert main(["profile", "show", str(out)]) == 0
     assert "compute.training_steps_per_s" in capsys.readouterr().out
@@ -184,3 +185,15 @@ def test_it_needs_no_torch(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stderr.splitlines()[-1] == ""
+
+
+def test_a_written_profile_keeps_names_that_toml_must_quote_and_lists_that_are_empty() -> None:
+    found = load_profile("raspberry-pi-4b")
+    named = replace(found, sources=found.sources | {"bench 2026.03": 'a meter, with "quotes"'}, energy_sources=("model",))
+    assert load(Profile, profile_text(named), "x.toml", cwd=Path("/")).value == named
+
+
+def test_watts_of_one_core_are_not_multiplied_by_the_cores_that_calibrate_has_seen() -> None:
+    base = load_profile("x86-vcpu")
+    assert base.power.per_core
+    assert local_profile(base, "mine", replace(FOUND, cores=8), "here, today").cpu == base.cpu

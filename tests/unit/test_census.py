@@ -72,3 +72,18 @@ def test_names_that_somebody_makes_up_do_not_take_the_place_of_those_that_are_th
     heard(census, "pi-1", "lost")
     assert census.presence == {"pi-0": "online", "pi-1": "lost", "pi-2": "online"}
     assert len([status for status in census.statuses(0.0) if status.status.state == "idle"]) == 6
+
+
+def test_who_owns_a_domain_does_not_speak_for_nodes_of_others_there() -> None:
+    census = Census()
+    heard(census, "fog-0", parent="top")
+    answered(census, "fog-0", 1.0, parent="top")
+    lie = Frame("", "fog-0", 1 << 62, 0, Presence("lost", "fog", "device-0"))
+    census.take("device-0", lie, 2.0)
+    census.take("device-0", Frame("", "fog-0", 1 << 62, 0, Presence("lost", "fog", "top")), 2.0)  # and of another parent
+    census.take("device-0", Frame("digits", "fog-0", 1, 0, Status("fog", "device-0", "idle", "all is lost", {})), 2.0)
+    (status,) = census.statuses(0.5)
+    assert (status.status.parent, status.status.state, "lost" in status.status.reason) == ("top", "idle", False)
+    heard(census, "fog-0", "offline", parent="top", boot=2)
+    heard(census, "fog-0", parent="region", boot=3)  # once it has gone it may come elsewhere
+    assert census.now_in == {"region"}

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from edgemw.app.console import Console
-from edgemw.core.errors import ConfigError
+from edgemw.core.errors import ConfigError, LinkError
 from edgemw.transport.link import Received
 from edgemw.transport.memory import MemoryBroker, MemoryLink
 from edgemw.wire import topics
@@ -105,6 +105,29 @@ def test_a_parent_beyond_a_bridge_is_known_by_its_releases() -> None:
             topic = topics.build(NET, "region", "release", task="digits")
             await link.publish(topic, pack(Frame("digits", "region", 1, 0, release)), retain=True)
         assert (await net.ask())["fog-2"].reason == ""
+
+    in_a_net(scenario)
+
+
+def test_who_may_not_ask_says_so_and_blames_nobody() -> None:
+    async def scenario(net: Net) -> None:
+        async with MemoryLink(net.broker, "watcher", is_persistent=False) as link, asyncio.TaskGroup() as group:
+            console = Console(link, NET, "monitor")
+            helpers = [group.create_task(net.answer()), group.create_task(console.run())]
+            assert {status.node for status in await console.ask(TIMEOUT_S) if status.status.state == "idle"} == {"top", "fog-0"}
+            assert console.refused == ""
+            asked = link.publish
+
+            async def denied(topic: str, payload: bytes, **more: object) -> None:
+                assert topic.endswith("/rq/status/monitor")
+                raise LinkError("not authorized", where="memory", hint="check its rights")
+
+            link.publish = denied  # type: ignore[method-assign, assignment]
+            await console.ask(TIMEOUT_S)
+            assert "not authorized" in console.refused
+            link.publish = asked  # type: ignore[method-assign]
+            for helper in helpers:
+                helper.cancel()
 
     in_a_net(scenario)
 

@@ -300,6 +300,14 @@ def test_points_of_a_fleet_are_those_that_tops_tell() -> None:
         assert fleet_points([nothing]) is None
 
 
+def test_numbers_that_no_device_has_spoil_no_sum() -> None:
+    absurd = facts(5.0) | {"energy_communicate_j": 1e308, "energy_bytes": 1, "energy_serve_j": 1e308}
+    fleet = fleet_energy([("a", absurd), ("b", facts(1e308)), ("c", facts(5.0))])
+    assert fleet is not None
+    assert fleet.joules == 10.0
+    json.dumps(fleet.document(rounds=1, points=5e-324), allow_nan=False)
+
+
 def test_what_was_not_got_has_no_price() -> None:
     assert fleet_energy([("a", {}), ("b", {"energy_j": "much"})]) is None
     fleet = fleet_energy([("a", facts(5.0))])

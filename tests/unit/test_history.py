@@ -82,6 +82,7 @@ def test_tasks_are_bounded(tmp_path: Path) -> None:
     for number in range(2 * MOST_TASKS):
         history.round(f"task-{number}", round_told(told(1), 1.0))
     assert len(history.rounds) == len(History(tmp_path / "history.jsonl").rounds) == MOST_TASKS
+    assert f"task-{2 * MOST_TASKS - 1}" in history.rounds, "whoever was heard of longest ago gives way"
 
 
 def test_a_folder_that_cannot_be_written_costs_the_file_and_not_the_page(
@@ -97,3 +98,31 @@ def test_a_folder_that_cannot_be_written_costs_the_file_and_not_the_page(
 def test_names_of_metrics_cannot_take_the_place_of_a_round_s_own() -> None:
     facts: dict[str, int | float | str] = {"release": 7.5, "late": 1.0, "wall_s": 0.1, "loss": 0.2, "reason": "text"}
     assert round_told(RoundReport(3, False, facts, ()), 5.0).metrics == {"loss": 0.2}
+
+
+def test_another_run_of_a_task_begins_its_series_anew(tmp_path: Path) -> None:
+    history = filled(tmp_path / "history.jsonl", 5)
+    history.round("digits", round_told(told(0), 2000.0))
+    history.round("digits", round_told(told(1), 2001.0))
+    for known in (history, History(tmp_path / "history.jsonl")):
+        assert [done.release for done in known.rounds["digits"]] == [0, 1]
+
+
+def test_large_rounds_of_many_tasks_are_all_there_after_a_restart(tmp_path: Path) -> None:
+    history = History(tmp_path / "history.jsonl")
+    late = tuple(f"a-device-with-a-name-of-forty-letters-{number:02}" for number in range(64))
+    for release in range(1, 1500):
+        for task in ("one", "two", "three"):
+            facts: dict[str, int | float | str] = {f"metric {number} of a long name": 1 / 3 for number in range(200)}
+            history.round(task, round_told(RoundReport(release, False, facts, late), 1.0))
+    after = History(tmp_path / "history.jsonl")
+    assert after.rounds == history.rounds
+    assert after.rounds["two"][-1].release == 1499
+    assert (tmp_path / "history.jsonl").stat().st_size < 8 << 20
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_what_is_no_finite_number_is_not_drawn(number: str, tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    path.write_text(f'{{"at": 1.0, "joules": {number}}}\n{{"at": 2.0, "joules": 3.0}}\n')
+    assert History(path).joules == [(2.0, 3.0)]

@@ -166,10 +166,12 @@ def test_nobody_is_asked_unless_somebody_looks(tmp_path: Path, monkeypatch: pyte
             assert net.asked == []
             await until(overview, lambda nodes: len(nodes) == 5)
             assert "site" in net.asked
-            before = -1
-            while before != len(net.asked):  # nobody looks any more
+            for _ in range(20):
                 before = len(net.asked)
                 await asyncio.sleep(0.4)
+                if before == len(net.asked):
+                    return  # nobody looks any more
+            raise AssertionError(net.asked)
 
     in_a_net(tmp_path, scenario)
 
@@ -219,6 +221,59 @@ def test_joules_of_who_has_gone_stay_in_the_sum(tmp_path: Path) -> None:
             energy = document(await overview.look())["energy"]
             assert (energy["joules"], energy["nodes"]) == (3.5, 2)
             await soon(lambda: bool(net.history.joules) and net.history.joules[-1][1] == 3.5)
+
+    in_a_net(tmp_path, scenario)
+
+
+def test_an_empty_word_about_a_node_that_is_there_forgets_nobody(tmp_path: Path) -> None:
+    async def scenario(net: Net) -> None:
+        async with net.page() as overview:
+            await three_levels(net)
+            await until(overview, lambda nodes: len(nodes) == 5)
+            overview.hear(topics.build(NET, "top", "presence", node="region"), b"")  # as `edgemw doctor` tries access rules
+            nodes = await until(overview, lambda nodes: len(nodes) == 5 and all(node["tasks"] for node in nodes.values()))
+        assert nodes["region"]["state"] == "idle"
+
+    in_a_net(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(("node", "parent", "believed"), [("top", "", []), ("site", "region", ["digits"])])
+def test_rounds_that_others_tell_in_their_own_domain_are_not_drawn(
+    node: str, parent: str, believed: list[str], tmp_path: Path
+) -> None:
+    async def scenario(net: Net) -> None:
+        async with net.page(node, parent) as overview:
+            await net.there("pi-1", node)
+            await until(overview, lambda nodes: "pi-1" in nodes)
+            if parent:
+                await net.report(1, accuracy=0.5)
+                await soon(lambda: "digits" in net.history.rounds)
+            for domain in ("pi-1", "pi-2"):  # a device that is known, and one that is not
+                topic = topics.build(NET, domain, "event", node=domain, task="junk")
+                overview.hear(topic, publication.write(topic, Frame("junk", domain, 1, 0, RoundReport(1, False, {}, ()))))
+            assert [*net.history.rounds] == believed
+
+    in_a_net(tmp_path, scenario)
+
+
+def test_a_filter_that_was_refused_is_named_and_asked_for_again(tmp_path: Path) -> None:
+    async def scenario(net: Net) -> None:
+        async with net.page() as overview:
+            real, refusals = overview._link.subscribe, 2
+
+            async def moody(topic_filter: str) -> None:
+                nonlocal refusals
+                if "region" in topic_filter and refusals:
+                    refusals -= 1
+                    raise LinkError("refused a filter", where="memory", hint="see the ACL")
+                await real(topic_filter)
+
+            overview._link.subscribe = moody  # type: ignore[method-assign]
+            await three_levels(net)
+            await overview.look()
+            await soon(lambda: "region/st/+: refused a filter: see the ACL" in overview._view().refused)
+            await until(overview, lambda nodes: len(nodes) == 5)
+            assert overview._view().refused == ""
 
     in_a_net(tmp_path, scenario)
 

@@ -254,7 +254,14 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ("[power]", f"memory.ram_bytes = {{ value = '1 lot', {METER}\n[power]", 8, "memory.ram_bytes.value", "expected a size"),
         ("[power]", f"uncertainty_ratio = {{ value = 1.5, {METER}\n[power]", 8, "uncertainty_ratio.value", "must be at most 1"),
         ("[power]", f"limits.codecs = {{ value = [], {METER}\n[power]", 8, "limits.codecs.value", "one name or more, each once"),
-        ("value = 3.4", "value = 3.4e6", 10, "power.active_w.value", "3400000 cannot be: it is from 0 to 1000000"),
+        (
+            "value = 3.4",
+            "value = 3.4e6",
+            10,
+            "power.active_w.value",
+            "3.4e+06 W cannot be: a device of its kind draws at most 200",
+        ),
+        ("[1, 3.4]]", "[1, 3.4e12]]", 11, "power.curve.value", "3.4e+12 W cannot be"),
         ("[power]", f"cpu.cores = {{ value = 9999999, {METER}\n[power]", 8, "cpu.cores.value", "cannot be: it is from 1 to"),
         (
             "[power]",

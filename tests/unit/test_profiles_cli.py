@@ -62,6 +62,13 @@ def test_show_opens_a_file_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFix
     assert f"{path}:3: kind: expected" in capsys.readouterr().err
 
 
+def test_show_refuses_a_profile_whose_radio_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('name = "m"\ntitle = "M"\nkind = "sbc"\nruns = "python"\nradios = ["missing.toml"]\n')
+    assert main(["profile", "show", str(path)]) == 3
+    assert "missing.toml: cannot be read" in capsys.readouterr().err
+
+
 def test_show_refuses_a_name_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["profile", "show", "raspbery-pi-4b"]) == 3
     assert "did you mean 'raspberry-pi-4b'?" in capsys.readouterr().err

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
 import pytest
 
-from edgemw.telemetry.machine import Machine, busy_seconds, machine_families, machine_now
+from edgemw.telemetry.machine import Machine, busy_seconds, machine_families, machine_now, own_memory_bytes
 from tests.support.sysfs import battery, plant
 
 ZONE = "class/thermal/thermal_zone"
@@ -47,3 +48,11 @@ def test_what_is_not_known_is_no_metric() -> None:
         "edgemw_device_memory_used_bytes",
         "edgemw_device_memory_bytes",
     }
+
+
+@pytest.mark.parametrize(("given", "bytes_"), [("268435456\n", 268_435_456), ("max\n", None), (None, None)])
+def test_the_memory_of_a_container_is_what_it_is_given(given: str | None, bytes_: int | None, tmp_path: Path) -> None:
+    limit = tmp_path / "memory.max"
+    if given is not None:
+        limit.write_text(given)
+    assert own_memory_bytes(limit) == (psutil.virtual_memory().total if bytes_ is None else bytes_)

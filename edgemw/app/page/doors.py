@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from functools import partial
 from importlib import resources
 from threading import Lock
@@ -28,6 +28,7 @@ FILES = {
     "/page.js": ("text/javascript; charset=utf-8", _HERE.joinpath("page.js").read_bytes),
 }
 """By path: the content type, and what reads it."""
+_LATE: Answer = (503, JSON, json.dumps({"error": f"the event loop has not answered for {LATE_S:g} s, or ends"}).encode())
 
 
 class Page:
@@ -37,7 +38,9 @@ class Page:
         """Show what `overview` knows, which lives in `loop`."""
         self._overview, self._loop = overview, loop
         self._lock = Lock()
-        self._made_s, self._made = float("-inf"), b""
+        self._made_s, self._made, self._failed_s = float("-inf"), b"", float("-inf")
+        self._looking: Future[View] | None = None
+        self._closed = False
 
     @property
     def doors(self) -> Mapping[str, Callable[[str], Answer]]:
@@ -45,17 +48,38 @@ class Page:
         files = {path: partial(_file, path) for path in FILES}
         return {**files, "/overview": self._document}
 
+    def close(self) -> None:
+        """Answer nobody any more; from the loop, which whoever waits for an answer waits for."""
+        self._closed = True
+        if self._looking is not None:
+            self._looking.cancel()
+
     def _document(self, query: str) -> Answer:
-        with self._lock:
-            if time.monotonic() - self._made_s > NEWS_S:
-                looking: Future[View] = asyncio.run_coroutine_threadsafe(self._overview.look(), self._loop)
-                try:
-                    view = looking.result(LATE_S)
-                except TimeoutError:
-                    return 503, JSON, json.dumps({"error": f"the event loop has not answered for {LATE_S:g} s"}).encode()
-                self._made = json.dumps(document(view), allow_nan=False).encode()
+        if not self._lock.acquire(timeout=LATE_S):
+            return _LATE
+        try:
+            now_s = time.monotonic()
+            if now_s - self._failed_s < NEWS_S or self._closed:
+                return _LATE
+            if now_s - self._made_s > NEWS_S:
+                self._made = self._put_together()
                 self._made_s = time.monotonic()
             return 200, JSON, self._made
+        except (TimeoutError, CancelledError):
+            self._failed_s = time.monotonic()
+            return _LATE
+        finally:
+            self._lock.release()
+
+    def _put_together(self) -> bytes:
+        """What there is to draw. Raises TimeoutError where the loop hangs, CancelledError where the node ends."""
+        self._looking = asyncio.run_coroutine_threadsafe(self._overview.look(), self._loop)
+        try:
+            view = self._looking.result(LATE_S)
+        finally:
+            self._looking.cancel()
+            self._looking = None
+        return json.dumps(document(view), allow_nan=False).encode()
 
 
 def _file(path: str, query: str) -> Answer:

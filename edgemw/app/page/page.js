@@ -279,8 +279,12 @@ function trouble(words) {
   $("trouble").hidden = !words;
 }
 
+let waiting = 0;
+
 async function look() {
   let wait = 2;
+  clearTimeout(waiting);
+  if (document.hidden) return; // whoever comes back looks at once; nobody is asked meanwhile
   try {
     const answer = await fetch("overview", { signal: AbortSignal.timeout(10000) });
     if (!answer.ok) throw new Error((await answer.json()).error ?? `HTTP ${answer.status}`);
@@ -294,9 +298,11 @@ async function look() {
     trouble(`This node does not answer (${error.message})${since}.`);
   }
   document.body.dataset.looked = String(Number(document.body.dataset.looked ?? 0) + 1);
-  setTimeout(look, 1000 * Math.max(1, wait));
+  clearTimeout(waiting); // of a look that came between
+  waiting = setTimeout(look, 1000 * Math.max(1, wait));
 }
 
 for (const name of ["task", "measure"]) $(name).addEventListener("change", (event) => { chosen[name] = event.target.value; draw(); });
 addEventListener("resize", draw);
+document.addEventListener("visibilitychange", look);
 look();
