@@ -122,7 +122,7 @@ def test_who_may_not_ask_says_so_and_blames_nobody() -> None:
                 assert topic.endswith("/rq/status/monitor")
                 raise LinkError("not authorized", where="memory", hint="check its rights")
 
-            link.publish = denied  # type: ignore[method-assign, assignment]
+            link.publish = denied  # type: ignore[method-assign]
             await console.ask(TIMEOUT_S)
             assert "not authorized" in console.refused
             link.publish = asked  # type: ignore[method-assign]
