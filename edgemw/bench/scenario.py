@@ -121,6 +121,8 @@ def scenario_of(
         BundleError: the bundle cannot be used.
         DataError: the data cannot be used with it.
     """
+    if profile == AUTO:
+        raise ConfigError("needs a name: what this machine is has nothing to do with those that are simulated", key="--profile")
     of_all = [f"tiers.{name}.profile={profile}" for name in _device_tiers(file)] if profile else []
     settings = load_deployment(file, samples, env, [*overrides, *of_all, *(_as_many(file, devices) if devices else ())])
     if settings.task.bundle is None:

@@ -15,6 +15,7 @@ from edgemw.wire.chunks import CHUNK_BYTES
 from edgemw.wire.topics import build
 from tests.contract.test_link_kinds import next_down, next_received, next_up, run
 from tests.support.nats import NAMES, Cluster, find_nats
+from tests.support.programs import needed
 from tests.support.rabbitmq import RabbitMq, find_rabbitmq
 
 NET = "quickstart"
@@ -39,8 +40,7 @@ AnyBroker = Cluster | RabbitMq
 def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AnyBroker]:
     """One after the other."""
     kind = str(request.param)
-    if (find_nats() if kind == "nats" else find_rabbitmq()) is None:
-        pytest.skip(f"{kind}-server is not installed")
+    needed(f"{kind}-server", find_nats() if kind == "nats" else find_rabbitmq())
     start: type[AnyBroker] = Cluster if kind == "nats" else RabbitMq
     with start(tmp_path_factory.mktemp(kind), (*KNOWN, STRANGER)) as started:
         yield started

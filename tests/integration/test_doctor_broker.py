@@ -27,7 +27,8 @@ from edgemw.transport.broker import Broker as Process
 from edgemw.transport.broker import find_mosquitto, start_broker
 from edgemw.transport.link import Received
 from edgemw.transport.mqtt import MqttLink, MqttSettings
-from tests.support.mosquitto import Mosquitto, free_port
+from tests.support.mosquitto import Mosquitto
+from tests.support.ports import free_ports
 
 NOBODY = Place("doctor", "doctor", "", 0)
 
@@ -35,7 +36,7 @@ NOBODY = Place("doctor", "doctor", "", 0)
 @contextmanager
 def mosquitto_with(folder: Path, *lines: str) -> Iterator[Broker]:
     """A mosquitto that is told nothing but where to listen, and these lines."""
-    program, port, config = find_mosquitto(), free_port(), folder / "mosquitto.conf"
+    program, port, config = find_mosquitto(), free_ports(1)[0], folder / "mosquitto.conf"
     assert program is not None
     user = ["user root"] if os.geteuid() == 0 else []  # else it cannot look into a test's folder
     config.write_text("\n".join([f"listener {port} 127.0.0.1", "allow_anonymous true", *user, *lines, ""]))
@@ -239,6 +240,6 @@ def test_the_time_is_bounded_and_what_was_not_probed_is_said(has_mosquitto: None
 
 
 def test_a_broker_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["doctor", "--broker", f"mqtt://127.0.0.1:{free_port()}"]) == 4
+    assert main(["doctor", "--broker", f"mqtt://127.0.0.1:{free_ports(1)[0]}"]) == 4
     line = capsys.readouterr().out.splitlines()[-2]
     assert line.startswith("FAIL  broker          the connection was refused at mqtt://127.0.0.1:")

@@ -20,6 +20,7 @@ from edgemw.core.config.units import duration
 from edgemw.transport import tethered
 from edgemw.transport.broker import find_mosquitto
 from tests.support.certificates import make_certificate, openssl
+from tests.support.ports import free_ports
 
 SHIPPED = Path(__file__).parents[2] / "brokers" / "mosquitto"
 START_S = 10.0
@@ -66,7 +67,7 @@ class Mosquitto:
     """One broker, in a work folder that holds what its files name."""
 
     def __init__(self, folder: Path, listener: Literal["single", "tls"], authority: Authority | None = None) -> None:
-        self.folder, self.port, self._scheme = folder, free_port(), "mqtt" if listener == "single" else "mqtts"
+        self.folder, self.port, self._scheme = folder, free_ports(1)[0], "mqtt" if listener == "single" else "mqtts"
         self._authority = authority
         self._process: subprocess.Popen[bytes] | None = None
         for name in ("state", "conf.d"):
@@ -171,13 +172,6 @@ def edited(path: Path, changes: Mapping[str, str]) -> str:
         assert lines.count(old) == 1, f"{path} has {lines.count(old)} lines {old!r}"
         lines[lines.index(old)] = new
     return "\n".join(lines) + "\n"
-
-
-def free_port() -> int:
-    """A loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def started(brokers: Sequence[Mosquitto]) -> contextlib.ExitStack:

@@ -10,7 +10,11 @@ import pytest
 
 def installed(program: str) -> str:
     """Where a program is; skip without it, but fail where CI is set."""
-    found = shutil.which(program)
+    return needed(program, shutil.which(program))
+
+
+def needed(program: str, found: str | None) -> str:
+    """Where a program was found, as `installed`."""
     if found is None:
         if os.environ.get("CI"):
             pytest.fail(f"{program} is not installed, and CI must have it")

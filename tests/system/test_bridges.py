@@ -131,7 +131,7 @@ def updates(topics: list[Topic]) -> set[tuple[str, str]]:
 def test_a_broker_that_is_killed_in_the_middle_costs_time_only(net: Net, victim: str) -> None:
     net.fleet.start(*net.nodes)
     statuses = net.fleet.until(lambda s: "top" in s and fact(s["top"], "release") >= 1)
-    assert fact(statuses["top"], "release") < ROUNDS / 2
+    assert statuses["top"].status.state != "finished"
     broker = net.brokers[victim]
     broker.kill()
     for node in net.nodes:

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.nats import NAMES, Cluster, find_nats
+from tests.support.programs import needed
 from tests.system.quickstart import MONITOR, NODES, carry, check_books, identity, quickstart
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    if find_nats() is None:
-        pytest.skip("nats-server is not installed")
+    needed("nats-server", find_nats())
     (tmp_path / "nats").mkdir()
     with Cluster(tmp_path / "nats", (*NODES, MONITOR)) as started:
         yield started

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.programs import needed
 from tests.support.rabbitmq import RabbitMq, find_rabbitmq
 from tests.system.quickstart import MONITOR, NODES, carry, check_books, identity, quickstart
 
 
 @pytest.fixture
 def rabbitmq(tmp_path: Path) -> Iterator[RabbitMq]:
-    if find_rabbitmq() is None:
-        pytest.skip("rabbitmq-server is not installed")
+    needed("rabbitmq-server", find_rabbitmq())
     (tmp_path / "rabbitmq").mkdir()
     with RabbitMq(tmp_path / "rabbitmq", (*NODES, MONITOR)) as started:
         yield started

@@ -163,3 +163,8 @@ def test_the_example_of_the_documentation_is_true(capsys: pytest.CaptureFixture[
     assert [re.sub(number, "#", line) for line in said] == [re.sub(number, "#", line) for line in told] != []
     found, written = ([float(value) for value in re.findall(number, "".join(lines))] for lines in (said, told))
     assert found == pytest.approx(written, rel=0.05)
+
+
+def test_a_simulation_wants_a_class_by_its_name(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", str(mixed), "--profile", "auto"]) == 3
+    assert "--profile: needs a name" in capsys.readouterr().err
