@@ -53,20 +53,21 @@ class Census:
                 known = self._presence.get(frame.node)
                 if known is None and len(self._presence) >= self.most:
                     return
-                if domain != (presence.parent or frame.node) or self._speaks_elsewhere(frame.node, domain):
+                comes = presence.state == "online" and known is not None and frame.boot > known[1]  # killed, and moved since
+                if domain != (presence.parent or frame.node) or (self._is_elsewhere(frame.node, domain) and not comes):
                     return
                 self._domains[frame.node].add(domain)
                 if known is None or frame.boot >= known[1]:
                     self._presence[frame.node] = domain, frame.boot, presence, now_s
             case Status() as status if domain == (status.parent or frame.node):
                 room = (frame.node, frame.task) in self._answers or len(self._answers) < 2 * self.most
-                if room and not self._speaks_elsewhere(frame.node, domain):
+                if room and not self._is_elsewhere(frame.node, domain):
                     self._answers[frame.node, frame.task] = now_s, status
             case ReleaseManifest():
                 self._released_in.add(domain)
 
-    def _speaks_elsewhere(self, node: str, domain: str) -> bool:
-        """Whether a node is online in another domain: whoever owns a domain could say anything of others there."""
+    def _is_elsewhere(self, node: str, domain: str) -> bool:
+        """Whether a node is online in another domain: whoever owns this one could say anything of it here."""
         known = self._presence.get(node)
         return known is not None and known[0] != domain and known[2].state == "online"
 

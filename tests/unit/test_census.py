@@ -84,6 +84,7 @@ def test_who_owns_a_domain_does_not_speak_for_nodes_of_others_there() -> None:
     census.take("device-0", Frame("digits", "fog-0", 1, 0, Status("fog", "device-0", "idle", "all is lost", {})), 2.0)
     (status,) = census.statuses(0.5)
     assert (status.status.parent, status.status.state, "lost" in status.status.reason) == ("top", "idle", False)
-    heard(census, "fog-0", "offline", parent="top", boot=2)
-    heard(census, "fog-0", parent="region", boot=3)  # once it has gone it may come elsewhere
+    heard(census, "fog-0", parent="region", boot=2)  # killed, and started again under another parent: its will is never said
     assert census.now_in == {"region"}
+    answered(census, "fog-0", 3.0, parent="region", release=1)
+    assert [s.status.facts for s in census.statuses(2.5)] == [{"release": 1}]
