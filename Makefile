@@ -8,6 +8,9 @@ STORM ?= $(shell date +%s)
 CASES ?= 100000
 SEED ?= $(shell date +%s)
 PIP := -m pip install --quiet --disable-pip-version-check
+# What Debian has: $(APT) PACKAGE...
+SUDO = if [ "$$(id -u)" = 0 ]; then SUDO=; else SUDO=sudo; fi
+APT = $(SUDO); $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
 .PHONY: quickstart test soak fuzz-doors check format clean
@@ -53,32 +56,28 @@ $(DEV)/.dev: pyproject.toml constraints.txt
 mosquitto:
 	@command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || { \
 	  echo "the integration tests run against mosquitto: installing it"; \
-	  if [ "$$(id -u)" = 0 ]; then SUDO=; else SUDO=sudo; fi; \
-	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq mosquitto mosquitto-clients; } || \
+	  $(APT) mosquitto mosquitto-clients; } || \
 	  { echo "install mosquitto and run make test again" >&2; exit 1; }
 
 .PHONY: prometheus
 prometheus:
 	@command -v promtool >/dev/null && command -v prometheus-node-exporter >/dev/null || { \
 	  echo "metrics are checked with promtool, and energy beside Prometheus's node exporter: installing them"; \
-	  if [ "$$(id -u)" = 0 ]; then SUDO=; else SUDO=sudo; fi; \
-	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends prometheus prometheus-node-exporter; } || \
+	  $(APT) prometheus prometheus-node-exporter; } || \
 	  { echo "install prometheus and prometheus-node-exporter and run make test again" >&2; exit 1; }
 
 .PHONY: chromium
 chromium:
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
 	  echo "the page of fog nodes is looked at with chromium: installing it"; \
-	  if [ "$$(id -u)" = 0 ]; then SUDO=; else SUDO=sudo; fi; \
-	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends chromium chromium-driver; } || \
+	  $(APT) chromium chromium-driver; } || \
 	  { echo "install chromium and chromium-driver and run make test again" >&2; exit 1; }
 
 .PHONY: iproute2
 iproute2:
 	@command -v ip >/dev/null || [ -x /usr/sbin/ip ] || { \
 	  echo "docker/compose.yaml is run in networks that iproute2 makes: installing it"; \
-	  if [ "$$(id -u)" = 0 ]; then SUDO=; else SUDO=sudo; fi; \
-	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends iproute2; } || \
+	  $(APT) iproute2; } || \
 	  { echo "install iproute2 and run make test again" >&2; exit 1; }
 
 # No service of theirs may start: a container has nobody to run it, and on a machine it would take the ports.
@@ -86,9 +85,9 @@ iproute2:
 brokers:
 	@[ -x /usr/sbin/nats-server ] && [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || { \
 	  echo "the files of brokers/ are tried on NATS and RabbitMQ: installing them"; \
-	  if [ "$$(id -u)" = 0 ]; then SUDO=; else SUDO=sudo; fi; POLICY=/usr/sbin/policy-rc.d; \
+	  $(SUDO); POLICY=/usr/sbin/policy-rc.d; \
 	  if [ ! -e $$POLICY ]; then printf '#!/bin/sh\nexit 101\n' | $$SUDO tee $$POLICY >/dev/null && $$SUDO chmod +x $$POLICY; OURS=1; fi; \
-	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends nats-server rabbitmq-server; DONE=$$?; \
+	  $(APT) nats-server rabbitmq-server; DONE=$$?; \
 	  if [ -n "$$OURS" ]; then $$SUDO rm $$POLICY; fi; [ $$DONE = 0 ]; } || \
 	  { echo "install nats-server and rabbitmq-server and run make test again" >&2; exit 1; }
 

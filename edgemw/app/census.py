@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from edgemw.core.config.words import nearest
-from edgemw.wire.messages import Frame, Presence, ReleaseManifest, Status
+from edgemw.wire import publication, topics
+from edgemw.wire.messages import Frame, Presence, ReleaseManifest, Status, StatusRequest
 
 _SILENT = {
     "online": ("silent", "is connected but does not answer: it may hang, or be overloaded"),
@@ -25,6 +26,12 @@ class NodeStatus:
     node: str
     task: str
     status: Status
+
+
+def question(net: str, domain: str, asker: str, boot: int = 0) -> tuple[str, bytes]:
+    """Topic and payload that ask every node of a domain for its status."""
+    topic = topics.build(net, domain, "ask", node=asker)
+    return topic, publication.write(topic, Frame("", asker, boot, 0, StatusRequest()))
 
 
 class Census:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from edgemw.app.broker import mqtt_settings
-from edgemw.app.census import Census, NodeStatus
+from edgemw.app.census import Census, NodeStatus, question
 from edgemw.app.settings import Broker
 from edgemw.core.config.words import nearest
 from edgemw.core.errors import ConfigError, LinkError, WireError
@@ -18,7 +18,7 @@ from edgemw.transport.link import Down, Link, Received, Up
 from edgemw.transport.mqtt import MqttLink
 from edgemw.wire import publication, topics
 from edgemw.wire.chunks import CHUNK_BYTES, blob_of, cut
-from edgemw.wire.messages import Frame, ReleaseManifest, RoundReport, StatusRequest, TaskManifest
+from edgemw.wire.messages import Frame, ReleaseManifest, RoundReport, TaskManifest
 from edgemw.wire.topics import Topic
 
 SETTLE_S = 0.4
@@ -92,9 +92,8 @@ class Console:
         await self.settle()
         since_s, self.refused = time.monotonic(), ""
         for domain in sorted(self.census.now_in):
-            topic = topics.build(self._net, domain, "ask", node=self._name)
             try:
-                await self._link.publish(topic, publication.write(topic, Frame("", self._name, 0, 0, StatusRequest())))
+                await self._link.publish(*question(self._net, domain, self._name))
             except LinkError as error:
                 self.refused = str(error)
                 break  # nobody can answer then, and that is what the caller is told

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -106,6 +106,12 @@ def fleet_points(statuses: Iterable[Facts]) -> float | None:
             gained.append(points_gained(metric, numbers))
     known = [points for points in gained if points is not None]
     return sum(known) if known else None
+
+
+def fleet_document(energy: FleetEnergy | None, statuses: Sequence[Facts]) -> dict[str, Any] | None:
+    """`FleetEnergy.document` for what nodes say of releases and of what was gained; None where no joules are known."""
+    releases = [release for facts in statuses if isinstance(release := facts.get("release"), int)]
+    return None if energy is None else energy.document(max(releases, default=0), fleet_points(statuses))
 
 
 def energy_told(document: Mapping[str, Any]) -> str:

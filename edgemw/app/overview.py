@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from edgemw.app.census import Census, NodeStatus
+from edgemw.app.census import Census, NodeStatus, question
 from edgemw.app.history import History
-from edgemw.app.joules import FleetEnergy, fleet_energy, fleet_points
+from edgemw.app.joules import FleetEnergy, fleet_document, fleet_energy
 from edgemw.app.rounds import Round, round_told
 from edgemw.core.errors import LinkError, WireError
 from edgemw.core.ids import Place
 from edgemw.transport.link import Link
 from edgemw.wire import publication, topics
-from edgemw.wire.messages import Frame, Presence, RoundReport, Status, StatusRequest
+from edgemw.wire.messages import Frame, Presence, RoundReport, Status
 
 EVERY_S = 2.0
 """Between two questions to everybody, where they are few."""
@@ -172,10 +172,8 @@ class Overview:
         for domain in domains:
             if domain not in self._heard_in and await self._listen(topics.build(place.net, domain, "presence", node="+")):
                 self._heard_in.add(domain)
-            topic = topics.build(place.net, domain, "ask", node=place.node)
-            request = publication.write(topic, Frame("", place.node, place.boot, 0, StatusRequest()))
             try:
-                await self._link.publish(topic, request)
+                await self._link.publish(*question(place.net, domain, place.node, place.boot))
                 self._refused.pop("ask", None)
             except LinkError as error:
                 self._refused["ask"] = f"{error.what}: {error.hint}" if error.hint else error.what
@@ -237,8 +235,6 @@ class Overview:
 def document(view: View) -> dict[str, Any]:
     """A view as the page reads it, without secrets: what `edgemw status` would say, and what was over time."""
     statuses = _statuses(view)
-    energy, facts = _energy(view), [s.status.facts for s in statuses]
-    releases = [release for each in facts if isinstance(release := each.get("release"), int)]
     return {
         "net": view.place.net,
         "node": view.place.node,
@@ -249,7 +245,7 @@ def document(view: View) -> dict[str, Any]:
         "nodes": _nodes(statuses),
         "tasks": {name: [done.row() for done in series] for name, series in view.rounds.items()},
         "task": max(view.rounds, key=lambda task: len(view.rounds[task]), default=""),
-        "energy": None if energy is None else energy.document(max(releases, default=0), fleet_points(facts)),
+        "energy": fleet_document(_energy(view), [s.status.facts for s in statuses]),
         "joules": view.joules,
     }
 

@@ -12,7 +12,7 @@ an estimate, and a power as good as its profile says.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgemw.core.errors import ConfigError
@@ -70,8 +70,9 @@ class Class:
     def training_cores(self) -> int:
         """How many cores a training takes: those threads that its speed was measured with."""
         threads = self.profile.defaults.training.threads
-        measured = self.profile.compute.training_macs_per_s is not None and threads is not None
-        return min(threads.value, self.cores) if measured and threads is not None else 1
+        if threads is None or self.profile.compute.training_macs_per_s is None:
+            return 1
+        return min(threads.value, self.cores)
 
     def joules(self, usage: Usage) -> Joules:
         """Energy of one device.
@@ -82,13 +83,7 @@ class Class:
         Raises:
             ConfigError: the profile lacks a number that is needed.
         """
-        on_all = Usage(
-            seconds=usage.seconds,
-            utilisation=usage.utilisation * self.training_cores / self.cores,
-            sent_bytes=usage.sent_bytes,
-            received_bytes=usage.received_bytes,
-            sessions=usage.sessions,
-        )
+        on_all = replace(usage, utilisation=usage.utilisation * self.training_cores / self.cores)
         found, times = energy_j(self.profile, on_all, self.radio), self.cores if self.profile.power.per_core else 1
         return Joules(times * found.idle, times * found.cpu, found.radio, found.macs)
 

@@ -20,15 +20,6 @@ T = TypeVar("T")
 _Settings = Deployment | DeviceFile | FogFile | None
 
 
-def connection_of(args: argparse.Namespace) -> tuple[Broker, str]:
-    """The broker and net that the flags say.
-
-    Raises:
-        ConfigError: they do not say both, or one of them cannot be meant.
-    """
-    return _connection(args, _settings(args))
-
-
 def server_of(args: argparse.Namespace) -> tuple[Broker, str, str, Serving]:
     """The broker, the net, and the prediction service that the flags say: --node, or else the node of the file; and its settings.
 

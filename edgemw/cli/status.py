@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from edgemw.app.census import NodeStatus
-from edgemw.app.joules import energy_told, fleet_energy, fleet_points, prefixed
+from edgemw.app.joules import energy_told, fleet_document, fleet_energy, prefixed
 from edgemw.cli.connect import with_console
 from edgemw.cli.flags import add_connection_flags
 
@@ -69,9 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _energy(statuses: list[NodeStatus]) -> dict[str, Any] | None:
     """Joules of all nodes that know theirs, and for each round, megabyte and prediction."""
-    fleet = fleet_energy((s.node, s.status.facts) for s in statuses)
-    releases = [release for s in statuses if isinstance(release := s.status.facts.get("release"), int)]
-    return None if fleet is None else fleet.document(max(releases, default=0), fleet_points(s.status.facts for s in statuses))
+    return fleet_document(fleet_energy((s.node, s.status.facts) for s in statuses), [s.status.facts for s in statuses])
 
 
 def _forget(args: argparse.Namespace) -> int:
