@@ -37,14 +37,16 @@ def nearest(vector: Vector, step: float) -> tuple[Positions, Symbols]:
 def stochastic(vector: Vector, step: float) -> tuple[Positions, Symbols]:
     """Up as often as the value is above the step below it: |q| = floor(|p| / step + u), u uniform in [0, 1).
 
-    Unbiased over u within the range, but for the rounding of float32. u is a function of the vector (`uniform.py`), so the same
-    vector gives the same integers.
+    Unbiased over u within the range, but for the rounding of float32: a sum that it lifts to the next integer stays below that
+    integer where the value is no larger. So whole steps are always written as they are. u is a function of the vector
+    (`uniform.py`), so the same vector gives the same integers.
     """
     scaled = uniform(vector, vector.size)
     with np.errstate(over="ignore"):  # infinitely many steps are out of range, as many are
         scaled += np.abs(vector) / np.float32(step)
-    places = np.flatnonzero(scaled >= 1)
-    return _kept(places, np.copysign(np.floor(scaled[places]), vector[places]), step)
+        places = np.flatnonzero(scaled >= 1)
+        most = np.ceil(np.abs(vector[places]) / np.float32(step))
+    return _kept(places, np.copysign(np.minimum(np.floor(scaled[places]), most), vector[places]), step)
 
 
 def _kept(places: Positions, rounded: npt.NDArray[np.floating[Any]], step: float) -> tuple[Positions, Symbols]:

@@ -201,6 +201,13 @@ def test_means_of_many_stochastic_updates_come_to_what_they_are_means_of() -> No
     assert errors[1] < 0.2 * errors[0]
 
 
+def test_stochastic_rounding_writes_whole_steps_as_they_are() -> None:
+    """64 + u is 65 in float32 where u is next to 1, which among three million is the case for a dozen."""
+    symbols = np.random.default_rng(0).integers(64, 128, 3_000_000).astype(np.float32)
+    codec = Lattice("golomb")
+    assert np.array_equal(codec.decode(codec.encode(symbols * 0.5, 0.5), symbols.size), symbols * 0.5)
+
+
 def test_stochastic_rounding_keeps_nothing_and_is_the_same_every_time() -> None:
     codec = Lattice(rounding="stochastic")
     assert not codec.feedback
