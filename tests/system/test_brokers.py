@@ -55,6 +55,24 @@ def check_nothing_was_refused(fleet: Fleet) -> None:
     assert not {name: text for name, text in logs.items() if "level=error" in text}
 
 
+def check_who_may_ask(fleet: Fleet, gone: str) -> None:
+    """A fog node's own file is enough to ask everybody and to forget a child; a file of somebody else's child is not."""
+    statuses = fleet.until(lambda s: gone in s)
+    parent = statuses[gone].status.parent
+    stranger = next(s.status.parent for s in statuses.values() if s.status.role == "device" and s.status.parent != parent)
+    asked = edgemw("status", "--config", fleet.folder / "top.toml", "--json")
+    assert (asked.returncode, asked.stderr) == (0, "")
+    assert {node["node"] for node in json.loads(asked.stdout)["nodes"]} == statuses.keys()
+    fleet.kill(gone)
+    fleet.until(lambda s: s[gone].status.state == "lost")
+    refused = edgemw("status", "--config", fleet.folder / f"{stranger}.toml", "--forget", gone)
+    assert refused.returncode != 0
+    assert fleet.until(lambda s: gone in s)[gone].status.state == "lost"
+    forgotten = edgemw("status", "--config", fleet.folder / f"{parent}.toml", "--forget", gone)
+    assert (forgotten.returncode, forgotten.stderr) == (0, "")
+    fleet.until(lambda s: gone not in s)
+
+
 @pytest.fixture(params=["single", "tls"])
 def secured(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[list[str], Fleet]]:
     """A broker that knows the nodes of the quickstart, their names, and who may ask them."""
@@ -72,5 +90,6 @@ def test_they_carry_the_quickstart(secured: tuple[list[str], Fleet]) -> None:
     finish(fleet, "top", ROUNDS)
     statuses = fleet.until(lambda s: set(s) == set(nodes))
     assert {status.status.reason for status in statuses.values()} == {""}
+    check_who_may_ask(fleet, gone="device-7")
     check_books(fleet)
     check_nothing_was_refused(fleet)
