@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 from edgemw.app.secrets import reveal
 from edgemw.app.settings import Broker
+from edgemw.core.errors import ConfigError
 from edgemw.transport.link import Will
 from edgemw.transport.mqtt import MqttSettings, TlsSettings
 
@@ -26,3 +28,23 @@ def mqtt_settings(
         will=will,
         wait_for_broker=wait,
     )
+
+
+def own_client_id(net: str, node: str, broker: Broker) -> str:
+    """The client id of a node, on which its session hangs.
+
+    A broker ends the connection of whoever has a client id when another client comes with the same one, whoever that is. So a
+    node with a certificate adds 64 bits that follow from its private key: others cannot guess them, while two machines that were
+    given one key by mistake still have one id, and are told.
+
+    Raises:
+        ConfigError: the key cannot be read.
+    """
+    key = broker.tls.key
+    if key is None:
+        return f"em1-{net}-{node}"
+    try:
+        secret = key.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{key}: {error.strerror or error}", key="broker.tls.key") from error
+    return f"em1-{net}-{node}-{hashlib.sha256(b'edgemw client id' + secret).hexdigest()[:16]}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgemw.app.dealing import as_its_arrays_say
+from edgemw.app.places import for_node
 from edgemw.app.settings import (
     EMBEDDED,
     TOP_ONLY,
@@ -78,14 +79,29 @@ def _said(loaded: Loaded[Deployment], *, in_file: bool) -> frozenset[str]:
     return frozenset(key for key, kind in origins.items() if in_file or kind in ("flag", "environment"))
 
 
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A node of a deployment and its place in the tree; `number` is its own in its tier."""
+
+    id: str
+    role: Literal["fog", "device"]
+    tier: str
+    number: int
+    parent: str | None
+
+
+def members(settings: Deployment) -> Iterator[Member]:
+    """The nodes of a deployment, each after its parent."""
+    for name in settings.top_down:
+        tier = settings.tiers[name]
+        for number in range(tier.count):
+            this = node_id(name, number, top=name == settings.top)
+            yield Member(this, tier.role, name, number, _parent_id(settings, tier, number))
+
+
 def device_ids(settings: Deployment) -> tuple[str, ...]:
     """The devices that share `[data]`, in order: part i of the samples belongs to the i-th of them."""
-    return tuple(
-        node_id(name, number, top=False)
-        for name in settings.top_down
-        if settings.tiers[name].role == "device" and not settings.tiers[name].data
-        for number in range(settings.tiers[name].count)
-    )
+    return tuple(each.id for each in members(settings) if each.role == "device" and not settings.tiers[each.tier].data)
 
 
 def expand(settings: Deployment, broker_url: str, out_dir: Path, data_paths: Mapping[str, Path]) -> tuple[NodeSpec, ...]:
@@ -108,26 +124,22 @@ def expand(settings: Deployment, broker_url: str, out_dir: Path, data_paths: Map
 
 
 def _specs(settings: Deployment, broker_url: str, out_dir: Path, data_paths: Mapping[str, Path]) -> Iterator[NodeSpec]:
-    index = devices = 0
-    for name in settings.top_down:
-        tier = settings.tiers[name]
-        children = child_counts(settings.tiers, name)
-        for number in range(tier.count):
-            this = node_id(name, number, top=name == settings.top)
-            parent = _parent_id(settings, tier, number)
-            node = Node(id=this, parent=parent, state=out_dir / this, site=tier.site, profile=tier.profile)
-            broker = replace(tier.broker, url=broker_url) if tier.broker.url == EMBEDDED else tier.broker
-            telemetry = replace(tier.telemetry, http=_nth_address(tier.telemetry.http, index, f"tiers.{name}.telemetry.http"))
-            file: FogFile | DeviceFile
-            if tier.role == "fog":
-                file = _fog_file(settings, tier, node, broker, telemetry, children[number])
-            else:
-                http = _nth_address(tier.serving.http, devices, f"tiers.{name}.serving.http")
-                data = tier.data or (_part(this, data_paths),)
-                file = _device_file(settings, tier, node, broker, telemetry, replace(tier.serving, http=http), data)
-                devices += 1
-            index += 1
-            yield NodeSpec(this, tier.role, name, node.parent, out_dir / f"{this}.toml", file, to_toml(file))
+    devices = 0
+    children = {name: child_counts(settings.tiers, name) for name in settings.tiers}
+    for index, member in enumerate(members(settings)):
+        this, name, tier = member.id, member.tier, settings.tiers[member.tier]
+        node = Node(id=this, parent=member.parent, state=out_dir / this, site=tier.site, profile=tier.profile)
+        broker = for_node(replace(tier.broker, url=broker_url) if tier.broker.url == EMBEDDED else tier.broker, this)
+        telemetry = replace(tier.telemetry, http=_nth_address(tier.telemetry.http, index, f"tiers.{name}.telemetry.http"))
+        file: FogFile | DeviceFile
+        if tier.role == "fog":
+            file = _fog_file(settings, tier, node, broker, telemetry, children[name][member.number])
+        else:
+            http = _nth_address(tier.serving.http, devices, f"tiers.{name}.serving.http")
+            data = tier.data or (_part(this, data_paths),)
+            file = _device_file(settings, tier, node, broker, telemetry, replace(tier.serving, http=http), data)
+            devices += 1
+        yield NodeSpec(this, tier.role, name, node.parent, out_dir / f"{this}.toml", file, to_toml(file))
 
 
 def _fog_file(settings: Deployment, tier: Tier, node: Node, broker: Broker, telemetry: Telemetry, children: int) -> FogFile:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from edgemw.app.broker import mqtt_settings
+from edgemw.app.broker import mqtt_settings, own_client_id
 from edgemw.app.energy import Used, energy_facts, measuring
 from edgemw.app.history import History
 from edgemw.app.overview import Overview
@@ -222,7 +222,7 @@ def node_of(settings: DeviceFile | FogFile) -> Iterator[Running]:
         place = Place(settings.net, settings.node.id, settings.node.parent or "", db.next_boot(time.time()))
         role = "device" if isinstance(settings, DeviceFile) else "fog"
         db.note_place(place, role)
-        client_id = f"em1-{place.net}-{place.node}"
+        client_id = own_client_id(place.net, place.node, settings.broker)
         link = MqttLink(mqtt_settings(settings.broker, client_id, os.environ, will=last_will(role, place)))
         log.info(
             "starting",

@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 
 from edgemw.app.checks import EMBEDDED, check_id, check_tier_names
 from edgemw.app.defaults import under_all
+from edgemw.app.places import refuse_places
 from edgemw.app.sections import (
     Broker,
     Codec,
@@ -100,6 +101,7 @@ class DeviceFile:
 
     def __post_init__(self) -> None:
         _refuse_embedded(self.broker)
+        refuse_places(self.broker)
         if not self.node.parent:
             raise ConfigError("is missing: a device needs a fog node above it", key="node.parent")
         if self.telemetry.targets is not None:
@@ -132,6 +134,7 @@ class FogFile:
 
     def __post_init__(self) -> None:
         _refuse_embedded(self.broker)
+        refuse_places(self.broker)
         _refuse_endless_budget(self.task, self.codec, self.release)
         if self.is_top:
             check_staleness(self.codec, self.server)

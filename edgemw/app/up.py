@@ -14,6 +14,8 @@ from edgemw.app.afford import check_afforded
 from edgemw.app.dealing import Dealt, deal_out
 from edgemw.app.deployment import device_ids, expand
 from edgemw.app.folder import Purpose
+from edgemw.app.identities import check_identities
+from edgemw.app.places import MONITOR, for_node, names_nodes
 from edgemw.app.report import Report
 from edgemw.app.room import check_room
 from edgemw.app.samples import load_samples
@@ -58,11 +60,13 @@ def prepare(settings: Deployment, out: Path) -> Prepared:
     """Read and check everything that a run needs.
 
     Raises:
-        ConfigError: there is no bundle, its updates are larger than a limit, or the folder is for something else.
+        ConfigError: there is no bundle, its updates are larger than a limit, a node lacks its certificate, or the folder is
+            for something else.
         BundleError: the bundle cannot be used.
         DataError: the data cannot be used with it.
         EdgeError: the folder cannot be used.
     """
+    check_identities(settings)
     bundle = settings.task.bundle
     if bundle is None:
         raise ConfigError("a deployment that is run to its end needs a bundle", key="task.bundle")
@@ -114,7 +118,8 @@ def run_deployment(run: Prepared, env: Mapping[str, str], listener: Listener) ->
         for spec in specs:
             spec.path.parent.mkdir(parents=True, exist_ok=True)
             spec.path.write_text(spec.text)
-        asyncio.run(Watch(settings, specs, out, env, listener, run.report, embedded).run(broker))
+        watch = Watch(settings, specs, out, env, listener, run.report, embedded)
+        asyncio.run(watch.run(broker, MONITOR if names_nodes(settings.broker) else ""))
     return run.report
 
 
@@ -161,7 +166,7 @@ def _longer(task: Task, earlier: Report) -> str:
 @contextmanager
 def _broker(broker: Broker, out: Path, listener: Listener) -> Iterator[tuple[Broker, EmbeddedBroker | None]]:
     if broker.url != EMBEDDED:
-        yield broker, None
+        yield for_node(broker, MONITOR), None
         return
     with start_broker("auto", out / "broker") as started:
         hint = "" if started.kind == "mosquitto" else " (mosquitto is not installed; amqtt is for trying things out)"

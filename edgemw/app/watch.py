@@ -76,8 +76,12 @@ class Watch:
         self._told_page, self._asked_last = "", False
         self._started = time.monotonic() - report.wall_s
 
-    async def run(self, broker: Broker) -> None:
+    async def run(self, broker: Broker, name: str = "") -> None:
         """Start everything, watch, and stop everything.
+
+        Args:
+            broker: as whoever watches connects.
+            name: of whoever watches, where the broker knows people by name.
 
         Raises:
             EdgeError: the run ended before it made a release; later it is in the report.
@@ -86,7 +90,7 @@ class Watch:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal)
         try:
-            async with open_console(broker, self._settings.name, self._env) as console:
+            async with open_console(broker, self._settings.name, self._env, name) as console:
                 await self._to_the_end(console)
         except (EdgeError, BaseExceptionGroup) as raised:
             error = single(raised)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from edgemw.app.afford import check_afforded
 from edgemw.app.checks import AUTO
+from edgemw.app.identities import missing, own_files
+from edgemw.app.places import NODE
 from edgemw.app.room import check_device, check_room, load_of, memory_bytes, memory_of
 from edgemw.app.secrets import private_file_problem, secret_warnings
 from edgemw.app.settings import (
@@ -317,10 +319,12 @@ def _file(path: Path | None) -> str:
 
 def _warnings(settings: Settings) -> Iterator[str]:
     for key, value in leaves(settings):
-        if isinstance(value, Path) and not key.endswith("node.state") and not _inherited(settings, key):
+        own = NODE in str(value)  # of each node another one: below
+        if isinstance(value, Path) and not own and not key.endswith("node.state") and not _inherited(settings, key):
             yield from _file_warnings(key, value)
     yield from _broker_warnings(settings.broker)
     if isinstance(settings, Deployment):
+        yield from _identity_warnings(settings)
         for name, tier in settings.tiers.items():
             yield from _profile_warnings(f"tiers.{name}.profile", tier.profile)
             if tier.role == "fog":
@@ -374,6 +378,15 @@ def _file_warnings(key: str, path: Path) -> Iterator[str]:
         yield f"{key}: there is no file {path}{hint}"
     elif key.endswith("tls.key") and (problem := private_file_problem(path)):
         yield f"{key}: {problem}"
+
+
+def _identity_warnings(settings: Deployment) -> Iterator[str]:
+    """Of files that each node has for itself: which are not there, and which keys others can read."""
+    for key, reason in missing(settings):
+        yield f"{key}: {reason}: `edgemw pki issue DIR --for FILE` makes them"
+    for key, paths in own_files(settings).items():
+        problems = [private_file_problem(path) for path in paths if key.endswith("tls.key") and path.is_file()]
+        yield from (f"{key}: {problem}" for problem in list(filter(None, problems))[:1])
 
 
 def _broker_warnings(broker: Broker, prefix: str = "") -> Iterator[str]:

@@ -8,10 +8,12 @@ import os
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 from edgemw.app.checks import check_id, check_url
 from edgemw.app.console import Console, open_console
+from edgemw.app.places import MONITOR, SECURED, for_node, identity_files, names_nodes
 from edgemw.app.settings import EMBEDDED, SCHEMAS, Broker, Deployment, DeviceFile, FogFile, Serving, kind_of, load_file, read_text
 from edgemw.core.errors import ConfigError
 from edgemw.core.ids import valid_id
@@ -27,25 +29,29 @@ def server_of(args: argparse.Namespace) -> tuple[Broker, str, str, Serving]:
         ConfigError: they do not say all of them, or one of them cannot be meant.
     """
     settings = _settings(args)
-    return *_server(args, settings), settings.serving if isinstance(settings, DeviceFile) else Serving()
+    return *_server(args, settings, args.node or _own_id(settings)), settings.serving if isinstance(
+        settings, DeviceFile
+    ) else Serving()
 
 
 def asked_of(args: argparse.Namespace) -> tuple[Broker, str, str, str]:
     """As `server_of`, and who asks: --as, or the node of the file; "" where nobody is named."""
     settings = _settings(args)
-    server = _server(args, settings)
+    asker = args.asker or _own_id(settings)
     if args.asker and (problem := check_id(args.asker)):
         raise ConfigError(problem, key="--as")
-    return *server, args.asker or _own_id(settings)
+    if args.pki is not None and not asker:
+        raise ConfigError("is given without --as NAME: who of its users asks", key="--pki")
+    return *_server(args, settings, asker or MONITOR), asker
 
 
-def _server(args: argparse.Namespace, settings: _Settings) -> tuple[Broker, str, str]:
+def _server(args: argparse.Namespace, settings: _Settings, user: str) -> tuple[Broker, str, str]:
     node = args.node or _own_id(settings)
     if not node:
         raise ConfigError("say who answers: --node NAME, or --config FILE of a device")
     if problem := check_id(node):
         raise ConfigError(problem, key="--node")
-    return *_connection(args, settings), node
+    return *_connection(args, settings, user), node
 
 
 def _own_id(settings: _Settings) -> str:
@@ -60,12 +66,13 @@ def _settings(args: argparse.Namespace) -> _Settings:
     return load_file(cls, args.config, env=os.environ, overrides=getattr(args, "overrides", ())).value
 
 
-def _connection(args: argparse.Namespace, settings: _Settings) -> tuple[Broker, str]:
+def _connection(args: argparse.Namespace, settings: _Settings, user: str) -> tuple[Broker, str]:
+    """The broker and the net; where everybody has an identity, as this user."""
     broker, net = Broker(), None
     if settings is not None:
         broker = settings.broker
         net = settings.name if isinstance(settings, Deployment) else settings.net
-    broker = at_flag(broker, args.broker)
+    broker = _as_user(at_flag(broker, args.broker), getattr(args, "pki", None), user)
     net = args.net or net
     if net is None or (args.config is None and args.broker is None):
         raise ConfigError("say which net: --config FILE, or --broker URL and --net NAME")
@@ -85,11 +92,24 @@ def at_flag(broker: Broker, url: str | None) -> Broker:
     return replace(broker, url=url)
 
 
-def with_console(args: argparse.Namespace, work: Callable[[Console], Coroutine[None, None, T]]) -> T:
-    """Connect a console and do something with it. Raises LinkError when the broker cannot be used."""
+def _as_user(broker: Broker, pki: Path | None, user: str) -> Broker:
+    """The broker as somebody of `edgemw pki` connects; "embedded" is where `edgemw up --pki` looks for it."""
+    if pki is None:
+        return for_node(broker, user)
+    files = identity_files(pki, user)
+    return replace(broker, url=SECURED if broker.url == EMBEDDED else broker.url, tls=replace(broker.tls, **files))
+
+
+def with_console(args: argparse.Namespace, work: Callable[[Console], Coroutine[None, None, T]], user: str = MONITOR) -> T:
+    """Connect a console and do something with it, as this user where everybody has an identity.
+
+    Raises:
+        LinkError: the broker cannot be used.
+    """
     settings = _settings(args)
-    broker, net = _connection(args, settings)
-    name = _own_id(settings) or (broker.username if valid_id(broker.username) else "")
+    broker, net = _connection(args, settings, user)
+    named = args.pki is not None or (isinstance(settings, Deployment) and names_nodes(settings.broker))
+    name = user if named else _own_id(settings) or (broker.username if valid_id(broker.username) else "")
 
     async def run() -> T:
         async with open_console(broker, net, os.environ, name) as console:

@@ -17,6 +17,8 @@ COMMANDS = (
     "check",
     "status",
     "audit",
+    "pki",
+    "broker",
     "doctor",
     "device",
     "fog",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgemw.app.checks import check_id
 from edgemw.app.console import Console
+from edgemw.app.places import AUTHOR
 from edgemw.app.wiring import load_bundle
 from edgemw.cli.connect import with_console
 from edgemw.cli.flags import add_connection_flags
@@ -68,7 +69,7 @@ def run_publish(args: argparse.Namespace) -> int:
         _refuse_others(console, top)
         return top, await console.publish_task(top, task, data, args.timeout)
 
-    top, manifest = with_console(args, work)
+    top, manifest = with_console(args, work, AUTHOR)
     if args.json:
         print(
             json.dumps(

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from edgemw.app import folder
 from edgemw.app.deployment import load_deployment
+from edgemw.app.places import SECURED, identity_settings
 from edgemw.app.report import REPORT, Report, amount
 from edgemw.app.rounds import Round
-from edgemw.app.settings import Deployment
+from edgemw.app.settings import EMBEDDED, Deployment
 from edgemw.app.up import prepare, run_deployment
 from edgemw.app.watch import Listener
 
@@ -27,9 +28,11 @@ exit code: 0 finished; 1 a node could not run, or nothing was learned; 3 a file 
 examples:
   edgemw up examples/quickstart/edgemw.toml --out run
   edgemw up examples/quickstart/edgemw.toml --set task.rounds=10 --set codec.use=dense --json
+  edgemw up examples/quickstart/edgemw.toml --pki pki
 """
 _DATA = """other samples: arrays x and y; with an array split, rows where it is 1 are held out for testing; with an array
 client, no client's samples are shared out among devices (--set data.split= and --set data.partition=iid: not so)"""
+_PKI = f"""folder of `edgemw pki`: every node shows its own certificate, at {SECURED} where the file starts a broker"""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -44,6 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of the run, to be made or to go on in (default: run/NAME-TIME)"
     )
+    parser.add_argument("--pki", type=Path, metavar="DIR", help=_PKI)
     parser.add_argument("--data", type=Path, metavar="FILE.npz", help=_DATA)
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="change a value of the file"
@@ -54,11 +58,20 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run the deployment and print its report."""
-    settings = load_deployment(args.file, args.data, os.environ, args.overrides)
+    settings = _settings(args)
     listener = _json_listener() if args.json else Screen().listener()
     out = args.out or Path("run") / f"{settings.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     with folder.held(out):
         return _run(settings, out, listener, as_json=args.json)
+
+
+def _settings(args: argparse.Namespace) -> Deployment:
+    """The deployment; with --pki on a broker that runs, each node as itself."""
+    settings = load_deployment(args.file, args.data, os.environ, args.overrides)
+    if args.pki is None:
+        return settings
+    url = [f"broker.url={SECURED}"] if settings.broker.url == EMBEDDED else []
+    return load_deployment(args.file, args.data, os.environ, [*url, *identity_settings(args.pki), *args.overrides])
 
 
 def _run(settings: Deployment, out: Path, listener: Listener, *, as_json: bool) -> int:

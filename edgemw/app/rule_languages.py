@@ -1,94 +1,46 @@
-"""The access rules of brokers/mosquitto/acl in the words of other brokers.
+"""Access rules in the words of six brokers.
 
-These know a placeholder for who is connected, so one file is good for every fleet:
-
-  python brokers/accounts.py emqx > brokers/emqx/acl.conf
-  python brokers/accounts.py nanomq > brokers/nanomq/acl.conf
-  python brokers/accounts.py hivemq > brokers/hivemq/credentials.xml
-
-NATS and RabbitMQ do not: they get an account for each node. The first name is that of the net.
-
-  python brokers/accounts.py nats line-3 top fog-0 device-0 device-1 > users.conf
-  python brokers/accounts.py rabbitmq line-3 top fog-0 device-0 device-1 > definitions.json
+mosquitto, EMQX, NanoMQ and HiveMQ CE know a placeholder for who is connected, so that one file can be good for every fleet;
+NATS and RabbitMQ do not, and get an account for each node.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-ACL = Path(__file__).with_name("mosquitto") / "acl"
-MADE = "Made by brokers/accounts.py from brokers/mosquitto/acl: who may do what."
+from edgemw.app.rules import Rights, Rules
+
 MAX_QUEUED_MESSAGES = 20_000
 MAX_QUEUED_BYTES = 256 * 1024 * 1024
 
 
-@dataclass(frozen=True)
-class Rights:
-    """The topic filters that somebody may write and read."""
-
-    write: list[str] = field(default_factory=list)
-    read: list[str] = field(default_factory=list)
-
-    def of(self, name: str) -> Rights:
-        """The same with a name in the place of %u."""
-        return Rights([topic.replace("%u", name) for topic in self.write], [topic.replace("%u", name) for topic in self.read])
-
-    def __add__(self, other: Rights) -> Rights:
-        return Rights(self.write + other.write, self.read + other.read)
+# ------------------------------------------------------------------------------------------------------------- mosquitto
 
 
-@dataclass(frozen=True)
-class Rules:
-    """What everybody may do, %u being who that is, and what some users may do besides."""
-
-    everybody: Rights
-    users: Mapping[str, Rights]
-
-    def accounts(self, nodes: Iterable[str]) -> Mapping[str, Rights]:
-        """One for each node, and one for each user that is named."""
-        names = dict.fromkeys([*nodes, *self.users])
-        return {name: self.everybody.of(name) + self.users.get(name, Rights()) for name in names}
+def mosquitto(rules: Rules, made: str) -> str:
+    """The file `acl`; what is in no line is denied."""
+    lines = [f"# {made}", *_mosquitto_lines("pattern", rules.everybody)]
+    for name, rights in rules.users.items():
+        lines += ["", f"user {name}", *_mosquitto_lines("topic", rights)]
+    return "\n".join([*lines, ""])
 
 
-def parse(acl: str) -> Rules:
-    """Read the file of mosquitto.
-
-    Raises:
-        ValueError: a line is not understood.
-    """
-    everybody, users = Rights(), dict[str, Rights]()
-    user = Rights()
-    for line in acl.splitlines():
-        match line.split():
-            case []:
-                continue
-            case [first, *_] if first.startswith("#"):
-                continue
-            case ["user", name]:
-                user = users.setdefault(name, Rights())
-            case [("pattern" | "topic") as kind, ("read" | "write" | "readwrite") as way, topic]:
-                rights = everybody if kind == "pattern" else user
-                for verb, filters in (("write", rights.write), ("read", rights.read)):
-                    if verb in way:
-                        filters.append(topic)
-            case _:
-                raise ValueError(f"not understood: {line!r}")
-    return Rules(everybody, users)
+def _mosquitto_lines(kind: str, rights: Rights) -> Iterator[str]:
+    both = set(rights.write) & set(rights.read)
+    for way, filters in (("readwrite", rights.write), ("write", rights.write), ("read", rights.read)):
+        yield from (f"{kind} {way} {topic}" for topic in dict.fromkeys(filters) if (topic in both) == (way == "readwrite"))
 
 
 # ------------------------------------------------------------------------------------------------------------------ NATS
 
 
-def nats(rules: Rules, _net: str, nodes: Iterable[str]) -> str:
+def nats(rules: Rules, _net: str, nodes: Iterable[str], made: str) -> str:
     """The file `users.conf`."""
     users = (line for name, rights in rules.accounts(nodes).items() for line in _nats_user(name, rights))
-    return "\n".join([f"# {MADE}", "users = [", *users, "]", ""])
+    return "\n".join([f"# {made}", "users = [", *users, "]", ""])
 
 
 def _nats_user(name: str, rights: Rights) -> Iterator[str]:
@@ -110,7 +62,7 @@ def _subjects(filters: Iterable[str]) -> list[str]:
 # -------------------------------------------------------------------------------------------------------------- RabbitMQ
 
 
-def rabbitmq(rules: Rules, net: str, nodes: Iterable[str]) -> str:
+def rabbitmq(rules: Rules, net: str, nodes: Iterable[str], _made: str) -> str:
     """The file `definitions.json`."""
     rows = rules.accounts(nodes)
     queues = {"max-length": MAX_QUEUED_MESSAGES, "max-length-bytes": MAX_QUEUED_BYTES, "overflow": "drop-head"}
@@ -132,7 +84,7 @@ def rabbitmq(rules: Rules, net: str, nodes: Iterable[str]) -> str:
 
 def _rabbit_permission(net: str, name: str) -> Mapping[str, str]:
     """Its own queues, which are named after its client ids, and the exchange where all publications go."""
-    clients = f"em1-{net}-{name}|em1-(console|doctor)-[0-9a-f]{{12}}(-[a-z-]+)?|{name}-(serve-)?[0-9a-f]{{8}}"
+    clients = f"em1-{net}-{name}(-[0-9a-f]{{16}})?|em1-(console|doctor)-[0-9a-f]{{12}}(-[a-z-]+)?|{name}-(serve-)?[0-9a-f]{{8}}"
     queue = f"mqtt-subscription-({clients})qos[01]"
     both = f"^({queue}|amq[.]topic)$"
     return {"user": name, "vhost": "/", "configure": f"^{queue}$", "write": both, "read": both}
@@ -147,9 +99,9 @@ def _regex(filters: Iterable[str]) -> str:
 # ------------------------------------------------------------------------------------------------ EMQX, NanoMQ, HiveMQ CE
 
 
-def emqx(rules: Rules) -> str:
+def emqx(rules: Rules, made: str) -> str:
     """The file `acl.conf`: the first rule that fits decides."""
-    lines = [f"%% {MADE}"]
+    lines = [f"%% {made}"]
     for who, rights in (("all", rules.everybody.of("${username}")), *_named(rules, '{{username, "{}"}}')):
         for verb, filters in (("publish", rights.write), ("subscribe", rights.read)):
             topics = ",\n  ".join(map(json.dumps, filters))
@@ -157,21 +109,21 @@ def emqx(rules: Rules) -> str:
     return "\n".join([*lines, "{deny, all}.", ""])
 
 
-def nanomq(rules: Rules) -> str:
+def nanomq(rules: Rules, made: str) -> str:
     """The file `acl.conf`: the first rule that fits decides."""
     lines = []
     for who, rights in (("#", rules.everybody.of("${username}")), *_named(rules, "{}")):
         for verb, filters in (("publish", rights.write), ("subscribe", rights.read)):
             rule = {"permit": "allow", "username": who, "action": verb, "topics": filters}
             lines += [f"  {json.dumps(rule)}"] if filters else []
-    return "\n".join([f"# {MADE}", "rules = [", ",\n".join([*lines, '  {"permit": "deny"}']), "]", ""])
+    return "\n".join([f"# {made}", "rules = [", ",\n".join([*lines, '  {"permit": "deny"}']), "]", ""])
 
 
-def hivemq(rules: Rules) -> str:
+def hivemq(rules: Rules, made: str) -> str:
     """The file `credentials.xml` of the extension for roles, with one user as an example, whom nobody can be."""
     lines = [
         '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>',
-        f"<!-- {MADE}",
+        f"<!-- {made}",
         "     A user for each node belongs here. The password is what the extension's tool prints:",
         "     java -jar hivemq-file-rbac-extension-*.jar -p PASSWORD -->",
         "<file-rbac>",
@@ -197,29 +149,5 @@ def _named(rules: Rules, form: str) -> Iterator[tuple[str, Rights]]:
         yield form.format(name), rights
 
 
-PER_NODE: Mapping[str, Callable[[Rules, str, Iterable[str]], str]] = {"nats": nats, "rabbitmq": rabbitmq}
-FOR_ALL: Mapping[str, Callable[[Rules], str]] = {"emqx": emqx, "nanomq": nanomq, "hivemq": hivemq}
-
-
-def main() -> None:
-    """Print the accounts."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("broker", choices=(*FOR_ALL, *PER_NODE))
-    parser.add_argument("net", nargs="?", type=_name, help="nats and rabbitmq: name of the net")
-    parser.add_argument("nodes", nargs="*", type=_name, help="nats and rabbitmq: the nodes")
-    parser.add_argument("--acl", type=Path, default=ACL, help="rules of mosquitto to begin with (default: %(default)s)")
-    args = parser.parse_args()
-    rules = parse(args.acl.read_text())
-    if (args.broker in PER_NODE) != bool(args.nodes):
-        parser.error("nats and rabbitmq need a net and its nodes; the others take none")
-    print(PER_NODE[args.broker](rules, args.net, args.nodes) if args.nodes else FOR_ALL[args.broker](rules), end="")
-
-
-def _name(text: str) -> str:
-    if not re.fullmatch("[a-z0-9-]{1,40}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no name: 1 to 40 of a-z, 0-9 and '-'")
-    return text
-
-
-if __name__ == "__main__":
-    main()
+PER_NODE: Mapping[str, Callable[[Rules, str, Iterable[str], str], str]] = {"nats": nats, "rabbitmq": rabbitmq}
+FOR_ALL: Mapping[str, Callable[[Rules, str], str]] = {"mosquitto": mosquitto, "emqx": emqx, "nanomq": nanomq, "hivemq": hivemq}

@@ -1,0 +1,50 @@
+"""Whether every node of a deployment has the files that it is to connect with."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from edgemw.app.deployment import members
+from edgemw.app.places import MONITOR, for_node, names_nodes
+from edgemw.app.settings import Broker, Deployment
+from edgemw.core.errors import ConfigError
+
+_FILES = ("ca", "cert", "key")
+
+
+def own_files(settings: Deployment) -> Mapping[str, list[Path]]:
+    """The files of every node by the key that names them with {node}, and those of who watches; none where no key does."""
+    found = defaultdict[str, list[Path]](list)
+    if names_nodes(settings.broker):
+        _add(found, "broker", settings.broker, [MONITOR])
+    for member in members(settings):
+        broker = settings.tiers[member.tier].broker
+        if names_nodes(broker):
+            _add(found, "broker" if broker == settings.broker else f"tiers.{member.tier}.broker", broker, [member.id])
+    return found
+
+
+def missing(settings: Deployment) -> Iterator[tuple[str, str]]:
+    """Keys, and which files are not there that they name."""
+    for key, paths in own_files(settings).items():
+        absent = [path for path in paths if not path.is_file()]
+        if absent:
+            more = f", nor {len(absent) - 1} others" if len(absent) > 1 else ""
+            yield key, f"there is no file {absent[0]}{more}"
+
+
+def check_identities(settings: Deployment) -> None:
+    """Refuse a deployment in which a node could not connect. Raises ConfigError."""
+    for key, reason in missing(settings):
+        raise ConfigError(f"{reason}: `edgemw pki issue DIR --for FILE` makes them", key=key)
+
+
+def _add(found: defaultdict[str, list[Path]], key: str, broker: Broker, nodes: Iterable[str]) -> None:
+    for node in nodes:
+        tls = for_node(broker, node).tls
+        for name in _FILES:
+            path, said = getattr(tls, name), getattr(broker.tls, name)
+            if path is not None and path != said:
+                found[f"{key}.tls.{name}"].append(path)

@@ -1,0 +1,222 @@
+"""`edgemw pki`: a small certificate authority, for those who have none."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from edgemw.app.access import users_of
+from edgemw.app.checks import check_id
+from edgemw.app.deployment import load_deployment
+from edgemw.app.secrets import reveal
+from edgemw.cli.broker import add_asker_flag, askers_of
+from edgemw.core.config.secret import Secret
+from edgemw.core.errors import ConfigError
+from edgemw.pki.issued import Issued, read_index
+from edgemw.pki.layout import INDEX, NODES
+
+LEAF_DAYS, MAX_DAYS = 365, 3650
+SOON = datetime.timedelta(days=30)
+
+_INIT = """The authority holds for ten years. With --for or --host it issues certificates at once, as `edgemw pki issue` does.
+
+  DIR/ca.key              signs everything: keep it on this machine, or on none that is reached from outside
+  DIR/nodes/NAME/         copy this folder to the machine of NAME, and nothing else
+  DIR/broker/, crl.pem    for the broker: `edgemw broker config --pki DIR` takes them
+
+examples:
+  edgemw pki init pki --for edgemw.toml --host localhost
+  edgemw pki init pki --passphrase-file ca.pass
+"""
+_ISSUE = """A node gets a certificate for TLS whose common name is its id (cert.pem, key.pem), and one for signatures (sign.pem,
+sign.key). With --for every node of a deployment file gets them, and the users monitor and author; who has keys keeps them. Keys
+are replaced with --renew only. What was handed out before goes on to hold until it ends, or is revoked.
+
+examples:
+  edgemw pki issue pki device-8 device-9
+  edgemw pki issue pki --for edgemw.toml
+  edgemw pki issue pki --broker --host mqtt.example --host 192.0.2.1
+  edgemw pki issue pki device-3 --renew --days 90
+"""
+_REVOKE = """All that NAME was ever given is put on DIR/crl.pem. The broker has a copy: give it the new one and tell it.
+
+examples:
+  edgemw pki revoke pki device-3 && cp pki/crl.pem broker/ && kill -HUP "$(pidof mosquitto)"
+"""
+_LIST = """exit code: 0 all is well, 1 something ends within 30 days, or has ended, and was not renewed
+
+examples:
+  edgemw pki list pki
+  edgemw pki list pki --json
+"""
+_EXAMPLES = """needs pip install 'edgemw[security]'
+
+exit code: 0 done, 1 a file cannot be written, or (list) something ends soon, 3 refused
+
+examples:
+  edgemw pki init pki --for edgemw.toml --host localhost
+  edgemw pki issue pki device-8
+  edgemw pki revoke pki device-3
+  edgemw pki list pki
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the main program."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = subparsers.add_parser("pki", help="a small certificate authority", epilog=_EXAMPLES, formatter_class=raw)
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    init = verbs.add_parser("init", help="make an authority", epilog=_INIT, formatter_class=raw)
+    issue = verbs.add_parser("issue", help="certificates of nodes and of the broker", epilog=_ISSUE, formatter_class=raw)
+    revoke = verbs.add_parser("revoke", help="let somebody in no longer", epilog=_REVOKE, formatter_class=raw)
+    lister = verbs.add_parser("list", help="what was issued, until when, and what was revoked", epilog=_LIST, formatter_class=raw)
+    for verb, function in ((init, run_init), (issue, run_issue), (revoke, run_revoke), (lister, run_list)):
+        verb.add_argument("folder", type=Path, metavar="DIR", help="folder of the authority")
+        verb.add_argument("--json", action="store_true", help="print one JSON object")
+        verb.set_defaults(run=function)
+    for verb in (issue, revoke):
+        verb.add_argument("names", nargs="+" if verb is revoke else "*", metavar="NAME", help="id of a node, or name of a user")
+    issue.add_argument("--broker", action="store_true", help="a certificate of the broker, for the names of --host")
+    issue.add_argument("--renew", action="store_true", help="replace keys that are there")
+    for verb in (init, issue):
+        verb.add_argument("--for", dest="file", type=Path, metavar="FILE", help="everybody in a deployment file")
+        verb.add_argument(
+            "--host", action="append", default=[], metavar="NAME", dest="hosts", help="name or address of the broker"
+        )
+        verb.add_argument("--days", type=int, default=LEAF_DAYS, metavar="N", help=f"how long they hold (default: {LEAF_DAYS})")
+        verb.add_argument(
+            "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="change a value of the file"
+        )
+        add_asker_flag(verb)
+    for verb in (init, issue, revoke):
+        verb.add_argument("--passphrase-file", metavar="FILE", help="file of the passphrase of the authority's key")
+        verb.add_argument("--passphrase-env", metavar="NAME", help="environment variable of it")
+
+
+def run_init(args: argparse.Namespace) -> int:
+    """Make an authority, and what it is to issue at once."""
+    now, authority_of = _now(), _authority()
+    nodes = _wanted(args, [])
+    _check_hosts(args.hosts)
+    passphrase = _passphrase(args)
+    authority_of.init(args.folder, passphrase, now)
+    with authority_of.opened(args.folder, passphrase) as signer:
+        if args.hosts:
+            signer.issue_broker(args.hosts, now, args.days)
+        signer.issue_nodes(nodes, now, args.days)
+    facts = {"folder": str(args.folder), "issued": nodes, "broker": args.hosts}
+    also = f"; certificates of {len(nodes)} nodes and users in {args.folder / NODES}" if nodes else ""
+    also += f"; of the broker, as {', '.join(args.hosts)}" if args.hosts else ""
+    _say(args, facts, f"made an authority: keep {args.folder / 'ca.key'} safe{also}")
+    return 0
+
+
+def run_issue(args: argparse.Namespace) -> int:
+    """Issue what is asked for, or nothing."""
+    now, authority_of = _now(), _authority()
+    nodes = _wanted(args, args.names)
+    if args.broker != bool(args.hosts):
+        raise ConfigError("--broker goes with the names and addresses by which nodes reach it: --host", key="--broker")
+    if not nodes and not args.broker:
+        raise ConfigError("say whose: NAME..., --for FILE or --broker", key="NAME")
+    _check_hosts(args.hosts)
+    with authority_of.opened(args.folder, _passphrase(args)) as signer:
+        kept = [] if args.renew else [node for node in nodes if node not in args.names and signer.has_keys(node)]
+        nodes = [node for node in nodes if node not in kept]
+        signer.issue_nodes(nodes, now, args.days, renew=args.renew)
+        if args.broker:
+            signer.issue_broker(args.hosts, now, args.days, renew=args.renew)
+    said = [f"{node}: {args.folder / NODES / node}" for node in nodes]
+    said += [f"{len(kept)} have keys and keep them (--renew replaces them)"] if kept else []
+    said += [f"the broker, as {', '.join(args.hosts)}: {args.folder / 'broker'}"] if args.broker else []
+    _say(args, {"folder": str(args.folder), "issued": nodes, "kept": kept, "broker": args.hosts}, "\n".join(said))
+    return 0
+
+
+def run_revoke(args: argparse.Namespace) -> int:
+    """Revoke all that some have."""
+    authority_of = _authority()
+    with authority_of.opened(args.folder, _passphrase(args)) as signer:
+        signer.revoke(args.names, _now())
+    text = f"revoked {', '.join(args.names)}: give {args.folder / 'crl.pem'} to the broker and send it SIGHUP"
+    _say(args, {"revoked": args.names, "list": str(args.folder / "crl.pem")}, text)
+    return 0
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """Print what was issued; cryptography is not needed for it."""
+    now, rows = _now(), read_index(args.folder / INDEX).certificates
+    last = {(each.name, each.kind): each for each in rows}
+    states = [(each, _state(each, now, replaced=last[each.name, each.kind] is not each)) for each in rows]
+    if args.json:
+        print(json.dumps({"certificates": [_row(each, state) for each, state in states]}, indent=1))
+    else:
+        print(f"{'name':<24}{'kind':<8}{'until':<12}{'state':<12}serial")
+        for each, state in states:
+            print(f"{each.name:<24}{each.kind:<8}{each.until:%Y-%m-%d}  {state:<12}{each.serial:x}")
+    return 1 if any(state in ("ends soon", "ended") for _, state in states) else 0
+
+
+def _row(each: Issued, state: str) -> dict[str, Any]:
+    revoked = each.revoked.isoformat() if each.revoked else None
+    row = {"name": each.name, "kind": each.kind, "serial": f"{each.serial:x}", "until": each.until.isoformat()}
+    return row | {"revoked": revoked, "hosts": list(each.hosts), "state": state}
+
+
+def _state(each: Issued, now: datetime.datetime, *, replaced: bool) -> str:
+    if each.revoked is not None:
+        return "revoked"
+    if replaced:
+        return "replaced"
+    return "ended" if now >= each.until else "ends soon" if now + SOON >= each.until else "good"
+
+
+def _wanted(args: argparse.Namespace, names: list[str]) -> list[str]:
+    """Who is to have certificates: those who are named, then those of the deployment file."""
+    if not 1 <= args.days <= MAX_DAYS:
+        raise ConfigError(f"must be 1 to {MAX_DAYS}", key="--days")
+    for name in names:
+        if problem := check_id(name):
+            raise ConfigError(f"{name!r} {problem}", key="NAME")
+    askers = askers_of(args)
+    if args.file is None:
+        return list(dict.fromkeys([*names, *askers]))
+    settings = load_deployment(args.file, None, os.environ, args.overrides)
+    return list(dict.fromkeys([*names, *users_of(settings, askers)]))
+
+
+def _check_hosts(hosts: list[str]) -> None:
+    for host in hosts:
+        letters = host.replace("-", "").replace(".", "").replace(":", "")
+        if not (0 < len(host) <= 253 and letters.isascii() and letters.isalnum()):
+            raise ConfigError(f"{host!r} is neither a name nor an address", key="--host")
+
+
+def _passphrase(args: argparse.Namespace) -> str | None:
+    if args.passphrase_file and args.passphrase_env:
+        raise ConfigError("a file or a variable, not both", key="--passphrase-env")
+    if not args.passphrase_file and not args.passphrase_env:
+        return None
+    secret = Secret(file=args.passphrase_file, env=args.passphrase_env, beside=str(Path.cwd()))
+    return reveal(secret, os.environ)
+
+
+def _authority() -> ModuleType:
+    try:
+        from edgemw.pki import authority
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"needs {error.name}: pip install 'edgemw[security]'", key="edgemw pki") from error
+    return authority
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+
+
+def _say(args: argparse.Namespace, facts: dict[str, Any], text: str) -> None:
+    print(json.dumps(facts) if args.json else text)
