@@ -1,9 +1,11 @@
-"""Nobody gives way: a mosquitto on generated files, and every rule attacked by others who have valid certificates of their own."""
+"""Nobody gives way: a mosquitto on generated files, and every rule attacked by others who have valid certificates too."""
 
 from __future__ import annotations
 
 import asyncio
 import datetime
+import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -13,11 +15,11 @@ from typing import Any
 import pytest
 
 from edgemw.app.broker import mqtt_settings, own_client_id
-from edgemw.app.settings import Broker, Tls
+from edgemw.app.settings import Broker
 from edgemw.core.errors import LinkError
 from edgemw.pki import authority
 from edgemw.transport.connection import BrokerUnreachable
-from edgemw.transport.link import Down, Received
+from edgemw.transport.link import Down, Received, Will
 from edgemw.transport.mqtt import MqttLink, MqttSettings, TlsSettings
 from edgemw.wire.topics import CHANNELS, Topic, build, parse
 from tests.contract.test_link_kinds import next_received, next_up, run
@@ -305,8 +307,6 @@ def test_what_was_retained_by_others_is_not_there(broker: Secured) -> None:
 
 
 def test_a_will_in_the_name_of_another_is_not_published(broker: Secured) -> None:
-    from edgemw.transport.link import Will
-
     def mortal(user: str, topic: str) -> MqttLink:
         return link(broker, user, client_id=f"mortal-{user}", will=Will(topic, user.encode()), protocol=5, will_delay_s=0)
 
@@ -377,9 +377,6 @@ def test_a_broker_of_another_authority_and_one_with_another_name_are_not_believe
 
 
 def test_tls_below_1_3_is_refused(broker: Secured) -> None:
-    import socket
-    import ssl
-
     mine = broker.login("device-1").tls
     for version, works in ((ssl.TLSVersion.TLSv1_2, False), (ssl.TLSVersion.TLSv1_3, True)):
         context = ssl.create_default_context(cafile=mine.ca)
@@ -391,7 +388,7 @@ def test_tls_below_1_3_is_refused(broker: Secured) -> None:
                 with context.wrap_socket(plain, server_hostname="localhost") as encrypted:
                     assert encrypted.version() == "TLSv1.3"
             else:
-                with pytest.raises(ssl.SSLError, match="(?i)version|alert"):
+                with pytest.raises(ssl.SSLError, match=r"(?i)version|alert"):
                     context.wrap_socket(plain, server_hostname="localhost")
 
 

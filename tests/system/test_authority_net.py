@@ -1,0 +1,150 @@
+"""A whole net on generated files: everything that nodes and people do is allowed, and no more was asked for."""
+
+from __future__ import annotations
+
+import json
+import signal
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.programs import needed
+from tests.support.secured import Secured, find_mosquitto
+from tests.system.fleet import BUNDLE, edgemw, when
+from tests.system.test_up import Run, conserved
+
+DEPLOYMENT = f"""schema = 1
+name = "farm"
+[task]
+bundle = "{BUNDLE}"
+rounds = 1000
+[data]
+source = "digits"
+[window]
+deadline = "10s"
+[telemetry]
+publish = "1s"
+[tiers.top]
+role = "fog"
+[tiers.fog]
+role = "fog"
+parent = "top"
+count = 2
+[tiers.device]
+role = "device"
+parent = "fog"
+count = 2
+serving = {{ mqtt = true }}
+[tiers.camera]
+role = "device"
+parent = "fog"
+count = 2
+serving = {{ ask = "device-0", ask_below = 1.0, ask_deadline = "10s" }}
+"""
+NODES = {"top", "fog-0", "fog-1", "device-0", "device-1", "camera-0", "camera-1"}
+QUESTION = {"inputs": [{"name": "x", "shape": [1, 64], "datatype": "FP32", "data": np.ones(64).tolist()}]}
+
+
+@pytest.fixture
+def secured(tmp_path: Path) -> Iterator[Secured]:
+    needed("mosquitto", find_mosquitto())
+    (tmp_path / "edgemw.toml").write_text(DEPLOYMENT)
+    with Secured(tmp_path, tmp_path / "edgemw.toml", "--asker", "kiosk") as broker:
+        yield broker
+
+
+@pytest.fixture
+def runs() -> Iterator[list[Run]]:
+    """Whatever still runs at the end is ended."""
+    started: list[Run] = []
+    yield started
+    for run in started:
+        if run.process.poll() is None:
+            run.process.kill()
+            run.process.communicate()
+
+
+def test_a_net_does_all_that_it_can_do_and_nothing_is_denied(secured: Secured, runs: list[Run], tmp_path: Path) -> None:
+    file, out = tmp_path / "edgemw.toml", tmp_path / "out"
+    there = ("--pki", str(secured.pki), "--set", f"broker.url={secured.url}")
+    run = Run(out, *there, file=file)
+    runs.append(run)
+    run.until_release(2)
+    who = ("--pki", secured.pki, "--broker", secured.url, "--net", "farm")
+
+    status = edgemw("status", *who, "--json")
+    assert status.returncode == 0, status.stdout + status.stderr
+    assert {node["node"] for node in json.loads(status.stdout)["nodes"]} == NODES
+
+    page = address(out, "top", "telemetry") + "/overview"
+    shown = when(lambda: json.loads(asked(page)), lambda document: {node["node"] for node in document["nodes"]} == NODES)
+    assert shown["refused"] == ""
+    below = address(out, "fog-0", "telemetry") + "/overview"
+    when(lambda: {n["node"] for n in json.loads(asked(below))["nodes"]}, lambda nodes: nodes == {"fog-0", "device-0", "camera-0"})
+
+    answer = edgemw(
+        "predict",
+        *who,
+        "--as",
+        "kiosk",
+        "--node",
+        "device-0",
+        "--task",
+        "digits",
+        "--json",
+        json.dumps([1.0] * 64),
+        "--json-output",
+    )
+    assert answer.returncode == 0, answer.stderr
+    camera = address(out, "camera-0", "serving") + "/v2/models/digits/infer"
+    asked(camera, json.dumps(QUESTION).encode())
+    when(lambda: secured.log, lambda log: "Received PUBLISH from camera-0" in log and "/device-0/pa/camera-0/" in log)
+
+    published = edgemw("task", "publish", BUNDLE, *who, "--json")
+    assert published.returncode == 0, published.stdout + published.stderr
+    doctor = edgemw("doctor", "--config", out / "nodes/device-1.toml", "--json")
+    found = {check["name"]: check for check in json.loads(doctor.stdout)["checks"]}
+    assert [name for name, check in found.items() if check["level"] == "fail"] == []
+    assert found["access rules"]["level"] == "ok"
+
+    run.process.send_signal(signal.SIGINT)
+    rounds = run.summary()["rounds"]
+    to_the_end = edgemw("up", file, *there, "--set", f"task.rounds={rounds + 2}", "--out", out, "--json", timeout_s=120)
+    assert to_the_end.returncode == 0, to_the_end.stderr
+    summary = json.loads(to_the_end.stdout.splitlines()[-1])
+    assert summary["finished"]
+    assert summary["reasons"] == {}
+    assert conserved(summary)
+    audit = edgemw("audit", out)
+    assert audit.returncode == 0, audit.stdout
+    assert secured.denied == []
+
+
+def test_a_node_that_the_broker_does_not_know_says_so(secured: Secured, runs: list[Run], tmp_path: Path) -> None:
+    """The control of the other test: what is denied is in the broker's log, and known where it was said."""
+    more = ("--set", "tiers.device.count=4")
+    done = edgemw("pki", "issue", secured.pki, "--for", tmp_path / "edgemw.toml", *more)
+    assert done.returncode == 0, done.stderr
+    run = Run(
+        tmp_path / "out", "--pki", str(secured.pki), "--set", f"broker.url={secured.url}", *more, file=tmp_path / "edgemw.toml"
+    )
+    runs.append(run)
+    log = tmp_path / "out/logs/device-3.log"
+    when(lambda: log.read_text() if log.exists() else "", lambda text: "Not authorized" in text)
+    run.process.send_signal(signal.SIGTERM)
+    run.process.send_signal(signal.SIGTERM)
+    run.process.communicate(timeout=60)
+    assert any("device-3" in line for line in secured.denied)
+
+
+def address(out: Path, node: str, door: str) -> str:
+    path = out / "nodes" / node / f"{door}.address"
+    return when(lambda: path.read_text() if path.exists() else "", lambda text: text.endswith("\n")).strip()
+
+
+def asked(url: str, data: bytes | None = None) -> str:
+    with urllib.request.urlopen(url, data, timeout=20) as answer:
+        return str(answer.read().decode())
