@@ -18,13 +18,14 @@ from edgemw.app.broker import mqtt_settings, own_client_id
 from edgemw.app.settings import Broker
 from edgemw.core.errors import LinkError
 from edgemw.pki import authority
+from edgemw.transport.broker import find_mosquitto
 from edgemw.transport.connection import BrokerUnreachable
 from edgemw.transport.link import Down, Received, Will
 from edgemw.transport.mqtt import MqttLink, MqttSettings, TlsSettings
 from edgemw.wire.topics import CHANNELS, Topic, build, parse
 from tests.contract.test_link_kinds import next_received, next_up, run
 from tests.support.programs import needed
-from tests.support.secured import Secured, carried_out, find_mosquitto
+from tests.support.secured import Secured, carried_out
 
 NET = "farm"
 DEPLOYMENT = f"""schema = 1

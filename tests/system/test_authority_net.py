@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgemw.transport.broker import find_mosquitto
 from tests.support.programs import needed
-from tests.support.secured import Secured, find_mosquitto
+from tests.support.secured import Secured
 from tests.system.fleet import BUNDLE, edgemw, when
 from tests.system.test_up import Run, conserved
 
