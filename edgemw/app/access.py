@@ -23,12 +23,13 @@ _SERVICES = frozenset({"predict", "prediction"})
 _SPECIAL = frozenset({"ask", "event", *_SERVICES})
 
 
-def access_rules(settings: Deployment, askers: Sequence[str] = ()) -> Rules:
+def access_rules(settings: Deployment, askers: Sequence[str] = (), moved: Sequence[tuple[str, str]] = ()) -> Rules:
     """The rules of a deployment.
 
     Args:
         settings: the deployment.
         askers: users who may ask every prediction service of the net.
+        moved: nodes with a former parent each, whom they still owe updates that have no outcome.
 
     Raises:
         ConfigError: somebody would have the name of somebody else.
@@ -51,6 +52,10 @@ def access_rules(settings: Deployment, askers: Sequence[str] = ()) -> Rules:
     for member in tree:
         if member.role == "device" and (server := settings.tiers[member.tier].serving.ask):
             users[member.id] += _asker(net, member.id, server)
+    for node, former in moved:
+        if node not in users or former not in users:
+            raise ConfigError(f"there is no node {(former if node in users else node)!r}", key="--moved")
+        users[node] += _child(net, node, former)
     users |= {asker: _own(net, asker) + _asker(net, asker, "+") for asker in askers}
     return Rules(Rights(), users | {AUTHOR: _author(net, tree[0].id), MONITOR: _monitor(net)})
 

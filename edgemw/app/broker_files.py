@@ -110,6 +110,13 @@ def certificates(kind: Kind, pki: Path) -> Iterator[tuple[str, bytes]]:
         yield layout.REVOKED, _read(pki / layout.REVOKED, "edgemw pki init DIR")
 
 
+def without_revoked(rules: Rules, pki: Path) -> Rules:
+    """The rules without those who are revoked: a broker looks at its list when somebody connects, at its rules all the time."""
+    last = {each.name: each for each in read_index(pki / layout.INDEX).certificates if each.kind == "node"}
+    kept = {name: rights for name, rights in rules.users.items() if name not in last or last[name].revoked is None}
+    return Rules(rules.everybody, kept)
+
+
 def write_files(out: Path, files: Sequence[tuple[str, bytes]]) -> list[Path]:
     """Write them, all but keys and rules for everybody to read; what was there is replaced. Raises EdgeError."""
     layout.make_folder(out)

@@ -17,14 +17,14 @@ from edgemw.wire import topics
 
 ARRIVAL_S = 3.0
 NOBODY = "doctor"  # stands for a task, a transfer, a blob and whoever asks
-CHANGE = "change the broker's access rules for this user; brokers/mosquitto/acl has those that are needed"
+CHANGE = "change the broker's access rules for this user: `edgemw broker config` writes those that are needed"
 
 
 def topics_read(place: Place) -> tuple[str, ...]:
     """What a node asks its broker for; one blob that is not there instead of all, which would bring whole releases."""
     topic = partial(topics.build, place.net, place.parent)
     return (
-        topic("presence", node="+"),
+        topic("presence", node=place.node),
         topic("reply", node=place.node, task="+"),
         topic("release", task="+"),
         topic("task", task="+"),

@@ -55,8 +55,8 @@ class Tls:
     """[broker.tls]: certificates, in PEM files; used with mqtts://."""
 
     ca: Path | None = option(None, help="authorities that may sign the broker's certificate; absent: the system's")
-    cert: Path | None = option(None, help="this node's certificate")
-    key: Path | None = option(None, help="this node's private key")
+    cert: Path | None = option(None, help="this node's certificate; in a deployment file {node} stands for the node's id")
+    key: Path | None = option(None, help="this node's private key; {node} as in cert")
 
     def __post_init__(self) -> None:
         if (self.cert is None) != (self.key is None):

@@ -8,7 +8,16 @@ import os
 from pathlib import Path
 
 from edgemw.app.access import access_rules
-from edgemw.app.broker_files import KINDS, Listener, broker_files, certificates, check_hosts, port_of, write_files
+from edgemw.app.broker_files import (
+    KINDS,
+    Listener,
+    broker_files,
+    certificates,
+    check_hosts,
+    port_of,
+    without_revoked,
+    write_files,
+)
 from edgemw.app.checks import check_id
 from edgemw.app.deployment import load_deployment
 from edgemw.app.rule_languages import FOR_ALL, PER_NODE
@@ -59,6 +68,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     config.add_argument("--port", type=int, metavar="N", help="where it listens (default: that of broker.url, else 8883)")
     config.add_argument("--listen", metavar="ADDRESS", default="", help="address of its machine (default: every one)")
     add_asker_flag(config)
+    help_ = "let a node finish with a parent that it had before; may be given several times"
+    config.add_argument("--moved", action="append", default=[], metavar="NODE=PARENT", help=help_)
     config.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="change a value of the file"
     )
@@ -92,17 +103,19 @@ def run_config(args: argparse.Namespace) -> int:
     """Write the files."""
     kind = KINDS[args.kind]
     settings = load_deployment(args.file, None, os.environ, args.overrides)
-    rules = access_rules(settings, askers_of(args))
+    rules = access_rules(settings, askers_of(args), [_moved(text) for text in args.moved])
     port = args.port or port_of(settings)
     if not 1 <= port <= 65535:
         raise ConfigError("must be 1 to 65535", key="--port")
     if not all(character.isalnum() or character in ".:-" for character in args.listen):
         raise ConfigError("is no address", key="--listen")
     made = f"Made by `edgemw broker config` for the net {settings.name}: who may do what. Nobody else may do anything."
-    files = [*broker_files(kind, rules, made, Listener(args.listen, port))]
+    own = []
     if args.pki is not None:
         check_hosts(settings, args.pki)
-        files += certificates(kind, args.pki)
+        own = [*certificates(kind, args.pki)]
+        rules = without_revoked(rules, args.pki)
+    files = [*broker_files(kind, rules, made, Listener(args.listen, port)), *own]
     written = write_files(args.out, files)
     if args.json:
         facts = {"for": args.kind, "out": str(args.out), "port": port, "users": [*rules.users], "files": [*map(str, written)]}
@@ -112,6 +125,13 @@ def run_config(args: argparse.Namespace) -> int:
     for line in _next(args):
         print(line)
     return 0
+
+
+def _moved(text: str) -> tuple[str, str]:
+    node, equals, parent = text.partition("=")
+    if not equals:
+        raise ConfigError(f"{text!r} is not NODE=PARENT", key="--moved")
+    return node, parent
 
 
 def _next(args: argparse.Namespace) -> list[str]:

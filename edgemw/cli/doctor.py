@@ -14,6 +14,7 @@ from pathlib import Path
 from edgemw.app.checks import AUTO
 from edgemw.app.doctor import check_energy, check_machine
 from edgemw.app.finding import Check
+from edgemw.app.places import MONITOR, for_node, names_nodes
 from edgemw.app.probing import Subject, probe_broker
 from edgemw.app.settings import (
     EMBEDDED,
@@ -88,7 +89,7 @@ def _subject(args: argparse.Namespace) -> tuple[Subject | None, Node | None, Ene
     broker, node, energy = None, None, Energy()
     if args.config is not None:
         settings = load_file(SCHEMAS[kind_of(read_text(args.config), str(args.config))], args.config, env=os.environ).value
-        broker, energy = settings.broker, settings.energy
+        broker, energy = for_node(settings.broker, MONITOR), settings.energy
         if not isinstance(settings, Deployment):
             node = settings.node
     if args.broker is not None:
@@ -102,6 +103,8 @@ def _place(settings: Deployment | DeviceFile | FogFile | None, broker: Broker) -
     """Whose topics are tried: the file's node, or the user that the broker knows, or nobody."""
     if settings is not None and not isinstance(settings, Deployment):
         return Place(settings.net, settings.node.id, settings.node.parent or "", 0)
+    if settings is not None and names_nodes(settings.broker):
+        return Place(settings.name, MONITOR, "", 0)
     user = broker.username if valid_id(broker.username) else "doctor"
     return Place("doctor" if settings is None else settings.name, user, "", 0)
 

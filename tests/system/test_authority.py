@@ -404,6 +404,27 @@ def test_a_revoked_node_is_let_in_no_longer_once_the_broker_was_told(broker: Sec
     let_in(broker, broker.login("device-1"))
 
 
+def test_a_node_that_is_revoked_while_it_is_connected_does_nothing_more(tmp_path: Path) -> None:
+    (tmp_path / "edgemw.toml").write_text(DEPLOYMENT)
+
+    async def scenario(broker: Secured) -> None:
+        topic, later = (build(NET, "fog-0", "update", node=f"device-{number}", task="x") for number in range(2))
+        async with link(broker, "device-0") as stolen, link(broker, "device-1") as other, link(broker, "fog-0") as fog:
+            await fog.subscribe(f"em1/{NET}/fog-0/up/#")
+            heard = fog.events()
+            await stolen.publish(topic, b"before")
+            assert (await next_received(heard)).payload == b"before"
+            await asyncio.to_thread(carried_out, "pki", "revoke", broker.pki, "device-0")
+            await asyncio.to_thread(broker.configure)
+            await asyncio.to_thread(broker.hang_up)
+            await stolen.publish(topic, b"after")
+            await other.publish(later, b"well")
+            assert (await next_received(heard)).payload == b"well"
+
+    with Secured(tmp_path, tmp_path / "edgemw.toml") as broker:
+        run(scenario(broker))
+
+
 def test_nobody_takes_over_the_session_of_another_without_its_key(broker: Secured) -> None:
     victim = own_client_id(NET, "device-0", broker.login("device-0"))
 

@@ -101,6 +101,19 @@ def test_names_of_users_are_not_those_of_nodes(tmp_path: Path) -> None:
             access_rules(deployment(tmp_path), [asker])
 
 
+def test_a_node_that_has_moved_may_finish_with_its_former_parent(tmp_path: Path) -> None:
+    settings = deployment(tmp_path)
+    update, answer = (build("n", "site-3", channel, node="device-0", task="+") for channel in ("update", "reply"))
+    assert update not in access_rules(settings).users["device-0"].write
+    rights = access_rules(settings, moved=[("device-0", "site-3")]).users["device-0"]
+    assert update in rights.write
+    assert answer in rights.read
+    assert build("n", "site-0", "update", node="device-0", task="+") in rights.write
+    for pair in (("device-0", "nowhere"), ("nobody", "site-0")):
+        with pytest.raises(ConfigError, match="there is no node"):
+            access_rules(settings, moved=[pair])
+
+
 def test_everybody_who_connects_has_a_name_that_a_certificate_can_hold(tmp_path: Path) -> None:
     users = users_of(deployment(tmp_path), ["kiosk"])
     assert set(users) >= {"top", "region-1", "site-3", "device-7", "kiosk", "author", "monitor"}
@@ -184,6 +197,8 @@ def test_what_a_later_command_writes_leaves_the_state_and_own_files_alone(tmp_pa
         (["--port", "70000"], "--port"),
         (["--listen", "a b"], "--listen"),
         (["--asker", "A"], "--asker"),
+        (["--moved", "device-0"], "--moved"),
+        (["--moved", "device-0=x"], "there is no node 'x'"),
         (["--pki", "nowhere"], "edgemw pki issue DIR --broker"),
         (["--set", "tiers.device.count=0"], "tiers.device.count"),
     ],
