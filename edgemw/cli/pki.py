@@ -43,10 +43,12 @@ examples:
   edgemw pki issue pki --broker --host mqtt.example --host 192.0.2.1
   edgemw pki issue pki device-3 --renew --days 90
 """
-_REVOKE = """All that NAME was ever given is put on DIR/crl.pem. The broker has a copy: give it the new one and tell it.
+_REVOKE = """All that NAME was ever given is put on DIR/crl.pem. The broker has a copy, which it looks at when somebody
+connects, and rules, which hold for who is connected, too: write both again and tell it.
 
 examples:
-  edgemw pki revoke pki device-3 && cp pki/crl.pem broker/ && kill -HUP "$(pidof mosquitto)"
+  edgemw pki revoke pki device-3
+  edgemw broker config edgemw.toml --for mosquitto --pki pki --out broker && kill -HUP "$(pidof mosquitto)"
 """
 _LIST = """exit code: 0 all is well, 1 something ends within 30 days, or has ended, and was not renewed
 
@@ -143,7 +145,8 @@ def run_revoke(args: argparse.Namespace) -> int:
     authority_of = _authority()
     with authority_of.opened(args.folder, _passphrase(args)) as signer:
         signer.revoke(args.names, _now())
-    text = f"revoked {', '.join(args.names)}: give {args.folder / 'crl.pem'} to the broker and send it SIGHUP"
+    what = f"write the broker's files again (edgemw broker config --pki {args.folder}) and send it SIGHUP"
+    text = f"revoked {', '.join(args.names)}: {what}"
     _say(args, {"revoked": args.names, "list": str(args.folder / "crl.pem")}, text)
     return 0
 

@@ -34,10 +34,10 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def edgemw(*arguments: str | Path, timeout_s: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
+def edgemw(*arguments: str | Path, timeout_s: float = PATIENCE_S, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run one command to its end."""
     command = [sys.executable, "-m", "edgemw", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=environment(), check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=environment(), check=False, cwd=cwd)
 
 
 def when(look: Callable[[], T], right: Callable[[T], bool]) -> T:

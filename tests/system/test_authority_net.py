@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgemw.app.places import identity_files
 from edgemw.transport.broker import find_mosquitto
 from tests.support.programs import needed
 from tests.support.secured import Secured
-from tests.system.fleet import BUNDLE, edgemw, when
+from tests.system.fleet import BUNDLE, ROOT, Fleet, edgemw, when
 from tests.system.test_up import Run, conserved
 
 DEPLOYMENT = f"""schema = 1
@@ -124,21 +125,15 @@ def test_a_net_does_all_that_it_can_do_and_nothing_is_denied(secured: Secured, r
     assert secured.denied == []
 
 
-def test_a_node_that_the_broker_does_not_know_says_so(secured: Secured, runs: list[Run], tmp_path: Path) -> None:
+def test_a_node_that_the_broker_does_not_know_says_so(secured: Secured, tmp_path: Path) -> None:
     """The control of the other test: what is denied is in the broker's log, and known where it was said."""
-    more = ("--set", "tiers.device.count=4")
-    done = edgemw("pki", "issue", secured.pki, "--for", tmp_path / "edgemw.toml", *more)
-    assert done.returncode == 0, done.stderr
-    run = Run(
-        tmp_path / "out", "--pki", str(secured.pki), "--set", f"broker.url={secured.url}", *more, file=tmp_path / "edgemw.toml"
-    )
-    runs.append(run)
-    log = tmp_path / "out/logs/device-3.log"
-    when(lambda: log.read_text() if log.exists() else "", lambda text: "Not authorized" in text)
-    run.process.send_signal(signal.SIGTERM)
-    run.process.send_signal(signal.SIGTERM)
-    run.process.communicate(timeout=60)
-    assert any("device-3" in line for line in secured.denied)
+    assert edgemw("pki", "issue", secured.pki, "stranger").returncode == 0
+    tls = {f"tls.{key}": str(path) for key, path in identity_files(secured.pki, "stranger").items()}
+    with Fleet(tmp_path, secured.url, "farm") as fleet:
+        fleet.device("stranger", "fog-0", broker={"url": secured.url, **tls})
+        fleet.start("stranger")
+        fleet.said("stranger", "Not authorized")
+    assert any("'em1/farm/fog-0/st/stranger'" in line for line in secured.denied)
 
 
 def address(out: Path, node: str, door: str) -> str:
@@ -149,3 +144,23 @@ def address(out: Path, node: str, door: str) -> str:
 def asked(url: str, data: bytes | None = None) -> str:
     with urllib.request.urlopen(url, data, timeout=20) as answer:
         return str(answer.read().decode())
+
+
+def test_the_three_commands_of_the_page_on_security(tmp_path: Path) -> None:
+    """As they stand there, but for the port and the number of rounds; mosquitto is started as `Secured` does."""
+    needed("mosquitto", find_mosquitto())
+    page = (ROOT / "docs/security.md").read_text().split("## Three commands")[1]
+    make, config, up = page.split("```sh\n")[1].split("\n```")[0].splitlines()
+    config, start = config.split(" && ", 1)
+    assert start == "(cd broker && mosquitto -d -c mosquitto.conf)"
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    for line in (make, config):
+        done = edgemw(*line.split()[1:], cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert "listener 8883" in (tmp_path / "broker/conf.d/listener.conf").read_text().splitlines()
+    with Secured(tmp_path, tmp_path / "examples/quickstart/edgemw.toml") as broker:
+        more = ("--set", f"broker.url={broker.url}", "--set", "task.rounds=2")
+        done = edgemw(*up.split()[1:], *more, timeout_s=120, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "finished after 2 rounds" in done.stdout
+        assert broker.denied == []
