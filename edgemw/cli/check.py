@@ -125,7 +125,7 @@ def check(path: Path, kind: Kind | None, overrides: list[str], env: Mapping[str,
     kind = kind or kind_of(text, str(path))
     loaded = load_file(SCHEMAS[kind], path, env=env, overrides=overrides)
     settings = loaded.value
-    warnings = (*_warnings(settings), *secret_warnings(settings, env))
+    warnings = (*_warnings(settings), *(each for each in secret_warnings(settings, env) if NODE not in each))
     if isinstance(settings, DeviceFile):
         _check_class(settings, loaded.origins)
         return Report(kind, settings.node.id, tuple(_device_facts(settings)), warnings)

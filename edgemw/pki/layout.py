@@ -27,10 +27,9 @@ def node_folder(folder: Path, node: str) -> Path:
 
 
 def make_folder(path: Path) -> None:
-    """A folder for its owner alone. Raises EdgeError."""
+    """A folder for its owner alone; one that is there stays as it is. Raises EdgeError."""
     try:
         path.mkdir(parents=True, mode=0o700, exist_ok=True)
-        path.chmod(0o700)
     except OSError as error:
         raise EdgeError(f"{path}: {error.strerror or error}") from error
 

@@ -47,6 +47,7 @@ count = 2
 serving = {{ ask = "device-0", ask_below = 1.0, ask_deadline = "10s" }}
 """
 NODES = {"top", "fog-0", "fog-1", "device-0", "device-1", "camera-0", "camera-1"}
+IDENTITIES = ", ".join(f'{key} = "pki/nodes/{{node}}/{key}.pem"' for key in ("ca", "cert", "key")).join("{}")
 QUESTION = {"inputs": [{"name": "x", "shape": [1, 64], "datatype": "FP32", "data": np.ones(64).tolist()}]}
 
 
@@ -77,7 +78,9 @@ def test_a_net_does_all_that_it_can_do_and_nothing_is_denied(secured: Secured, r
     run.until_release(2)
     who = ("--pki", secured.pki, "--broker", secured.url, "--net", "farm")
 
-    status = edgemw("status", *who, "--json")
+    own = tmp_path / "own.toml"  # says in its own words what --pki says
+    own.write_text(f'{DEPLOYMENT}[broker]\nurl = "{secured.url}"\ntls = {IDENTITIES}\n')
+    status = edgemw("status", "--config", own, "--json")
     assert status.returncode == 0, status.stdout + status.stderr
     assert {node["node"] for node in json.loads(status.stdout)["nodes"]} == NODES
 
@@ -105,7 +108,7 @@ def test_a_net_does_all_that_it_can_do_and_nothing_is_denied(secured: Secured, r
     asked(camera, json.dumps(QUESTION).encode())
     when(lambda: secured.log, lambda log: "Received PUBLISH from camera-0" in log and "/device-0/pa/camera-0/" in log)
 
-    published = edgemw("task", "publish", BUNDLE, *who, "--json")
+    published = edgemw("task", "publish", BUNDLE, "--config", own, "--json")
     assert published.returncode == 0, published.stdout + published.stderr
     doctor = edgemw("doctor", "--config", out / "nodes/device-1.toml", "--json")
     found = {check["name"]: check for check in json.loads(doctor.stdout)["checks"]}
