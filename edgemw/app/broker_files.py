@@ -14,7 +14,7 @@ from edgemw.app import rule_languages
 from edgemw.app.places import SECURED
 from edgemw.app.rules import SHIPPED, Rules
 from edgemw.app.settings import EMBEDDED, Deployment
-from edgemw.core.errors import ConfigError, EdgeError
+from edgemw.core.errors import ConfigError
 from edgemw.pki import layout
 from edgemw.pki.issued import read_index
 from edgemw.transport.addresses import broker_addresses
@@ -44,6 +44,7 @@ class Kind:
         listens: the line that says where it listens, as it is shipped, and as it becomes.
         connections: the line that bounds connections, as it is shipped; "" where there is none.
         revokes: whether it reads a list of revoked certificates.
+        folders: that it wants to find.
     """
 
     configuration: Mapping[str, str]
@@ -52,6 +53,7 @@ class Kind:
     listens: tuple[str, Callable[[Listener], str]]
     connections: str
     revokes: bool
+    folders: tuple[str, ...] = ()
 
 
 KINDS: Mapping[str, Kind] = {
@@ -62,6 +64,7 @@ KINDS: Mapping[str, Kind] = {
         ("listener 8883", lambda at: f"listener {at.port} {at.address}".rstrip()),
         "max_connections 5000",
         True,
+        ("conf.d", "state"),
     ),
     "emqx": Kind(
         {"base.hocon": "emqx/base.hocon"},
@@ -117,14 +120,10 @@ def without_revoked(rules: Rules, pki: Path) -> Rules:
     return Rules(rules.everybody, kept)
 
 
-def write_files(out: Path, files: Sequence[tuple[str, bytes]]) -> list[Path]:
+def write_files(kind: Kind, out: Path, files: Sequence[tuple[str, bytes]]) -> list[Path]:
     """Write them, all but keys and rules for everybody to read; what was there is replaced. Raises EdgeError."""
-    layout.make_folder(out)
-    try:
-        for name in ("conf.d", "state"):
-            (out / name).mkdir(exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise EdgeError(f"{out}: {error.strerror or error}") from error
+    for folder in (out, *(out / name for name in kind.folders)):
+        layout.make_folder(folder)
     for name, data in files:
         write = layout.write_private if name.endswith((".key", "acl", "acl.conf")) else layout.write_public
         write(out / name, data)

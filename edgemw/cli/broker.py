@@ -116,7 +116,7 @@ def run_config(args: argparse.Namespace) -> int:
         own = [*certificates(kind, args.pki)]
         rules = without_revoked(rules, args.pki)
     files = [*broker_files(kind, rules, made, Listener(args.listen, port)), *own]
-    written = write_files(args.out, files)
+    written = write_files(kind, args.out, files)
     if args.json:
         facts = {"for": args.kind, "out": str(args.out), "port": port, "users": [*rules.users], "files": [*map(str, written)]}
         print(json.dumps(facts))

@@ -168,6 +168,7 @@ def test_emqx_and_nanomq_have_the_same_rules(tmp_path: Path) -> None:
         found[name][verb == "subscribe"].update(json.loads(f"[{topics}]"))
     assert found == meant
     assert emqx.endswith("{deny, all}.\n")
+    assert sorted(path.name for path in (tmp_path / "emqx").iterdir()) == ["acl.conf", "base.hocon"]
     nanomq = json.loads((config(tmp_path, "nanomq") / "acl.conf").read_text().split("rules = ")[1])
     found = {name: (set(), set()) for name in meant}
     for rule in nanomq[:-1]:
