@@ -14,6 +14,7 @@ from edgemw.app.census import Census, NodeStatus, question
 from edgemw.app.settings import Broker
 from edgemw.core.config.words import nearest
 from edgemw.core.errors import ConfigError, LinkError, WireError
+from edgemw.transport.connection import BrokerUnreachable
 from edgemw.transport.link import Down, Link, Received, Up
 from edgemw.transport.mqtt import MqttLink
 from edgemw.wire import publication, topics
@@ -94,9 +95,11 @@ class Console:
         for domain in sorted(self.census.now_in):
             try:
                 await self._link.publish(*question(self._net, domain, self._name))
-            except LinkError as error:
+            except BrokerUnreachable as error:
                 self.refused = str(error)
                 break  # nobody can answer then, and that is what the caller is told
+            except LinkError as error:
+                self.refused = str(error)  # in this domain; it may be let ask in others
         online = {node for node, state in self.census.presence.items() if state == "online"}
         await self._until(lambda: online <= self.census.answered(since_s), timeout_s)
         await asyncio.sleep(0.05 if self.census.answered(since_s) else 0)  # a node with several tasks answers once for each

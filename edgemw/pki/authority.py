@@ -169,11 +169,6 @@ def opened(folder: Path, passphrase: str | None) -> Iterator[Authority]:
         os.close(handle)
 
 
-def listed(folder: Path) -> tuple[Issued, ...]:
-    """What an authority has issued and what still could be shown; its key is not needed. Raises ConfigError."""
-    return read_index(folder / layout.INDEX).certificates
-
-
 def _signer(folder: Path, passphrase: str | None) -> Signer:
     path = folder / layout.AUTHORITY_KEY
     data = _read(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -52,8 +51,8 @@ class Index:
 
 def index_bytes(index: Index) -> bytes:
     """The file."""
-    rows = [json.dumps({**asdict(each), "serial": f"{each.serial:x}"}, default=_iso) for each in index.certificates]
-    return f'{{"format": {FORMAT}, "lists": {index.lists}, "certificates": [\n{_lines(rows)}\n]}}\n'.encode()
+    rows = ",\n".join(json.dumps({**asdict(each), "serial": f"{each.serial:x}"}, default=_iso) for each in index.certificates)
+    return f'{{"format": {FORMAT}, "lists": {index.lists}, "certificates": [\n{rows}\n]}}\n'.encode()
 
 
 def read_index(path: Path) -> Index:
@@ -92,10 +91,6 @@ def _issued(row: dict[str, Any]) -> Issued:
         revoked=datetime.datetime.fromisoformat(row["revoked"]) if row["revoked"] else None,
         hosts=tuple(map(str, row["hosts"])),
     )
-
-
-def _lines(rows: Iterable[str]) -> str:
-    return ",\n".join(rows)
 
 
 def _iso(value: object) -> str:

@@ -126,6 +126,9 @@ def test_a_net_does_all_that_it_can_do_and_nothing_is_denied(secured: Secured, r
     audit = edgemw("audit", out)
     assert audit.returncode == 0, audit.stdout
     assert secured.denied == []
+    forgotten = edgemw("status", "--config", out / "nodes/fog-0.toml", "--forget", "camera-0")
+    assert forgotten.returncode == 0, forgotten.stderr
+    assert {line.split("'")[1] for line in secured.denied} == {"em1/farm/top/rq/status/fog-0"}  # siblings are not its to ask
 
 
 def test_a_node_that_the_broker_does_not_know_says_so(secured: Secured, tmp_path: Path) -> None:
