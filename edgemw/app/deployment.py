@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgemw.app.dealing import as_its_arrays_say
+from edgemw.app.named import for_node
 from edgemw.app.settings import (
     EMBEDDED,
     TOP_ONLY,
@@ -140,6 +141,7 @@ def _fog_file(settings: Deployment, tier: Tier, node: Node, broker: Broker, tele
         telemetry=telemetry,
         energy=tier.energy,
         limits=tier.limits,
+        security=for_node(tier.security, node.id),
     )
     if not file.is_top:
         return file
@@ -166,6 +168,7 @@ def _device_file(
         telemetry=telemetry,
         energy=tier.energy,
         limits=tier.limits,
+        security=for_node(tier.security, node.id),
     )
 
 

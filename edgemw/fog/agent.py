@@ -44,6 +44,7 @@ from edgemw.storage.outbox import KeptUpdate
 from edgemw.transport.shell import Shell, Wanted
 from edgemw.wire import topics
 from edgemw.wire.messages import Blob, Frame, ReleaseManifest
+from edgemw.wire.signed import ANYBODY, Trust
 
 MAX_TASKS = 32
 
@@ -61,8 +62,10 @@ class FogRole:
         db: Database,
         options: WindowOptions | TopOptions,
         observe: Callable[[str, Fact], None],
+        trust: Trust = ANYBODY,
     ) -> None:
         self._place, self._db, self._options, self._observe = place, db, options, observe
+        self._trust = trust
         self._receivers = outbox.receivers(db)  # of an earlier life, perhaps under another parent
         self._shell: Shell | None = None
 
@@ -107,8 +110,8 @@ class FogRole:
             return None
         memory = self._memory(task)
         if isinstance(self._options, TopOptions):
-            return Top(self._place, task, self._options, memory, now)
-        return Forwarder(self._place, task, self._options, memory, now)
+            return Top(self._place, task, self._options, memory, now, self._trust)
+        return Forwarder(self._place, task, self._options, memory, now, self._trust)
 
     def observe(self, task: str, fact: Fact) -> None:
         """See Role."""

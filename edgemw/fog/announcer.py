@@ -28,9 +28,9 @@ class Announcer:
         self._before: dict[str, list[Blob]] = {}
         self._inherited: dict[str, tuple[Blob, ...]] = {}
 
-    def task(self, blob: Blob, data: bytes) -> list[Action]:
+    def task(self, manifest: TaskManifest, data: bytes) -> list[Action]:
         """Announce a bundle."""
-        return self._announce("task", TaskManifest(blob), {blob.digest: (blob, data)}, {})
+        return self._announce("task", manifest, {manifest.blob.digest: (manifest.blob, data)}, {})
 
     def release(self, manifest: ReleaseManifest, needed: Shelf, ahead: Shelf) -> list[Action]:
         """Announce a release.
