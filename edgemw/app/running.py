@@ -21,7 +21,7 @@ from edgemw.app.history import History
 from edgemw.app.overview import Overview
 from edgemw.app.page.doors import Page
 from edgemw.app.settings import DeviceFile, FogFile, Limits
-from edgemw.app.trust import credential_of, trust_of
+from edgemw.app.trust import credential_of, role_of, trust_of
 from edgemw.core.files import replace_file
 from edgemw.core.ids import Place
 from edgemw.storage.database import Database
@@ -227,7 +227,9 @@ def node_of(settings: DeviceFile | FogFile) -> Iterator[Running]:
         ConfigError: a key or a certificate of [security] cannot be used.
         StorageError: the database cannot be used.
     """
-    trust, credential = trust_of(settings, os.environ), credential_of(settings.security)
+    security = settings.security
+    trust = trust_of(security, settings.node.id, role_of(settings), os.environ)
+    credential = credential_of(security)
     db = Database(settings.node.state)
     try:
         place = Place(settings.net, settings.node.id, settings.node.parent or "", db.next_boot(time.time()))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
-from edgemw.app.secrets import candidates, reveal
+from edgemw.app.secrets import is_here, reveal, secret_warnings
 from edgemw.app.sections import Security
 from edgemw.app.settings import DeviceFile, FogFile
 from edgemw.core.config.secret import Secret
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 MAX_FILE_BYTES = 1 << 24  # of a revocation list; others are smaller
 
 T = TypeVar("T")
+Role = Literal["top", "fog", "device"]
 
 
-def trust_of(settings: DeviceFile | FogFile, env: Mapping[str, str]) -> Trust:
+def trust_of(security: Security, node: str, role: Role, env: Mapping[str, str]) -> Trust:
     """What a node signs with and whom it believes.
 
     Raises:
         ConfigError: a file is missing or is not what it should be, with the key that names it; `cryptography` is not installed.
     """
-    security = settings.security
     if security == Security():
         return ANYBODY
     authority = _authority(security)
-    key = _own_key(security, settings.node.id, authority, env)
+    key = _own_key(security, node, authority, env)
     releases = _release_keys(security)
-    if isinstance(settings, FogFile) and settings.is_top and key is not None:
+    if role == "top" and key is not None:
         releases = _with_own(releases, key)
-    if authority is None or isinstance(settings, DeviceFile):  # nobody is below a device
+    if authority is None or role == "device":  # nobody is below a device
         return Trust(key, None, releases)
     from edgemw.trust.credentials import Credentials
 
@@ -55,21 +55,47 @@ def credential_of(security: Security) -> bytes:
     return der_of(_read("certificate", security.certificate, certificate))
 
 
-def check_trust(settings: DeviceFile | FogFile, env: Mapping[str, str]) -> None:
-    """Refuse what [security] says where its files are here and do not go together; files that are not here are left alone.
+def check_trust(security: Security, node: str, role: Role, env: Mapping[str, str]) -> tuple[str, ...]:
+    """Refuse what [security] of a node says where its files are here and do not go together.
+
+    Returns:
+        A sentence for each that is not here, or can be read by others.
 
     Raises:
         ConfigError: with the key.
     """
-    security = settings.security
-    paths = [path for path in (security.certificate, security.ca, security.crl, *security.release_key) if path is not None]
-    is_here = security.key is None or _is_here(security.key, env)
-    if is_here and all(path.is_file() for path in paths):
-        trust_of(settings, env)
+    named = [("certificate", security.certificate), ("ca", security.ca), ("crl", security.crl)]
+    named += [("release_key", path) for path in security.release_key]
+    missing = [f"security.{name}: there is no file {path}" for name, path in named if path is not None and not path.is_file()]
+    secret = tuple(f"security.{problem}" for problem in secret_warnings(security, env))
+    if not missing and (security.key is None or is_here(security.key, env)):
+        trust_of(security, node, role, env)
+    return (*missing, *secret)
 
 
-def _is_here(secret: Secret, env: Mapping[str, str]) -> bool:
-    return secret.env in env if secret.env is not None else any(path.is_file() for path in candidates(secret, env))
+def is_among(secret: Secret, keys: Sequence[Path], env: Mapping[str, str]) -> bool:
+    """Whether a private key is one of some public keys. Raises ConfigError where one of them is none."""
+    _need_cryptography()
+    from edgemw.trust.keys import public_key
+
+    own = signer_in(secret, "security.key", env).public
+    return any(_read("release_key", path, public_key) == own for path in keys)
+
+
+def signer_in(secret: Secret, name: str, env: Mapping[str, str]) -> Key:
+    """A private key; `name` is what said where it stands. Raises ConfigError where it is none, or is not there."""
+    _need_cryptography()
+    from edgemw.trust.keys import private_key
+
+    try:
+        return private_key(reveal(secret, env).encode())
+    except ConfigError as error:
+        raise ConfigError(error.reason, key=name) from error
+
+
+def role_of(settings: DeviceFile | FogFile) -> Role:
+    """What a node is in the tree."""
+    return "device" if isinstance(settings, DeviceFile) else "top" if settings.is_top else "fog"
 
 
 def _authority(security: Security) -> Authority | None:
@@ -91,12 +117,8 @@ def _own_key(security: Security, node: str, authority: Authority | None, env: Ma
         return None
     _need_cryptography()
     from edgemw.trust.credentials import certificate, der_of, names_of
-    from edgemw.trust.keys import private_key
 
-    try:
-        key = private_key(reveal(security.key, env).encode())
-    except ConfigError as error:
-        raise ConfigError(error.reason, key="security.key") from error
+    key = signer_in(security.key, "security.key", env)
     path = security.certificate
     found = _read("certificate", path, certificate)
     if found.public_key() != key.public:

@@ -126,7 +126,8 @@ def run_device(settings: DeviceFile, env: Mapping[str, str], origin: Sequence[st
 def run_fog(settings: FogFile, env: Mapping[str, str]) -> None:
     """Run a fog node until it is told to stop."""
     with node_of(settings) as node:
-        role = FogRole(node.place, node.db, fog_options(settings), node.observer.observe, node.trust)
+        observe, kept = node.observer.observe, settings.security.evidence
+        role = FogRole(node.place, node.db, fog_options(settings), observe, node.trust, kept)
 
         def attach(shell: Shell) -> None:
             role.attach(shell)

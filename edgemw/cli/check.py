@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgemw.app.afford import check_afforded
@@ -22,6 +22,7 @@ from edgemw.app.settings import (
     DeviceFile,
     FogFile,
     Kind,
+    Security,
     Tier,
     Uplink,
     Window,
@@ -29,14 +30,16 @@ from edgemw.app.settings import (
     load_file,
     read_text,
 )
+from edgemw.app.signing import check_signing
 from edgemw.app.tiers import fan_in
+from edgemw.app.trust import check_trust, role_of
 from edgemw.app.wiring import check_plan_fits, load_bundle
 from edgemw.cli.budgets import budget_text, budget_warnings
 from edgemw.cli.oddities import plan_oddities, unused, unused_burst, unused_in_tiers
 from edgemw.compression.codec import Codec, is_guided
 from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Manifest
-from edgemw.core.config.loader import leaves
+from edgemw.core.config.loader import Loaded, leaves
 from edgemw.core.config.tree import Origin, parse_toml
 from edgemw.core.config.units import duration_text, size_text
 from edgemw.core.errors import BundleError, ConfigError
@@ -123,7 +126,7 @@ def check(path: Path, kind: Kind | None, overrides: list[str], env: Mapping[str,
     kind = kind or kind_of(text, str(path))
     loaded = load_file(SCHEMAS[kind], path, env=env, overrides=overrides)
     settings = loaded.value
-    warnings = (*_warnings(settings), *secret_warnings(settings, env))
+    warnings = (*_warnings(settings), *secret_warnings(_without_security(settings), env), *_check_keys(loaded, env))
     if isinstance(settings, DeviceFile):
         _check_class(settings, loaded.origins)
         return Report(kind, settings.node.id, tuple(_device_facts(settings)), warnings)
@@ -171,6 +174,28 @@ def _check_bundle(settings: Deployment | FogFile, origins: Mapping[str, Origin])
         origin = origins.get(error.key or "") or origins["task.bundle"]
         raise origin.refusal(error.reason, key=error.key or "plan", suggestion=error.suggestion) from error
     return bundle.manifest
+
+
+def _without_security(settings: Settings) -> Settings:
+    """The settings but for what `check_trust` looks at."""
+    without: Settings = replace(settings, security=Security())
+    if isinstance(without, Deployment):
+        return replace(without, tiers={name: replace(tier, security=Security()) for name, tier in without.tiers.items()})
+    return without
+
+
+def _check_keys(loaded: Loaded[Settings], env: Mapping[str, str]) -> tuple[str, ...]:
+    """Refuse keys and certificates that do not go together; gives sentences about files that are not here."""
+    settings = loaded.value
+    try:
+        if isinstance(settings, Deployment):
+            return check_signing(settings, env)
+        return check_trust(settings.security, settings.node.id, role_of(settings), env)
+    except ConfigError as error:
+        if error.file is not None or error.key is None:
+            raise
+        origin = loaded.origins.get(error.key) or loaded.origins[""]
+        raise origin.refusal(error.reason, key=error.key) from error
 
 
 def _check_class(settings: DeviceFile, origins: Mapping[str, Origin]) -> None:
@@ -317,7 +342,8 @@ def _file(path: Path | None) -> str:
 
 def _warnings(settings: Settings) -> Iterator[str]:
     for key, value in leaves(settings):
-        if isinstance(value, Path) and not key.endswith("node.state") and not _inherited(settings, key):
+        about_keys = "security." in key  # `check_trust` looks at those
+        if isinstance(value, Path) and not (about_keys or key.endswith("node.state") or _inherited(settings, key)):
             yield from _file_warnings(key, value)
     yield from _broker_warnings(settings.broker)
     if isinstance(settings, Deployment):

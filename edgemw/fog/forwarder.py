@@ -278,21 +278,21 @@ class Forwarder:
             if not frames and self._answered >= release.number:
                 return [closed]
             sent = self._nesting.send(merged, release)
-            return [closed, *self._forward(sent, tuple(frame.id for frame in frames), now)]
+            return [closed, *self._forward(sent, release, tuple(frame.id for frame in frames), now)]
         returned = self._collector.give_back(frames, NOT_MERGED)
         again = self._answered >= release.number
-        return [closed, *returned, *([] if again else self._forward(Sent(nothing_for(release)), (), now))]
+        return [closed, *returned, *([] if again else self._forward(Sent(nothing_for(release)), release, (), now))]
 
     def _frame(self, update: Update) -> Frame:
         return Frame(self._task, self._place.node, self._place.boot, self._seq, update)
 
-    def _forward(self, sent: Sent, members: tuple[UpdateId, ...], now: float) -> list[Action]:
+    def _forward(self, sent: Sent, release: ReleaseManifest, members: tuple[UpdateId, ...], now: float) -> list[Action]:
         update = sent.update
         frame = self._sender.signed(self._frame(update))
         self._seq += 1
         forwarded = self._forwarded[frame.id] = Forwarded(frame, self._place.parent, members, brought=sent.brought)
         self._answered = max(self._answered, update.report_on, *(section.base for section in update.sections), -1)
-        return [SaveForward(forwarded, self._nesting.remainder), *self._sender.send(frame, now)]
+        return [SaveForward(forwarded, release, self._nesting.remainder), *self._sender.send(frame, now)]
 
     def _merged(self, frames: list[Frame], release: ReleaseManifest) -> Update | None:
         """The sum of a window, for the release that its updates were taken for; None where they do not add."""

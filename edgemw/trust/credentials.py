@@ -132,6 +132,25 @@ class Credentials:
         return datetime.fromtimestamp(self._clock(), UTC)
 
 
+def proven_by(known: Authority) -> Callable[[str, bytes, bytes, bytes], bool]:
+    """Whether a node, by a certificate of an authority, has signed a text: node, certificate as DER, text, signature.
+
+    When the certificate ends, or ended, does not matter: this looks at what was taken while it was believed.
+    """
+    seen: dict[tuple[str, bytes], Ed25519PublicKey | None] = {}
+
+    def proven(node: str, der: bytes, text: bytes, signature: bytes) -> bool:
+        if (node, der) not in seen:
+            try:
+                seen[node, der] = known.credential(node, der).key
+            except ConfigError:
+                seen[node, der] = None
+        key = seen[node, der]
+        return key is not None and bool(signature) and verifies(key, text, signature)
+
+    return proven
+
+
 def authority(pem: bytes) -> Authority:
     """The authority of a PEM certificate. Raises ConfigError."""
     return Authority(certificate(pem))
