@@ -20,13 +20,17 @@ def read_verdicts(folders: Sequence[Path], ca: Path) -> list[Verdict]:
         ConfigError: the certificate cannot be used, or nobody has kept evidence.
         StorageError: a node is running, or its file is damaged.
     """
-    proven = _proven_by(ca)
+    return verify(read_evidence(folders), proven_with(ca))
+
+
+def read_evidence(folders: Sequence[Path]) -> list[Evidence]:
+    """What fog nodes show in all databases below these folders. Raises as `read_verdicts`."""
     paths = sorted({path.parent for folder in folders for path in folder.rglob("state.db")})
     shown = [found for path in paths for found in _shown_in(path)]
     if not shown:
         names = ", ".join(map(str, folders))
         raise ConfigError(f"no fog node below {names} has kept evidence: give security.evidence a size", key="--ca")
-    return verify(shown, proven)
+    return shown
 
 
 def _shown_in(folder: Path) -> Iterator[Evidence]:
@@ -50,7 +54,8 @@ def _summed(row: EvidenceRow) -> Summed:
     return Summed(row.frame, row.members, note["release"], note["parameters"], note["whole"])
 
 
-def _proven_by(ca: Path) -> Proven:
+def proven_with(ca: Path) -> Proven:
+    """What verifies signatures by the certificate of an authority. Raises ConfigError where it cannot be used."""
     try:
         from edgemw.trust.credentials import authority, proven_by
     except ModuleNotFoundError as error:

@@ -56,6 +56,11 @@ class Announcer:
         publish = [PublishBlob(self._place.node, blob, data) for shelf in self._shelves.values() for blob, data in shelf.values()]
         return [*publish, *self._say()]
 
+    def repeat(self) -> list[Action]:
+        """Say what is there once more, without what it refers to."""
+        self._waiting = set(self._messages)
+        return self._say()
+
     def on_published(self, blob: Blob) -> list[Action]:
         """A blob is on the broker: a manifest that waited for it may follow."""
         self._there.add(blob.digest)

@@ -23,6 +23,7 @@ from edgemw.fog.balance import Balance
 from edgemw.fog.collector import Collector
 from edgemw.fog.events import Action, Event, FogMemory, Forwarded, SaveAck, SaveForward, SaveOutcomes, SaveShelf, Settled
 from edgemw.fog.nesting import Nesting, Sent
+from edgemw.fog.repeating import REPEAT, Repeating
 from edgemw.fog.trail import Trail
 from edgemw.fog.window import NOT_MERGED, WindowOptions, parts_of, readable, tally_of
 from edgemw.wire.accepting import Accepting
@@ -45,6 +46,7 @@ class Forwarder:
         """Begin a life with what an earlier one has left."""
         self._place, self._task = place, task
         self._collector = Collector(place, task, options, memory, now, trust.senders)
+        self._repeating = Repeating(options.deadline_s, enabled=trust.signer is not None)
         self._accepting = Accepting(place, task, trust.releases, (memory.accounts.run, -1))
         self._announcer, self._trail, self._following = Announcer(place, task), Trail(), Following(self._moved)
         self._statistics: Slots = ()
@@ -94,7 +96,12 @@ class Forwarder:
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Take one event; returns what the shell has to do, in order."""
-        return [*self._take(event, now), *self._advance(now), *self._collector.tell(now)]
+        return [*self._take(event, now), *self._advance(now), *self._collector.tell(now), *self._repeat(now)]
+
+    def _repeat(self, now: float) -> list[Action]:
+        """Announce the release again where somebody has not answered it for long."""
+        said = self._announcer.repeat() if self._repeating.again(now) and self._collector.window.late else []
+        return [*said, SetTimer(REPEAT, self._repeating.due)] if self._repeating.due < math.inf else []
 
     def _take(self, event: Event, now: float) -> list[Action]:
         match event:
@@ -243,6 +250,7 @@ class Forwarder:
     def _announce(self, taken: Taken, now: float) -> list[Action]:
         manifest = taken.manifest
         self._announced, self._failed = manifest.number, ""
+        self._repeating.announced(now)
         returned = self._collector.begin(manifest, now, self._statistics)
         announced = self._announcer.release(*self._trail.release(manifest, taken.theta))
         shelf = SaveShelf(self._announcer.blobs("release"))

@@ -40,6 +40,7 @@ from edgemw.fog.events import (
 )
 from edgemw.fog.rate import Seen, reported
 from edgemw.fog.release import Past, TopOptions, counted, first_release, moved, past_of, taken_up
+from edgemw.fog.repeating import REPEAT, Repeating
 from edgemw.fog.spending import announced_bytes, seen_of, sent_of, shortage, spending_facts
 from edgemw.fog.trail import Trail
 from edgemw.fog.window import MEASURED, NOT_MERGED, parts_of, readable, tally_of
@@ -63,6 +64,7 @@ class Top:
         self._place, self._task, self._options, self._trust = place, task, options, trust
         self._collector = Collector(place, task, options.window, memory, now, trust.senders)
         self._announcer, self._trail = Announcer(place, task), Trail()
+        self._repeating = Repeating(options.window.deadline_s, enabled=trust.signer is not None)
         self._known = set(memory.bundles_known)
         self._fetching, self._metric = b"", ""
         self._past, self._balance = Past(), Balance()
@@ -106,7 +108,12 @@ class Top:
     def handle(self, event: Event, now: float) -> list[Action]:
         """Take one event; returns what the shell has to do, in order."""
         resumed, self._resumed = self._resumed, []
-        return [*resumed, *self._take(event, now), *self._advance(now)]
+        return [*resumed, *self._take(event, now), *self._advance(now), *self._repeat(now)]
+
+    def _repeat(self, now: float) -> list[Action]:
+        """Announce the release again where somebody has not answered it for long."""
+        said = self._announcer.repeat() if self._repeating.again(now) and self._collector.window.late else []
+        return [*said, SetTimer(REPEAT, self._repeating.due)] if self._repeating.due < math.inf else []
 
     def _take(self, event: Event, now: float) -> list[Action]:
         match event:
@@ -245,6 +252,7 @@ class Top:
 
     def _begin(self, released: Released, now: float) -> list[Action]:
         self._released, manifest = released, released.manifest
+        self._repeating.announced(now)
         self._past = self._past.then(released, self._options.window.max_staleness)
         self._trail.heard(manifest)
         announced = self._announcer.release(*self._trail.release(self._signed(manifest), theta_view(released.theta)))

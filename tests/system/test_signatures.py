@@ -7,18 +7,22 @@ import json
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from edgemw.app.broker import mqtt_settings
 from edgemw.app.census import NodeStatus
 from edgemw.app.settings import Broker
 from edgemw.core.encoded import Section
+from edgemw.transport.broker import start_broker
 from edgemw.transport.link import Up
 from edgemw.transport.mqtt import MqttLink
 from edgemw.wire import publication, topics
 from edgemw.wire.chunks import CHUNK_BYTES, blob_of
 from edgemw.wire.messages import Frame, Message, ReleaseManifest, TaskManifest, Update
+from tests.support.relay import Relay, relaying
 from tests.support.signing import Office
 from tests.system.fleet import BUNDLE, Fleet, edgemw, fact
 
@@ -165,3 +169,48 @@ def test_a_file_that_does_not_fit_its_keys_is_refused(fleet: Fleet) -> None:
     started = edgemw("device", "--config", fleet.folder / "device-0.toml")
     assert started.returncode == 3
     assert "is not of the key in security.key" in started.stderr
+
+
+def test_a_bridge_that_alters_what_it_carries_is_noticed_and_changes_nothing(fleet: Fleet, tmp_path: Path) -> None:
+    signing(fleet, rounds=6)
+    pki = fleet.folder / "pki"
+    own = {node: pki / "nodes" / node for node in NODES}
+    with start_broker("mosquitto", tmp_path / "below") as below:
+        for device in ("device-0", "device-1"):
+            keys = {"key.file": str(own[device] / "sign.key"), "certificate": str(own[device] / "sign.pem")}
+            release_key = [str(own["top"] / "sign.pem")]
+            broker = {"url": below.url, "keepalive": "5s"}
+            fleet.device(device, "top", broker=broker, security={**keys, "release_key": release_key})
+        seen: set[tuple[str, int]] = set()
+
+        def alter(frame: Frame) -> Frame:
+            """Each device's second and fourth update gets a hundred times its weight, once; every second release another step."""
+            match frame.message:
+                case Update(sections=sections) as update if (
+                    sections and frame.seq in (1, 3) and not seen & {(frame.node, frame.seq)}
+                ):
+                    seen.add((frame.node, frame.seq))
+                    heavier = tuple(replace(section, weight=100 * section.weight) for section in sections)
+                    return replace(frame, message=replace(update, sections=heavier))
+                case ReleaseManifest(number=2) as manifest if ("release", 2) not in seen:
+                    seen.add(("release", 2))
+                    return replace(frame, message=replace(manifest, step=2 * manifest.step + 1))
+            return frame
+
+        relay = Relay(fleet.net, below.url, fleet.url, alter)
+        nodes = ["top", "device-0", "device-1"]
+        with relaying(relay):
+            fleet.start(*nodes)
+            fleet.until(lambda s: set(s) == set(nodes) and s["top"].status.state == "finished" and settled(s), timeout_s=45)
+            assert refusals(fleet, "top", "update") == len(seen) - 1 >= 3
+            assert refusals(fleet, "device-0", "release") == 1
+            for node in nodes:
+                fleet.kill(node)
+    assert relay.altered == len(seen)
+    audited = edgemw("audit", *(fleet.folder / node for node in nodes), "--ca", pki / "ca.pem")
+    assert audited.returncode == 0, audited.stdout + audited.stderr
+
+
+def settled(statuses: Mapping[str, NodeStatus]) -> bool:
+    """Whether no update of a device is on its way."""
+    return all(fact(statuses[device], "updates_pending") == 0 for device in ("device-0", "device-1"))
