@@ -20,6 +20,7 @@ from edgemw.app.energy import Used, energy_facts, measuring
 from edgemw.app.history import History
 from edgemw.app.overview import Overview
 from edgemw.app.page.doors import Page
+from edgemw.app.revocations import watch_revocations
 from edgemw.app.settings import DeviceFile, FogFile, Limits
 from edgemw.app.trust import credential_of, role_of, trust_of
 from edgemw.core.files import replace_file
@@ -162,6 +163,7 @@ class Running:
             path = self.settings.telemetry.targets
             listing = [self._list_targets(path, self.fleet)] if path is not None and self.fleet is not None else []
             watching = [overview.run(shell.status)] if overview is not None else []
+            watching.append(watch_revocations(self.settings.security, self.trust))
             try:
                 async with _beside(*listing, *watching):
                     await _until_stopped(shell, attach)

@@ -113,6 +113,10 @@ class Credentials:
             self._known[node] = shown
         return ""
 
+    def revoke(self, pem: bytes) -> None:
+        """Take a list in the place of the one before. Raises ConfigError where it is none, or of another authority."""
+        self._authority.revoke(revocations(pem))
+
     def credential(self, node: str) -> bytes:
         """The certificate that is believed of a node, DER; empty where there is none."""
         known = self._known.get(node)

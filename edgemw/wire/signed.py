@@ -34,6 +34,10 @@ class Senders(Protocol):
         """Take the certificate that a node shows, DER; gives why it is not believed, or "" where it is."""
         ...
 
+    def revoke(self, pem: bytes) -> None:
+        """Take the authority's list of revoked certificates, in the place of the one before. Raises ConfigError for another."""
+        ...
+
     def credential(self, node: str) -> bytes:
         """The certificate that is believed of a node, DER; empty where there is none."""
         ...

@@ -13,7 +13,7 @@ import edgemw
 PACKAGE = Path(edgemw.__file__).parent
 LEARNING = {"torch", "onnxruntime", "onnx", "onnxscript", "sklearn", "scipy", "pandas", "pyarrow"}
 AUTHOR = {"torch", "onnx", "onnxscript"}
-EXPERIMENT = {"sklearn", "scipy", "matplotlib", "pandas", "pyarrow", "amqtt"}
+EXPERIMENT = {"sklearn", "scipy", "matplotlib", "pandas", "pyarrow", "amqtt", "cryptography"}
 RUN_DEVICE = (
     "import edgemw.cli.device, edgemw.app.wiring, edgemw.serving.session, edgemw.serving.api, edgemw.learning.onnx_oracle"
 )
@@ -31,8 +31,8 @@ def loaded_by(code: str) -> set[str]:
     [
         ("import edgemw", set(), {"numpy", "torch", "paho", "msgpack", *LEARNING}),
         ("import edgemw.cli.main", set(), {"matplotlib", "amqtt", *LEARNING}),
-        ("import edgemw.fog.agent", {"numpy", "msgpack"}, {"matplotlib", "amqtt", *LEARNING}),
-        ("import edgemw.cli.fog, edgemw.app.wiring", {"numpy", "paho"}, {"matplotlib", "amqtt", *LEARNING}),
+        ("import edgemw.fog.agent", {"numpy", "msgpack"}, {"matplotlib", "amqtt", "cryptography", *LEARNING}),
+        ("import edgemw.cli.fog, edgemw.app.wiring", {"numpy", "paho"}, {"matplotlib", "amqtt", "cryptography", *LEARNING}),
         ("import edgemw.cli.device, edgemw.app.wiring", {"numpy", "paho"}, {*AUTHOR, *EXPERIMENT}),
         (RUN_DEVICE, {"numpy", "onnxruntime"}, {*AUTHOR, *EXPERIMENT}),
         ("import edgemw.wire.messages, edgemw.wire.incoming", {"msgpack"}, {"numpy", "asyncio", "socket"}),
