@@ -165,7 +165,9 @@ class Security:
     ca: Path | None = option(
         None, help="fog: updates are taken only where children whom this authority names have signed them; its certificate, PEM"
     )
-    crl: Path | None = option(None, help="fog: list of certificates that the authority has revoked, PEM; a new one holds at once")
+    crl: Path | None = option(
+        None, help="fog: list of certificates that the authority has revoked, PEM; a new list holds within seconds"
+    )
     release_key: tuple[Path, ...] = option(
         (),
         help="only releases and bundles that one of these keys has signed are taken; a top asks it of bundles that are proposed. "

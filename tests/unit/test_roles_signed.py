@@ -273,6 +273,24 @@ def test_a_release_that_was_altered_is_left_alone_and_the_next_one_is_taken(chan
     assert "refused" not in world.machines["device-0"].reason(world.now)
 
 
+def test_a_release_that_a_bridge_altered_for_everybody_is_announced_again_and_stops_nobody() -> None:
+    world = net()
+    altered: set[str] = set()
+
+    def another_step(target: str, frame: Frame) -> Frame:
+        if isinstance(frame.message, ReleaseManifest) and frame.message.number == 2 and target not in altered:
+            altered.add(target)
+            return replace(frame, message=replace(frame.message, step=4.0))
+        return frame
+
+    world.alters = another_step
+    world.run(2000)
+    assert altered == {*FOGS, *DEVICES}
+    assert world.machines["top"].state == "finished"
+    assert counted(world) == sent(world)
+    assert all(world.machines[name].reason(world.now) == "" for name in NODES)
+
+
 def test_a_device_serves_no_older_release_also_in_another_life() -> None:
     world = net(rounds=0)
     world.run(5)
