@@ -32,6 +32,7 @@ import numpy as np
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import NameOID
 
@@ -54,9 +55,9 @@ def certified(nodes: list[str]) -> tuple[Authority, dict[str, Key], dict[str, by
     """An authority, and keys and certificates of nodes."""
     own, keys, ders, now = ec.generate_private_key(ec.SECP256R1()), {}, {}, datetime.now(UTC)
 
-    def certificate(name: str, public: object, *, ca: bool) -> x509.Certificate:
+    def certificate(name: str, public: CertificatePublicKeyTypes, *, ca: bool) -> x509.Certificate:
         subject, issuer = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, each)]) for each in (name, "authority"))
-        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(public)  # type: ignore[arg-type]
+        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(public)
         builder = builder.serial_number(x509.random_serial_number())
         builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=365))
         return builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True).sign(own, SHA256())

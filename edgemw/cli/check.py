@@ -230,6 +230,7 @@ def _deployment_facts(settings: Deployment) -> Iterator[tuple[str, str]]:
         samples = data.source or _file(data.path)
         yield "data", f"{samples}, {data.partition}" + (f" alpha {data.alpha:g}" if data.partition == "dirichlet" else "")
     yield "broker", settings.broker.url
+    yield from _signatures(settings.security)
     yield from _learning_facts(settings)
 
 
@@ -297,6 +298,18 @@ def _energy(settings: FogFile | DeviceFile) -> str:
     return f"{whose}, {of}{sources}, looked at every {duration_text(energy.interval)}{allowed}"
 
 
+def _signatures(security: Security) -> Iterator[tuple[str, str]]:
+    """What is signed, and of what a signature is asked; nothing where nobody is asked."""
+    parts = [
+        "signs" if security.key is not None else "",
+        "takes only signed updates" if security.ca is not None else "",
+        "takes only signed releases" if security.release_key else "",
+        f"keeps {size_text(security.evidence)} of evidence" if security.evidence else "",
+    ]
+    if any(parts):
+        yield "signatures", ", ".join(filter(None, parts))
+
+
 def _telemetry(settings: FogFile | DeviceFile) -> str:
     """Who gets to know."""
     telemetry = settings.telemetry
@@ -314,6 +327,7 @@ def _fog_facts(settings: FogFile) -> Iterator[tuple[str, str]]:
     yield "window", _window(settings.window)
     yield "energy", _energy(settings)
     yield "telemetry", _telemetry(settings)
+    yield from _signatures(settings.security)
     if settings.is_top:
         yield from _learning_facts(settings)
 
@@ -331,6 +345,7 @@ def _device_facts(settings: DeviceFile) -> Iterator[tuple[str, str]]:
     yield "serving", settings.serving.http or "off"
     yield "energy", _energy(settings)
     yield "telemetry", _telemetry(settings)
+    yield from _signatures(settings.security)
 
 
 def _file(path: Path | None) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
@@ -97,10 +98,16 @@ class Office:
             (own / "sign.pem").write_bytes(self.certificates[node].public_bytes(Encoding.PEM))
 
     def _signed(
-        self, subject: x509.Name, issuer: x509.Name, key: object, since: datetime, until: datetime, *, ca: bool
+        self,
+        subject: x509.Name,
+        issuer: x509.Name,
+        key: CertificatePublicKeyTypes,
+        since: datetime,
+        until: datetime,
+        *,
+        ca: bool,
     ) -> x509.Certificate:
-        assert isinstance(key, ec.EllipticCurvePublicKey) or hasattr(key, "public_bytes_raw")
-        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)  # type: ignore[arg-type]
+        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
         builder = builder.serial_number(x509.random_serial_number()).not_valid_before(since).not_valid_after(until)
         builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         return builder.sign(self.key, SHA256())

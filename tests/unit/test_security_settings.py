@@ -222,8 +222,11 @@ certificate = "{pki}/nodes/device-1/sign.pem"
     assert (error["key"], error["line"]) == ("security.certificate", 7)
     path.write_text(text.replace("device-1/sign.pem", "device-0/sign.pem"))
     assert main(["check", str(path), "--kind", "device", "--json"]) == 0
-    warnings = json.loads(capsys.readouterr().out)["warnings"]
-    assert not [warning for warning in warnings if "security" in warning]
+    document = json.loads(capsys.readouterr().out)
+    assert not [warning for warning in document["warnings"] if "security" in warning]
+    assert document["facts"]["signatures"] == "signs"
+    assert main(["check", str(folder / "edgemw.toml"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["facts"]["signatures"] == "signs, takes only signed updates"
 
 
 def test_a_list_that_changes_holds_without_a_restart(folder: Path) -> None:
