@@ -20,6 +20,7 @@ from edgemw.transport.mqtt import MqttLink
 from edgemw.wire import publication, topics
 from edgemw.wire.chunks import CHUNK_BYTES, blob_of, cut
 from edgemw.wire.messages import Frame, ReleaseManifest, RoundReport, TaskManifest
+from edgemw.wire.signed import Signer, signed_proposal
 from edgemw.wire.topics import Topic
 
 SETTLE_S = 0.4
@@ -124,7 +125,9 @@ class Console:
             for domain in self.census.domains(node):
                 await self._link.publish(topics.build(self._net, domain, "presence", node=node), b"", retain=True)
 
-    async def publish_task(self, domain: str, task: str, data: bytes, timeout_s: float) -> ReleaseManifest | None:
+    async def publish_task(
+        self, domain: str, task: str, data: bytes, timeout_s: float, signer: Signer | None = None
+    ) -> ReleaseManifest | None:
         """Put a bundle on the broker; gives the release that the top made of it, or None if it has not in time."""
         blob = blob_of(data, CHUNK_BYTES)
         for index in range(blob.chunks):
@@ -132,7 +135,8 @@ class Console:
             frame = Frame("", self._name, 0, 0, cut(data, blob, index))
             await self._link.publish(topic, publication.write(topic, frame), retain=True)
         topic = topics.build(self._net, domain, "task", task=task)
-        frame = Frame(task, self._name, 0, 0, TaskManifest(blob))
+        manifest = TaskManifest(blob) if signer is None else signed_proposal(signer, self._net, task, blob)
+        frame = Frame(task, self._name, 0, 0, manifest)
         await self._link.publish(topic, publication.write(topic, frame), retain=True)
 
         def taken() -> bool:

@@ -152,6 +152,7 @@ def _fog_file(settings: Deployment, tier: Tier, node: Node, broker: Broker, tele
         telemetry=telemetry,
         energy=tier.energy,
         limits=tier.limits,
+        security=for_node(tier.security, node.id),
     )
     if not file.is_top:
         return file
@@ -178,6 +179,7 @@ def _device_file(
         telemetry=telemetry,
         energy=tier.energy,
         limits=tier.limits,
+        security=for_node(tier.security, node.id),
     )
 
 

@@ -1,11 +1,13 @@
-"""`{node}` in the [broker] of a deployment file: one line gives every node an identity of its own."""
+"""`{node}` in the [broker] and [security] of a deployment file: one line gives every node an identity of its own."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
-from edgemw.app.sections import Broker
+from edgemw.app.sections import Broker, Security, Tls
+from edgemw.core.config.secret import Secret
 from edgemw.core.errors import ConfigError
 from edgemw.pki import layout
 
@@ -19,6 +21,9 @@ SECURED = "mqtts://localhost:8883"
 _FILES = {"ca": layout.AUTHORITY, "cert": layout.CERTIFICATE, "key": layout.KEY}
 
 
+T = TypeVar("T")
+
+
 def identity_files(pki: Path, node: str) -> dict[str, Path]:
     """What `edgemw pki` has made for somebody, by the keys of [broker.tls]."""
     folder = layout.node_folder(pki.absolute(), node)
@@ -30,14 +35,26 @@ def identity_settings(pki: Path) -> list[str]:
     return [f"broker.tls.{key}={path}" for key, path in identity_files(pki, NODE).items()]
 
 
-def for_node(broker: Broker, node: str) -> Broker:
-    """The same with the id of a node, or another user's name, in every place that says {node}."""
-    files = {name: path and Path(str(path).replace(NODE, node)) for name in _FILES if (path := getattr(broker.tls, name))}
-    password = broker.password
-    if password is not None and password.file is not None:
-        password = replace(password, file=password.file.replace(NODE, node))
-    username = broker.username.replace(NODE, node)
-    return replace(broker, tls=replace(broker.tls, **files), password=password, username=username)
+def for_node(table: T, node: str) -> T:
+    """A section as a node, or another user, has it: its name in the place of every {node}, whatever table or list it is in."""
+    named: T = _named(table, node)
+    return named
+
+
+def _named(value: Any, node: str) -> Any:
+    match value:
+        case str():
+            return value.replace(NODE, node)
+        case Path():
+            return Path(str(value).replace(NODE, node))
+        case Secret(file=str(file)):
+            return replace(value, file=file.replace(NODE, node))
+        case tuple():
+            return tuple(_named(item, node) for item in value)
+        case Broker() | Tls() | Security():
+            return replace(value, **{spec.name: _named(getattr(value, spec.name), node) for spec in fields(value)})
+        case _:
+            return value
 
 
 def names_nodes(broker: Broker) -> bool:

@@ -20,7 +20,9 @@ from edgemw.app.energy import Used, energy_facts, measuring
 from edgemw.app.history import History
 from edgemw.app.overview import Overview
 from edgemw.app.page.doors import Page
+from edgemw.app.revocations import watch_revocations
 from edgemw.app.settings import DeviceFile, FogFile, Limits
+from edgemw.app.trust import credential_of, role_of, trust_of
 from edgemw.core.files import replace_file
 from edgemw.core.ids import Place
 from edgemw.storage.database import Database
@@ -38,6 +40,7 @@ from edgemw.transport.mqtt import MqttLink
 from edgemw.transport.shell import Doors, Role, Shell, last_will
 from edgemw.wire.bucket import Bucket
 from edgemw.wire.messages import Frame, Status, Telemetry
+from edgemw.wire.signed import ANYBODY, Trust
 
 STATUS_TIMEOUT_S = 2.0
 SUMMARY_S = 60.0
@@ -76,6 +79,8 @@ class Running:
     observer: Observer
     used: Used
     fleet: Fleet | None = None
+    trust: Trust = ANYBODY
+    credential: bytes = b""
 
     def run(self, role: Role, attach: Callable[[Shell], None], bucket: Bucket | None = None) -> None:
         """Serve until stopped: the first signal lets work in hand be finished, the second does not."""
@@ -101,6 +106,7 @@ class Running:
                 facts=lambda: energy_facts(measured.energy()),
                 telemetry=tell if publish_s else None,
                 telemetry_s=publish_s,
+                credential=self.credential,
                 heard=self._hear,
                 hears=(lambda topic, payload: None) if overview is None else overview.hear,
             )
@@ -157,6 +163,7 @@ class Running:
             path = self.settings.telemetry.targets
             listing = [self._list_targets(path, self.fleet)] if path is not None and self.fleet is not None else []
             watching = [overview.run(shell.status)] if overview is not None else []
+            watching.append(watch_revocations(self.settings.security, self.trust))
             try:
                 async with _beside(*listing, *watching):
                     await _until_stopped(shell, attach)
@@ -216,14 +223,22 @@ async def _until_stopped(shell: Shell, attach: Callable[[Shell], None]) -> None:
 
 @contextmanager
 def node_of(settings: DeviceFile | FogFile) -> Iterator[Running]:
-    """A node in another life, with its database open. Raises StorageError where that cannot be used."""
+    """A node in another life, with its database open.
+
+    Raises:
+        ConfigError: a key or a certificate of [security] cannot be used.
+        StorageError: the database cannot be used.
+    """
+    security = settings.security
+    trust = trust_of(security, settings.node.id, role_of(settings), os.environ)
+    credential = credential_of(security)
     db = Database(settings.node.state)
     try:
         place = Place(settings.net, settings.node.id, settings.node.parent or "", db.next_boot(time.time()))
         role = "device" if isinstance(settings, DeviceFile) else "fog"
         db.note_place(place, role)
         client_id = own_client_id(place.net, place.node, settings.broker)
-        link = MqttLink(mqtt_settings(settings.broker, client_id, os.environ, will=last_will(role, place)))
+        link = MqttLink(mqtt_settings(settings.broker, client_id, os.environ, will=last_will(role, place, credential)))
         log.info(
             "starting",
             extra={"facts": {"role": role, "parent": place.parent or "-", "boot": place.boot, "broker": settings.broker.url}},
@@ -231,7 +246,8 @@ def node_of(settings: DeviceFile | FogFile) -> Iterator[Running]:
         threads = settings.training.threads if isinstance(settings, DeviceFile) else 1
         used = Used(lambda: (link.traffic.sent_bytes, link.traffic.received_bytes), threads)
         fleet = Fleet(settings.limits.max_children) if isinstance(settings, FogFile) else None
-        yield Running(settings, place, db, link, Observer(role, place.node, settings.node.site), used, fleet)
+        observer = Observer(role, place.node, settings.node.site)
+        yield Running(settings, place, db, link, observer, used, fleet, trust, credential)
     finally:
         db.close()
 

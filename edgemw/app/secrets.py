@@ -43,6 +43,11 @@ def secret_warnings(settings: object, env: Mapping[str, str]) -> tuple[str, ...]
     return tuple(f"{key}: {problem}" for key, problem in problems if problem)
 
 
+def is_here(secret: Secret, env: Mapping[str, str]) -> bool:
+    """Whether a secret can be found."""
+    return secret.env in env if secret.env is not None else _found(secret, env) is not None
+
+
 def private_file_problem(path: Path) -> str:
     """Why a file that only its owner may read is not safe; empty when it is."""
     return f"{path} can be read by others than its owner: chmod 600 {path}" if path.stat().st_mode & 0o077 else ""

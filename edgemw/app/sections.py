@@ -150,6 +150,47 @@ class Limits:
     max_children: int = option(1000, help="children that a fog node takes", min=1, max=100_000)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Security:
+    """[security]: signatures, Ed25519; needs pip install 'edgemw[security]'. In a deployment {node} in a path is a node's id."""
+
+    key: Secret | None = option(
+        None,
+        help="private key that this node signs its updates with, a top its releases and bundles; PEM",
+        example='{ file = "pki/nodes/{node}/sign.key" }',
+    )
+    certificate: Path | None = option(
+        None, help="certificate of that key, by which a parent knows whose it is; PEM", example='"pki/nodes/{node}/sign.pem"'
+    )
+    ca: Path | None = option(
+        None, help="fog: updates are taken only where children whom this authority names have signed them; its certificate, PEM"
+    )
+    crl: Path | None = option(
+        None, help="fog: list of certificates that the authority has revoked, PEM; a new list holds within seconds"
+    )
+    release_key: tuple[Path, ...] = option(
+        (),
+        help="only releases and bundles that one of these keys has signed are taken; a top asks it of bundles that are proposed. "
+        "Public keys or certificates, PEM",
+        example='["pki/nodes/top/sign.pem"]',
+    )
+    evidence: Size = option(
+        size("0B"),
+        help="fog: bytes of signed updates of the last windows that are kept for `edgemw audit --ca`; 0: none",
+        min=0,
+        max=1 << 40,
+        example='"64MiB"',
+    )
+
+    def __post_init__(self) -> None:
+        if (self.key is None) != (self.certificate is None):
+            present, absent = ("key", "certificate") if self.certificate is None else ("certificate", "key")
+            raise ConfigError(f"is given without security.{absent}: a key and its certificate go together", key=present)
+        for name in ("crl", "evidence"):
+            if getattr(self, name) and self.ca is None:
+                raise ConfigError("is given without security.ca: nobody's signature is asked for", key=name)
+
+
 # --------------------------------------------------------------------------------------------------- sections of a device
 
 

@@ -25,6 +25,7 @@ from edgemw.app.sections import (
     Node,
     Plan,
     Release,
+    Security,
     Server,
     Serving,
     Task,
@@ -61,6 +62,7 @@ __all__ = [
     "Node",
     "Plan",
     "Release",
+    "Security",
     "Server",
     "Serving",
     "Task",
@@ -98,6 +100,7 @@ class DeviceFile:
     telemetry: Telemetry = section(Telemetry, help="metrics and logs")
     energy: Energy = section(Energy, help="joules")
     limits: Limits = section(Limits, help="what this node refuses")
+    security: Security = section(Security, help="signatures")
 
     def __post_init__(self) -> None:
         _refuse_embedded(self.broker)
@@ -126,6 +129,7 @@ class FogFile:
     telemetry: Telemetry = section(Telemetry, help="metrics and logs")
     energy: Energy = section(Energy, help="joules")
     limits: Limits = section(Limits, help="what this node refuses")
+    security: Security = section(Security, help="signatures")
     task: Task = section(Task, help="what runs; top fog only")
     plan: Plan = section(Plan, help="how devices train; top fog only")
     codec: Codec = section(Codec, help="how updates are compressed; top fog only")
@@ -176,6 +180,7 @@ class Deployment:
     telemetry: Telemetry = section(Telemetry, help="metrics and logs", http="127.0.0.1:0", publish=duration("0s"))
     energy: Energy = section(Energy, help="joules", scope="process")
     limits: Limits = section(Limits, help="what nodes refuse")
+    security: Security = section(Security, help="signatures")
     task: Task = section(Task, help="what runs")
     plan: Plan = section(Plan, help="how devices train")
     codec: Codec = section(Codec, help="how updates are compressed")

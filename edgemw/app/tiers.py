@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgemw.app.checks import AUTO, EMBEDDED, check_optional_id, check_profile
-from edgemw.app.sections import Broker, Data, Energy, Limits, Serving, Telemetry, Training, Uplink, Window
+from edgemw.app.sections import Broker, Data, Energy, Limits, Security, Serving, Telemetry, Training, Uplink, Window
 from edgemw.core.config.named import NameOrFile
 from edgemw.core.config.schema import option, required, section
 from edgemw.core.config.units import duration
@@ -39,6 +39,7 @@ class Tier:
     telemetry: Telemetry = section(Telemetry, help="metrics and logs", inherit=True, http="127.0.0.1:0", publish=duration("0s"))
     energy: Energy = section(Energy, help="joules", inherit=True, scope="process")
     limits: Limits = section(Limits, help="limits", inherit=True)
+    security: Security = section(Security, help="signatures", inherit=True)
 
 
 def node_id(tier: str, number: int, *, top: bool) -> str:

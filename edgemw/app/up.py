@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from edgemw.app.report import Report
 from edgemw.app.room import check_room
 from edgemw.app.samples import load_samples
 from edgemw.app.settings import EMBEDDED, Broker, Deployment, Task
+from edgemw.app.signing import check_signing
 from edgemw.app.watch import Listener, Watch
 from edgemw.app.wiring import check_plan_fits, load_bundle
 from edgemw.core.bundle import Manifest
@@ -74,12 +76,14 @@ def prepare(settings: Deployment, out: Path) -> Prepared:
         raise BundleError(f"{bundle}: there is no such file: make it with `edgemw compile`")
     data, opened = load_bundle(bundle)
     check_plan_fits(opened, settings.plan)
+    unsafe = check_signing(settings, os.environ)
     manifest = opened.manifest
     check_afforded(settings, manifest)
     check_room(settings, manifest, len(data))
     shared = device_ids(settings)
     dealt = deal_out(settings.data, shared, manifest) if settings.data is not None and shared else None
     notes = () if dealt is None else (dealt.how, *_refusals(dealt.refused))
+    notes += unsafe
     notes += _refusals(_refused_tiers(settings, manifest))
     out = out.absolute()
     digest = dealt.digest() if dealt is not None else ""

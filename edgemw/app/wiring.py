@@ -19,6 +19,7 @@ from edgemw.core.errors import BundleError, ConfigError
 from edgemw.core.plan import plan_of
 from edgemw.core.ranges import ranges_of
 from edgemw.device.agent import DeviceRole, Parts
+from edgemw.device.events import Served
 from edgemw.device.uplink import Uplink
 from edgemw.fog.agent import FogRole
 from edgemw.fog.rate import Budget
@@ -86,7 +87,7 @@ def run_device(settings: DeviceFile, env: Mapping[str, str], origin: Sequence[st
         def install(bundle: Bundle, release: ReleaseManifest, theta: Vector, quantised: bytes) -> None:
             saver.save(bundle.manifest.name, bundle, release.run, release.number, theta, quantised)
 
-        uplink, thetas = uplink_of(settings.uplink, time.monotonic()), dict[str, Vector]()
+        uplink, thetas = uplink_of(settings.uplink, time.monotonic()), dict[str, Served]()
         parts = Parts(
             open_oracle=open_task,
             load_data=lambda manifest: load_samples(settings.data, manifest),
@@ -100,12 +101,13 @@ def run_device(settings: DeviceFile, env: Mapping[str, str], origin: Sequence[st
             nice=settings.training.nice,
             uplink=uplink,
             stored=lambda task: thetas.pop(task, None),
+            trust=node.trust,
         )
         role = DeviceRole(node.place, node.db, parts)
         for task in store.tasks():
             stored = store.latest(task)
             if stored is not None:
-                thetas[task] = stored.theta
+                thetas[task] = Served(stored.run, stored.number, stored.theta)
 
         def attach(shell: Shell) -> None:
             role.attach(shell)
@@ -124,7 +126,8 @@ def run_device(settings: DeviceFile, env: Mapping[str, str], origin: Sequence[st
 def run_fog(settings: FogFile, env: Mapping[str, str]) -> None:
     """Run a fog node until it is told to stop."""
     with node_of(settings) as node:
-        role = FogRole(node.place, node.db, fog_options(settings), node.observer.observe)
+        observe, kept = node.observer.observe, settings.security.evidence
+        role = FogRole(node.place, node.db, fog_options(settings), observe, node.trust, kept)
 
         def attach(shell: Shell) -> None:
             role.attach(shell)

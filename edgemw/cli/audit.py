@@ -8,19 +8,24 @@ from dataclasses import asdict
 from pathlib import Path
 
 from edgemw.app.books import read_books
+from edgemw.app.proofs import read_verdicts
 from edgemw.fog.accounts import Amount
 from edgemw.fog.audit import Audit, Row, audit
+from edgemw.fog.evidence import Verdict
 
 _EPILOG = """Every node keeps books of what it has sent, taken and been told, in the same transactions as the updates themselves.
 This reads those of all nodes of a net, which must not run, and compares them: see docs/delivery.md for what is compared.
+With --ca the signed updates that fog nodes have kept (security.evidence) are verified and added up again as well: see
+docs/security-signing.md.
 
-exit code: 0 nothing is lost and nothing is counted twice, 1 something does not agree, or books are missing (it is said which),
-           3 there are no books, or a node is still running
+exit code: 0 nothing is lost, counted twice or altered, 1 something does not agree, or books are missing (it is said which),
+           3 there are no books or no evidence, or a node is still running
 
 examples:
   edgemw audit run/                              a deployment that `edgemw up --out run` has run
   edgemw audit top-state fog-state device-*/state
   edgemw audit run/ --json
+  edgemw audit run/ --ca pki/ca.pem
 """
 
 
@@ -33,6 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="state of a node, or a folder above several")
+    parser.add_argument("--ca", type=Path, metavar="FILE", help="certificate of the authority: verify what was signed, too")
     parser.add_argument("--json", action="store_true", help="print a JSON object with a list of tasks")
     parser.set_defaults(run=run)
 
@@ -40,11 +46,23 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Compare and print."""
     audits = audit(read_books(args.folders))
+    verdicts = read_verdicts(args.folders, args.ca) if args.ca is not None else []
     if args.json:
-        print(json.dumps({"tasks": [asdict(found) for found in audits]}, indent=1))
+        document = {"tasks": [asdict(found) for found in audits]}
+        if args.ca is not None:
+            document["evidence"] = [asdict(found) for found in verdicts]
+        print(json.dumps(document, indent=1))
     else:
-        print("\n\n".join(map(_table, audits)))
-    return 1 if any(found.faults for found in audits) else 0
+        print("\n\n".join([*map(_table, audits), *map(_evidence, verdicts)]))
+    faults = [fault for found in audits for fault in found.faults] + [fault for found in verdicts for fault in found.faults]
+    return 1 if faults else 0
+
+
+def _evidence(found: Verdict) -> str:
+    lines = [f"task {found.task}: {found.signatures} signatures verified, {found.windows} windows added up again"]
+    lines += [f"note: {note}" for note in found.notes]
+    lines += [f"! {fault}" for fault in found.faults]
+    return "\n".join([*lines, "something was altered, or cannot be proven" if found.faults else "0 altered"])
 
 
 def _table(found: Audit) -> str:

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgemw.app.afford import check_afforded
@@ -24,6 +24,7 @@ from edgemw.app.settings import (
     DeviceFile,
     FogFile,
     Kind,
+    Security,
     Tier,
     Uplink,
     Window,
@@ -31,14 +32,16 @@ from edgemw.app.settings import (
     load_file,
     read_text,
 )
+from edgemw.app.signing import check_signing
 from edgemw.app.tiers import fan_in
+from edgemw.app.trust import check_trust, role_of
 from edgemw.app.wiring import check_plan_fits, load_bundle
 from edgemw.cli.budgets import budget_text, budget_warnings
 from edgemw.cli.oddities import plan_oddities, unused, unused_burst, unused_in_tiers
 from edgemw.compression.codec import Codec, is_guided
 from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Manifest
-from edgemw.core.config.loader import leaves
+from edgemw.core.config.loader import Loaded, leaves
 from edgemw.core.config.tree import Origin, parse_toml
 from edgemw.core.config.units import duration_text, size_text
 from edgemw.core.errors import BundleError, ConfigError
@@ -125,7 +128,8 @@ def check(path: Path, kind: Kind | None, overrides: list[str], env: Mapping[str,
     kind = kind or kind_of(text, str(path))
     loaded = load_file(SCHEMAS[kind], path, env=env, overrides=overrides)
     settings = loaded.value
-    warnings = (*_warnings(settings), *(each for each in secret_warnings(settings, env) if NODE not in each))
+    secrets = (each for each in secret_warnings(_without_security(settings), env) if NODE not in each)
+    warnings = (*_warnings(settings), *secrets, *_check_keys(loaded, env))
     if isinstance(settings, DeviceFile):
         _check_class(settings, loaded.origins)
         return Report(kind, settings.node.id, tuple(_device_facts(settings)), warnings)
@@ -175,6 +179,28 @@ def _check_bundle(settings: Deployment | FogFile, origins: Mapping[str, Origin])
     return bundle.manifest
 
 
+def _without_security(settings: Settings) -> Settings:
+    """The settings but for what `check_trust` looks at."""
+    without: Settings = replace(settings, security=Security())
+    if isinstance(without, Deployment):
+        return replace(without, tiers={name: replace(tier, security=Security()) for name, tier in without.tiers.items()})
+    return without
+
+
+def _check_keys(loaded: Loaded[Settings], env: Mapping[str, str]) -> tuple[str, ...]:
+    """Refuse keys and certificates that do not go together; gives sentences about files that are not here."""
+    settings = loaded.value
+    try:
+        if isinstance(settings, Deployment):
+            return check_signing(settings, env)
+        return check_trust(settings.security, settings.node.id, role_of(settings), env)
+    except ConfigError as error:
+        if error.file is not None or error.key is None:
+            raise
+        origin = loaded.origins.get(error.key) or loaded.origins[""]
+        raise origin.refusal(error.reason, key=error.key) from error
+
+
 def _check_class(settings: DeviceFile, origins: Mapping[str, Origin]) -> None:
     """Refuse a device that cannot be of the class that it names."""
     profile = settings.node.profile
@@ -207,6 +233,7 @@ def _deployment_facts(settings: Deployment) -> Iterator[tuple[str, str]]:
         samples = data.source or _file(data.path)
         yield "data", f"{samples}, {data.partition}" + (f" alpha {data.alpha:g}" if data.partition == "dirichlet" else "")
     yield "broker", settings.broker.url
+    yield from _signatures(settings.security)
     yield from _learning_facts(settings)
 
 
@@ -274,6 +301,18 @@ def _energy(settings: FogFile | DeviceFile) -> str:
     return f"{whose}, {of}{sources}, looked at every {duration_text(energy.interval)}{allowed}"
 
 
+def _signatures(security: Security) -> Iterator[tuple[str, str]]:
+    """What is signed, and of what a signature is asked; nothing where nobody is asked."""
+    parts = [
+        "signs" if security.key is not None else "",
+        "takes only signed updates" if security.ca is not None else "",
+        "takes only signed releases" if security.release_key else "",
+        f"keeps {size_text(security.evidence)} of evidence" if security.evidence else "",
+    ]
+    if any(parts):
+        yield "signatures", ", ".join(filter(None, parts))
+
+
 def _telemetry(settings: FogFile | DeviceFile) -> str:
     """Who gets to know."""
     telemetry = settings.telemetry
@@ -291,6 +330,7 @@ def _fog_facts(settings: FogFile) -> Iterator[tuple[str, str]]:
     yield "window", _window(settings.window)
     yield "energy", _energy(settings)
     yield "telemetry", _telemetry(settings)
+    yield from _signatures(settings.security)
     if settings.is_top:
         yield from _learning_facts(settings)
 
@@ -308,6 +348,7 @@ def _device_facts(settings: DeviceFile) -> Iterator[tuple[str, str]]:
     yield "serving", settings.serving.http or "off"
     yield "energy", _energy(settings)
     yield "telemetry", _telemetry(settings)
+    yield from _signatures(settings.security)
 
 
 def _file(path: Path | None) -> str:
@@ -319,8 +360,8 @@ def _file(path: Path | None) -> str:
 
 def _warnings(settings: Settings) -> Iterator[str]:
     for key, value in leaves(settings):
-        own = NODE in str(value)  # of each node another one: below
-        if isinstance(value, Path) and not own and not key.endswith("node.state") and not _inherited(settings, key):
+        elsewhere = NODE in str(value) or "security." in key  # `_identity_warnings` and `check_trust` look at those
+        if isinstance(value, Path) and not (elsewhere or key.endswith("node.state") or _inherited(settings, key)):
             yield from _file_warnings(key, value)
     yield from _broker_warnings(settings.broker)
     if isinstance(settings, Deployment):

@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -15,8 +15,11 @@ from edgemw.app.checks import check_id, check_url
 from edgemw.app.console import Console, open_console
 from edgemw.app.places import MONITOR, SECURED, for_node, identity_files, names_nodes
 from edgemw.app.settings import EMBEDDED, SCHEMAS, Broker, Deployment, DeviceFile, FogFile, Serving, kind_of, load_file, read_text
+from edgemw.app.trust import signer_in
+from edgemw.core.config.secret import Secret
 from edgemw.core.errors import ConfigError
 from edgemw.core.ids import valid_id
+from edgemw.wire.signed import Signer
 
 T = TypeVar("T")
 _Settings = Deployment | DeviceFile | FogFile | None
@@ -45,6 +48,20 @@ def asked_of(args: argparse.Namespace) -> tuple[Broker, str, str, str]:
     return *_server(args, settings, asker or MONITOR), asker
 
 
+def signer_of(key: Path | None, config: Path | None) -> Signer | None:
+    """Who signs a proposal: the key of a flag, or else that of a node's file; None where there is none.
+
+    Raises:
+        ConfigError: there is no such key in it.
+    """
+    if key is not None:
+        return signer_in(Secret(file=str(key.absolute()), beside="/"), "--sign", os.environ)
+    settings = _settings_of(config)
+    if settings is None or isinstance(settings, Deployment) or settings.security.key is None:
+        return None
+    return signer_in(settings.security.key, "security.key", os.environ)
+
+
 def _server(args: argparse.Namespace, settings: _Settings, user: str) -> tuple[Broker, str, str]:
     node = args.node or _own_id(settings)
     if not node:
@@ -60,10 +77,14 @@ def _own_id(settings: _Settings) -> str:
 
 
 def _settings(args: argparse.Namespace) -> _Settings:
-    if args.config is None:
+    return _settings_of(args.config, getattr(args, "overrides", ()))
+
+
+def _settings_of(config: Path | None, overrides: Sequence[str] = ()) -> _Settings:
+    if config is None:
         return None
-    cls = SCHEMAS[kind_of(read_text(args.config), str(args.config))]
-    return load_file(cls, args.config, env=os.environ, overrides=getattr(args, "overrides", ())).value
+    cls = SCHEMAS[kind_of(read_text(config), str(config))]
+    return load_file(cls, config, env=os.environ, overrides=overrides).value
 
 
 def _connection(args: argparse.Namespace, settings: _Settings, user: str) -> tuple[Broker, str]:

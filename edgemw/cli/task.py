@@ -10,7 +10,7 @@ from edgemw.app.checks import check_id
 from edgemw.app.console import Console
 from edgemw.app.places import AUTHOR
 from edgemw.app.wiring import load_bundle
-from edgemw.cli.connect import with_console
+from edgemw.cli.connect import signer_of, with_console
 from edgemw.cli.flags import add_connection_flags
 from edgemw.core.errors import ConfigError, EdgeError
 from edgemw.wire.messages import ReleaseManifest
@@ -18,6 +18,7 @@ from edgemw.wire.messages import ReleaseManifest
 _EXAMPLES = """examples:
   edgemw task publish har.edge --config fog.toml
   edgemw task publish har.edge --broker mqtt://127.0.0.1:1883 --net quickstart --to top
+  edgemw task publish har.edge --config fog.toml --sign pki/nodes/top/sign.key
   edgemw task show har.edge --json
 """
 
@@ -43,6 +44,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     publish.add_argument(
         "--timeout", type=float, default=20.0, metavar="S", help="seconds to wait for the top to take it (default: 20)"
     )
+    publish.add_argument(
+        "--sign",
+        type=Path,
+        metavar="FILE",
+        help="Ed25519 key in PEM that signs the proposal, where the top asks for that (default: security.key of --config)",
+    )
     publish.add_argument("--json", action="store_true", help="print what happened as JSON")
     publish.set_defaults(run=run_publish)
     show = verbs.add_parser(
@@ -60,6 +67,7 @@ def run_publish(args: argparse.Namespace) -> int:
     """Publish and wait until the top has made a release of it."""
     data, bundle = load_bundle(args.bundle)
     task = bundle.manifest.name
+    signer = signer_of(args.sign, args.config)
 
     async def work(console: Console) -> tuple[str, ReleaseManifest | None]:
         await console.settle()
@@ -67,7 +75,7 @@ def run_publish(args: argparse.Namespace) -> int:
         if top is None:
             raise EdgeError("no top fog node has been seen in this net: start one, or name it with --to")
         _refuse_others(console, top)
-        return top, await console.publish_task(top, task, data, args.timeout)
+        return top, await console.publish_task(top, task, data, args.timeout, signer)
 
     top, manifest = with_console(args, work, AUTHOR)
     if args.json:

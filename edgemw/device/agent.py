@@ -26,11 +26,13 @@ from edgemw.device.cycle import Cycle
 from edgemw.device.events import (
     Install,
     Installed,
+    Left,
     Memory,
     OpenTask,
     SaveAck,
     SaveMemory,
     SaveRound,
+    Served,
     TaskOpened,
     TaskRefused,
     Work,
@@ -49,6 +51,7 @@ from edgemw.transport.shell import Shell, Wanted
 from edgemw.wire import topics
 from edgemw.wire.messages import ReleaseManifest
 from edgemw.wire.sender import Kept
+from edgemw.wire.signed import ANYBODY, Trust
 
 MAX_TASKS = 8
 
@@ -71,7 +74,8 @@ class Parts:
         max_batch: largest batch that fits this device; 0 is no limit.
         nice: niceness of the training thread.
         uplink: what may be sent; None is no limit.
-        stored: theta of the last release of a task that was served, float32[P]; None where there is none.
+        stored: the last release of a task that was served; None where there is none.
+        trust: what this device signs with, and whose releases it takes.
     """
 
     open_oracle: Callable[[Bundle], Oracle]
@@ -84,7 +88,8 @@ class Parts:
     max_batch: int = 0
     nice: int = 10
     uplink: Uplink | None = None
-    stored: Callable[[str], Vector | None] = lambda task: None
+    stored: Callable[[str], Served | None] = lambda task: None
+    trust: Trust = ANYBODY
     training: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
@@ -141,8 +146,8 @@ class DeviceRole:
             return None
         row = outbox.device_row(self._db, task)
         kept = tuple(Kept(row.frame, row.receiver, row.acknowledged) for row in outbox.kept_updates(self._db, task))
-        memory, theta = _memory(row) if row else Memory(), self._parts.stored(task)
-        return Cycle(self._place, task, memory, kept, now, self._parts.uplink, theta)
+        left = Left(_memory(row) if row else Memory(), kept, self._parts.stored(task))
+        return Cycle(self._place, task, left, now, self._parts.uplink, trust=self._parts.trust)
 
     def observe(self, task: str, fact: Fact) -> None:
         """See Role."""

@@ -11,6 +11,8 @@ Rules:
     while more than ALLOWANCE updates wait for an acknowledgement it does not train: residuals would only grow stale
     out of tokens it does not train either, and saves the energy; it serves, and between two trainings it measures one release
     whatever is refused has a reason that `status` shows, and the next release is tried all the same
+    where keys were given, a bundle or release that none of them has signed, or that is older than what was here, is left alone:
+        it is not fetched and not answered, and the one before goes on being served
     where an update is larger than may be sent and its codec has no smaller one, what was trained waits in the residual, and
         the device does not train until a release asks for another codec
 """
@@ -37,6 +39,7 @@ from edgemw.device.events import (
     Event,
     Install,
     Installed,
+    Left,
     Memory,
     OpenTask,
     SaveAck,
@@ -50,9 +53,11 @@ from edgemw.device.events import (
 from edgemw.device.personal import overlaid
 from edgemw.device.update import REFUSED, after_return, asks_for_past, make_update
 from edgemw.device.uplink import ANSWER_BYTES, NO_LIMIT, Budget, Uplink
+from edgemw.wire.accepting import Accepting
 from edgemw.wire.following import Advance, Following, Taken, Theta
 from edgemw.wire.messages import RUN_FINISHED, Ack, Blob, Frame, Outcome, ReleaseManifest, TaskManifest, Update, pack
-from edgemw.wire.sender import Kept, Sender, nothing_for
+from edgemw.wire.sender import Sender, nothing_for
+from edgemw.wire.signed import ANYBODY, Trust
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, FetchStalled
 
 ALLOWANCE = 4
@@ -78,24 +83,29 @@ class Cycle:
         self,
         place: Place,
         task: str,
-        memory: Memory,
-        kept: tuple[Kept, ...],
+        left: Left,
         now: float,
         uplink: Uplink | None = None,
-        theta: Vector | None = None,
         follow: Callable[[Advance], Following] = Following,
+        trust: Trust = ANYBODY,
     ) -> None:
-        """Begin a life with what an earlier one has left; `theta` need not be fetched if it is the release's still."""
-        self._place, self._task, self._memory = place, task, memory
-        self._sender = Sender(place, task, kept, now)
+        """Begin a life.
+
+        Args:
+            left: what an earlier one has left.
+            trust: what this device signs with, and whose releases it takes.
+        """
+        self._place, self._task, self._memory = place, task, left.memory
+        self._accepting = Accepting(place, task, trust.releases, left.newest)
+        self._sender = Sender(place, task, left.kept, now, trust.signer)
         self._budget = Budget(uplink or NO_LIMIT)
         self._short = False  # of tokens
         self._seq = 0
         self._bundle: Blob | None = None
         self._opened: tuple[bytes, Manifest] | None = None
         self._following = follow(self._moved)
-        if theta is not None:
-            self._following.remember(theta_bytes(theta))
+        if left.served is not None:
+            self._following.remember(theta_bytes(left.served.theta))
         self._unusable = b"", ""  # label of a bundle, and why
         self._wanted: ReleaseManifest | None = None
         self._heard_from = -1  # life of the parent that announced it
@@ -180,9 +190,15 @@ class Cycle:
 
     def _on_frame(self, frame: Frame, now: float) -> list[Action]:
         match frame.message:
-            case TaskManifest(blob=blob) if frame.node == self._place.parent:  # others only propose one to the top
-                return self._on_task_manifest(blob)
+            case TaskManifest() as manifest if frame.node == self._place.parent:  # others only propose one to the top
+                refusal = self._accepting.bundle(manifest)
+                self._note("forged task", f"bundle {manifest.blob.name} is refused: {refusal}" if refusal else "")
+                return [Fact("task_refused", {"reason": refusal})] if refusal else self._on_task_manifest(manifest.blob)
             case ReleaseManifest() as manifest:
+                refusal = self._accepting.release(manifest)
+                self._note("forged release", f"release {manifest.number} is refused: {refusal}" if refusal else "")
+                if refusal:
+                    return [Fact("release_refused", {"release": manifest.number, "reason": refusal})]
                 taken = self._on_release_manifest(manifest, frame.boot, now)
                 return [*taken, *self._answer_again(manifest, frame.boot, now)]
             case Ack() as ack:
@@ -428,7 +444,7 @@ class Cycle:
 
     def _send(self, update: Update, memory: Memory, now: float) -> list[Action]:
         carried = replace(update, tally=as_carried(update.tally))
-        frame = Frame(self._task, self._place.node, self._place.boot, self._seq, carried)
+        frame = self._sender.signed(Frame(self._task, self._place.node, self._place.boot, self._seq, carried))
         self._seq += 1
         self._sent_at = now
         self._memory = memory
@@ -440,7 +456,7 @@ class Cycle:
         limit_bytes = self._budget.limit_bytes(coarser=can_coarsen(codec))
         if limit_bytes is None:
             return None
-        around = Frame(self._task, self._place.node, self._place.boot, self._seq, answer)
+        around = self._sender.signed(Frame(self._task, self._place.node, self._place.boot, self._seq, answer))
         return max(0, limit_bytes - len(pack(around)) - _SECTION_BYTES)
 
     def _on_outcome(self, outcome: Outcome, now: float) -> list[Action]:

@@ -13,6 +13,7 @@ from edgemw.device.balance import Balance
 from edgemw.learning.trainer import Trained
 from edgemw.wire.following import Theta
 from edgemw.wire.messages import Blob, Frame, ReleaseManifest
+from edgemw.wire.sender import Kept
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, FetchStalled, Upload
 
 _EMPTY = Balance()
@@ -110,6 +111,37 @@ class Memory:
     weight_owed: int = 0
     balance: Balance = _EMPTY
     personal: Mapping[str, Vector] = field(default_factory=lambda: _NOTHING, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A release that a device has served: which, and its theta, float32[P]."""
+
+    run: int
+    number: int
+    theta: Vector = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What an earlier life has left.
+
+    Attributes:
+        memory: of the task.
+        kept: updates without an outcome.
+        served: the last release that was served; its theta need not be fetched if it is the release's still.
+    """
+
+    memory: Memory = field(default_factory=Memory)
+    kept: tuple[Kept, ...] = ()
+    served: Served | None = None
+
+    @property
+    def newest(self) -> tuple[int, int]:
+        """Run and number of the newest release that this device is known to have taken; -1 where there is none."""
+        memory = self.memory
+        known = memory.run, max(memory.trained_on, memory.measured_on)
+        return known if self.served is None else max(known, (self.served.run, self.served.number))
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,13 +37,14 @@ from edgemw.fog.rate import Rate
 from edgemw.fog.release import TopOptions
 from edgemw.fog.top import Top
 from edgemw.fog.window import WindowOptions
-from edgemw.storage import journal, outbox
+from edgemw.storage import evidence, journal, outbox
 from edgemw.storage.database import Database
 from edgemw.storage.journal import OutcomeRow, ReleaseRow
 from edgemw.storage.outbox import KeptUpdate
 from edgemw.transport.shell import Shell, Wanted
 from edgemw.wire import topics
 from edgemw.wire.messages import Blob, Frame, ReleaseManifest
+from edgemw.wire.signed import ANYBODY, Trust
 
 MAX_TASKS = 32
 
@@ -61,8 +62,14 @@ class FogRole:
         db: Database,
         options: WindowOptions | TopOptions,
         observe: Callable[[str, Fact], None],
+        trust: Trust = ANYBODY,
+        evidence_bytes: int = 0,
     ) -> None:
+        """Make the role; of the signed updates of its last windows it keeps so many bytes."""
         self._place, self._db, self._options, self._observe = place, db, options, observe
+        self._trust, self._evidence_bytes = trust, evidence_bytes
+        if evidence_bytes:
+            evidence.prepare(db)
         self._receivers = outbox.receivers(db)  # of an earlier life, perhaps under another parent
         self._shell: Shell | None = None
 
@@ -107,8 +114,8 @@ class FogRole:
             return None
         memory = self._memory(task)
         if isinstance(self._options, TopOptions):
-            return Top(self._place, task, self._options, memory, now)
-        return Forwarder(self._place, task, self._options, memory, now)
+            return Top(self._place, task, self._options, memory, now, self._trust)
+        return Forwarder(self._place, task, self._options, memory, now, self._trust)
 
     def observe(self, task: str, fact: Fact) -> None:
         """See Role."""
@@ -132,7 +139,8 @@ class FogRole:
         match action:
             case SaveUpdate(frame=frame):
                 journal.put_window(db, frame)
-            case SaveForward(forwarded=forwarded, remainder=remainder):
+            case SaveForward(forwarded=forwarded, release=release, remainder=remainder):
+                self._keep_evidence(task, forwarded.members, release, forwarded)
                 outbox.put_update(db, forwarded.frame, self._place.parent, _pack_note(forwarded))
                 self._put_remainder(task, remainder)
                 for member in forwarded.members:
@@ -145,6 +153,8 @@ class FogRole:
                 if forwarded is not None:
                     outbox.forget(db, task, forwarded)
             case SaveRelease(released=released, outcomes=outcomes):
+                counted = tuple(update for update, outcome in outcomes if outcome.counted)
+                self._keep_evidence(task, counted, released.manifest)
                 self._put_outcomes(task, outcomes)
                 journal.put_release(db, task, self._release_row(task, released))
             case SaveShelf(blobs=blobs):
@@ -152,6 +162,19 @@ class FogRole:
             case SaveBundle(digest=digest, data=data, released=released):
                 journal.put_bundle(db, task, digest, data)
                 journal.put_release(db, task, self._release_row(task, released))
+
+    def _keep_evidence(
+        self, task: str, members: tuple[UpdateId, ...], release: ReleaseManifest, forwarded: Forwarded | None = None
+    ) -> None:
+        """Keep what was signed of a window that is closed; at the top nothing goes up."""
+        if not self._evidence_bytes:
+            return
+        sent, whole = (None, True) if forwarded is None else (forwarded.frame, not forwarded.brought)
+        note = json.dumps({"release": release.number, "parameters": release.parameters, "whole": whole})
+        senders = self._trust.senders
+        for node in evidence.put_window(self._db, task, sent, note, members, self._evidence_bytes):
+            if senders is not None and (der := senders.credential(node)):
+                evidence.put_credential(self._db, node, der)
 
     def _put_outcomes(self, task: str, outcomes: tuple[tuple[UpdateId, Settled], ...]) -> None:
         rows = [OutcomeRow(update, outcome.counted, outcome.release, outcome.reason) for update, outcome in outcomes]

@@ -28,9 +28,9 @@ class Announcer:
         self._before: dict[str, list[Blob]] = {}
         self._inherited: dict[str, tuple[Blob, ...]] = {}
 
-    def task(self, blob: Blob, data: bytes) -> list[Action]:
+    def task(self, manifest: TaskManifest, data: bytes) -> list[Action]:
         """Announce a bundle."""
-        return self._announce("task", TaskManifest(blob), {blob.digest: (blob, data)}, {})
+        return self._announce("task", manifest, {manifest.blob.digest: (manifest.blob, data)}, {})
 
     def release(self, manifest: ReleaseManifest, needed: Shelf, ahead: Shelf) -> list[Action]:
         """Announce a release.
@@ -55,6 +55,11 @@ class Announcer:
         self._waiting = set(self._messages)
         publish = [PublishBlob(self._place.node, blob, data) for shelf in self._shelves.values() for blob, data in shelf.values()]
         return [*publish, *self._say()]
+
+    def repeat(self) -> list[Action]:
+        """Say what is there once more, without what it refers to."""
+        self._waiting = set(self._messages)
+        return self._say()
 
     def on_published(self, blob: Blob) -> list[Action]:
         """A blob is on the broker: a manifest that waited for it may follow."""

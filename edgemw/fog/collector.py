@@ -24,6 +24,7 @@ from edgemw.fog.window import Window, WindowOptions
 from edgemw.wire import topics
 from edgemw.wire.fields import MAX_INTEGER
 from edgemw.wire.messages import RUN_FINISHED, Ack, Frame, Outcome, Presence, ReleaseManifest, Update
+from edgemw.wire.signed import Senders, frame_text
 from edgemw.wire.traffic import Send
 
 OUTCOMES = "outcomes"
@@ -34,13 +35,18 @@ MAX_OPEN = 8  # updates of one child in the window, where it need not hold more;
 MAX_COUNT = 1 << 24  # device updates of one child
 MAX_WEIGHT = 1 << 48  # of one child, so that the sum over all children is still a number on the wire
 MAX_SUMS = 32
+MAX_DOUBTED = 32  # children of whom `status` says why they are not believed
 
 
 class Collector:
     """Window, ledger and the answers to children."""
 
-    def __init__(self, place: Place, task: str, options: WindowOptions, memory: FogMemory, now: float) -> None:
-        self._place, self._task, self._options = place, task, options
+    def __init__(
+        self, place: Place, task: str, options: WindowOptions, memory: FogMemory, now: float, senders: Senders | None = None
+    ) -> None:
+        """Begin a life with what an earlier one has left; with `senders` only what they have signed is taken."""
+        self._place, self._task, self._options, self._senders = place, task, options, senders
+        self._doubted: dict[str, str] = {}
         inside = [member for forwarded in memory.forwarded for member in forwarded.members]
         self.ledger = Ledger([*inside, *(frame.id for frame in memory.open)], memory.settled)
         self.window = Window(options)
@@ -84,9 +90,32 @@ class Collector:
         return self._malformed(update, release) != ""
 
     def on_presence(self, frame: Frame, message: Presence) -> None:
-        """A child came or went."""
-        if message.parent == self._place.node:
+        """A child came or went; one that is not believed to be who it says is not waited for."""
+        if message.parent != self._place.node:
+            return
+        doubt = "" if self._senders is None else self._senders.learn(frame.node, message.credential)
+        self._note_doubt(frame.node, doubt)
+        if not doubt:
             self.window.presence(frame.node, frame.boot, message)
+
+    @property
+    def doubts(self) -> str:
+        """Who is not believed, and why; empty where everybody is."""
+        return "; ".join(f"updates of {node} are not taken: {reason}" for node, reason in self._doubted.items())
+
+    def _note_doubt(self, node: str, reason: str) -> None:
+        self._doubted.pop(node, None)
+        if reason:
+            self._doubted[node] = reason
+        if len(self._doubted) > MAX_DOUBTED:
+            del self._doubted[next(iter(self._doubted))]
+
+    def _doubt(self, frame: Frame) -> str:
+        """Why an update is not believed to be of its sender, as it is; "" where it is."""
+        if self._senders is None:
+            return ""
+        text = frame_text(self._place.net, self._place.node, frame)
+        return self._senders.refusal(frame.node, text, frame.signature)
 
     @property
     def release(self) -> ReleaseManifest | None:
@@ -127,9 +156,17 @@ class Collector:
         return f"the books do not balance: {missing} are in none" if missing else ""
 
     def on_update(self, frame: Frame, update: Update, now: float) -> list[Action]:
-        """Take, acknowledge again, or return an update; before the first release it is left to be sent again."""
+        """Take, acknowledge again, or return an update; before the first release it is left to be sent again.
+
+        One that is not believed to be of its sender changes nothing and has no answer: the sender itself may have sent another
+        one under this identity, and sends that again; so it does where its certificate is still on the way.
+        """
         if self._release is None:
             return []
+        doubt = self._doubt(frame)
+        self._note_doubt(frame.node, doubt)
+        if doubt:
+            return [Fact("update_refused", {"node": frame.node, "reason": doubt, "weight": update_weight(update)})]
         identity = frame.id
         if self.ledger.seen(identity):
             duplicate = Fact("duplicate", {"node": frame.node})

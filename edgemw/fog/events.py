@@ -132,9 +132,13 @@ class SaveUpdate:
 
 @dataclass(frozen=True, slots=True)
 class SaveForward:
-    """Close the open window: its updates are now inside this frame, and in what remains for the next one."""
+    """Close the open window: its updates are now inside this frame, and in what remains for the next one.
+
+    `release` is the one that the window was for.
+    """
 
     forwarded: Forwarded
+    release: ReleaseManifest
     remainder: Remainder | None = None
 
 

@@ -23,12 +23,15 @@ from edgemw.fog.balance import Balance
 from edgemw.fog.collector import Collector
 from edgemw.fog.events import Action, Event, FogMemory, Forwarded, SaveAck, SaveForward, SaveOutcomes, SaveShelf, Settled
 from edgemw.fog.nesting import Nesting, Sent
+from edgemw.fog.repeating import REPEAT, Repeating
 from edgemw.fog.trail import Trail
 from edgemw.fog.window import NOT_MERGED, WindowOptions, parts_of, readable, tally_of
+from edgemw.wire.accepting import Accepting
 from edgemw.wire.following import Following, Taken, Theta
 from edgemw.wire.messages import RUN_FINISHED, Ack, Blob, Frame, Outcome, Presence, ReleaseManifest, TaskManifest, Update
 from edgemw.wire.pending import newest
 from edgemw.wire.sender import RESEND, Kept, Sender, nothing_for
+from edgemw.wire.signed import ANYBODY, Trust
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, FetchStalled, Published
 
 WINDOW = "window"
@@ -37,24 +40,31 @@ WINDOW = "window"
 class Forwarder:
     """See the module. `handle` is the only way in."""
 
-    def __init__(self, place: Place, task: str, options: WindowOptions, memory: FogMemory, now: float) -> None:
+    def __init__(
+        self, place: Place, task: str, options: WindowOptions, memory: FogMemory, now: float, trust: Trust = ANYBODY
+    ) -> None:
+        """Begin a life with what an earlier one has left."""
         self._place, self._task = place, task
-        self._collector = Collector(place, task, options, memory, now)
+        self._collector = Collector(place, task, options, memory, now, trust.senders)
+        self._repeating = Repeating(options.deadline_s, enabled=trust.signer is not None)
+        self._accepting = Accepting(place, task, trust.releases, (memory.accounts.run, -1))
         self._announcer, self._trail, self._following = Announcer(place, task), Trail(), Following(self._moved)
         self._statistics: Slots = ()
         self._announcer.inherit("release", memory.shelf)
-        self._sender = Sender(place, task, tuple(Kept(f.frame, f.receiver, f.acknowledged) for f in memory.forwarded), now)
+        kept = tuple(Kept(f.frame, f.receiver, f.acknowledged) for f in memory.forwarded)
+        self._sender = Sender(place, task, kept, now, trust.signer)
         self._forwarded = {forwarded.frame.id: forwarded for forwarded in memory.forwarded}
         self._balance = Balance()
         self._nesting = Nesting(options.budget_bytes, memory.remainder, self._balance)
         self._seq = 0
         self._bundle: Blob | None = None
+        self._task_manifest: TaskManifest | None = None  # as the top has signed it
         self._opened = b""  # label of the bundle that is here
         self._release: ReleaseManifest | None = None
         self._announced = -1
         self._heard_from = -1  # life of the parent that announced it
         self._answered = -1  # the newest release that an update of this node speaks of
-        self._late = self._returned = self._failed = ""
+        self._late = self._returned = self._failed = self._forged = ""
 
     @property
     def state(self) -> str:
@@ -67,7 +77,8 @@ class Forwarder:
         """Why something is not right; empty when all is."""
         waiting = self._collector.window.waiting_for(now)
         books = self._collector.imbalance(self._merged_windows)
-        return "; ".join(filter(None, (waiting or self._late, self._returned, self._failed, self._nesting.reason, books)))
+        above = self._forged, self._returned, self._failed
+        return "; ".join(filter(None, (self._collector.doubts, waiting or self._late, *above, self._nesting.reason, books)))
 
     def facts(self, now: float) -> dict[str, int | float | str]:
         """Numbers for `status`."""
@@ -85,7 +96,12 @@ class Forwarder:
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Take one event; returns what the shell has to do, in order."""
-        return [*self._take(event, now), *self._advance(now), *self._collector.tell(now)]
+        return [*self._take(event, now), *self._advance(now), *self._collector.tell(now), *self._repeat(now)]
+
+    def _repeat(self, now: float) -> list[Action]:
+        """Announce the release again where somebody has not answered it for long."""
+        said = self._announcer.repeat() if self._repeating.again(now) and self._collector.window.late else []
+        return [*said, SetTimer(REPEAT, self._repeating.due)] if self._repeating.due < math.inf else []
 
     def _take(self, event: Event, now: float) -> list[Action]:
         match event:
@@ -119,23 +135,39 @@ class Forwarder:
     def _from_above(self, frame: Frame, now: float) -> list[Action]:
         parent = self._place.parent
         match frame.message:
-            case TaskManifest(blob=blob) if frame.node == parent and self._bundle != blob:
-                self._bundle = blob
-                return [Fetch(parent, blob)]
-            case ReleaseManifest() as manifest if manifest == self._release:
-                self._hear(manifest, frame.boot, now)
-                return [*self._sender.hurry(now)]  # the parent may have been away
-            case ReleaseManifest() as manifest if self._newer(manifest, frame.boot):
-                self._following.hear(manifest.run, frame.boot)
-                self._hear(manifest, frame.boot, now)
-                self._release = manifest
-                self._trail.heard(manifest)
-                return [*self._sender.heard(manifest, now), *self._follow(lambda: self._following.want(manifest), now)]
+            case TaskManifest() as manifest if frame.node == parent and manifest != self._task_manifest:
+                return self._on_task_manifest(manifest)
+            case ReleaseManifest() as manifest:
+                return self._on_release_manifest(manifest, frame.boot, now)
             case Ack() as ack:
                 return self._on_ack(ack, now)
             case Outcome() as outcome:
                 return self._on_outcome(outcome, now)
         return []
+
+    def _on_task_manifest(self, manifest: TaskManifest) -> list[Action]:
+        refusal = self._accepting.bundle(manifest)
+        if refusal:
+            self._forged = f"bundle {manifest.blob.name} is refused: {refusal}"
+            return [Fact("task_refused", {"reason": refusal})]
+        self._task_manifest, self._bundle = manifest, manifest.blob
+        return [Fetch(self._place.parent, manifest.blob)]
+
+    def _on_release_manifest(self, manifest: ReleaseManifest, boot: int, now: float) -> list[Action]:
+        refusal = self._accepting.release(manifest)
+        self._forged = f"release {manifest.number} is refused: {refusal}" if refusal else ""
+        if refusal:
+            return [Fact("release_refused", {"release": manifest.number, "reason": refusal})]
+        if manifest == self._release:
+            self._hear(manifest, boot, now)
+            return [*self._sender.hurry(now)]  # the parent may have been away
+        if not self._newer(manifest, boot):
+            return []
+        self._following.hear(manifest.run, boot)
+        self._hear(manifest, boot, now)
+        self._release = manifest
+        self._trail.heard(manifest)
+        return [*self._sender.heard(manifest, now), *self._follow(lambda: self._following.want(manifest), now)]
 
     def _hear(self, manifest: ReleaseManifest, boot: int, now: float) -> None:
         """Another run begins without answers; another life of the parent knows of none that it returned: it gets one again."""
@@ -185,7 +217,8 @@ class Forwarder:
         self._opened, self._statistics = blob.label, statistics_of(bundle.manifest.layout)
         self._trail.start(theta0)
         self._following.know(theta0)
-        announced, manifest = self._announcer.task(blob, data), self._release
+        assert self._task_manifest is not None
+        announced, manifest = self._announcer.task(self._task_manifest, data), self._release
         if manifest is None:
             return announced
         return [*announced, *self._follow(lambda: self._following.want(manifest), now)]
@@ -217,6 +250,7 @@ class Forwarder:
     def _announce(self, taken: Taken, now: float) -> list[Action]:
         manifest = taken.manifest
         self._announced, self._failed = manifest.number, ""
+        self._repeating.announced(now)
         returned = self._collector.begin(manifest, now, self._statistics)
         announced = self._announcer.release(*self._trail.release(manifest, taken.theta))
         shelf = SaveShelf(self._announcer.blobs("release"))
@@ -252,21 +286,21 @@ class Forwarder:
             if not frames and self._answered >= release.number:
                 return [closed]
             sent = self._nesting.send(merged, release)
-            return [closed, *self._forward(sent, tuple(frame.id for frame in frames), now)]
+            return [closed, *self._forward(sent, release, tuple(frame.id for frame in frames), now)]
         returned = self._collector.give_back(frames, NOT_MERGED)
         again = self._answered >= release.number
-        return [closed, *returned, *([] if again else self._forward(Sent(nothing_for(release)), (), now))]
+        return [closed, *returned, *([] if again else self._forward(Sent(nothing_for(release)), release, (), now))]
 
     def _frame(self, update: Update) -> Frame:
         return Frame(self._task, self._place.node, self._place.boot, self._seq, update)
 
-    def _forward(self, sent: Sent, members: tuple[UpdateId, ...], now: float) -> list[Action]:
+    def _forward(self, sent: Sent, release: ReleaseManifest, members: tuple[UpdateId, ...], now: float) -> list[Action]:
         update = sent.update
-        frame = self._frame(update)
+        frame = self._sender.signed(self._frame(update))
         self._seq += 1
         forwarded = self._forwarded[frame.id] = Forwarded(frame, self._place.parent, members, brought=sent.brought)
         self._answered = max(self._answered, update.report_on, *(section.base for section in update.sections), -1)
-        return [SaveForward(forwarded, self._nesting.remainder), *self._sender.send(frame, now)]
+        return [SaveForward(forwarded, release, self._nesting.remainder), *self._sender.send(frame, now)]
 
     def _merged(self, frames: list[Frame], release: ReleaseManifest) -> Update | None:
         """The sum of a window, for the release that its updates were taken for; None where they do not add."""

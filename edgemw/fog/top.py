@@ -40,12 +40,14 @@ from edgemw.fog.events import (
 )
 from edgemw.fog.rate import Seen, reported
 from edgemw.fog.release import Past, TopOptions, counted, first_release, moved, past_of, taken_up
+from edgemw.fog.repeating import REPEAT, Repeating
 from edgemw.fog.spending import announced_bytes, seen_of, sent_of, shortage, spending_facts
 from edgemw.fog.trail import Trail
 from edgemw.fog.window import MEASURED, NOT_MERGED, parts_of, readable, tally_of
 from edgemw.wire import topics
 from edgemw.wire.chunks import blob_of
 from edgemw.wire.messages import Blob, Frame, Presence, ReleaseManifest, RoundReport, TaskManifest, Update
+from edgemw.wire.signed import ANYBODY, Trust, proposal_text, signed_bundle, signed_release
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, Published, Send
 
 WINDOW, GRACE = "window", "grace"
@@ -55,10 +57,14 @@ GRACE_S = 20.0
 class Top:
     """See the module. `handle` is the only way in."""
 
-    def __init__(self, place: Place, task: str, options: TopOptions, memory: FogMemory, now: float) -> None:
-        self._place, self._task, self._options = place, task, options
-        self._collector = Collector(place, task, options.window, memory, now)
+    def __init__(
+        self, place: Place, task: str, options: TopOptions, memory: FogMemory, now: float, trust: Trust = ANYBODY
+    ) -> None:
+        """Begin a life with what an earlier one has left; with a signer every release and bundle is signed."""
+        self._place, self._task, self._options, self._trust = place, task, options, trust
+        self._collector = Collector(place, task, options.window, memory, now, trust.senders)
         self._announcer, self._trail = Announcer(place, task), Trail()
+        self._repeating = Repeating(options.window.deadline_s, enabled=trust.signer is not None)
         self._known = set(memory.bundles_known)
         self._fetching, self._metric = b"", ""
         self._past, self._balance = Past(), Balance()
@@ -83,7 +89,8 @@ class Top:
     def reason(self, now: float) -> str:
         """Why something is not right; empty when all is."""
         waiting = "" if self._finished else self._collector.window.waiting_for(now)
-        return "; ".join(filter(None, (waiting, self._reason, self._poor, self._collector.imbalance())))
+        mine = self._collector.doubts, waiting, self._reason, self._poor, self._collector.imbalance()
+        return "; ".join(filter(None, mine))
 
     def facts(self, now: float) -> dict[str, int | float | str]:
         """Numbers for `status`."""
@@ -101,7 +108,12 @@ class Top:
     def handle(self, event: Event, now: float) -> list[Action]:
         """Take one event; returns what the shell has to do, in order."""
         resumed, self._resumed = self._resumed, []
-        return [*resumed, *self._take(event, now), *self._advance(now)]
+        return [*resumed, *self._take(event, now), *self._advance(now), *self._repeat(now)]
+
+    def _repeat(self, now: float) -> list[Action]:
+        """Announce the release again where somebody has not answered it for long."""
+        said = self._announcer.repeat() if self._repeating.again(now) and self._collector.window.late else []
+        return [*said, SetTimer(REPEAT, self._repeating.due)] if self._repeating.due < math.inf else []
 
     def _take(self, event: Event, now: float) -> list[Action]:
         match event:
@@ -134,15 +146,38 @@ class Top:
                 self._collector.on_presence(frame, presence)
             case Update() as update:
                 return self._collector.on_update(frame, update, now)
-            case TaskManifest(blob=blob) if frame.node != self._place.node:
+            case TaskManifest(blob=blob, signature=signature) if frame.node != self._place.node:
                 current = self._released.manifest.bundle if self._released else b""
                 if blob.label == current:
                     return self._announcer.again()  # a proposal of what is there already: say so in our own name
+                refusal = self._unproposed(blob, signature)
+                if refusal:
+                    return self._refuse_bundle(blob, refusal)
                 self._fetching = blob.digest
                 return [Fetch(self._place.node, blob)]
         return []
 
     # -- releases
+
+    def _unproposed(self, blob: Blob, signature: bytes) -> str:
+        """Why a proposal is not looked at; "" where it is, and always where anybody may propose.
+
+        One that was here before may be an old proposal, said again by somebody who has heard it.
+        """
+        keys = self._trust.releases
+        if keys is None:
+            return ""
+        if not keys.signed(proposal_text(self._place.net, self._task, blob), signature):
+            return "its proposal is not signed by a key of security.release_key"
+        return "it was proposed before, and is not taken twice" if blob.digest in self._known else ""
+
+    def _task_manifest(self, blob: Blob, run: int) -> TaskManifest:
+        signer = self._trust.signer
+        return TaskManifest(blob) if signer is None else signed_bundle(signer, self._place.net, self._task, blob, run)
+
+    def _signed(self, manifest: ReleaseManifest) -> ReleaseManifest:
+        signer = self._trust.signer
+        return manifest if signer is None else signed_release(signer, self._place.net, self._task, manifest)
 
     def _resume(self, data: bytes, released: Released, now: float) -> list[Action]:
         """Go on from the last release; what is announced is said when the link is up."""
@@ -158,7 +193,7 @@ class Top:
         if refused:  # the settings are newer than the bundle: the run goes on as it was
             manifest = replace(manifest, plan=released.manifest.plan)
         self._finished = released.report is not None and not manifest.train
-        self._announcer.task(blob, data)
+        self._announcer.task(self._task_manifest(blob, manifest.run), data)
         rate = released.rate if manifest.step > 0 else replace(released.rate, step=0.0)  # another codec starts afresh
         return [*refused, *self._begin(replace(released, manifest=manifest, rate=rate), now)]
 
@@ -199,7 +234,8 @@ class Top:
         self._metric, self._past = _first_metric(bundle), past
         self._reason, self._finished, self._enough = "", False, False
         released = Released(self._asking(manifest), bundle.theta0)
-        return [SaveBundle(blob.digest, data, released), *self._announcer.task(blob, data), *self._begin(released, now)]
+        announced = self._announcer.task(self._task_manifest(blob, manifest.run), data)
+        return [SaveBundle(blob.digest, data, released), *announced, *self._begin(released, now)]
 
     def _refuse_bundle(self, blob: Blob, reason: str) -> list[Action]:
         """Say why, and who is asking for the task is told of the present bundle again."""
@@ -216,9 +252,10 @@ class Top:
 
     def _begin(self, released: Released, now: float) -> list[Action]:
         self._released, manifest = released, released.manifest
+        self._repeating.announced(now)
         self._past = self._past.then(released, self._options.window.max_staleness)
         self._trail.heard(manifest)
-        announced = self._announcer.release(*self._trail.release(manifest, theta_view(released.theta)))
+        announced = self._announcer.release(*self._trail.release(self._signed(manifest), theta_view(released.theta)))
         values: dict[str, int | float | str] = {"release": manifest.number, "step": manifest.step}
         shelf = SaveShelf(self._announcer.blobs("release"))
         begun = self._collector.begin(manifest, now, statistics_of(self._past.layout))
@@ -305,7 +342,7 @@ class Top:
                 reason = f"{NOT_MERGED}: {error}"
                 nxt = replace(nxt, totals=(self._released or released).totals)
         reached = self._options.target if self._enough else 0.0
-        rate = replace(nxt.rate, got_bytes=nxt.rate.got_bytes + announced_bytes(nxt.manifest))
+        rate = replace(nxt.rate, got_bytes=nxt.rate.got_bytes + announced_bytes(self._signed(nxt.manifest)))
         return replace(nxt, manifest=self._asking(nxt.manifest), reached=reached, rate=rate), reason
 
     def _value(self, tally: Tally) -> float | None:

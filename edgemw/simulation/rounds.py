@@ -15,7 +15,7 @@ from edgemw.core.errors import EdgeError
 from edgemw.core.events import LinkUp, SetTimer, Timer
 from edgemw.core.ids import Place
 from edgemw.device.cycle import Cycle
-from edgemw.device.events import Install, Installed, Memory, OpenTask, SaveRound, TaskOpened, Work
+from edgemw.device.events import Install, Installed, Left, OpenTask, SaveRound, TaskOpened, Work
 from edgemw.fog.events import BundleGiven, FogMemory, Released, SaveRelease
 from edgemw.fog.forwarder import Forwarder
 from edgemw.fog.release import TopOptions
@@ -170,7 +170,7 @@ class _World:
             return Top(place, self._task, replace(options, window=window), FogMemory(), self._now)
         if children:
             return Forwarder(place, self._task, window, FogMemory(), self._now)
-        return Cycle(place, self._task, Memory(), (), self._now, follow=self._shared.follow)
+        return Cycle(place, self._task, Left(), self._now, follow=self._shared.follow)
 
     def _settle(self) -> None:
         """Deliver everything that is on its way, and what comes of it."""

@@ -17,7 +17,7 @@ from edgemw.core.errors import EdgeError, WireError
 from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Timer
 from edgemw.core.ids import Place
 from edgemw.device.cycle import Cycle
-from edgemw.device.events import Install, Installed, OpenTask, TaskOpened, Work, Worked
+from edgemw.device.events import Install, Installed, Left, OpenTask, TaskOpened, Work, Worked
 from edgemw.device.uplink import Uplink
 from edgemw.fog.forwarder import Forwarder
 from edgemw.fog.release import TopOptions
@@ -34,6 +34,7 @@ from edgemw.wire.chunks import CHUNK_BYTES, blob_of, cut
 from edgemw.wire.following import Theta
 from edgemw.wire.incoming import Incoming
 from edgemw.wire.messages import MAX_INLINE_BYTES, Blob, Chunk, Frame, Presence, pack, unpack
+from edgemw.wire.signed import ANYBODY, Trust
 from edgemw.wire.topics import Topic
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchStalled, PublishBlob, Published, Retire, Send, Upload
 
@@ -115,6 +116,7 @@ class World:
         parents, disks: of all nodes.
         options: of the top and of fog nodes; devices have None, or nothing.
         uplinks: of devices that have one.
+        trusts, credentials: of nodes that ask for signatures, or sign.
         queue: events that wait for their nodes, all of them due.
         retained: by topic.
         blobs: by domain and label.
@@ -138,6 +140,8 @@ class World:
         self.options: dict[str, Any] = {}
         self.disks: dict[str, Disk] = {}
         self.uplinks: dict[str, Uplink] = {}
+        self.trusts: dict[str, Trust] = {}
+        self.credentials: dict[str, bytes] = {}
         self.queue: deque[tuple[str, Any]] = deque()
         self.retained: dict[str, Retained] = {}
         self.blobs: dict[tuple[str, bytes], bytes] = {}
@@ -187,11 +191,12 @@ class World:
     def _machine(self, place: Place) -> Machine:
         name = place.node
         disk, options, now, task = self.disks[name], self.options.get(name), self.clock(name), self.bundle.manifest.name
+        trust, left = self.trusts.get(name, ANYBODY), Left(disk.memory, disk.kept)
         if options is None:
-            return Cycle(place, task, disk.memory, disk.kept, now, self.uplinks.get(name), follow=self._shared.follow)
+            return Cycle(place, task, left, now, self.uplinks.get(name), self._shared.follow, trust)
         if isinstance(options, TopOptions):
-            return Top(place, task, options, disk.fog_memory, now)
-        return Forwarder(place, task, options, disk.fog_memory, now)
+            return Top(place, task, options, disk.fog_memory, now, trust)
+        return Forwarder(place, task, options, disk.fog_memory, now, trust)
 
     def kill(self, name: str) -> None:
         """Kill -9: what was not saved is gone, and the broker says so."""
@@ -250,7 +255,7 @@ class World:
         """What is said of a node in its parent's domain."""
         parent = self.parents[name]
         role = "device" if self.options.get(name) is None else "fog"
-        frame = Frame("", name, self.disks[name].boots, 0, Presence(state, role, parent))
+        frame = Frame("", name, self.disks[name].boots, 0, Presence(state, role, parent, self.credentials.get(name, b"")))
         self._publish(topics.build(NET, parent or name, "presence", node=name), frame, retain=True)
 
     def _disconnect(self, name: str) -> None:

@@ -10,6 +10,10 @@ _WORD = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}\Z")
 _REASONS = (
     # the first that is found in a reason names it
     ("internal error", "internal"),
+    ("certificate", "certificate"),
+    ("signed", "signature"),
+    ("signature", "signature"),
+    ("which was here", "older"),
     ("another training run", "run"),
     ("larger than limits", "size"),
     ("the run is finished", "finished"),

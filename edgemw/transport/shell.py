@@ -116,6 +116,7 @@ class Doors:
         facts: of the node, beside those of each task.
         telemetry: makes what is told to the parent again and again; None tells nothing.
         telemetry_s: between two of those.
+        credential: the certificate of the key that it signs updates with, DER; empty where it signs none.
         heard: told of what others say about themselves: presence and telemetry.
         hears: told of everything that arrives, also of what is not for this node's role; from the loop, so briefly.
     """
@@ -129,13 +130,14 @@ class Doors:
     facts: Callable[[], Mapping[str, int | float | str]] = dict
     telemetry: Callable[[], Telemetry] | None = None
     telemetry_s: float = 15.0
+    credential: bytes = b""
     heard: Callable[[Frame], None] = lambda frame: None
     hears: Callable[[str, bytes], None] = lambda topic, payload: None
 
 
-def last_will(role: str, place: Place) -> Will:
+def last_will(role: str, place: Place, credential: bytes = b"") -> Will:
     """What the broker says of a node that has gone silent."""
-    lost = _presence("lost", role, place)
+    lost = _presence("lost", role, place, credential)
     return Will(lost.topic, publication.write(lost.topic, lost.frame))
 
 
@@ -383,7 +385,7 @@ class Shell:
     # -- presence and status
 
     async def _say_presence(self, state: str) -> None:
-        await self.channel.carry(_presence(state, self._role.role, self._doors.place))
+        await self.channel.carry(_presence(state, self._role.role, self._doors.place, self._doors.credential))
 
     async def _answer(self, asked: topics.Topic) -> None:
         place = self._doors.place
@@ -415,9 +417,9 @@ def _made(make: Callable[[], Telemetry]) -> Telemetry | None:
         return None
 
 
-def _presence(state: str, role: str, place: Place) -> Send:
+def _presence(state: str, role: str, place: Place, credential: bytes) -> Send:
     topic = topics.build(place.net, place.parent or place.node, "presence", node=place.node)
-    return Send(topic, Frame("", place.node, place.boot, 0, Presence(state, role, place.parent)), retain=True)
+    return Send(topic, Frame("", place.node, place.boot, 0, Presence(state, role, place.parent, credential)), retain=True)
 
 
 def _in_words(event: Any) -> str:

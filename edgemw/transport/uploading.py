@@ -67,7 +67,7 @@ class Uploading:
         offered = known or Offered(frame, blob, topics.parse(topic).domain)
         self._offered[blob.digest] = offered
         if not offered.sending:
-            await self._publish(topic, publication.write(topic, replace(frame, message=Offer(blob))))
+            await self._publish(topic, publication.write(topic, replace(frame, message=Offer(blob), signature=b"")))
 
     def granted(self, topic: Topic, grant: Grant) -> Offered | None:
         """What has to be sent now; None where it is being sent: the next offer asks what is missing still.

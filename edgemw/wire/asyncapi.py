@@ -14,7 +14,7 @@ import re
 import sys
 from typing import Any
 
-from edgemw.wire.fields import NATURAL, NODE, TASK
+from edgemw.wire.fields import NATURAL, NODE, SIGNATURE, TASK
 from edgemw.wire.messages import KINDS, MAX_MESSAGE_BYTES, VERSION, Kind
 from edgemw.wire.topics import CHANNELS, Channel
 
@@ -105,13 +105,14 @@ def _message(kind: Kind) -> dict[str, Any]:
         {"title": "boot", **NATURAL.schema},
         {"title": "seq", **NATURAL.schema},
         {"title": "body", **kind.body.schema},
+        {"title": "signature", **SIGNATURE.schema},
     ]
     return {
         "name": kind.name,
         "title": kind.name,
         "summary": summary,
         "contentType": "application/msgpack",
-        "payload": {"type": "array", "items": envelope, "minItems": len(envelope)},
+        "payload": {"type": "array", "items": envelope, "minItems": len(envelope) - 1},
         "bindings": {"mqtt": {"contentType": "application/msgpack", "bindingVersion": _MQTT}},
     }
 

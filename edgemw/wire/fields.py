@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from edgemw.core.errors import WireError
@@ -20,6 +20,7 @@ from edgemw.wire.topics import EVERYBODY
 MAX_INTEGER = (1 << 63) - 1
 SHA256_BYTES = 32
 LABEL_BYTES = 16  # of a sha256, where it only tells things apart
+SIGNATURE_BYTES = 64  # Ed25519, RFC 8032
 MAX_FACTS = 256
 MAX_SUMS = 64
 _LARGEST_WHOLE = 1 << 32  # written as an integer; above, a float may be shorter
@@ -59,41 +60,57 @@ class Record:
         cls: the dataclass that is read and written.
         places: the fields by attribute.
         check: what must hold between the places. Raises WireError.
+        later: attributes of the last places, which came later: one that holds the default of its class is not written where
+            nothing follows it, and a reader takes the default for it.
     """
 
     cls: type[Any]
     places: dict[str, Field]
     check: Callable[[Any], None] = field(default=_same)
+    later: tuple[str, ...] = ()
+    _defaults: tuple[Any, ...] = field(init=False, repr=False)
     _readers: tuple[Callable[[Any], Any], ...] = field(init=False, repr=False)
     _writers: tuple[tuple[str, Callable[[Any], Any]], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Put together what every message asks for."""
+        defaults = {spec.name: spec.default for spec in fields(self.cls)}
+        object.__setattr__(self, "_defaults", tuple(defaults[name] for name in self.later))
         object.__setattr__(self, "_readers", tuple(place.read for place in self.places.values()))
         object.__setattr__(self, "_writers", tuple((name, place.write) for name, place in self.places.items()))
 
     @property
     def about(self) -> str:
         """The places in words."""
-        return ", ".join(f"{name}: {place.about}" for name, place in self.places.items())
+        absent = dict.fromkeys(self.later, ", or absent")
+        return ", ".join(f"{name}: {place.about}{absent.get(name, '')}" for name, place in self.places.items())
 
     @property
     def schema(self) -> dict[str, Any]:
         """The array as JSON schema."""
         items = [{"title": name, **place.schema} for name, place in self.places.items()]
-        return {"type": "array", "items": items, "minItems": len(items)} if items else {"type": "array"}
+        return {"type": "array", "items": items, "minItems": self._needed} if items else {"type": "array"}
+
+    @property
+    def _needed(self) -> int:
+        return len(self.places) - len(self.later)
 
     def read(self, value: Any) -> Any:
         """An instance of the class."""
-        if not isinstance(value, tuple) or len(value) < len(self.places):
-            raise WireError("value", f"expected {len(self.places)} places for {self.cls.__name__}")
+        if not isinstance(value, tuple) or len(value) < self._needed:
+            raise WireError("value", f"expected {self._needed} places for {self.cls.__name__}")
         result = self.cls(*[read(item) for read, item in zip(self._readers, value, strict=False)])
         self.check(result)
         return result
 
     def write(self, value: Any) -> list[Any]:
         """The array of an instance."""
-        return [write(getattr(value, name)) for name, write in self._writers]
+        written = [write(getattr(value, name)) for name, write in self._writers]
+        for name, default in zip(reversed(self.later), reversed(self._defaults), strict=True):
+            if getattr(value, name) != default:
+                break
+            written.pop()
+        return written
 
     def field(self) -> Field:
         """This record as a place of another one."""
@@ -199,6 +216,12 @@ def _read_label(value: Any) -> bytes:
     return value
 
 
+def _read_signature(value: Any) -> bytes:
+    if not isinstance(value, bytes) or len(value) != SIGNATURE_BYTES:
+        raise WireError("value", f"expected a signature of {SIGNATURE_BYTES} bytes")
+    return value
+
+
 def _read_node(value: Any) -> str:
     if not isinstance(value, str) or not valid_id(value) or value == EVERYBODY:
         raise WireError("value", "expected the id of a node")
@@ -220,6 +243,11 @@ DIGEST = Field(
     "sha256 or label", {"type": "string", "description": "32 or 16 bytes", "minLength": 16, "maxLength": 32}, _read_digest
 )
 LABEL = Field("label", {"type": "string", "description": "16 bytes", "minLength": 16, "maxLength": 16}, _read_label)
+SIGNATURE = Field(
+    f"{SIGNATURE_BYTES} bytes",
+    {"type": "string", "description": "bytes", "minLength": SIGNATURE_BYTES, "maxLength": SIGNATURE_BYTES},
+    _read_signature,
+)
 WORD = text(80)
 NATURAL = integer()
 NODE = Field("node", {"type": "string", "pattern": _ID_PATTERN, "not": {"const": EVERYBODY}}, _read_node)

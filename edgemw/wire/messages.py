@@ -1,6 +1,6 @@
 """Every message, as a value, and its one way to and from bytes.
 
-    frame = msgpack [version, kind, task, node, boot, seq, body]
+    frame = msgpack [version, kind, task, node, boot, seq, body] or [version, kind, task, node, boot, seq, body, signature]
 
 `body` is an array whose places are fixed per kind: the table KINDS, which docs/wire-format.md repeats. Reading checks size,
 depth, types and ranges before anything is believed; whatever is wrong raises WireError and nothing else. Later versions may
@@ -32,6 +32,7 @@ from edgemw.wire.fields import (
     PARENT,
     READINGS_FIELD,
     SHA256_BYTES,
+    SIGNATURE,
     TALLY,
     TASK,
     WORD,
@@ -54,6 +55,7 @@ MAX_MESSAGE_BYTES = MAX_CHUNK_BYTES + 4096  # of one publication
 MAX_SECTIONS = 256
 MAX_LATE = 256
 MAX_OUTCOMES = 16  # with one Ack
+MAX_CREDENTIAL_BYTES = 2048
 RUN_FINISHED = "the run is finished"  # the one reason of an Outcome that is nothing to see to
 
 
@@ -91,11 +93,19 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """Whether a node is there; also its last will. `parent` is "" for the top."""
+    """Whether a node is there; also its last will.
+
+    Attributes:
+        state: online, offline or lost.
+        role: device or fog.
+        parent: "" for the top.
+        credential: DER of the X.509 certificate of the key that it signs updates with; empty where it signs none.
+    """
 
     state: str
     role: str
     parent: str
+    credential: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +170,17 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class TaskManifest:
-    """The bundle that a task now has."""
+    """The bundle that a task now has, or is proposed to have.
+
+    Attributes:
+        blob: the bundle.
+        run: the training run that began with it; -1 where that is not said, as in a proposal.
+        signature: see `signed.py`; empty where it is not signed.
+    """
 
     blob: Blob
+    run: int = -1
+    signature: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +224,7 @@ class ReleaseManifest:
         whole: theta can be had in one piece: as a blob, or for release 0 from the bundle.
         difference: a packed Difference that leads to theta, where it is small enough to stand here; else empty.
         packed: the same as a blob, where it is not; none or one.
+        signature: of everything above but the last three, which every fog node says for itself, see `signed.py`; or empty.
     """
 
     run: int
@@ -221,6 +240,7 @@ class ReleaseManifest:
     whole: bool = True
     difference: bytes = b""
     packed: tuple[Blob, ...] = ()
+    signature: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,13 +310,14 @@ Message = (
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A message with its envelope. `task` is "" where the message is about no task."""
+    """A message with its envelope. `task` is "" where the message is about no task, `signature` empty where it is not signed."""
 
     task: str
     node: str
     boot: int
     seq: int
     message: Message
+    signature: bytes = b""
 
     @property
     def id(self) -> UpdateId:
@@ -320,7 +341,8 @@ def pack(frame: Frame) -> bytes:
     """
     kind = KIND_OF[type(frame.message)]
     body = kind.body.write(frame.message)
-    return encode([VERSION, kind.number, frame.task, frame.node, frame.boot, frame.seq, body])
+    signed = [frame.signature] if frame.signature else []
+    return encode([VERSION, kind.number, frame.task, frame.node, frame.boot, frame.seq, body, *signed])
 
 
 def unpack(data: bytes, limit_bytes: int = MAX_FRAME_BYTES, said: tuple[str, str] = ("", "")) -> Frame:
@@ -345,7 +367,13 @@ def unpack(data: bytes, limit_bytes: int = MAX_FRAME_BYTES, said: tuple[str, str
         raise WireError("kind", "not a kind that this edgemw knows")
     names = TASK.read(task) or said[0], NODE.read(said[1] if node == "" else node)
     sender = *names, NATURAL.read(boot), NATURAL.read(seq)
-    return Frame(*sender, _KIND_NUMBERED[number].body.read(body))
+    signature = SIGNATURE.read(envelope[7]) if len(envelope) > 7 else b""
+    return Frame(*sender, _KIND_NUMBERED[number].body.read(body), signature)
+
+
+def core_of(manifest: ReleaseManifest) -> bytes:
+    """The bytes of what a release is, without how it is had: the same at every fog node that passes it on."""
+    return encode(_RELEASE.write(replace(manifest, whole=True, difference=b"", packed=(), signature=b"")))
 
 
 def pack_difference(difference: Difference) -> bytes:
@@ -457,8 +485,10 @@ _RELEASE = Record(
         "whole": FLAG,
         "difference": binary(MAX_INLINE_BYTES),
         "packed": array(_BLOB.field(), 1),
+        "signature": SIGNATURE,
     },
     _check_release,
+    later=("signature",),
 )
 _UPDATE = Record(
     Update,
@@ -478,19 +508,30 @@ _REPORT = Record(RoundReport, {"release": NATURAL, "finished": FLAG, "facts": FA
 PARTS = (_BLOB, _SECTION, _PLAN, _DIFFERENCE)
 """Records that stand inside bodies."""
 
+_PRESENCE = Record(
+    Presence,
+    {"state": WORD, "role": WORD, "parent": PARENT, "credential": binary(MAX_CREDENTIAL_BYTES)},
+    later=("credential",),
+)
+_TASK = Record(
+    TaskManifest,
+    {"blob": _BLOB.field(), "run": integer(-1), "signature": SIGNATURE},
+    lambda manifest: _check_whole(manifest.blob),
+    later=("run", "signature"),
+)
 _TELEMETRY = Record(
     Telemetry,
     {"site": ID, "interval_s": AMOUNT, "source": ID, "address": WORD, "readings": READINGS_FIELD},
 )
 KINDS = (
-    Kind(1, Record(Presence, {"state": WORD, "role": WORD, "parent": PARENT})),
+    Kind(1, _PRESENCE),
     Kind(2, _UPDATE),
     Kind(3, Record(Offer, {"blob": _BLOB.field()})),
     Kind(4, Record(Grant, {"digest": DIGEST, "missing": binary(MAX_CHUNKS // 8)})),
     Kind(5, Record(Chunk, {"digest": DIGEST, "index": integer(0, MAX_CHUNKS - 1), "data": binary(MAX_CHUNK_BYTES)})),
     Kind(6, Record(Ack, {"boot": NATURAL, "seq": NATURAL, "outcomes": array(_OUTCOME.field(), MAX_OUTCOMES)})),
     Kind(7, _OUTCOME),
-    Kind(8, Record(TaskManifest, {"blob": _BLOB.field()}, lambda manifest: _check_whole(manifest.blob))),
+    Kind(8, _TASK),
     Kind(9, _RELEASE),
     Kind(10, Record(StatusRequest, {})),
     Kind(11, _STATUS),

@@ -13,6 +13,7 @@ from edgemw.core.ids import Place, UpdateId
 from edgemw.wire import topics
 from edgemw.wire.messages import Frame, ReleaseManifest, Update
 from edgemw.wire.pending import Pending, newest
+from edgemw.wire.signed import Signer, signed_frame
 from edgemw.wire.traffic import Upload
 
 RESEND = "resend"
@@ -37,12 +38,13 @@ class Kept:
 class Sender:
     """The updates of one node and one task that have no outcome yet."""
 
-    def __init__(self, place: Place, task: str, kept: tuple[Kept, ...], now: float) -> None:
-        self._place, self._task = place, task
+    def __init__(self, place: Place, task: str, kept: tuple[Kept, ...], now: float, signer: Signer | None = None) -> None:
+        """Begin with what is on disk, signed anew: an earlier life may have had another key, or none."""
+        self._place, self._task, self._signer = place, task, signer
         self._pending = Pending()
         self._receivers: dict[UpdateId, str] = {}
         for update in kept:
-            self._pending.add(update.frame, now, acknowledged=update.acknowledged)
+            self._pending.add(self._signed(update.frame, update.receiver), now, acknowledged=update.acknowledged)
             self._receivers[update.frame.id] = update.receiver
 
     def __len__(self) -> int:
@@ -59,8 +61,15 @@ class Sender:
         parent = self._place.parent
         return any(newest(frame) >= number and self._receivers.get(frame.id, parent) == parent for frame in self._pending.frames)
 
+    def signed(self, frame: Frame) -> Frame:
+        """A new update as it is sent to the present parent, and only there: with a signature where this node has a key."""
+        return self._signed(frame, self._place.parent)
+
+    def _signed(self, frame: Frame, receiver: str) -> Frame:
+        return frame if self._signer is None else signed_frame(self._signer, self._place.net, receiver, frame)
+
     def send(self, frame: Frame, now: float) -> list[Sending]:
-        """Send a new update to the present parent."""
+        """Send a new update to the present parent; it has been `signed`."""
         self._pending.add(frame, now)
         return [self._upload(frame), *self._timer()]
 

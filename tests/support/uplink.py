@@ -15,7 +15,19 @@ from edgemw.core.events import Fact
 from edgemw.core.ids import Place, UpdateId
 from edgemw.core.plan import Plan
 from edgemw.device.cycle import Cycle
-from edgemw.device.events import Install, Installed, Memory, OpenTask, SaveAck, SaveMemory, SaveRound, TaskOpened, Work, Worked
+from edgemw.device.events import (
+    Install,
+    Installed,
+    Left,
+    Memory,
+    OpenTask,
+    SaveAck,
+    SaveMemory,
+    SaveRound,
+    TaskOpened,
+    Work,
+    Worked,
+)
 from edgemw.device.uplink import Uplink
 from edgemw.learning.trainer import Trained
 from edgemw.transport.channel import Channel, ChannelLimits
@@ -89,7 +101,7 @@ class Device:
 
     def machine(self, task: str, now: float) -> Cycle:
         place = Place(NET, "device", "fog", self._boot)
-        return Cycle(place, task, self.memory, tuple(self.kept.values()), now, self._uplink)
+        return Cycle(place, task, Left(self.memory, tuple(self.kept.values())), now, self._uplink)
 
     def observe(self, task: str, fact: Fact) -> None:
         self.facts.append(fact)

@@ -32,7 +32,7 @@ def loaded_by(code: str) -> set[str]:
         ("import edgemw", set(), {"numpy", "torch", "paho", "msgpack", *LEARNING}),
         ("import edgemw.cli.main", set(), {"matplotlib", "amqtt", *LEARNING}),
         ("from edgemw.cli.main import parser; parser()", set(), {"cryptography", "matplotlib", "amqtt", *LEARNING}),
-        ("import edgemw.fog.agent", {"numpy", "msgpack"}, {"matplotlib", "amqtt", *LEARNING}),
+        ("import edgemw.fog.agent", {"numpy", "msgpack"}, {"matplotlib", "amqtt", "cryptography", *LEARNING}),
         ("import edgemw.cli.fog, edgemw.app.wiring", {"numpy", "paho"}, {"matplotlib", "amqtt", "cryptography", *LEARNING}),
         ("import edgemw.cli.device, edgemw.app.wiring", {"numpy", "paho"}, {*AUTHOR, *EXPERIMENT}),
         (RUN_DEVICE, {"numpy", "onnxruntime"}, {*AUTHOR, *EXPERIMENT}),

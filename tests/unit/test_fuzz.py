@@ -14,6 +14,7 @@ import pytest
 
 from edgemw.cli.main import main
 from edgemw.device.cycle import Cycle
+from edgemw.device.events import Left
 from edgemw.fog.collector import Collector
 from edgemw.fog.forwarder import Forwarder
 from edgemw.fog.ledger import Ledger
@@ -86,8 +87,9 @@ def acknowledged_before_stored(patch: pytest.MonkeyPatch) -> None:
 def residual_forgotten(patch: pytest.MonkeyPatch) -> None:
     begin = Cycle.__init__
 
-    def forgetful(self: Cycle, place: Any, task: str, memory: Any, *rest: Any, **named: Any) -> None:
-        begin(self, place, task, replace(memory, residual=None), *rest, **named)
+    def forgetful(self: Cycle, place: Any, task: str, left: Left, *rest: Any, **named: Any) -> None:
+        memory = replace(left.memory, residual=None)
+        begin(self, place, task, replace(left, memory=memory), *rest, **named)
 
     patch.setattr(Cycle, "__init__", forgetful)
 

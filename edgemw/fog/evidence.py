@@ -1,0 +1,164 @@
+"""The signed updates of a stopped net, added up again: did every fog node send up the sum of what its members had signed?
+
+    of every member          its sender has signed it, for this fog node and no other
+    of every window          what was sent up = the sum of its members, to the bit
+    between child and parent what a parent has of a fog node = what that node says that it has sent
+
+The first finds what a fog node has invented or altered, the second what it left out of the sum or put in, the third a node that
+shows another window than it sent, or does not show it. A member that is left out of the sum *and* of what is shown is missing
+from the books: its device was told that it is counted, and `edgemw.fog.audit` finds the difference.
+
+What cannot be added up again: a window with a remainder (`window.budget`), and one whose evidence gave way to newer ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from edgemw.compression.merge import gathered, merge
+from edgemw.compression.table import codec_named
+from edgemw.core.errors import CodecError, WireError
+from edgemw.core.ids import UpdateId
+from edgemw.fog.window import parts_of, tally_of
+from edgemw.wire.messages import Frame, Update
+from edgemw.wire.signed import frame_text
+
+Proven = Callable[[str, bytes, bytes, bytes], bool]
+"""Whether a node, by a certificate (DER), has signed a text: node, certificate, text, signature."""
+
+Parameters = Mapping[str, int | float | str]
+
+
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """One window.
+
+    Attributes:
+        sent: what went up; None at the top.
+        members: the updates in it, in the order in which they were added.
+        release: the number of the release that it was for.
+        parameters: of the codec.
+        whole: False where something else than the sum of the members may be in it: what earlier windows left.
+    """
+
+    sent: Frame | None
+    members: tuple[Frame, ...]
+    release: int
+    parameters: Parameters
+    whole: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What one node shows about one task: its windows, oldest first, and certificates by node, DER."""
+
+    net: str
+    node: str
+    task: str
+    windows: tuple[Summed, ...]
+    credentials: Mapping[str, tuple[bytes, ...]] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came out for one task.
+
+    Attributes:
+        windows: how many were added up again.
+        signatures: how many were verified.
+        faults: what was altered, invented or left out, in words; empty where nothing was.
+        notes: what could not be looked at.
+    """
+
+    task: str
+    windows: int
+    signatures: int
+    faults: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def verify(shown: Iterable[Evidence], proven: Proven) -> list[Verdict]:
+    """Look at what all nodes show, by task; `proven` verifies signatures against the authority of the net."""
+    by_task: dict[str, list[Evidence]] = {}
+    for evidence in shown:
+        by_task.setdefault(evidence.task, []).append(evidence)
+    return [_Look(task, found, proven).verdict() for task, found in sorted(by_task.items())]
+
+
+class _Look:
+    """At the evidence of one task."""
+
+    def __init__(self, task: str, shown: list[Evidence], proven: Proven) -> None:
+        self._task, self._shown, self._proven = task, shown, proven
+        self._sent = {
+            evidence.node: {window.sent.id: window.sent for window in evidence.windows if window.sent is not None}
+            for evidence in shown
+        }
+        self._windows = self._signatures = 0
+        self._notes: list[str] = []
+
+    def verdict(self) -> Verdict:
+        faults = tuple(fault for evidence in self._shown for fault in self._faults_of(evidence))
+        return Verdict(self._task, self._windows, self._signatures, faults, tuple(self._notes))
+
+    def _faults_of(self, evidence: Evidence) -> Iterator[str]:
+        seen: set[UpdateId] = set()
+        hidden: list[UpdateId] = []
+        remainders = 0
+        for window in evidence.windows:
+            for member in window.members:
+                yield from self._unproven(evidence, member)
+                if member.id in seen:
+                    yield f"{evidence.node} has added {member.id} twice"
+                seen.add(member.id)
+                sent = self._sent.get(member.node, {})
+                if sent and member.id not in sent:
+                    hidden.append(member.id)
+                elif sent and sent[member.id].message != member.message:
+                    yield f"{member.node} shows another window {member.id} than it has sent to {evidence.node}"
+            if not window.whole:
+                remainders += 1
+            elif window.sent is not None:
+                self._windows += 1
+                yield from _missum(evidence.node, window)
+        older = [update for update in hidden if update < min(self._sent[update.node])]
+        yield from (
+            f"{update.node} does not show {update}, which {evidence.node} has" for update in hidden if update not in older
+        )
+        if older:
+            self._notes.append(f"{len(older)} windows that {evidence.node} has are older than what their nodes have kept")
+        if remainders:
+            self._notes.append(f"{remainders} windows of {evidence.node} carry a remainder and were not added up")
+
+    def _unproven(self, evidence: Evidence, member: Frame) -> Iterator[str]:
+        self._signatures += 1
+        text = frame_text(evidence.net, evidence.node, member)
+        shown = evidence.credentials.get(member.node, ())
+        if not any(self._proven(member.node, der, text, member.signature) for der in shown):
+            yield f"{evidence.node} has altered or invented {member.id}: {member.node} has not signed it"
+
+
+def _missum(node: str, window: Summed) -> Iterator[str]:
+    """Says so where a window is not the sum of its members."""
+    sent = window.sent
+    assert sent is not None
+    said = sent.message
+    if not isinstance(said, Update):
+        yield f"{node} shows window {sent.id} without an update"
+        return
+    members, parts = list(window.members), parts_of(list(window.members))
+    try:
+        codec = codec_named(said.codec, **window.parameters)
+        sections = gathered(codec, merge(codec, parts), window.release).sections if parts else ()
+    except (CodecError, WireError) as error:
+        yield f"the members of window {sent.id} of {node} do not add: {error}"
+        return
+    tally, report_on = tally_of(members)
+    if sections != said.sections:
+        yield f"window {sent.id} of {node} is not the sum of its {len(members)} members: altered, left out or put in"
+    elif (tally, report_on) != (said.tally, said.report_on):
+        yield f"window {sent.id} of {node} does not say what its members have measured"
+    runs = {member.message.run for member in members if isinstance(member.message, Update)}
+    if runs - {said.run}:
+        yield f"window {sent.id} of {node} is said to be of run {said.run}, its members are of {sorted(runs)}"
