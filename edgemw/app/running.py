@@ -219,7 +219,7 @@ def node_of(settings: DeviceFile | FogFile) -> Iterator[Running]:
     """A node in another life, with its database open. Raises StorageError where that cannot be used."""
     db = Database(settings.node.state)
     try:
-        place = Place(settings.net, settings.node.id, settings.node.parent or "", db.next_boot(time.time()))
+        place = Place(settings.net, settings.node.id, settings.node.parent or "", db.next_boot(time.time()), os.urandom(32))
         role = "device" if isinstance(settings, DeviceFile) else "fog"
         db.note_place(place, role)
         client_id = f"em1-{place.net}-{place.node}"

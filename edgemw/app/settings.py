@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 
 from edgemw.app.checks import EMBEDDED, check_id, check_tier_names
 from edgemw.app.defaults import under_all
+from edgemw.app.private import check_privacy, check_uplink
 from edgemw.app.sections import (
     Broker,
     Codec,
@@ -23,6 +24,7 @@ from edgemw.app.sections import (
     Limits,
     Node,
     Plan,
+    Privacy,
     Release,
     Server,
     Serving,
@@ -59,6 +61,7 @@ __all__ = [
     "Limits",
     "Node",
     "Plan",
+    "Privacy",
     "Release",
     "Server",
     "Serving",
@@ -74,8 +77,8 @@ __all__ = [
     "read_text",
 ]
 
-TOP_ONLY: Mapping[str, type[Task | Plan | Codec | Release | Server]] = MappingProxyType(
-    {"task": Task, "plan": Plan, "codec": Codec, "release": Release, "server": Server}
+TOP_ONLY: Mapping[str, type[Task | Plan | Codec | Release | Server | Privacy]] = MappingProxyType(
+    {"task": Task, "plan": Plan, "codec": Codec, "release": Release, "server": Server, "privacy": Privacy}
 )
 """Sections of a fog node that only the top may have."""
 
@@ -129,12 +132,14 @@ class FogFile:
     codec: Codec = section(Codec, help="how updates are compressed; top fog only")
     release: Release = section(Release, help="how releases travel; top fog only")
     server: Server = section(Server, help="how a merged update becomes a release; top fog only")
+    privacy: Privacy = section(Privacy, help="what is promised to devices; top fog only")
 
     def __post_init__(self) -> None:
         _refuse_embedded(self.broker)
         _refuse_endless_budget(self.task, self.codec, self.release)
         if self.is_top:
             check_staleness(self.codec, self.server)
+            check_privacy(self.privacy, self.codec, self.plan)
             return
         for name, default in TOP_ONLY.items():
             if getattr(self, name) != default():
@@ -178,15 +183,19 @@ class Deployment:
     codec: Codec = section(Codec, help="how updates are compressed")
     release: Release = section(Release, help="how releases travel to the devices")
     server: Server = section(Server, help="how a merged update becomes a release")
+    privacy: Privacy = section(Privacy, help="what is promised to devices")
     tiers: dict[str, Tier] = required(help="the tree of nodes", check=check_tier_names)
 
     def __post_init__(self) -> None:
         check_staleness(self.codec, self.server)
         _refuse_endless_budget(self.task, self.codec, self.release)
         check_tree(self.tiers)
+        check_privacy(self.privacy, self.codec, self.plan)
         check_members(self.codec, sum(tier.count for tier in self.tiers.values() if tier.role == "device"))
         for name, tier in self.tiers.items():
             self._check_sections(name, tier)
+            if tier.role == "device":
+                check_uplink(self.privacy, float(tier.uplink.max_upload), f"tiers.{name}.uplink.max_upload")
             if tier.role == "fog":
                 check_reachable(self.tiers, name)
 

@@ -14,6 +14,7 @@ from edgemw.app.afford import check_afforded
 from edgemw.app.dealing import Dealt, deal_out
 from edgemw.app.deployment import device_ids, expand
 from edgemw.app.folder import Purpose
+from edgemw.app.private import check_account, check_bundle
 from edgemw.app.report import Report
 from edgemw.app.room import check_room
 from edgemw.app.samples import load_samples
@@ -70,6 +71,8 @@ def prepare(settings: Deployment, out: Path) -> Prepared:
         raise BundleError(f"{bundle}: there is no such file: make it with `edgemw compile`")
     data, opened = load_bundle(bundle)
     check_plan_fits(opened, settings.plan)
+    check_bundle(settings.privacy, opened, settings.plan)
+    check_account(settings.privacy)
     manifest = opened.manifest
     check_afforded(settings, manifest)
     check_room(settings, manifest, len(data))

@@ -59,11 +59,15 @@ class Record:
         cls: the dataclass that is read and written.
         places: the fields by attribute.
         check: what must hold between the places. Raises WireError.
+        later: how many places at the end older writers do not know. Where nothing stands there, and nothing is written where
+            all that follows is so too, the class's default holds.
     """
 
     cls: type[Any]
     places: dict[str, Field]
     check: Callable[[Any], None] = field(default=_same)
+    later: int = 0
+    _defaults: tuple[Any, ...] = field(init=False, repr=False)
     _readers: tuple[Callable[[Any], Any], ...] = field(init=False, repr=False)
     _writers: tuple[tuple[str, Callable[[Any], Any]], ...] = field(init=False, repr=False)
 
@@ -71,6 +75,8 @@ class Record:
         """Put together what every message asks for."""
         object.__setattr__(self, "_readers", tuple(place.read for place in self.places.values()))
         object.__setattr__(self, "_writers", tuple((name, place.write) for name, place in self.places.items()))
+        later = list(self.places)[len(self.places) - self.later :]
+        object.__setattr__(self, "_defaults", tuple(self.cls.__dataclass_fields__[name].default for name in later))
 
     @property
     def about(self) -> str:
@@ -81,19 +87,25 @@ class Record:
     def schema(self) -> dict[str, Any]:
         """The array as JSON schema."""
         items = [{"title": name, **place.schema} for name, place in self.places.items()]
-        return {"type": "array", "items": items, "minItems": len(items)} if items else {"type": "array"}
+        return {"type": "array", "items": items, "minItems": len(items) - self.later} if items else {"type": "array"}
 
     def read(self, value: Any) -> Any:
         """An instance of the class."""
-        if not isinstance(value, tuple) or len(value) < len(self.places):
-            raise WireError("value", f"expected {len(self.places)} places for {self.cls.__name__}")
+        least = len(self.places) - self.later
+        if not isinstance(value, tuple) or len(value) < least:
+            raise WireError("value", f"expected {least} places for {self.cls.__name__}")
         result = self.cls(*[read(item) for read, item in zip(self._readers, value, strict=False)])
         self.check(result)
         return result
 
     def write(self, value: Any) -> list[Any]:
         """The array of an instance."""
-        return [write(getattr(value, name)) for name, write in self._writers]
+        said = len(self._writers)
+        for (name, _), default in zip(reversed(self._writers), reversed(self._defaults), strict=False):
+            if getattr(value, name) != default:
+                break
+            said -= 1
+        return [write(getattr(value, name)) for name, write in self._writers[:said]]
 
     def field(self) -> Field:
         """This record as a place of another one."""

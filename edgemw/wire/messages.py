@@ -430,7 +430,10 @@ _PLAN = Record(
         "frozen": text(MAX_PATTERNS),
         "rare": text(MAX_PATTERNS),
         "rare_every": integer(1, 10**6),
+        "update_clip": AMOUNT,
+        "update_noise": AMOUNT,
     },
+    later=2,
 )
 _DIFFERENCE = Record(
     Difference,
