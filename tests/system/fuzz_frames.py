@@ -301,11 +301,6 @@ def _frames() -> list[Frame]:
     packed = pack_difference(_differences()[0])
     more: list[Message] = [update, release, replace(release, whole=False, difference=packed)]
     more.append(replace(release, packed=(blob_of(packed),)))
-        update,
-        release,
-        replace(release, whole=False, difference=packed),
-        replace(release, packed=(blob_of(packed),)),
-    ]
     return [*frames, *(Frame("digits", "device-3", 1790000000, 5, message) for message in more)]
 
 
