@@ -451,7 +451,7 @@ class Privacy:
     delta: float = option(1e-5, help="epsilon is said at this delta; less than one over the number of devices", above=0, below=1)
     epsilon: float = option(0.0, help="no release is made that would exceed this; 0: no limit", min=0)
     kappa: float = option(
-        1.0, help="lattice step of updates in root mean squares of one at the bound; larger is fewer bytes", above=0, max=16
+        0.5, help="lattice step of updates in root mean squares of one at the bound; larger is fewer bytes", min=0.05, max=16
     )
 
 

@@ -77,7 +77,7 @@ class Privacy:
     promise: Promise
     delta: float
     budget: float = 0.0
-    kappa: float = 1.0
+    kappa: float = 0.5
 
     @property
     def plan(self) -> dict[str, float]:
