@@ -34,7 +34,7 @@ from edgemw.core.noise import Integers
 from edgemw.core.ranges import Ranges, blank
 
 _FINER = 16  # places, of the grid that noise is added on
-_TRIES, _SAFELY = 40, 0.999
+_TRIES, _SAFELY = 40, 0.99
 _WITHIN = 1 - 1e-9  # what float64 may make of a norm
 
 Wide = npt.NDArray[np.float64]
@@ -101,14 +101,18 @@ def is_within(codec: Codec, section: Section, size: int, bound: Bound) -> bool:
 
 
 def _rounded(codec: Lattice, p: Wide, clip: float, step: float) -> bytes:
-    """The largest multiple of p that was found whose symbols are within the bound; rounding by chance makes a norm longer."""
-    scale = 1.0
+    """The largest multiple c of p that was found whose symbols are within the bound.
+
+    Rounding by chance makes a norm longer: |q step|^2 is about c^2 |p|^2 + c B, and B is what the last try says.
+    """
+    size2, allowed, c = float(np.dot(p, p)), clip * clip, 1.0
     for _ in range(_TRIES):
-        payload = codec.encode((p * scale).astype(np.float32), step)
+        payload = codec.encode((p * c).astype(np.float32), step)
         energy = codec.energy(payload, p.size)
-        if energy <= clip * clip:
+        if energy <= allowed:
             return payload
-        scale *= _SAFELY * clip / math.sqrt(energy)
+        longer = max(0.0, energy / c - c * size2)
+        c = min(_SAFELY * c, 2 * _SAFELY * allowed / (longer + math.sqrt(longer**2 + 4 * size2 * _SAFELY * allowed)))
     return codec.encode(np.zeros(p.size, np.float32), step)
 
 

@@ -194,7 +194,7 @@ def test_the_step_is_a_power_of_two_of_the_size_of_an_update(clip: float, noise:
 
 
 def test_noise_is_gaussian_and_its_draws_do_not_depend_on_each_other() -> None:
-    from scipy import stats
+    from scipy import stats  # type: ignore[import-untyped]
 
     found = drawn(200_000, 1000.0) / 1000.0
     assert stats.kstest(found, "norm").pvalue > 1e-3
