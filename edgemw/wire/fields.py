@@ -81,7 +81,9 @@ class Record:
     @property
     def about(self) -> str:
         """The places in words."""
-        return ", ".join(f"{name}: {place.about}" for name, place in self.places.items())
+        least = len(self.places) - self.later
+        words = (f"{name}: {place.about}" for name, place in self.places.items())
+        return ", ".join(said if number < least else f"{said} or absent" for number, said in enumerate(words))
 
     @property
     def schema(self) -> dict[str, Any]:
