@@ -9,7 +9,7 @@ from edgemw.wire.messages import RoundReport
 
 _NO_METRICS = (
     *("measured", "uplink_bytes", "downlink_bytes", "updates_counted", "weight_counted", "children", "uplink", "downlink"),
-    *("kappa", "spent_bytes", "release_spent_bytes", "release", "wall_s", "late", "epsilon"),
+    *("kappa", "spent_bytes", "release_spent_bytes", "release", "wall_s", "late"),
 )
 
 
