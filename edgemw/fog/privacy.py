@@ -109,10 +109,18 @@ class Spent:
 
 
 def begun(privacy: Privacy | None, before: Spent | None, manifest: ReleaseManifest | None) -> Spent | None:
-    """What is spent when a run begins after another one, if there was one, that ended with a release."""
+    """What is spent when a run begins.
+
+    Args:
+        privacy: of the settings; None promises nothing, and keeps no account.
+        before: of the run that ends.
+        manifest: its last release; None where there was no run. Releases without a promise have cost everything.
+    """
     if privacy is None:
         return None
-    return Spent(privacy.promise, before.ended(manifest) if before is not None and manifest is not None else ())
+    if manifest is None or (before is None and manifest.number == 0):
+        return Spent(privacy.promise)
+    return Spent(privacy.promise, before.ended(manifest) if before is not None else ((0.0, manifest.number),))
 
 
 def check_promise(privacy: Privacy | None, spent: Spent | None) -> None:

@@ -57,8 +57,9 @@ def test_patterns_are_accepted_exactly_where_a_release_says_them_unchanged(name:
 
 @pytest.mark.parametrize("name", OF_THE_RUN)
 def test_a_bundle_says_nothing_that_the_top_keeps_account_of(name: str) -> None:
-    assert not accepted(**{name: 1.0})
-    assert travels(replace(RELEASE, plan=replace(Plan(), **{name: 1.0})))
+    said: dict[str, Any] = {name: 1.0}
+    assert not accepted(**said)
+    assert travels(replace(RELEASE, plan=replace(Plan(), **said)))
 
 
 @pytest.mark.parametrize("value", [["head.*"], 1, None])

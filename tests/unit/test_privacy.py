@@ -120,6 +120,11 @@ def test_runs_on_one_disk_add(tmp_path: Path) -> None:
         assert third is not None
         assert sum(times for _, times in third.earlier) == 9
         assert spent_of(spent_text(third)) == third
+    unprotected = begun(CENTRAL, None, released.manifest)
+    assert unprotected is not None
+    assert unprotected.epsilon(replace(released.manifest, number=0), 1e-5) == math.inf
+    assert begun(CENTRAL, None, None) == begun(CENTRAL, None, replace(released.manifest, number=0)) == Spent(CENTRAL.promise)
+    assert begun(None, released.spent, released.manifest) is None
     assert spent_of(None) is None
     assert spent_text(None) is None
 
