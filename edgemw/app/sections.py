@@ -270,6 +270,19 @@ class Serving:
             raise ConfigError("a process of its own has an HTTP door: give serving.http an address", key="process")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Insisted:
+    """[privacy] of a device: what it insists on, whatever a release asks for."""
+
+    least_noise: float = option(
+        0.0,
+        help="device: it trains only where its updates get noise of its own, of at least this multiple of their bound "
+        '(privacy.mode = "local" at the top); 0: as releases say',
+        min=0,
+        max=1e6,
+    )
+
+
 # ------------------------------------------------------------------------------------------------------ sections of a fog
 
 

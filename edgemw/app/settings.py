@@ -21,6 +21,7 @@ from edgemw.app.sections import (
     Data,
     Dataset,
     Energy,
+    Insisted,
     Limits,
     Node,
     Plan,
@@ -100,6 +101,7 @@ class DeviceFile:
     telemetry: Telemetry = section(Telemetry, help="metrics and logs")
     energy: Energy = section(Energy, help="joules")
     limits: Limits = section(Limits, help="what this node refuses")
+    privacy: Insisted = section(Insisted, help="what it insists on")
 
     def __post_init__(self) -> None:
         _refuse_embedded(self.broker)

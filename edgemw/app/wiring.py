@@ -99,6 +99,7 @@ def run_device(settings: DeviceFile, env: Mapping[str, str], origin: Sequence[st
             trained=observer.trained_seconds,
             max_batch=largest_batch(profile, settings.training),
             nice=settings.training.nice,
+            least_noise=settings.privacy.least_noise,
             uplink=uplink,
             stored=lambda task: thetas.pop(task, None),
         )

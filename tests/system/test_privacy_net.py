@@ -17,13 +17,17 @@ def test_epsilon_is_shown_and_outlives_the_top(fleet: Fleet, mode: str) -> None:
     task, privacy = {"bundle": str(BUNDLE), "rounds": ROUNDS}, {"mode": mode, "clip": 0.3, "noise": 4.0}
     fleet.fog("top", task=task, plan={"steps": 2}, privacy=privacy, telemetry={"http": "127.0.0.1:0"})
     fleet.fog("fog-0", "top")
-    for device in ("device-0", "device-1"):
-        fleet.device(device, "fog-0")
-    fleet.start("top", "fog-0", "device-0", "device-1")
+    fleet.device("device-0", "fog-0")
+    fleet.device("device-1", "fog-0", privacy={"least_noise": 4.0 if mode == "local" else 0.0})
+    fleet.device("device-2", "fog-0", privacy={"least_noise": 4.5})
+    fleet.start("top", "fog-0", "device-0", "device-1", "device-2")
     states = fleet.until(lambda s: "top" in s and s["top"].status.state == "finished")
     expected = epsilon_of([(4.0 if mode == "central" else 2.0, ROUNDS)], 1e-5)
     assert fact(states["top"], "epsilon") == pytest.approx(expected, abs=1e-5)
     assert fact(states["top"], "updates_counted") == fact(states["top"], "weight_counted") == 2 * ROUNDS
+    asked = "noise 4" if mode == "local" else "noise 0"
+    assert f"asks for {asked}; this device insists on privacy.least_noise = 4.5" in states["device-2"].status.reason
+    assert fact(states["device-2"], "updates_sent") == 0
     words = f"epsilon {expected:.3g} at delta 1e-05 after {ROUNDS} releases, {mode}"
     printed = edgemw("status", "--broker", fleet.url, "--net", fleet.net).stdout
     assert words in next(line for line in printed.splitlines() if line.startswith("top "))
