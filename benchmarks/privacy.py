@@ -46,7 +46,7 @@ from edgemw.simulation.rounds import run_rounds
 QUICKSTART = ROOT / "examples" / "quickstart" / "digits.edge"
 DELTA, RELEASES, STEPS = 1e-5, 10, 40
 DEVICES, CLIPS = (8, 32, 128), (0.1, 0.3)
-EPSILONS: tuple[float, ...] = (8.0, 4.0, 2.0, 1.0)
+EPSILONS = {"central": (8.0, 4.0, 2.0, 1.0), LOCAL: (64.0, 8.0)}
 SKETCH_EPSILONS: tuple[float, ...] = (8.0, 4.0, 2.0, 1.0, 0.5)
 TIMES, BANDS, CLASSES, SKETCH_CLIP = 4, 16, 10, 4.0
 
@@ -105,8 +105,8 @@ def updates(arguments: argparse.Namespace) -> Iterator[Row]:
         )
         experiment = prepare(request, os.environ)
         yield _best(experiment, devices, "none", None, arguments.seeds)
-        for mode in ("central", LOCAL):
-            for epsilon in EPSILONS:
+        for mode, epsilons in EPSILONS.items():
+            for epsilon in epsilons:
                 yield _best(experiment, devices, mode, epsilon, arguments.seeds)
 
 
