@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 DEV := .venv-dev
 KILLS ?= 200
+FRAMES ?= 10000000
 STORM ?= $(shell date +%s)
 CASES ?= 100000
 SEED ?= $(shell date +%s)
@@ -24,7 +25,8 @@ test: $(DEV)/.dev mosquitto prometheus chromium iproute2 brokers
 	$(DEV)/bin/python -m pytest -q
 
 soak: $(DEV)/.dev mosquitto
-	$(DEV)/bin/python -m pytest tests/system/test_soak.py -s -q --kills $(KILLS) --storm $(STORM)
+	$(DEV)/bin/python -m pytest tests/system/test_soak.py tests/system/test_frames_fuzz.py -s -q \
+	  --kills $(KILLS) --storm $(STORM) --frames $(FRAMES)
 
 fuzz-doors: $(DEV)/.dev mosquitto
 	$(DEV)/bin/python -m pytest tests/system/test_doors_fuzz.py -s -q --door-cases $(CASES) --door-seed $(SEED)

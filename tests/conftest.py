@@ -12,6 +12,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("soak")
     group.addoption("--kills", type=int, default=20, metavar="N", help="how many processes the soak kills (default: 20)")
     group.addoption("--storm", type=int, default=0, metavar="SEED", help="seed of what the soak does (default: 0)")
+    group.addoption("--frames", type=int, default=20_000, metavar="N", help="damaged frames to decoders (default: 20000)")
     group = parser.getgroup("compose")
     group.addoption("--images", metavar="FOLDER", help="images of tests.support.images to run docker/compose.yaml in")
     group = parser.getgroup("doors")

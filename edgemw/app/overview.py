@@ -38,7 +38,7 @@ MOST_DOMAINS = 10_000
 _CHANNELS = frozenset({"presence", "answer", "event"})
 _FACTS = (
     *("release", "last_update_s", "updates_sent", "updates_pending", "updates_counted", "updates_returned", "updates_refused"),
-    *("children", "window", "awaited", "energy_j", "energy_w", "predictions"),
+    *("children", "window", "awaited", "energy_j", "energy_w", "predictions", "epsilon"),
 )
 
 log = logging.getLogger(__name__)

@@ -234,7 +234,7 @@ def node_of(settings: DeviceFile | FogFile) -> Iterator[Running]:
     credential = credential_of(security)
     db = Database(settings.node.state)
     try:
-        place = Place(settings.net, settings.node.id, settings.node.parent or "", db.next_boot(time.time()))
+        place = Place(settings.net, settings.node.id, settings.node.parent or "", db.next_boot(time.time()), os.urandom(32))
         role = "device" if isinstance(settings, DeviceFile) else "fog"
         db.note_place(place, role)
         client_id = own_client_id(place.net, place.node, settings.broker)

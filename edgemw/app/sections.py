@@ -311,6 +311,19 @@ class Serving:
             raise ConfigError("a process of its own has an HTTP door: give serving.http an address", key="process")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Insisted:
+    """[privacy] of a device: what it insists on, whatever a release asks for."""
+
+    least_noise: float = option(
+        0.0,
+        help="device: it trains only where its updates get noise of its own, of at least this multiple of their bound "
+        '(privacy.mode = "local" at the top); 0: as releases say',
+        min=0,
+        max=1e6,
+    )
+
+
 # ------------------------------------------------------------------------------------------------------ sections of a fog
 
 
@@ -476,6 +489,24 @@ class Server:
     beta2: float = option(0.99, help="second moment of adam", min=0, below=1)
     tau: float = option(0.001, help="floor of adam's denominator", above=0)
     staleness: Literal["sqrt", "none"] = option("sqrt", help="weight of a late update: 1/sqrt(1 + releases behind), or 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Privacy:
+    """[privacy]: what releases, and updates, tell of a device's samples; see docs/security-privacy.md."""
+
+    mode: Literal["", "central", "local"] = option(
+        "",
+        help="differential privacy of devices. central: the top adds noise to sums, and sees what it sums; local: devices add "
+        "it, and nobody sees more. Needs pip install 'edgemw[privacy]' at the top; empty: none",
+    )
+    clip: float = option(1.0, help="largest norm of an update; all devices weigh the same", above=0, max=1e6)
+    noise: float = option(1.0, help="deviation of the noise of every parameter, as a multiple of clip", above=0, max=1e6)
+    delta: float = option(1e-5, help="epsilon is said at this delta; less than one over the number of devices", above=0, below=1)
+    epsilon: float = option(0.0, help="no release is made that would exceed this; 0: no limit", min=0)
+    kappa: float = option(
+        0.5, help="lattice step of updates in root mean squares of one at the bound; larger is fewer bytes", min=0.05, max=16
+    )
 
 
 def check_members(codec: Codec, devices: int) -> None:

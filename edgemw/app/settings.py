@@ -15,15 +15,18 @@ from typing import Literal, TypeVar
 from edgemw.app.checks import EMBEDDED, check_id, check_tier_names
 from edgemw.app.defaults import under_all
 from edgemw.app.places import refuse_places
+from edgemw.app.private import check_privacy, check_uplink
 from edgemw.app.sections import (
     Broker,
     Codec,
     Data,
     Dataset,
     Energy,
+    Insisted,
     Limits,
     Node,
     Plan,
+    Privacy,
     Release,
     Security,
     Server,
@@ -61,6 +64,7 @@ __all__ = [
     "Limits",
     "Node",
     "Plan",
+    "Privacy",
     "Release",
     "Security",
     "Server",
@@ -77,8 +81,8 @@ __all__ = [
     "read_text",
 ]
 
-TOP_ONLY: Mapping[str, type[Task | Plan | Codec | Release | Server]] = MappingProxyType(
-    {"task": Task, "plan": Plan, "codec": Codec, "release": Release, "server": Server}
+TOP_ONLY: Mapping[str, type[Task | Plan | Codec | Release | Server | Privacy]] = MappingProxyType(
+    {"task": Task, "plan": Plan, "codec": Codec, "release": Release, "server": Server, "privacy": Privacy}
 )
 """Sections of a fog node that only the top may have."""
 
@@ -101,6 +105,7 @@ class DeviceFile:
     energy: Energy = section(Energy, help="joules")
     limits: Limits = section(Limits, help="what this node refuses")
     security: Security = section(Security, help="signatures")
+    privacy: Insisted = section(Insisted, help="what it insists on")
 
     def __post_init__(self) -> None:
         _refuse_embedded(self.broker)
@@ -135,6 +140,7 @@ class FogFile:
     codec: Codec = section(Codec, help="how updates are compressed; top fog only")
     release: Release = section(Release, help="how releases travel; top fog only")
     server: Server = section(Server, help="how a merged update becomes a release; top fog only")
+    privacy: Privacy = section(Privacy, help="what is promised to devices; top fog only")
 
     def __post_init__(self) -> None:
         _refuse_embedded(self.broker)
@@ -142,6 +148,7 @@ class FogFile:
         _refuse_endless_budget(self.task, self.codec, self.release)
         if self.is_top:
             check_staleness(self.codec, self.server)
+            check_privacy(self.privacy, self.codec, self.plan)
             return
         for name, default in TOP_ONLY.items():
             if getattr(self, name) != default():
@@ -186,15 +193,19 @@ class Deployment:
     codec: Codec = section(Codec, help="how updates are compressed")
     release: Release = section(Release, help="how releases travel to the devices")
     server: Server = section(Server, help="how a merged update becomes a release")
+    privacy: Privacy = section(Privacy, help="what is promised to devices")
     tiers: dict[str, Tier] = required(help="the tree of nodes", check=check_tier_names)
 
     def __post_init__(self) -> None:
         check_staleness(self.codec, self.server)
         _refuse_endless_budget(self.task, self.codec, self.release)
         check_tree(self.tiers)
+        check_privacy(self.privacy, self.codec, self.plan)
         check_members(self.codec, sum(tier.count for tier in self.tiers.values() if tier.role == "device"))
         for name, tier in self.tiers.items():
             self._check_sections(name, tier)
+            if tier.role == "device":
+                check_uplink(self.privacy, float(tier.uplink.max_upload), f"tiers.{name}.uplink.max_upload")
             if tier.role == "fog":
                 check_reachable(self.tiers, name)
 

@@ -17,6 +17,7 @@ from edgemw.app.deployment import device_ids, expand
 from edgemw.app.folder import Purpose
 from edgemw.app.identities import check_identities
 from edgemw.app.places import MONITOR, for_node, names_nodes
+from edgemw.app.private import check_account, check_bundle
 from edgemw.app.report import Report
 from edgemw.app.room import check_room
 from edgemw.app.samples import load_samples
@@ -77,6 +78,8 @@ def prepare(settings: Deployment, out: Path) -> Prepared:
     data, opened = load_bundle(bundle)
     check_plan_fits(opened, settings.plan)
     unsafe = check_signing(settings, os.environ)
+    check_bundle(settings.privacy, opened, settings.plan)
+    check_account(settings.privacy)
     manifest = opened.manifest
     check_afforded(settings, manifest)
     check_room(settings, manifest, len(data))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgemw.app import sections
+from edgemw.app.private import check_account, check_bundle, privacy_of
 from edgemw.app.room import check_device, check_task, class_here, largest_batch
 from edgemw.app.running import Server, listening, node_of, summarize_later
 from edgemw.app.samples import load_samples
@@ -99,6 +100,7 @@ def run_device(settings: DeviceFile, env: Mapping[str, str], origin: Sequence[st
             trained=observer.trained_seconds,
             max_batch=largest_batch(profile, settings.training),
             nice=settings.training.nice,
+            least_noise=settings.privacy.least_noise,
             uplink=uplink,
             stored=lambda task: thetas.pop(task, None),
             trust=node.trust,
@@ -124,7 +126,12 @@ def run_device(settings: DeviceFile, env: Mapping[str, str], origin: Sequence[st
 
 
 def run_fog(settings: FogFile, env: Mapping[str, str]) -> None:
-    """Run a fog node until it is told to stop."""
+    """Run a fog node until it is told to stop.
+
+    Raises:
+        ConfigError: an address cannot be used, or privacy is asked for that cannot be kept account of.
+    """
+    check_account(settings.privacy)
     with node_of(settings) as node:
         observe, kept = node.observer.observe, settings.security.evidence
         role = FogRole(node.place, node.db, fog_options(settings), observe, node.trust, kept)
@@ -134,6 +141,7 @@ def run_fog(settings: FogFile, env: Mapping[str, str]) -> None:
             if settings.is_top and settings.task.bundle is not None:
                 data, bundle = load_bundle(settings.task.bundle)
                 check_plan_fits(bundle, settings.plan)
+                check_bundle(settings.privacy, bundle, settings.plan)
                 role.give_bundle(bundle.manifest.name, data)
 
         node.run(role, attach)
@@ -167,6 +175,7 @@ def fog_options(settings: FogFile) -> WindowOptions | TopOptions:
         release_kappa=settings.release.kappa,
         budget=_budget(settings.codec, settings.task),
         release_budget=_budget(settings.release, settings.task),
+        privacy=privacy_of(settings.privacy),
         chunk_bytes=settings.limits.max_message_bytes,
     )
 

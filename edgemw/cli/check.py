@@ -14,6 +14,7 @@ from edgemw.app.afford import check_afforded
 from edgemw.app.checks import AUTO
 from edgemw.app.identities import missing, own_files
 from edgemw.app.places import NODE
+from edgemw.app.private import check_account, check_bundle
 from edgemw.app.room import check_device, check_room, load_of, memory_bytes, memory_of
 from edgemw.app.secrets import private_file_problem, secret_warnings
 from edgemw.app.settings import (
@@ -133,6 +134,7 @@ def check(path: Path, kind: Kind | None, overrides: list[str], env: Mapping[str,
     if isinstance(settings, DeviceFile):
         _check_class(settings, loaded.origins)
         return Report(kind, settings.node.id, tuple(_device_facts(settings)), warnings)
+    _check_account(settings, loaded.origins)
     manifest = _check_bundle(settings, loaded.origins)
     if manifest is not None:
         warnings = (*warnings, *budget_warnings(settings, manifest), *plan_oddities(settings, manifest))
@@ -167,6 +169,7 @@ def _check_bundle(settings: Deployment | FogFile, origins: Mapping[str, Origin])
         raise origins["task.bundle"].refusal(str(error), key="task.bundle") from error
     try:
         check_plan_fits(bundle, settings.plan)
+        check_bundle(settings.privacy, bundle, settings.plan)
         if isinstance(settings, Deployment) or settings.is_top:
             check_afforded(settings, bundle.manifest)
         if isinstance(settings, Deployment):
@@ -199,6 +202,15 @@ def _check_keys(loaded: Loaded[Settings], env: Mapping[str, str]) -> tuple[str, 
             raise
         origin = loaded.origins.get(error.key) or loaded.origins[""]
         raise origin.refusal(error.reason, key=error.key) from error
+
+
+def _check_account(settings: Deployment | FogFile, origins: Mapping[str, Origin]) -> None:
+    """Refuse privacy that nobody here can keep account of."""
+    try:
+        check_account(settings.privacy)
+    except ConfigError as error:
+        key = error.key or "privacy.mode"
+        raise origins[key].refusal(error.reason, key=key) from error
 
 
 def _check_class(settings: DeviceFile, origins: Mapping[str, Origin]) -> None:
@@ -286,6 +298,10 @@ def _learning_facts(settings: Deployment | FogFile) -> Iterator[tuple[str, str]]
     yield "codec", ", ".join([codec.use, *(f"{name} {value}" for name, value in {**words, **codec.parameters}.items())])
     spending = budget_text(release)
     step = f"budget {spending}" if spending else f"kappa {release.kappa:g}"
+    privacy = settings.privacy
+    if privacy.mode:
+        kept = f", training ends before epsilon {privacy.epsilon:g}" if privacy.epsilon else ""
+        yield "privacy", f"{privacy.mode}, norms at most {privacy.clip:g}, noise {privacy.noise:g} times that{kept}"
     yield "release", f"lattice, {step}" if release.use == "lattice" else "dense, float32"
 
 

@@ -16,7 +16,9 @@ def unused(settings: Deployment | FogFile) -> Iterator[str]:
     plan, codec, release = settings.plan, settings.codec, settings.release
     if plan.steps and plan.epochs:
         yield "plan.epochs: not used, since plan.steps is given"
-    if codec.kappa != Codec().kappa and not codec_named(codec.use, **codec.parameters).stepped:
+    if codec.kappa != Codec().kappa and settings.privacy.mode:
+        yield "codec.kappa: not used, since privacy.kappa decides under privacy"
+    elif codec.kappa != Codec().kappa and not codec_named(codec.use, **codec.parameters).stepped:
         yield f"codec.kappa: not used, since {codec.use} has no step"
     if release.kappa != Release().kappa and release.use == "dense":
         yield "release.kappa: not used, since release.use is dense"

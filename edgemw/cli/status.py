@@ -90,6 +90,7 @@ def _line(s: NodeStatus) -> str:
         details += f", {kept} B kept back by its budget" if kept else ""
         if "updates_counted" in facts:
             details += f", {facts['updates_counted']} counted"
+        details += f", {facts['privacy']}" if "privacy" in facts else ""
         for book in ("returned", "refused"):
             amount = facts.get(f"updates_{book}", 0)
             details += f", {amount} {book}" if amount else ""

@@ -175,6 +175,12 @@ class Lattice:
         symbols = self._unpack(opened, size)[1].astype(np.int64)
         return opened.step * int(symbols.sum()), opened.step * int(np.abs(symbols).sum())
 
+    def energy(self, payload: bytes, size: int) -> float:
+        """The squared 2-norm of what the payload stands for: a sum of integers, times the squared step. Raises as `check`."""
+        opened = _opened(payload)
+        symbols = self._unpack(opened, size)[1].astype(np.int64)
+        return opened.step * opened.step * int(np.dot(symbols, symbols))
+
     def bound(self, vector: Vector, step: float) -> Bound:
         """Half a step within the range, a whole one where rounding is stochastic; what exceeds the range stays out."""
         step32, sizes = self._step_for(vector, step), np.abs(vector.astype(np.float64))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 _ID = re.compile(r"[a-z0-9-]{1,40}\Z")
@@ -44,9 +44,11 @@ class Place:
         node: the node's id.
         parent: id of the fog node above, "" for the top.
         boot: number of this life, larger than every earlier one.
+        secret: random bytes of this life, which nobody else knows; what it draws comes from them. Empty draws nothing.
     """
 
     net: str
     node: str
     parent: str
     boot: int
+    secret: bytes = field(default=b"", repr=False)

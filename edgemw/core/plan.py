@@ -25,6 +25,9 @@ LIMITS: Mapping[str, tuple[int, int]] = MappingProxyType(
 PATTERNS = ("personal", "frozen", "rare")
 """What a plan says by patterns over the names of tensors, with spaces between them."""
 
+OF_THE_RUN = ("update_clip", "update_noise")
+"""What the top alone says, since it keeps the account of what that promises."""
+
 MAX_PATTERNS = 1000  # characters
 _SINGLE, _LARGEST_SINGLE = struct.Struct("<f"), 3.4e38
 _LARGEST = (1 << 64) - 1  # integer that a message can hold
@@ -47,6 +50,8 @@ class Plan:
         personal, frozen, rare: patterns of tensors that stay at home, stay as they are, or are sent from every
             `rare_every`-th release only; see `core/ranges.py`.
         rare_every: for `rare`.
+        update_clip: largest norm of what an update says, which then weighs 1; 0 is no limit. See `compression/bounded.py`.
+        update_noise: deviation of the noise that a device adds to it, as a multiple of `update_clip`; 0 is none.
     """
 
     optimizer: str = "sgd"
@@ -62,6 +67,8 @@ class Plan:
     frozen: str = ""
     rare: str = ""
     rare_every: int = 5
+    update_clip: float = 0.0
+    update_noise: float = 0.0
 
 
 def check_plan(values: Mapping[str, object], key: str) -> None:
@@ -72,9 +79,9 @@ def check_plan(values: Mapping[str, object], key: str) -> None:
         key: what the error calls the table.
 
     Raises:
-        ConfigError: a name that no plan has, or a value of another type or out of its range.
+        ConfigError: a name that no plan has or that the top alone says, or a value of another type or out of its range.
     """
-    names = tuple(Plan.__dataclass_fields__)
+    names = tuple(name for name in Plan.__dataclass_fields__ if name not in OF_THE_RUN)
     for name, value in values.items():
         if name not in names:
             raise ConfigError("unknown key", key=f"{key}.{name[:60]}", suggestion=nearest(name, names))

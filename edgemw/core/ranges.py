@@ -15,8 +15,10 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgemw.core.bundle import Slot, Vector
 from edgemw.core.config.words import nearest
@@ -87,7 +89,7 @@ def count(slots: Sequence[Slot] | dict[Slot, None]) -> int:
     return sum(slot.size for slot in slots)
 
 
-def blank(vector: Vector, slots: Slots) -> None:
+def blank(vector: npt.NDArray[np.floating[Any]], slots: Slots) -> None:
     """Set the coordinates of these tensors to zero, in place."""
     for slot in slots:
         vector[_place(slot)] = 0

@@ -20,7 +20,7 @@ from edgemw.core.bundle import Bundle, Manifest, Vector, read_bundle, theta_view
 from edgemw.core.errors import DataError, EdgeError
 from edgemw.core.events import Fact
 from edgemw.core.ids import Place
-from edgemw.core.plan import Tally, plan_of, within
+from edgemw.core.plan import Plan, Tally, plan_of, within
 from edgemw.device.balance import Balance
 from edgemw.device.cycle import Cycle
 from edgemw.device.events import (
@@ -73,6 +73,7 @@ class Parts:
         trained: told the seconds of each training.
         max_batch: largest batch that fits this device; 0 is no limit.
         nice: niceness of the training thread.
+        least_noise: that updates must get, as a multiple of their bound, or it does not train; 0 is none.
         uplink: what may be sent; None is no limit.
         stored: the last release of a task that was served; None where there is none.
         trust: what this device signs with, and whose releases it takes.
@@ -87,6 +88,7 @@ class Parts:
     trained: Callable[[float], None]
     max_batch: int = 0
     nice: int = 10
+    least_noise: float = 0.0
     uplink: Uplink | None = None
     stored: Callable[[str], Served | None] = lambda task: None
     trust: Trust = ANYBODY
@@ -257,6 +259,8 @@ class DeviceRole:
 
     def _train(self, opened: _Opened, data: Dataset, action: Work) -> tuple[Trained, float]:
         plan = within(action.release.plan or plan_of(opened.bundle.manifest.training), self._parts.max_batch)
+        if refusal := _too_little_noise(plan, self._parts.least_noise):
+            raise DataError(f"release {action.release.number} {refusal}")
         started = time.perf_counter()
         with self._parts.training():
             trained = train(opened.oracle, action.theta, data.train, plan, action.seed, self._stop_now.is_set)
@@ -273,6 +277,14 @@ class DeviceRole:
         sent, received = self._parts.traffic()
         before, self._reported = self._reported, (sent, received)
         return tally | {"uplink": (float(sent - before[0]), 1.0), "downlink": (float(received - before[1]), 1.0)}
+
+
+def _too_little_noise(plan: Plan, least: float) -> str:
+    """Why a device that insists on noise does not train by a plan; empty where it does."""
+    if not least or (plan.update_clip > 0 and plan.update_noise >= least):
+        return ""
+    asked = f"noise {plan.update_noise:g}" if plan.update_clip else "no noise"
+    return f"asks for {asked}; this device insists on privacy.least_noise = {least:g}"
 
 
 def _lower_priority(nice: int) -> None:

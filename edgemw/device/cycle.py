@@ -22,9 +22,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
+from edgemw.compression.bounded import Noise
 from edgemw.compression.coarse import can_coarsen
 from edgemw.compression.codec import Codec, Parameter, Past
 from edgemw.compression.difference import advance
@@ -32,6 +34,7 @@ from edgemw.core.bundle import Manifest, Vector, theta_bytes
 from edgemw.core.errors import ConfigError, WireError
 from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import Place, UpdateId
+from edgemw.core.noise import gaussian_integers
 from edgemw.core.plan import as_carried, plan_of
 from edgemw.core.ranges import Ranges, ranges_of, statistics_of
 from edgemw.device.events import (
@@ -51,7 +54,7 @@ from edgemw.device.events import (
     Worked,
 )
 from edgemw.device.personal import overlaid
-from edgemw.device.update import REFUSED, after_return, asks_for_past, make_update
+from edgemw.device.update import REFUSED, after_return, asks_for_past, is_bounded, make_update
 from edgemw.device.uplink import ANSWER_BYTES, NO_LIMIT, Budget, Uplink
 from edgemw.wire.accepting import Accepting
 from edgemw.wire.following import Advance, Following, Taken, Theta
@@ -425,7 +428,8 @@ class Cycle:
         if worked is None or worked[0].release.run != self._memory.run:
             return self._next(now) + self._when_stopped()
         update_id = UpdateId(self._place.node, self._place.boot, self._seq)
-        made = make_update(event, *worked, self._memory, update_id, self._limit_bytes)
+        room = partial(self._limit_bytes, worked[0].release)
+        made = make_update(event, *worked, self._memory, update_id, room, self._noise(update_id))
         if event.trained is not None or event.reason:
             self._note("training", made.reason or event.reason)
         if event.trained is not None:
@@ -451,9 +455,9 @@ class Cycle:
         self._budget.sent(frame, now, trained=bool(update.sections))
         return [SaveRound(memory, frame), *self._sender.send(frame, now)]
 
-    def _limit_bytes(self, codec: Codec, answer: Update) -> int | None:
+    def _limit_bytes(self, release: ReleaseManifest, codec: Codec, answer: Update) -> int | None:
         """The largest payload that may be sent in the place of this answer's missing section."""
-        limit_bytes = self._budget.limit_bytes(coarser=can_coarsen(codec))
+        limit_bytes = self._budget.limit_bytes(coarser=can_coarsen(codec) and not is_bounded(release))
         if limit_bytes is None:
             return None
         around = self._sender.signed(Frame(self._task, self._place.node, self._place.boot, self._seq, answer))
@@ -479,6 +483,10 @@ class Cycle:
     def _when_stopped(self) -> list[Action]:
         done = self._work is None and (self._sender.waiting == 0 or self._grace_over)
         return [Finished()] if self._stopping and done else []
+
+    def _noise(self, update: UpdateId) -> Noise:
+        """For one update, which is kept before it is sent: what is sent again has the same."""
+        return lambda size, scale: gaussian_integers(self._place.secret, f"update {self._task} {update}", size, scale)
 
     def _seed(self, manifest: ReleaseManifest) -> int:
         text = f"{self._place.node}/{self._task}/{manifest.run}/{manifest.number}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from edgemw.compression.bounded import Bound, Noise, encode_bounded
 from edgemw.compression.codec import Codec, Past, is_guided
 from edgemw.compression.residual import Contribution, encode_update, give_back
 from edgemw.compression.table import codec_named
@@ -24,6 +25,7 @@ from edgemw.device.personal import booked, learned
 from edgemw.wire.messages import Frame, ReleaseManifest, Update, encoded_of
 
 REFUSED = "refused"
+TRAFFIC = ("uplink", "downlink")
 MEASURED = "test."  # what starts the names of measures
 
 Room = Callable[[Codec, Update], int | None]
@@ -55,8 +57,13 @@ def asks_for_past(manifest: ReleaseManifest) -> bool:
         return False
 
 
+def is_bounded(manifest: ReleaseManifest) -> bool:
+    """Whether the updates against a release have a bound."""
+    return manifest.plan is not None and manifest.plan.update_clip > 0
+
+
 def make_update(
-    event: Worked, work: Work, ranges: Ranges, past: Past | None, memory: Memory, update_id: UpdateId, room: Room
+    event: Worked, work: Work, ranges: Ranges, past: Past | None, memory: Memory, update_id: UpdateId, room: Room, noise: Noise
 ) -> Made:
     """The answer to a release: measures, and what was trained if anything was.
 
@@ -68,6 +75,7 @@ def make_update(
         memory: before.
         update_id: of the update.
         room: what the link has left for it.
+        noise: of this device, where the plan asks for some.
     """
     manifest, size = work.release, work.theta.size
     tally = _unsaid(_refused(event), event.number, memory)
@@ -81,6 +89,9 @@ def make_update(
     trained = event.trained
     contribution = Contribution(update_id, event.number, trained.weight, trained.delta, memory.weight_owed, past)
     memory = replace(memory, trained_on=event.number)
+    if is_bounded(manifest):
+        empty = replace(empty, tally=_telling_nothing(tally))
+        return _bounded(empty, contribution, work, ranges, memory, room, noise)
     try:
         codec = codec_named(manifest.codec, **manifest.parameters)
         encoded, left = encode_update(codec, contribution, residual, manifest.step, room(codec, empty), ranges)
@@ -106,6 +117,43 @@ def make_update(
     values: dict[str, int | float | str] = {"release": event.number, "loss": event.trained.loss}
     values |= {"bytes": encoded.sections[0].size_bytes, "codec": manifest.codec}
     return Made(replace(empty, sections=encoded.sections), memory, (Fact("trained", values),))
+
+
+def _bounded(
+    empty: Update, contribution: Contribution, work: Work, ranges: Ranges, memory: Memory, room: Room, noise: Noise
+) -> Made:
+    """The answer of a device whose updates have a bound: each says what was trained from one release, and nothing of before.
+
+    What waited in the residual, as after a return or under another plan, is written off, with its weight: a bound on this update
+    would be none on what it says of all those before.
+    """
+    manifest, size = work.release, work.theta.size
+    assert manifest.plan is not None
+    left = memory.residual if memory.residual is not None else np.zeros(size, np.float32)
+    try:
+        codec = codec_named(manifest.codec, **manifest.parameters)
+        bound = Bound(manifest.plan.update_clip, manifest.plan.update_noise)
+        encoded = encode_bounded(codec, contribution, bound, manifest.step, noise, ranges, room(codec, empty))
+    except (CodecError, WireError) as error:
+        refused = replace(empty, tally=empty.tally | {REFUSED: (1.0, 1.0)})
+        return Made(refused, memory, _refusal(str(error)), str(error), isinstance(error, TooLargeError))
+    said = give_back(codec, encoded, np.zeros(size, np.float32))
+    memory = replace(
+        memory,
+        residual=None,
+        balance=memory.balance.after_training(1, said - left, said, np.zeros_like(said)),
+        updates_sent=memory.updates_sent + 1,
+        weight_sent=memory.weight_sent + encoded.weight,
+        weight_owed=0,
+        personal=learned(work.theta, contribution.delta, ranges.personal),
+    )
+    values: dict[str, int | float | str] = {"release": manifest.number, "bytes": encoded.sections[0].size_bytes}
+    return Made(replace(empty, sections=encoded.sections), memory, (Fact("trained", values | {"codec": manifest.codec}),))
+
+
+def _telling_nothing(tally: Tally) -> Tally:
+    """A tally without what training samples give: traffic, and measures on samples that were held out."""
+    return {name: sum_ for name, sum_ in tally.items() if name in TRAFFIC or name.startswith(MEASURED)}
 
 
 def after_return(memory: Memory, frame: Frame, ranges: Ranges | None) -> Memory:

@@ -33,6 +33,7 @@ from edgemw.fog.events import (
     Totals,
 )
 from edgemw.fog.forwarder import Forwarder
+from edgemw.fog.privacy import spent_of, spent_text
 from edgemw.fog.rate import Rate
 from edgemw.fog.release import TopOptions
 from edgemw.fog.top import Top
@@ -193,7 +194,7 @@ class FogRole:
             manifest, _bytes(released.theta) or b"", _bytes(released.first), _bytes(released.second), _bytes(released.residual),
             totals.updates, totals.weight, totals.uplink_bytes, totals.downlink_bytes,
             json.dumps(released.report) if released.report is not None else None, released.reached,
-            json.dumps(asdict(released.rate)), json.dumps(asdict(released.gain)),
+            json.dumps(asdict(released.rate)), json.dumps(asdict(released.gain)), spent_text(released.spent),
         )  # fmt: skip
 
     def _memory(self, task: str) -> FogMemory:
@@ -233,8 +234,8 @@ def _released(row: ReleaseRow | None) -> Released | None:
     totals = Totals(row.updates, row.weight, row.uplink_bytes, row.downlink_bytes)
     report = None if row.report is None else json.loads(row.report)
     moments = _vector(row.first), _vector(row.second)
-    gain = Gain(**json.loads(row.gain))
-    return Released(manifest, theta, *moments, totals, report, _vector(row.residual), row.reached, _rate(row.rate), gain)
+    rate, gain, spent = _rate(row.rate), Gain(**json.loads(row.gain)), spent_of(row.spent)
+    return Released(manifest, theta, *moments, totals, report, _vector(row.residual), row.reached, rate, gain, spent)
 
 
 def _rate(text: str) -> Rate:

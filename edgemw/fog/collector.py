@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from edgemw.compression import side
+from edgemw.compression.bounded import Bound, is_within
 from edgemw.compression.codec import is_ringed
 from edgemw.compression.table import codec_named
 from edgemw.core.errors import CodecError, WireError
@@ -252,6 +253,10 @@ class Collector:
                 refusal = self._steps.refusal(codec, section, update.size)
                 if refusal:
                     return refusal
+                if release.plan is not None and release.plan.update_clip:
+                    bound = Bound(release.plan.update_clip, release.plan.update_noise)
+                    if not is_within(codec, section, update.size, bound):
+                        return f"weight or norm above the bound of {bound.clip:g} that was asked for"
                 if is_ringed(codec) and self.window.counted(section.base) + section.count > codec.members:
                     return f"{codec.name} of members = {codec.members} would wrap: give more"
         except (CodecError, WireError) as error:  # of the payload, or a codec that is not installed properly

@@ -8,6 +8,7 @@ from edgemw.core.bundle import Vector
 from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import UpdateId
 from edgemw.fog.accounts import Accounts
+from edgemw.fog.privacy import Spent
 from edgemw.fog.rate import Rate
 from edgemw.wire.messages import Blob, Frame, ReleaseManifest
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, FetchStalled, PublishBlob, Published, Retire, Send, Upload
@@ -59,6 +60,7 @@ class Released:
         reached: the target that the run has reached; 0 is none.
         rate: what was spent, and how the step is chosen.
         gain: how good the run has become.
+        spent: what it and the runs before it have cost of privacy; None where none is promised.
     """
 
     manifest: ReleaseManifest
@@ -71,6 +73,7 @@ class Released:
     reached: float = 0.0
     rate: Rate = field(default_factory=Rate)
     gain: Gain = Gain()
+    spent: Spent | None = None
 
     @property
     def master(self) -> Vector:

@@ -5,7 +5,7 @@ merged -> mean -> server step -> master ; devices get theta, which follows the m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,6 +21,7 @@ from edgemw.core.errors import CodecError
 from edgemw.core.plan import Plan, Tally, plan_of
 from edgemw.core.ranges import Ranges, Slots, cut, put, ranges_of, statistics_of
 from edgemw.fog.events import Released, Totals
+from edgemw.fog.privacy import Privacy, SectionNoise
 from edgemw.fog.rate import Budget, first_kappa, next_kappa
 from edgemw.fog.server import ServerOptions, ServerState, mean_statistics, mean_update, server_step
 from edgemw.fog.spending import announced_bytes, empty_update_bytes
@@ -46,6 +47,7 @@ class TopOptions:
         codec, parameters, kappa: how updates are encoded.
         release_codec, release_kappa: how releases are encoded: "lattice", or "dense" for theta as a whole every time.
         budget, release_budget: bytes of one device for its updates, and for releases; where one is given it decides on the step.
+        privacy: what is promised to devices; None is nothing.
         chunk_bytes: bundles and releases are cut into pieces of this size.
     """
 
@@ -61,11 +63,13 @@ class TopOptions:
     release_kappa: float = 2.0
     budget: Budget = field(default_factory=Budget)
     release_budget: Budget = field(default_factory=Budget)
+    privacy: Privacy | None = None
     chunk_bytes: int = CHUNK_BYTES
 
 
 def first_release(bundle: Bundle, label: bytes, run: int, options: TopOptions) -> ReleaseManifest:
-    """The manifest of a bundle's release 0."""
+    """The manifest of a bundle's release 0. Raises ConfigError where the patterns of the plan do not fit it."""
+    plan = _plan(bundle, options)
     return ReleaseManifest(
         run=run,
         number=0,
@@ -74,8 +78,8 @@ def first_release(bundle: Bundle, label: bytes, run: int, options: TopOptions) -
         train=True,
         codec=options.codec,
         parameters=_parameters(bundle, options),
-        step=0.0,
-        plan=_plan(bundle, options),
+        step=options.privacy.step(past_of(bundle).ranges(plan)) if options.privacy is not None else 0.0,
+        plan=plan,
         max_staleness=options.window.max_staleness,
     )
 
@@ -130,7 +134,15 @@ def past_of(bundle: Bundle) -> Past:
     return Past(bundle.manifest.layout, plan_of(bundle.manifest.training))
 
 
-def moved(nxt: Released, past: Past, merged: Encoded, empty_bytes: float, options: TopOptions, trail: Trail) -> Released:
+def moved(
+    nxt: Released,
+    past: Past,
+    merged: Encoded,
+    empty_bytes: float,
+    options: TopOptions,
+    trail: Trail,
+    noise: Callable[[ReleaseManifest, Ranges], SectionNoise | None] = lambda manifest, ranges: None,
+) -> Released:
     """The release after the server step.
 
     Args:
@@ -139,6 +151,7 @@ def moved(nxt: Released, past: Past, merged: Encoded, empty_bytes: float, option
         merged: the sum of the window.
         empty_bytes: of an update without symbols.
         trail: told of a difference that is too large for the manifest.
+        noise: that the sums of the window get.
 
     Raises:
         CodecError: the release would not be finite.
@@ -147,13 +160,13 @@ def moved(nxt: Released, past: Past, merged: Encoded, empty_bytes: float, option
     """
     codec = codec_named(nxt.manifest.codec, **nxt.manifest.parameters)
     base, ranges, master = nxt.manifest.number - 1, past.ranges(nxt.manifest.plan), nxt.master
-    mean = mean_update(codec, merged, base, options.server.staleness)
+    mean = mean_update(codec, merged, base, options.server.staleness, noise(nxt.manifest, ranges))
     state = server_step(ServerState(master, nxt.first, nxt.second), mean, options.server)
     put(state.theta, ranges.statistics, mean_statistics(merged, past.statistics, base, options.server.staleness))
     put(state.theta, ranges.local, cut(master, ranges.local))  # whatever a codec or a moment says of it
     if not all(vector is None or np.isfinite(vector).all() for vector in (state.theta, state.first, state.second)):
         raise CodecError(f"release {nxt.manifest.number} would hold NaN or infinite values")
-    if codec.stepped:
+    if codec.stepped and options.privacy is None:  # there the step is one for all releases, and tells nothing of the data
         coordinates = sum(section.count * ranges.coded(section.base) for section in merged.sections)
         move = mean_move(sum(section.energy for section in merged.sections), coordinates)
         nxt = _stepped(nxt, codec, move, empty_bytes, options)
@@ -233,5 +246,6 @@ def _limit_bytes(nxt: Released, budget: Budget, trail: Trail, beside: bytes) -> 
 
 def _plan(bundle: Bundle, options: TopOptions) -> Plan | None:
     """The plan where it is not the bundle's own, which every device has."""
-    plan, own = plan_of(bundle.manifest.training | options.plan), plan_of(bundle.manifest.training)
+    promised = options.privacy.plan if options.privacy is not None else {}
+    plan, own = plan_of(bundle.manifest.training | options.plan | promised), plan_of(bundle.manifest.training)
     return None if plan == own else plan

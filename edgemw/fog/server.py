@@ -23,6 +23,7 @@ from edgemw.compression.codec import Codec
 from edgemw.compression.merge import gathered
 from edgemw.core.bundle import Vector
 from edgemw.core.encoded import Encoded, Section
+from edgemw.fog.privacy import SectionNoise
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +51,16 @@ class ServerState:
     second: Vector | None = None
 
 
-def mean_update(codec: Codec, merged: Encoded, release: int, staleness: str) -> Vector:
-    """The weighted mean of the devices' deltas, float32[P]; older bases weigh less."""
+def mean_update(codec: Codec, merged: Encoded, release: int, staleness: str, noise: SectionNoise | None = None) -> Vector:
+    """The weighted mean of the devices' deltas, float32[P]; older bases weigh less. Noise is added to the sum of each base."""
     merged = gathered(codec, merged, release)
     total = np.zeros(merged.size, np.float64)
     weight = 0.0
     for section in merged.sections:
         discount = _discount(section, release, staleness)
         total += discount * codec.decode(section.payload, merged.size)
+        if noise is not None:
+            total += discount * noise(section)
         weight += discount * section.weight
     return (total / weight).astype(np.float32)
 

@@ -21,7 +21,7 @@ from edgemw.core.errors import BundleError, ConfigError, EdgeError
 from edgemw.core.events import Fact, Finished, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import Place
 from edgemw.core.plan import LOWER_IS_BETTER, Tally
-from edgemw.core.ranges import statistics_of
+from edgemw.core.ranges import Ranges, statistics_of
 from edgemw.fog.announcer import Announcer
 from edgemw.fog.balance import Balance
 from edgemw.fog.collector import Collector
@@ -37,6 +37,16 @@ from edgemw.fog.events import (
     SaveRelease,
     SaveShelf,
     Settled,
+)
+from edgemw.fog.privacy import (
+    SectionNoise,
+    Spent,
+    begun,
+    check_bounded,
+    check_promise,
+    may_go_on,
+    privacy_facts,
+    section_noise,
 )
 from edgemw.fog.rate import Seen, reported
 from edgemw.fog.release import Past, TopOptions, counted, first_release, moved, past_of, taken_up
@@ -102,7 +112,7 @@ class Top:
                 "updates_counted": totals.updates,
                 "weight_counted": totals.weight,
             }
-            facts |= spending_facts(self._released.rate) | _gain_facts(self._released.gain)
+            facts |= spending_facts(self._released.rate) | _gain_facts(self._released.gain) | self._privacy_facts(self._released)
         return facts
 
     def handle(self, event: Event, now: float) -> list[Action]:
@@ -180,7 +190,12 @@ class Top:
         return manifest if signer is None else signed_release(signer, self._place.net, self._task, manifest)
 
     def _resume(self, data: bytes, released: Released, now: float) -> list[Action]:
-        """Go on from the last release; what is announced is said when the link is up."""
+        """Go on from the last release; what is announced is said when the link is up.
+
+        Raises:
+            ConfigError: the run has promised its devices another privacy than the settings do.
+        """
+        check_promise(self._options.privacy, released.spent)
         bundle, blob = read_bundle(data), self._blob(data)
         self._known.add(blob.digest)
         self._metric, self._past = _first_metric(bundle), past_of(bundle)
@@ -188,7 +203,7 @@ class Top:
         self._trail.start(theta_view(bundle.theta0))
         reported = released.report.get(self._metric) if released.report is not None else None
         self._enough = self._is_enough(reported) or (released.reached != 0 and released.reached == options.target)
-        manifest = self._asking(taken_up(released, bundle, options))
+        manifest = self._asking(taken_up(released, bundle, options), released.spent)
         refused = self._misfit(manifest)
         if refused:  # the settings are newer than the bundle: the run goes on as it was
             manifest = replace(manifest, plan=released.manifest.plan)
@@ -221,19 +236,25 @@ class Top:
         if bundle.manifest.name != self._task:
             return self._refuse_bundle(blob, f"it is for task {bundle.manifest.name!r}, not {self._task!r}")
         old = self._released.manifest.run if self._released else -1
-        manifest = first_release(bundle, blob.label, max(self._place.boot, old + 1), self._options)
+        try:
+            manifest = first_release(bundle, blob.label, max(self._place.boot, old + 1), self._options)
+        except ConfigError as error:
+            return self._refuse_bundle(blob, str(error))
         if not readable(Frame(self._task, self._place.node, self._place.boot, 0, manifest)):
             return self._refuse_bundle(blob, "no message can carry its plan")
         past = past_of(bundle)
         try:
-            past.ranges(manifest.plan)
+            ranges = past.ranges(manifest.plan)
+            check_bounded(self._options.privacy, ranges)
         except ConfigError as error:
             return self._refuse_bundle(blob, str(error))
         self._known.add(blob.digest)
         self._trail.start(theta_view(bundle.theta0))
         self._metric, self._past = _first_metric(bundle), past
         self._reason, self._finished, self._enough = "", False, False
-        released = Released(self._asking(manifest), bundle.theta0)
+        before = self._released
+        spent = begun(self._options.privacy, before.spent if before else None, before.manifest if before else None)
+        released = Released(self._asking(manifest, spent), bundle.theta0, spent=spent)
         announced = self._announcer.task(self._task_manifest(blob, manifest.run), data)
         return [SaveBundle(blob.digest, data, released), *announced, *self._begin(released, now)]
 
@@ -245,10 +266,16 @@ class Top:
     def _blob(self, data: bytes) -> Blob:
         return blob_of(data, self._options.chunk_bytes)
 
-    def _asking(self, manifest: ReleaseManifest) -> ReleaseManifest:
+    def _asking(self, manifest: ReleaseManifest, spent: Spent | None) -> ReleaseManifest:
         rounds = self._options.rounds
-        more = rounds == 0 or manifest.number < rounds
-        return replace(manifest, train=more and not self._stopping and not self._enough)
+        more = (rounds == 0 or manifest.number < rounds) and not self._stopping and not self._enough
+        return replace(manifest, train=more and may_go_on(self._options.privacy, spent, manifest))
+
+    def _noise(self, manifest: ReleaseManifest, ranges: Ranges) -> SectionNoise | None:
+        return section_noise(self._options.privacy, self._place, manifest, ranges)
+
+    def _privacy_facts(self, released: Released) -> dict[str, int | float | str]:
+        return privacy_facts(self._options.privacy, released.spent, released.manifest)
 
     def _begin(self, released: Released, now: float) -> list[Action]:
         self._released, manifest = released, released.manifest
@@ -257,6 +284,7 @@ class Top:
         self._trail.heard(manifest)
         announced = self._announcer.release(*self._trail.release(self._signed(manifest), theta_view(released.theta)))
         values: dict[str, int | float | str] = {"release": manifest.number, "step": manifest.step}
+        values |= {name: value for name, value in self._privacy_facts(released).items() if not isinstance(value, str)}
         shelf = SaveShelf(self._announcer.blobs("release"))
         begun = self._collector.begin(manifest, now, statistics_of(self._past.layout))
         return [*begun, shelf, *announced, Fact("release", values)]
@@ -337,13 +365,13 @@ class Top:
                 codec = codec_named(nxt.manifest.codec, **nxt.manifest.parameters)
                 merged = merge(codec, parts)
                 self._balance.merged(codec, parts, merged.sections)
-                nxt = moved(nxt, self._past, merged, seen.empty_bytes, self._options, self._trail)
+                nxt = moved(nxt, self._past, merged, seen.empty_bytes, self._options, self._trail, self._noise)
             except (EdgeError, ArithmeticError) as error:  # whatever children sent, the next window is another attempt
                 reason = f"{NOT_MERGED}: {error}"
                 nxt = replace(nxt, totals=(self._released or released).totals)
         reached = self._options.target if self._enough else 0.0
         rate = replace(nxt.rate, got_bytes=nxt.rate.got_bytes + announced_bytes(self._signed(nxt.manifest)))
-        return replace(nxt, manifest=self._asking(nxt.manifest), reached=reached, rate=rate), reason
+        return replace(nxt, manifest=self._asking(nxt.manifest, nxt.spent), reached=reached, rate=rate), reason
 
     def _value(self, tally: Tally) -> float | None:
         """The mean of the first metric over the devices that have measured; None where none has."""
@@ -369,7 +397,7 @@ class Top:
             "weight_counted": totals.weight,
             "children": self._collector.window.present,
         }
-        return facts | spending_facts(released.rate)
+        return facts | spending_facts(released.rate) | self._privacy_facts(released)
 
     def _say(self, report: RoundReport) -> Send:
         place = self._place

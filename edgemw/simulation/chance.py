@@ -14,6 +14,11 @@ T = TypeVar("T")
 _SIZE = 1 << 64
 
 
+def secret_of(node: str, boot: int) -> bytes:
+    """What a node of a simulation draws its noise from, in one life: the same in every run, and no secret."""
+    return hashlib.blake2b(f"{node} {boot}".encode()).digest()
+
+
 class Chance:
     """See the module; a stream is named by words, such as a node and what the numbers are for."""
 

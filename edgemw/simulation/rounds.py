@@ -21,6 +21,7 @@ from edgemw.fog.forwarder import Forwarder
 from edgemw.fog.release import TopOptions
 from edgemw.fog.top import Top
 from edgemw.simulation.carrier import NET, Carrier
+from edgemw.simulation.chance import secret_of
 from edgemw.simulation.shared import Shared
 from edgemw.simulation.traffic import Traffic
 from edgemw.simulation.tree import Tree
@@ -163,7 +164,7 @@ class _World:
         )
 
     def _machine(self, node: str, options: TopOptions) -> Machine:
-        place = Place(NET, node, self._tree.parents.get(node, ""), self._boot)
+        place = Place(NET, node, self._tree.parents.get(node, ""), self._boot, secret_of(node, self._boot))
         children = len(self._tree.children.get(node, ()))
         window = replace(options.window, k=0, quorum=1, children=children, max_children=max(children, 1))
         if node == self._tree.top:

@@ -24,6 +24,7 @@ from edgemw.fog.release import TopOptions
 from edgemw.fog.top import Top
 from edgemw.fog.window import WindowOptions
 from edgemw.simulation.broker import BrokerSpec, Sessions
+from edgemw.simulation.chance import secret_of
 from edgemw.simulation.disk import Disk
 from edgemw.simulation.gate import Gate
 from edgemw.simulation.links import Links
@@ -183,7 +184,7 @@ class World:
         self._children.get(self._below.get(name, parent), {}).pop(name, None)
         self._children.setdefault(parent, {})[name] = None
         self._below[name] = parent
-        self.machines[name] = self._machine(Place(NET, name, parent, disk.boots))
+        self.machines[name] = self._machine(Place(NET, name, parent, disk.boots, secret_of(name, disk.boots)))
         if name not in self.offline:
             self.presence(name, "online")
             self.reconnect(name)

@@ -15,7 +15,7 @@ from typing import Any
 from edgemw.core.errors import StorageError
 from edgemw.core.ids import Place
 
-VERSION = 10
+VERSION = 11
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL);
@@ -38,7 +38,7 @@ CREATE TABLE bundle (task TEXT, digest BLOB, data BLOB, PRIMARY KEY (task, diges
 CREATE TABLE release (
     task TEXT PRIMARY KEY, manifest BLOB, theta BLOB, first BLOB, second BLOB, residual BLOB,
     updates INTEGER, weight INTEGER, uplink_bytes INTEGER, downlink_bytes INTEGER, report TEXT, reached REAL, rate TEXT,
-    gain TEXT);
+    gain TEXT, spent TEXT);
 CREATE TABLE remainder (task TEXT PRIMARY KEY, run INTEGER NOT NULL, payload BLOB NOT NULL);
 CREATE TABLE accounts (task TEXT PRIMARY KEY, books TEXT NOT NULL);
 CREATE TABLE part (

@@ -29,7 +29,8 @@ class ReleaseRow:
     """A release; vectors are float32 little endian.
 
     `manifest` is the frame that announces it, `report` the last word about a finished run, as JSON;
-    `reached` the target that it reached, 0 for none, `rate` what was spent, `gain` how good it has become, as JSON.
+    `reached` the target that it reached, 0 for none, `rate` what was spent, `gain` how good it has become,
+    `spent` what it has cost of privacy, as JSON.
     """
 
     manifest: Frame
@@ -45,6 +46,7 @@ class ReleaseRow:
     reached: float
     rate: str
     gain: str
+    spent: str | None = None
 
 
 def put_window(db: Database, frame: Frame) -> None:
@@ -106,16 +108,17 @@ def bundles(db: Database, task: str) -> dict[bytes, bytes | None]:
 def put_release(db: Database, task: str, row: ReleaseRow) -> None:
     """Keep the current release."""
     db.execute(
-        "INSERT OR REPLACE INTO release VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO release VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         task, pack(row.manifest), row.theta, row.first, row.second, row.residual,
-        row.updates, row.weight, row.uplink_bytes, row.downlink_bytes, row.report, row.reached, row.rate, row.gain,
+        row.updates, row.weight, row.uplink_bytes, row.downlink_bytes, row.report, row.reached, row.rate, row.gain, row.spent,
     )  # fmt: skip
 
 
 def release(db: Database, task: str) -> ReleaseRow | None:
     """The current release, if there is one. Raises StorageError when it cannot be read."""
     columns = (
-        "manifest, theta, first, second, residual, updates, weight, uplink_bytes, downlink_bytes, report, reached, rate, gain"
+        "manifest, theta, first, second, residual, updates, weight, uplink_bytes, downlink_bytes, report, reached, rate, gain, "
+        "spent"
     )
     sql = f"SELECT {columns} FROM release WHERE task = ?"  # noqa: S608  (the columns stand one line above)
     rows: list[Any] = db.execute(sql, task)

@@ -35,7 +35,7 @@ _NOT_MEASURES = frozenset(
     (
         *(name for name, _, _ in _FLEET),
         *("measured", "children", "release", "uplink", "downlink", "refused"),
-        *("kappa", "spent_bytes", "release_spent_bytes"),
+        *("kappa", "spent_bytes", "release_spent_bytes", "epsilon"),
     )
 )
 
@@ -168,6 +168,7 @@ class Observer:
         self._missing = self._counter("edgemw_fog_missing_children", "Children that a closed window was without.", "task")
         self._releases = self._counter("edgemw_releases", "Releases made or brought down here.", "task")
         self._step = self._gauge("edgemw_release_step", "Lattice step that the current release asks for.", "task")
+        self._epsilon = self._gauge("edgemw_privacy_epsilon", "What the releases that are out have cost of privacy.", "task")
         self._kappa = self._gauge(
             "edgemw_release_kappa", "Lattice step over the root mean square of what training moved.", "task"
         )
@@ -181,10 +182,12 @@ class Observer:
     # -- one method per fact: everything is read before anything is counted
 
     def _on_trained(self, task: str, values: Values) -> None:
-        release, loss, size_bytes = _whole(values, "release"), _real(values, "loss"), _count(values, "bytes")
+        release, size_bytes = _whole(values, "release"), _count(values, "bytes")
+        loss = _real(values, "loss") if "loss" in values else None  # which nobody is told under privacy
         codec = _text(values, "codec", OTHER)
         self._updates.labels(*self._labels, task).inc()
-        self._loss.labels(*self._labels, task).set(loss)
+        if loss is not None:
+            self._loss.labels(*self._labels, task).set(loss)
         self._update_bytes.labels(*self._labels, task, self._codec(codec), "out").inc(size_bytes)
         self._pulled.release(task, release)
 
@@ -219,10 +222,13 @@ class Observer:
     def _on_release(self, task: str, values: Values) -> None:
         release = _whole(values, "release")
         step = _real(values, "step") if "step" in values else None
+        epsilon = _real(values, "epsilon") if "epsilon" in values else None
         self._releases.labels(*self._labels, task).inc()
         self._pulled.release(task, release)
         if step is not None:
             self._step.labels(*self._labels, task).set(step)
+        if epsilon is not None:
+            self._epsilon.labels(*self._labels, task).set(epsilon)
 
     def _on_round(self, task: str, values: Values) -> None:
         numbers = {name: number for name, value in values.items() if (number := _float(value)) is not None}

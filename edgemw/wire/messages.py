@@ -458,7 +458,10 @@ _PLAN = Record(
         "frozen": text(MAX_PATTERNS),
         "rare": text(MAX_PATTERNS),
         "rare_every": integer(1, 10**6),
+        "update_clip": AMOUNT,
+        "update_noise": AMOUNT,
     },
+    later=("update_clip", "update_noise"),
 )
 _DIFFERENCE = Record(
     Difference,

@@ -215,3 +215,11 @@ def test_stochastic_rounding_keeps_nothing_and_is_the_same_every_time() -> None:
     assert Lattice(rounding="nearest").feedback
     assert codec.encode(drawn(5), 4.0) == codec.encode(drawn(5), 4.0)
     assert symbols(codec, codec.encode(vector(1e6, -1e6), 1.0), 2) == [127, -127]
+
+
+@hypothesis.given(st.lists(st.integers(-127, 127), min_size=1, max_size=60), st.integers(-40, 40), st.integers(1, 4))
+def test_the_energy_of_a_payload_is_its_squared_norm_exactly(found: list[int], exponent: int, times: int) -> None:
+    codec, step = Lattice(), 2.0**exponent
+    payload = codec.merge([NEAREST.encode(vector(*(step * value for value in found)), step)] * times, len(found))
+    assert codec.energy(payload, len(found)) == step * step * sum((times * value) ** 2 for value in found)
+    assert codec.energy(codec.encode(np.zeros(3, np.float32), step), 3) == 0.0

@@ -15,12 +15,12 @@ from edgemw.app.settings import FogFile
 from edgemw.core.config.loader import load
 from edgemw.core.config.schema import schema_keys
 from edgemw.core.errors import ConfigError, WireError
-from edgemw.core.plan import LIMITS, MAX_PATTERNS, OPTIMIZERS, PATTERNS, Plan, check_plan
+from edgemw.core.plan import LIMITS, MAX_PATTERNS, OF_THE_RUN, OPTIMIZERS, PATTERNS, Plan, check_plan
 from edgemw.learning.optimiser import OPTIMISERS
 from edgemw.wire.messages import KINDS, PARTS, Blob, Frame, ReleaseManifest, pack, unpack
 
 RELEASE = ReleaseManifest(1, 2, bytes(16), Blob(bytes(32), 4, 1024), True, "lattice", {}, 0.5, Plan(), 4)
-NUMBERS = sorted(Plan.__dataclass_fields__.keys() - {"optimizer", *PATTERNS})
+NUMBERS = sorted(Plan.__dataclass_fields__.keys() - {"optimizer", *PATTERNS, *OF_THE_RUN})
 EDGES = st.sampled_from([edge + by for edge in (0, 1, 1 << 64, *(most for _, most in LIMITS.values())) for by in (-1, 0, 1)])
 VALUES = EDGES | st.integers(-(2**70), 2**70) | st.floats() | st.booleans() | st.text(max_size=3) | st.none()
 
@@ -53,6 +53,13 @@ def test_patterns_are_accepted_exactly_where_a_release_says_them_unchanged(name:
     plans = {"personal": Plan(personal=value), "frozen": Plan(frozen=value), "rare": Plan(rare=value)}
     release = replace(RELEASE, plan=plans[name])
     assert accepted(**{name: value}) == (unpack(pack(Frame("t", "top", 1, 0, release))).message == release)
+
+
+@pytest.mark.parametrize("name", OF_THE_RUN)
+def test_a_bundle_says_nothing_that_the_top_keeps_account_of(name: str) -> None:
+    said: dict[str, Any] = {name: 1.0}
+    assert not accepted(**said)
+    assert travels(replace(RELEASE, plan=replace(Plan(), **said)))
 
 
 @pytest.mark.parametrize("value", [["head.*"], 1, None])
@@ -93,7 +100,7 @@ def test_a_refusal_is_short_whatever_a_stranger_wrote(values: dict[str, object])
 
 
 def test_the_default_plan_is_one() -> None:
-    assert accepted(**dataclasses.asdict(Plan()))
+    assert accepted(**{name: value for name, value in dataclasses.asdict(Plan()).items() if name not in OF_THE_RUN})
 
 
 def places(name: str) -> dict[str, Any]:

@@ -161,7 +161,7 @@ def test_the_newest_release_comes_back(db: Database, moments: tuple[bytes | None
     first = ReleaseRow(manifest(1), b"theta one", *moments, 4, 100, 2**40, 2**41, None, 0.9, "{}", "{}")
     journal.put_release(db, "toy", first)
     assert journal.release(db, "toy") == first
-    second = ReleaseRow(manifest(2), b"theta two", None, None, None, 5, 101, 0, 0, '{"accuracy": 0.9}', 0.0, "{}", "{}")
+    second = ReleaseRow(manifest(2), b"theta two", None, None, None, 5, 101, 0, 0, '{"accuracy": 0.9}', 0.0, "{}", "{}", "{}")
     journal.put_release(db, "toy", second)
     assert journal.release(db, "toy") == second
 

@@ -56,6 +56,7 @@ RELEASE = ReleaseManifest(
     plan=Plan("sgd", 0.05, 0.9, 0.0, 0.0, 2, 0, 32, 1.0, "head.* *.norm.*", "embed.weight", "out.*", 7),
     max_staleness=4,
 )
+BOUNDED = replace(RELEASE, plan=Plan("sgd", 0.05, update_clip=0.5, update_noise=2.0))
 MESSAGES: tuple[Message, ...] = (
     Presence("online", "device", "fog-7"),
     Update(
@@ -90,6 +91,7 @@ MESSAGES: tuple[Message, ...] = (
         difference=pack_difference(Difference(BLOB.label, (BLOB.brief,), bytes.fromhex("0000803c0300000049a0"))),
     ),
     Telemetry("hall-3", 15.0, "battery", "192.0.2.7:9108", {"energy": 1234.5, "power": 2.25, "cores": 4.0, "communicate": 0.125}),
+    BOUNDED,
 )
 TASKLESS = Presence | Telemetry
 FRAMES = [Frame("" if isinstance(m, TASKLESS) else "spoken-digits", "fog-7", 1_790_000_000, n, m) for n, m in enumerate(MESSAGES)]

@@ -63,8 +63,9 @@ sections = st.builds(Section, naturals, st.integers(1, MAX_INTEGER), st.integers
 facts = st.dictionaries(words, st.integers(-MAX_INTEGER, MAX_INTEGER) | reals | st.text(printable, max_size=200), max_size=12)
 parents = st.just("") | nodes
 plans = st.builds(
-    Plan, words, amounts, amounts, amounts, amounts, st.integers(0, 10**6), st.integers(0, 10**9), st.integers(1, 10**6), amounts
-)
+    Plan, words, amounts, amounts, amounts, amounts, st.integers(0, 10**6), st.integers(0, 10**9), st.integers(1, 10**6), amounts,
+    update_clip=st.just(0.0) | amounts, update_noise=st.just(0.0) | amounts,
+)  # fmt: skip
 
 
 @st.composite
@@ -157,7 +158,9 @@ def test_readers_ignore_places_that_a_later_version_added(frame: Frame) -> None:
     elif isinstance(frame.message, Ack):  # `outcomes` is a list of records
         envelope[6] = [*envelope[6][:2], [longer(outcome) for outcome in envelope[6][2]], "later"]
     elif isinstance(frame.message, ReleaseManifest):  # `packed` is a list of records
-        packed = [longer(blob) for blob in envelope[6][12]]
+        packed, plan = [longer(blob) for blob in envelope[6][12]], envelope[6][8]
+        if plan is not None:  # whoever knows more places writes all before them
+            plan.extend([0.0] * (len(dataclasses.fields(Plan)) - len(plan)))
         envelope[6] = [*(longer(place) for place in envelope[6][:12]), packed, envelope[6][13], "later"]
     elif isinstance(frame.message, Update):
         envelope[6][3] = [longer(section) for section in envelope[6][3]]
@@ -197,6 +200,18 @@ def test_what_is_not_signed_takes_no_byte_more(frame: Frame) -> None:
     record = next(kind.body for kind in KINDS if kind.body.cls is type(frame.message))
     assert len(envelope[6]) == len(record.places) - len(record.later)
     assert unpack(pack(unsigned(frame))) == unsigned(frame)
+
+
+@patient
+@given(plans)
+def test_places_that_a_later_version_added_are_there_only_where_they_say_something(plan: Plan) -> None:
+    (record,) = (part for part in PARTS if part.cls is Plan)
+    places = record.write(plan)
+    assert len(places) == 15 if plan.update_noise else len(places) == 14 if plan.update_clip else len(places) == 13
+    assert record.read(tuple(places)) == plan
+    assert record.read((*places, *(0.0,) * (15 - len(places)))) == plan
+    with pytest.raises(WireError, match="13 places"):
+        record.read(tuple(places[:12]))
 
 
 @patient

@@ -84,7 +84,8 @@ function best(tasks, name) {
 function updates(node) {
   const sum = (name) => node.tasks.reduce((total, task) => total + (task[name] ?? 0), 0);
   if (!node.tasks.length) return "";
-  if (node.role === "fog") return `${sum("window")} waiting, ${sum("awaited")} awaited`;
+  const epsilon = best(node.tasks, "epsilon"), cost = epsilon === undefined ? "" : `, epsilon ${epsilon.toPrecision(3)}`;
+  if (node.role === "fog") return `${sum("window")} waiting, ${sum("awaited")} awaited${cost}`;
   const pending = sum("updates_pending");
   return `${sum("updates_sent")} sent` + (pending ? `, ${pending} open` : "");
 }

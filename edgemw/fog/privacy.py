@@ -1,0 +1,198 @@
+"""Differential privacy at the top: the noise that releases get, and what they have cost.
+
+    central    noise N(0, (z S)^2) is added to the sum of the updates of every base, once per window ; devices trust the fogs
+    local      devices add it, each to its own update ; nobody is trusted
+
+Spent, of a device that takes part in every release:
+
+    central    sensitivity S: its updates are there, or are zeros in their place. At most one of them is in the sums of one base,
+               so release n has cost n mechanisms of noise z, however windows were cut and whoever was late
+    local      sensitivity 2 S: its samples are these, or any others. An update is made once, whatever becomes of it, so release n
+               has cost n mechanisms of noise z / 2, and one more where it asks for training
+
+Runs on one disk are on the same data: their costs add (`core/accountant.py`).
+
+Source: central: McMahan et al., ICLR 2018, and zero-out: Kairouz et al., arXiv:2103.00039, section 2; local: Duchi, Jordan and
+Wainwright, FOCS 2013, with Gaussian noise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from edgemw.compression.bounded import Bound, bounded_step
+from edgemw.core.accountant import epsilon_of
+from edgemw.core.encoded import Section
+from edgemw.core.errors import ConfigError
+from edgemw.core.ids import Place
+from edgemw.core.noise import gaussian_integers
+from edgemw.core.ranges import Ranges, blank
+from edgemw.wire.messages import ReleaseManifest
+
+CENTRAL, LOCAL = "central", "local"
+
+SectionNoise = Callable[[Section], npt.NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What a run promises, from its first release to its last.
+
+    Attributes:
+        mode: central or local.
+        clip: largest norm of an update.
+        noise: deviation, as a multiple of it.
+    """
+
+    mode: str
+    clip: float
+    noise: float
+
+    @property
+    def bound(self) -> Bound:
+        """What is asked of devices."""
+        return Bound(self.clip, self.noise if self.mode == LOCAL else 0.0)
+
+    def mechanisms(self, number: int, *, train: bool) -> tuple[float, int]:
+        """Deviation over sensitivity, and how often, once a release is out."""
+        return (self.noise / 2, number + train) if self.mode == LOCAL else (self.noise, number)
+
+
+@dataclass(frozen=True, slots=True)
+class Privacy:
+    """What the top's settings say.
+
+    Attributes:
+        promise: see above.
+        delta: at which epsilon is said.
+        budget: epsilon that no release may exceed; 0 is none.
+        kappa: step of updates in root mean squares of one at the bound.
+    """
+
+    promise: Promise
+    delta: float
+    budget: float = 0.0
+    kappa: float = 0.5
+
+    @property
+    def plan(self) -> dict[str, float]:
+        """What devices are told, by the names of a plan."""
+        bound = self.promise.bound
+        return {"update_clip": bound.clip, "update_noise": bound.noise}
+
+    def step(self, ranges: Ranges) -> float:
+        """Of all releases of a run."""
+        return bounded_step(self.promise.bound, self.kappa, ranges.coded(0))
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a disk knows of: the promise of its run, and mechanisms of the runs before; deviation over sensitivity, how often."""
+
+    promise: Promise
+    earlier: tuple[tuple[float, int], ...] = ()
+
+    def epsilon(self, manifest: ReleaseManifest, delta: float) -> float:
+        """Of all that is out with a release. Raises ConfigError where dp-accounting is not installed."""
+        return epsilon_of((*self.earlier, self.promise.mechanisms(manifest.number, train=manifest.train)), delta)
+
+    def ended(self, manifest: ReleaseManifest) -> tuple[tuple[float, int], ...]:
+        """The mechanisms of all runs, when the present one has ended with a release."""
+        noise, times = self.promise.mechanisms(manifest.number, train=manifest.train)
+        before = dict(self.earlier)
+        return tuple(sorted((before | {noise: before.get(noise, 0) + times}).items()))
+
+
+def begun(privacy: Privacy | None, before: Spent | None, manifest: ReleaseManifest | None) -> Spent | None:
+    """What is spent when a run begins.
+
+    Args:
+        privacy: of the settings; None promises nothing, and keeps no account.
+        before: of the run that ends.
+        manifest: its last release; None where there was no run. Releases without a promise have cost everything.
+    """
+    if privacy is None:
+        return None
+    if manifest is None or (before is None and manifest.number == 0):
+        return Spent(privacy.promise)
+    return Spent(privacy.promise, before.ended(manifest) if before is not None else ((0.0, manifest.number),))
+
+
+def check_promise(privacy: Privacy | None, spent: Spent | None) -> None:
+    """Refuse to go on with a run under another promise than it has begun with.
+
+    Raises:
+        ConfigError: they differ.
+    """
+    promise = privacy.promise if privacy is not None else None
+    known = spent.promise if spent is not None else None
+    if promise != known:
+        has = f"mode {known.mode}, clip {known.clip:g}, noise {known.noise:g}" if known else "no privacy"
+        hint = "say the same, or begin another run: an empty folder in node.state"
+        raise ConfigError(f"the run in node.state has begun with {has}, and its releases are out: {hint}", key="privacy")
+
+
+def check_bounded(privacy: Privacy | None, ranges: Ranges) -> None:
+    """Refuse tensors whose part of an update no bound holds.
+
+    Raises:
+        ConfigError: there are some, with the key that keeps them at home.
+    """
+    sent = [slot.name for slot in ranges.statistics if slot not in ranges.local]
+    if privacy is not None and sent:
+        hint = f"keep them at home with plan.personal = [{sent[0]!r}, ...]"
+        reason = f"{sent[0]!r} holds running statistics, which have no bound: {hint}"
+        raise ConfigError(reason, key="privacy.mode")
+    if privacy is not None and ranges.rare:
+        raise ConfigError("what waits for a later update is lost under privacy: send it always, or never", key="plan.rare")
+
+
+def may_go_on(privacy: Privacy | None, spent: Spent | None, manifest: ReleaseManifest) -> bool:
+    """Whether the budget has room for the updates that a release asks for, and the release that comes of them."""
+    if privacy is None or spent is None or not privacy.budget:
+        return True
+    nxt = replace(manifest, number=manifest.number + 1, train=False)
+    return spent.epsilon(nxt, privacy.delta) <= privacy.budget
+
+
+def section_noise(privacy: Privacy | None, place: Place, manifest: ReleaseManifest, ranges: Ranges) -> SectionNoise | None:
+    """The noise of the sums that make a release, float64[P], on the step of its updates; None where the top adds none."""
+    if privacy is None or privacy.promise.mode != CENTRAL:
+        return None
+    step, scale = manifest.step, privacy.promise.clip * privacy.promise.noise / manifest.step
+
+    def noise(section: Section) -> npt.NDArray[np.float64]:
+        purpose = f"release {place.node} {manifest.run} {manifest.number} {section.base}"
+        drawn = gaussian_integers(place.secret, purpose, ranges.size, scale).astype(np.float64) * step
+        blank(drawn, ranges.apart)
+        return drawn
+
+    return noise
+
+
+def privacy_facts(privacy: Privacy | None, spent: Spent | None, manifest: ReleaseManifest) -> dict[str, int | float | str]:
+    """Epsilon as a number, and in words for `status`; nothing without privacy."""
+    if privacy is None or spent is None:
+        return {}
+    epsilon, mode = spent.epsilon(manifest, privacy.delta), spent.promise.mode
+    words = f"epsilon {epsilon:.3g} at delta {privacy.delta:g} after {manifest.number} releases, {mode}"
+    words += "" if may_go_on(privacy, spent, manifest) else f"; one more would exceed {privacy.budget:g}"
+    return {"epsilon": round(epsilon, 6), "privacy": words}
+
+
+def spent_text(spent: Spent | None) -> str | None:
+    """For the disk, as JSON."""
+    return None if spent is None else json.dumps(asdict(spent))
+
+
+def spent_of(text: str | None) -> Spent | None:
+    """What `spent_text` gave."""
+    if text is None:
+        return None
+    values = json.loads(text)
+    return Spent(Promise(**values["promise"]), tuple((noise, times) for noise, times in values["earlier"]))

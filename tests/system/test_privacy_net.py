@@ -1,0 +1,60 @@
+"""A promise of privacy in a net of processes: what `edgemw status` and /metrics say of it, before and after a kill."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from edgemw.core.accountant import epsilon_of
+from tests.system.fleet import BUNDLE, Fleet, edgemw, fact
+
+ROUNDS = 3
+
+
+@pytest.mark.parametrize("mode", ["central", "local"])
+def test_epsilon_is_shown_and_outlives_the_top(fleet: Fleet, mode: str) -> None:
+    task, privacy = {"bundle": str(BUNDLE), "rounds": ROUNDS}, {"mode": mode, "clip": 0.3, "noise": 4.0}
+    fleet.fog("top", task=task, plan={"steps": 2}, privacy=privacy, telemetry={"http": "127.0.0.1:0"})
+    fleet.fog("fog-0", "top")
+    fleet.device("device-0", "fog-0")
+    fleet.device("device-1", "fog-0", privacy={"least_noise": 4.0 if mode == "local" else 0.0})
+    fleet.device("device-2", "fog-0", privacy={"least_noise": 4.5})
+    fleet.start("top", "fog-0", "device-0", "device-1", "device-2")
+    states = fleet.until(lambda s: "top" in s and s["top"].status.state == "finished")
+    expected = epsilon_of([(4.0 if mode == "central" else 2.0, ROUNDS)], 1e-5)
+    assert fact(states["top"], "epsilon") == pytest.approx(expected, abs=1e-5)
+    assert fact(states["top"], "updates_counted") == fact(states["top"], "weight_counted") == 2 * ROUNDS
+    asked = "noise 4" if mode == "local" else "noise 0"
+    assert f"asks for {asked}; this device insists on privacy.least_noise = 4.5" in states["device-2"].status.reason
+    assert fact(states["device-2"], "updates_sent") == 0
+    words = f"epsilon {expected:.3g} at delta 1e-05 after {ROUNDS} releases, {mode}"
+    printed = edgemw("status", "--broker", fleet.url, "--net", fleet.net).stdout
+    assert words in next(line for line in printed.splitlines() if line.startswith("top "))
+    shown = re.search(r"^edgemw_privacy_epsilon\{.*\} (\S+)$", fleet.get("top", "telemetry", "/metrics"), re.MULTILINE)
+    assert shown is not None
+    assert float(shown[1]) == pytest.approx(expected, abs=1e-5)
+    metrics = fleet.get("device-0", "telemetry", "/metrics")
+    assert "edgemw_learning_updates_total" in metrics
+    assert "edgemw_learning_loss" not in metrics  # of training samples
+
+    fleet.kill("top")
+    fleet.start("top")
+    states = fleet.until(lambda s: "top" in s and s["top"].status.state == "finished" and "epsilon" in s["top"].status.facts)
+    assert fact(states["top"], "epsilon") == pytest.approx(expected, abs=1e-5)
+
+    fleet.kill("top")
+    fleet.fog("top", task=task, plan={"steps": 2})  # a promise that is not kept any more
+    fleet.start("top")
+    assert fleet.wait("top") == 3
+    fleet.said("top", f"has begun with mode {mode}, clip 0.3, noise 4")
+
+
+def test_a_file_that_breaks_its_promise_is_refused_where_it_is_checked(fleet: Fleet) -> None:
+    path = fleet.fog("top", privacy={"mode": "central"}, codec={"use": "topk"})
+    done = edgemw("check", str(path))
+    assert done.returncode == 3
+    assert "codec.use: privacy counts in integers, and topk has none: use lattice" in done.stderr
+    path = fleet.fog("top", task={"bundle": str(BUNDLE)}, privacy={"mode": "central", "noise": 1.0, "epsilon": 2.0})
+    done = edgemw("check", str(path))
+    assert (done.returncode, "one release costs 4.38" in done.stderr) == (3, True), done.stderr
