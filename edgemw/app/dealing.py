@@ -49,7 +49,7 @@ class Dealt:
 
     def write(self, folder: Path) -> dict[str, Path]:
         """Write one .npz (x, y, split) per device and give the files by device."""
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(0o700, parents=True, exist_ok=True)
         paths = {}
         for device, (train, test) in self.rows.items():
             part = self.samples.take(np.concatenate([train, test]))

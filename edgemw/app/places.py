@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,9 +31,30 @@ def identity_files(pki: Path, node: str) -> dict[str, Path]:
     return {key: folder / name for key, name in _FILES.items()}
 
 
-def identity_settings(pki: Path) -> list[str]:
-    """Settings, as KEY=VALUE, with which every node shows what `edgemw pki` has made for it."""
-    return [f"broker.tls.{key}={path}" for key, path in identity_files(pki, NODE).items()]
+def identity_settings(pki: Path, top: str) -> list[str]:
+    """Settings, as KEY=VALUE, with which every node shows what `edgemw pki` has made for it, signs, and takes what is signed.
+
+    Args:
+        pki: the folder.
+        top: the tier that releases are signed by; bundles for it may be proposed by the author.
+    """
+    pki = pki.absolute()
+    folder = layout.node_folder(pki, NODE)
+    said = {f"broker.tls.{key}": str(path) for key, path in identity_files(pki, NODE).items()}
+    said |= {
+        "security.key": f"{{ file = {json.dumps(str(folder / layout.SIGN_KEY))} }}",
+        "security.certificate": str(folder / layout.SIGN_CERTIFICATE),
+        "security.ca": str(pki / layout.AUTHORITY),
+        "security.crl": str(pki / layout.REVOKED),
+        "security.release_key": json.dumps([str(layout.node_folder(pki, top) / layout.SIGN_CERTIFICATE)]),
+        f"tiers.{top}.security.release_key": json.dumps([str(layout.node_folder(pki, AUTHOR) / layout.SIGN_CERTIFICATE)]),
+    }
+    return [f"{key}={value}" for key, value in said.items()]
+
+
+def signing_key(pki: Path, user: str) -> Path:
+    """What somebody signs with."""
+    return layout.node_folder(pki.absolute(), user) / layout.SIGN_KEY
 
 
 def for_node(table: T, node: str) -> T:

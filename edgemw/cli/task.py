@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgemw.app.checks import check_id
 from edgemw.app.console import Console
-from edgemw.app.places import AUTHOR
+from edgemw.app.places import AUTHOR, signing_key
 from edgemw.app.wiring import load_bundle
 from edgemw.cli.connect import signer_of, with_console
 from edgemw.cli.flags import add_connection_flags
@@ -48,7 +48,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--sign",
         type=Path,
         metavar="FILE",
-        help="Ed25519 key in PEM that signs the proposal, where the top asks for that (default: security.key of --config)",
+        help="Ed25519 key in PEM that signs the proposal, where the top asks for that (default: the author's in --pki, or "
+        "security.key of --config)",
     )
     publish.add_argument("--json", action="store_true", help="print what happened as JSON")
     publish.set_defaults(run=run_publish)
@@ -67,7 +68,8 @@ def run_publish(args: argparse.Namespace) -> int:
     """Publish and wait until the top has made a release of it."""
     data, bundle = load_bundle(args.bundle)
     task = bundle.manifest.name
-    signer = signer_of(args.sign, args.config)
+    own = None if args.pki is None else signing_key(args.pki, AUTHOR)
+    signer = signer_of(args.sign or own, args.config)
 
     async def work(console: Console) -> tuple[str, ReleaseManifest | None]:
         await console.settle()

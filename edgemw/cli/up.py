@@ -32,7 +32,7 @@ examples:
 """
 _DATA = """other samples: arrays x and y; with an array split, rows where it is 1 are held out for testing; with an array
 client, no client's samples are shared out among devices (--set data.split= and --set data.partition=iid: not so)"""
-_PKI = f"""folder of `edgemw pki`: every node shows its own certificate, at {SECURED} where the file starts a broker"""
+_PKI = f"""folder of `edgemw pki`: every node shows its own certificate and signs, at {SECURED} where the file starts a broker"""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -66,12 +66,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _settings(args: argparse.Namespace) -> Deployment:
-    """The deployment; with --pki on a broker that runs, each node as itself."""
-    settings = load_deployment(args.file, args.data, os.environ, args.overrides)
+    """The deployment; with --pki on a broker that runs, each node as itself, with signatures."""
     if args.pki is None:
-        return settings
+        return load_deployment(args.file, args.data, os.environ, args.overrides)
+    unsigned = [item for item in args.overrides if "security." not in item.partition("=")[0]]  # it adds to what --pki says
+    settings = load_deployment(args.file, args.data, os.environ, unsigned)
     url = [f"broker.url={SECURED}"] if settings.broker.url == EMBEDDED else []
-    return load_deployment(args.file, args.data, os.environ, [*url, *identity_settings(args.pki), *args.overrides])
+    known = identity_settings(args.pki, settings.top)
+    return load_deployment(args.file, args.data, os.environ, [*url, *known, *args.overrides])
 
 
 def _run(settings: Deployment, out: Path, listener: Listener, *, as_json: bool) -> int:

@@ -60,7 +60,7 @@ class Database:
         """
         self.path = folder / "state.db"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(0o700, parents=True, exist_ok=True)  # keys, and values of this node's own samples, are in it
             self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             try:
                 self._prepare()

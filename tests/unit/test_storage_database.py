@@ -80,6 +80,13 @@ def test_what_was_written_is_there_after_reopening(tmp_path: Path) -> None:
         assert db.execute("SELECT key, value FROM meta ORDER BY key") == [("a", 7), ("b", 8)]
 
 
+def test_a_new_folder_is_its_owners_and_one_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir(0o755)
+    for folder, mode in (("new", 0o700), ("shared", 0o755)):
+        with opened(tmp_path / folder):
+            assert (tmp_path / folder).stat().st_mode & 0o777 == mode
+
+
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
     with opened(tmp_path):
         told = subprocess.run(
