@@ -9,6 +9,7 @@ from edgemw.core.errors import ConfigError, StorageError
 from edgemw.fog.accounts import Accounts, Amount, accounts_of, amount_of
 from edgemw.fog.agent import forwarded_of
 from edgemw.fog.audit import Books, Held
+from edgemw.fog.events import Forwarded
 from edgemw.storage import journal, outbox
 from edgemw.storage.database import Database
 from edgemw.storage.outbox import KeptUpdate
@@ -77,11 +78,16 @@ def _fog_books(db: Database, node: str, parent: str, task: str) -> Books:
         run=run,
         accounts=accounts if accounts.run == run else Accounts(run),
         released=released,
-        held=_held(kept, run),
+        held=tuple(_window(forwarded_of(row), run) for row in kept),
         waiting={frame.id: amount_of(frame, run) for frame in journal.open_window(db, task)},
         inside={row.frame.id: forwarded_of(row).members for row in kept},
         settled={row.update: row.counted for row in journal.outcomes(db, task)},
     )
+
+
+def _window(forwarded: Forwarded, run: int) -> Held:
+    claimed, cut = forwarded.claimed(run), forwarded.unbelieved(run)
+    return Held(forwarded.frame.id, forwarded.receiver, forwarded.acknowledged, claimed, cut)
 
 
 def _held(kept: Sequence[KeptUpdate], run: int) -> tuple[Held, ...]:

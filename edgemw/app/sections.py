@@ -28,6 +28,7 @@ from edgemw.core.config.units import Duration, Size, duration, size
 from edgemw.core.errors import CodecError, ConfigError, WireError
 from edgemw.core.plan import LIMITS
 from edgemw.profiles.device import check_energy_sources
+from edgemw.robust.options import fewest_for, protects, unfit
 
 MIN_BUDGET_BYTES = 64
 
@@ -355,12 +356,38 @@ class Window:
         max=1 << 31,
     )
     max_staleness: int = option(4, help="releases that an update may be behind before it is given back", min=0, max=1 << 20)
+    robust: Literal["", "norm", "krum", "median", "trimmed"] = option(
+        "",
+        help="how it is merged where children may lie: norm: what is longer than that of others is thinned out; krum: what is "
+        "far from others is left out; median, trimmed: of every coordinate, for codec dense; empty: all is added",
+    )
+    robust_bound: float = option(
+        1.5, help="how many times as much as the median child one child may bring, where robust is on", min=1, max=1000
+    )
+    robust_share: float = option(0.2, help="part of the children that may lie, for robust = krum and trimmed", above=0, below=0.5)
 
     def __post_init__(self) -> None:
+        self._check_robust()
         if 0 < self.budget < MIN_BUDGET_BYTES:
             raise ConfigError(f"is less than any payload needs: give {MIN_BUDGET_BYTES} bytes or more", key="budget")
         if isinstance(self.k, int) and self.quorum > self.k:
             raise ConfigError(f"{self.quorum} is never needed: the window closes at k = {self.k}", key="quorum")
+
+    def _check_robust(self) -> None:
+        if self.robust_bound != 1.5 and not self.robust:
+            raise ConfigError("is given without window.robust: there is nothing to bound", key="robust_bound")
+        if self.robust_share != 0.2 and self.robust not in ("krum", "trimmed"):
+            raise ConfigError("is for robust = krum and trimmed", key="robust_share")
+        if isinstance(self.k, int):
+            check_enough(self, self.k, "robust", f"the window closes at k = {self.k}")
+
+
+def check_enough(window: Window, children: int, key: str, why: str) -> None:
+    """Refuse robust merging of windows that are too small for it; `why` says how large they are."""
+    if window.robust and not protects(window.robust, children, window.robust_share):
+        fewest = fewest_for(window.robust, window.robust_share)
+        of = f" where {window.robust_share:g} of the children may lie" if window.robust in ("krum", "trimmed") else ""
+        raise ConfigError(f"{window.robust} protects windows of {fewest} children or more{of}, and {why}", key=key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -521,6 +548,13 @@ def check_members(codec: Codec, devices: int) -> None:
         hint = f"give members = {devices} with bits = {bits}" if bits <= MOST_BITS else "use codec lattice"
         reason = f"lanes of {lanes.members} members would wrap in sums over {devices} devices: {hint}"
         raise ConfigError(reason, key="codec.parameters")
+
+
+def check_robust(codec: Codec, window: Window, key: str) -> None:
+    """Refuse robust merging that does not go with a codec; `key` is the window's."""
+    reason = unfit(window.robust, codec.use)
+    if reason:
+        raise ConfigError(reason, key=f"{key}.robust")
 
 
 def check_staleness(codec: Codec, server: Server) -> None:

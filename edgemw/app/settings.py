@@ -38,6 +38,7 @@ from edgemw.app.sections import (
     Uplink,
     Window,
     check_members,
+    check_robust,
     check_staleness,
 )
 from edgemw.app.tiers import Tier, check_reachable, check_tree
@@ -149,6 +150,7 @@ class FogFile:
         if self.is_top:
             check_staleness(self.codec, self.server)
             check_privacy(self.privacy, self.codec, self.plan)
+            check_robust(self.codec, self.window, "window")
             return
         for name, default in TOP_ONLY.items():
             if getattr(self, name) != default():
@@ -208,6 +210,7 @@ class Deployment:
                 check_uplink(self.privacy, float(tier.uplink.max_upload), f"tiers.{name}.uplink.max_upload")
             if tier.role == "fog":
                 check_reachable(self.tiers, name)
+                check_robust(self.codec, tier.window, f"tiers.{name}.window")
 
     def _check_sections(self, name: str, tier: Tier) -> None:
         foreign = ("window",) if tier.role == "device" else ("training", "uplink", "serving")

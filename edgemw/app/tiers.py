@@ -7,7 +7,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgemw.app.checks import AUTO, EMBEDDED, check_optional_id, check_profile
-from edgemw.app.sections import Broker, Data, Energy, Limits, Security, Serving, Telemetry, Training, Uplink, Window
+from edgemw.app.sections import (
+    Broker,
+    Data,
+    Energy,
+    Limits,
+    Security,
+    Serving,
+    Telemetry,
+    Training,
+    Uplink,
+    Window,
+    check_enough,
+)
 from edgemw.core.config.named import NameOrFile
 from edgemw.core.config.schema import option, required, section
 from edgemw.core.config.units import duration
@@ -134,6 +146,9 @@ def check_reachable(tiers: Mapping[str, Tier], name: str) -> None:
             if all(getattr(other.window, key) == needed for other in tiers.values() if other.role == "device"):
                 reason += f"; it is window.{key} that says {needed} for every tier"
             raise ConfigError(reason, key=f"tiers.{name}.window.{key}")
+    if tier.window.robust and tier.window.k == "all":
+        why = f"a node of this tier has {fewest} child{'ren' if fewest > 1 else ''}: give another robust to this tier, or none"
+        check_enough(tier.window, fewest, f"tiers.{name}.window.robust", why)
     if most > tier.limits.max_children:
         reason = f"a node of this tier has {most} children, more than the {tier.limits.max_children} it takes"
         raise ConfigError(reason, key=f"tiers.{name}.limits.max_children")

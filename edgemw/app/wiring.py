@@ -28,6 +28,7 @@ from edgemw.fog.release import TopOptions
 from edgemw.fog.server import ServerOptions
 from edgemw.fog.window import WindowOptions
 from edgemw.learning.oracle import Oracle, Predict
+from edgemw.robust.options import RobustOptions
 from edgemw.transport.shell import Shell
 from edgemw.wire.bucket import Bucket
 from edgemw.wire.messages import ReleaseManifest
@@ -158,6 +159,7 @@ def fog_options(settings: FogFile) -> WindowOptions | TopOptions:
         children=w.children,
         max_children=settings.limits.max_children,
         budget_bytes=w.budget,
+        robust=RobustOptions(w.robust, w.robust_bound, w.robust_share),
     )
     if not settings.is_top:
         return window

@@ -66,16 +66,19 @@ def _evidence(found: Verdict) -> str:
 
 
 def _table(found: Audit) -> str:
-    head = f"{'node':<16}{'role':<8}{'sent or taken':>18}{'counted':>18}{'waiting':>18}{'returned':>18}{'refused':>18}"
-    lines = [f"task {found.task}, run {found.run}: updates and the training examples behind them", head, *map(_line, found.rows)]
+    names = ["sent or taken", "counted", "waiting", "returned", "refused"]
+    names += ["bounded"] if any(row.bounded for row in found.rows) else []  # where nothing is, nobody asked for it
+    head = f"{'node':<16}{'role':<8}" + "".join(f"{name:>18}" for name in names)
+    rows = [_line(row, len(names)) for row in found.rows]
+    lines = [f"task {found.task}, run {found.run}: updates and the training examples behind them", head, *rows]
     lines += [f"note: {note}" for note in found.notes]
     lines += [f"! {fault}" for fault in found.faults]
     verdict = "something does not agree" if found.faults else "0 lost, 0 counted twice"
     return "\n".join([*lines, verdict])
 
 
-def _line(row: Row) -> str:
-    amounts = (row.sent, row.counted, row.waiting, row.returned, row.refused)
+def _line(row: Row, columns: int) -> str:
+    amounts = (row.sent, row.counted, row.waiting, row.returned, row.refused, row.bounded)[:columns]
     return f"{row.node:<16}{row.role:<8}" + "".join(f"{_short(amount):>18}" for amount in amounts)
 
 

@@ -169,6 +169,16 @@ class Lattice:
         _, symbols = self._unpack(opened, size)
         return opened.step, max(int(symbols.max(initial=0)), -int(symbols.min(initial=0)))
 
+    def symbols(self, payload: bytes, size: int) -> tuple[float, Positions, Symbols]:
+        """The step, the places of what is not zero, and the integers there. Raises as `check`."""
+        opened = _opened(payload)
+        return opened.step, *self._unpack(opened, size)
+
+    def with_symbols(self, payload: bytes, places: Positions, symbols: Symbols, size: int) -> bytes:
+        """A payload of other integers, of which some may be zero, on the same step and in the same coder."""
+        opened = _opened(payload)
+        return self._sparse(opened.step, opened.ranged, places, symbols, size)
+
     def mass(self, payload: bytes, size: int) -> tuple[float, float]:
         """The sum over all coordinates of what the payload stands for, and the sum of their sizes. Raises as `check`."""
         opened = _opened(payload)

@@ -58,6 +58,11 @@ def decode(payload: bytes, count: int) -> Values:
     return np.zeros(count) if not payload else _approximate(_exactly(payload, count)) * 2.0**-_UNIT_BITS
 
 
+def values(payload: bytes) -> Values:
+    """All values float64[Q], as many as the payload says it has; none of an empty one. Raises WireError as `decode`."""
+    return decode(payload, _count(payload)) if payload else np.zeros(0)
+
+
 def check(payload: bytes, count: int) -> None:
     """Raise WireError unless `decode` would take it and it is spelled as `encode` and `merge` spell it."""
     if payload and _written(_exactly(payload, count)) != payload:

@@ -1,9 +1,10 @@
 """The books of a fog node: what became of every device update, and of every training example behind them, that it has taken.
 
-    taken = counted + returned + waiting
+    taken = counted + returned + waiting + bounded
 
 `taken` is kept on disk and acknowledged; `counted` is in a release; `returned` went back to its sender; what is left is in the
-open window or in a merged one on its way up. `refused` was never taken. Amounts are those that updates say of themselves, so the
+open window or in a merged one on its way up. `refused` was never taken. `bounded` is what was claimed and not believed: where
+`window.robust` is on, a child's weight counts as far as the others' do. Amounts are those that updates say of themselves, so the
 books of a node and those of its children are about the same: what all children hold to be counted is what this node holds to be
 counted, apart from outcomes that have not reached them. `edgemw audit` compares the books of a whole net.
 
@@ -48,6 +49,7 @@ class Accounts:
     counted: Amount = Amount()
     returned: Amount = Amount()
     refused: Amount = Amount()
+    bounded: Amount = Amount()
 
     def take(self, frame: Frame) -> Accounts:
         """An update of the run has been taken."""
@@ -57,20 +59,19 @@ class Accounts:
         """An update of the run has been refused."""
         return replace(self, refused=self.refused + amount_of(frame, self.run))
 
-    def settle(self, frames: Iterable[Frame], *, counted: bool) -> Accounts:
-        """What was taken, as its sum or one by one, is counted or returned; what is of another run is in no book any more."""
-        amount = total(frames, self.run)
-        if counted:
-            return replace(self, counted=self.counted + amount)
-        return replace(self, returned=self.returned + amount)
+    def settle(self, amount: Amount, *, counted: bool, cut: Amount) -> Accounts:
+        """What was taken is counted, but for what of it is not believed, or returned as a whole."""
+        if not counted:
+            return replace(self, returned=self.returned + amount)
+        return replace(self, counted=self.counted + amount - cut, bounded=self.bounded + cut)
 
     def unaccounted(self, waiting: Amount) -> Amount:
         """What was taken and is in none of the books, given what waits; nothing, always."""
-        return self.taken - self.counted - self.returned - waiting
+        return self.taken - self.counted - self.returned - self.bounded - waiting
 
 
 def amount_of(frame: Frame, run: int) -> Amount:
-    """What an update stands for; nothing where it is of another run."""
+    """What an update stands for; nothing where it is of another run, which is in no book any more."""
     update = frame.message
     if not isinstance(update, Update) or update.run != run:
         return Amount()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from edgemw.core.bundle import Vector
 from edgemw.core.events import Fact
 from edgemw.core.ids import Place, UpdateId
-from edgemw.fog.accounts import Accounts, accounts_of
+from edgemw.fog.accounts import Accounts, Amount, accounts_of
 from edgemw.fog.events import (
     BundleGiven,
     FogMemory,
@@ -212,6 +213,7 @@ class FogRole:
             shelf=_unpack_blobs(journal.shelf(db, task)),
             remainder=Remainder(*remainder) if remainder is not None else None,
             accounts=accounts_of(journal.accounts(db, task)),
+            secret=secrets.token_bytes(32),
         )
 
 
@@ -260,10 +262,12 @@ def _unpack_blobs(data: bytes | None) -> tuple[Blob, ...]:
 
 
 def _pack_note(forwarded: Forwarded) -> bytes:
-    return bytes(msgpack.packb([[[m.node, m.boot, m.seq] for m in forwarded.members], forwarded.brought]))
+    cut = [forwarded.cut.updates, forwarded.cut.weight] if forwarded.cut else []
+    return bytes(msgpack.packb([[[m.node, m.boot, m.seq] for m in forwarded.members], forwarded.brought, *cut]))
 
 
 def forwarded_of(row: KeptUpdate) -> Forwarded:
     """A merged window as it stands on disk, with whose updates are in it."""
-    members, brought = msgpack.unpackb(row.note) if row.note else ((), b"")
-    return Forwarded(row.frame, row.receiver, tuple(UpdateId(*member) for member in members), row.acknowledged, brought)
+    members, brought, *cut = msgpack.unpackb(row.note) if row.note else ((), b"")
+    inside = tuple(UpdateId(*member) for member in members)
+    return Forwarded(row.frame, row.receiver, inside, row.acknowledged, brought, Amount(*cut))

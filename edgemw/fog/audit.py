@@ -1,8 +1,8 @@
 """The books of a stopped net, compared: is every update that a device has sent counted once, or returned, or still on its way?
 
     of every device      sent = counted, as it has heard + returned + without an outcome
-    of every fog node    taken = counted + returned + waiting
-    of the whole net     counted by the top = counted, as devices have heard + counted, but not heard yet
+    of every fog node    taken = counted + returned + waiting + bounded
+    of the whole net     counted by the top + bounded by all fog nodes = counted, as devices have heard + counted, but not heard yet
 
 The first is how the middle term is found, so it proves nothing by itself; the last compares what two ends have written down
 independently of each other. One update lost, or counted twice, makes it fail by that update's weight. Beside the sums every
@@ -27,13 +27,15 @@ class Held:
     Attributes:
         receiver: who was to have it.
         acknowledged: whether that node has said that it does.
-        amount: what the update stands for.
+        amount: what the update stands for; of a merged window what its members claim.
+        cut: what of that was not believed.
     """
 
     update: UpdateId
     receiver: str
     acknowledged: bool
     amount: Amount
+    cut: Amount = Amount()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +89,10 @@ class Books:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A node in the table: `sent` is what a fog node has taken, `waiting` is in its window or without an outcome."""
+    """A node in the table: `sent` is what a fog node has taken, `waiting` is in its window or without an outcome.
+
+    `bounded` is what of the claims of a fog node's children was not believed.
+    """
 
     node: str
     role: str
@@ -96,6 +101,7 @@ class Row:
     waiting: Amount
     returned: Amount
     refused: Amount
+    bounded: Amount = Amount()
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +221,10 @@ class _Comparison:
         devices = [found for found in books if found.role == "device"]
         heard = sum((device.counted for device in devices), Amount())
         unheard = (held.amount for device in devices for held in device.held if self._fate(held) == "counted")
-        return top.counted - sum(unheard, heard)
+        fogs = [found for found in books if found.role == "fog"]
+        bounded = sum((fog.accounts.bounded for fog in fogs), Amount())
+        cut = (held.cut for fog in fogs for held in fog.held if held.cut and self._fate(held) == "counted")
+        return top.counted + sum(cut, bounded) - sum(unheard, heard)
 
 
 def _in_words(difference: Amount) -> list[str]:
@@ -230,4 +239,5 @@ def _row(books: Books) -> Row:
     if books.role == "device":
         return Row(books.node, books.role, books.sent, books.counted, books.on_its_way, books.returned, Amount())
     accounts = books.accounts
-    return Row(books.node, books.role, accounts.taken, accounts.counted, books.here, accounts.returned, accounts.refused)
+    refused, bounded = accounts.refused, accounts.bounded
+    return Row(books.node, books.role, accounts.taken, accounts.counted, books.here, accounts.returned, refused, bounded)

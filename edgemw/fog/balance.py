@@ -1,6 +1,6 @@
 """A fog node's books of mass: what its windows brought is in what it sends, or in its remainder.
 
-    merged    sum of the parts, halved where they are late  =  sum of the sections
+    merged    sum of the parts, halved where they are late  =  sum of the sections + what was thinned out of the parts
     nested    window  +  remainder before                   =  sent  +  remainder after
 
 Each side is one number, step times the sum of the integers, as in a device's books (`device/balance.py`). A sum that leaves out
@@ -28,11 +28,21 @@ class Balance:
     def __init__(self) -> None:
         self.worst = 0.0
 
-    def merged(self, codec: Codec, parts: Sequence[Encoded], sections: Iterable[Section], release: int | None = None) -> None:
-        """Updates became sections, which were `gathered` where a release is given."""
+    def merged(
+        self,
+        codec: Codec,
+        parts: Sequence[Encoded],
+        sections: Iterable[Section],
+        release: int | None = None,
+        thinned: Sequence[Encoded] = (),
+    ) -> None:
+        """Updates became sections, which were `gathered` where a release is given, and what was `thinned` out of them."""
         if isinstance(codec, Lattice) and parts:
-            came = [(section.payload, _weight(codec, section, release)) for part in parts for section in part.sections]
-            self._check(codec, parts[0].size, [*came, *((section.payload, -1.0) for section in sections)])
+            came, out = (
+                [(section.payload, sign * _weight(codec, section, release)) for part in some for section in part.sections]
+                for some, sign in ((parts, 1.0), (thinned, -1.0))
+            )
+            self._check(codec, parts[0].size, [*came, *out, *((section.payload, -1.0) for section in sections)])
 
     def nested(self, lattice: Lattice, size: int, came: Iterable[bytes], went: Iterable[bytes]) -> None:
         """What came is to be what went; an empty payload is nothing."""

@@ -16,8 +16,8 @@ from edgemw.core.errors import CodecError, WireError
 from edgemw.core.events import Fact, SetTimer
 from edgemw.core.ids import Place, UpdateId
 from edgemw.core.ranges import Slots, count
-from edgemw.fog.accounts import Accounts, total
-from edgemw.fog.events import Action, FogMemory, SaveOutcomes, SaveUpdate, Settled
+from edgemw.fog.accounts import Accounts, Amount, total
+from edgemw.fog.events import Action, FogMemory, Forwarded, SaveOutcomes, SaveUpdate, Settled
 from edgemw.fog.ledger import Ledger
 from edgemw.fog.steps import Steps
 from edgemw.fog.telling import Telling, outcome_of
@@ -37,6 +37,7 @@ MAX_COUNT = 1 << 24  # device updates of one child
 MAX_WEIGHT = 1 << 48  # of one child, so that the sum over all children is still a number on the wire
 MAX_SUMS = 32
 MAX_DOUBTED = 32  # children of whom `status` says why they are not believed
+NOTHING = Amount()
 
 
 class Collector:
@@ -129,20 +130,34 @@ class Collector:
             return []
         number = self._release.number if self._release else -1
         outcomes = tuple((frame.id, Settled(False, number, reason)) for frame in frames)
-        return [SaveOutcomes(outcomes, self.book(frames, counted=False)), *self.settle(outcomes, 0.0)]
+        return [SaveOutcomes(outcomes, self.book(self.amount(frames), counted=False)), *self.settle(outcomes, 0.0)]
 
-    def book(self, frames: Iterable[Frame], *, counted: bool) -> Accounts:
-        """The books after what was taken, as its sum or one by one, has been counted or returned."""
-        self.accounts = self.accounts.settle(frames, counted=counted)
+    def amount(self, frames: Iterable[Frame]) -> Amount:
+        """What updates stand for in the books."""
+        return total(frames, self.accounts.run)
+
+    def book(self, amount: Amount, *, counted: bool, cut: Amount = NOTHING) -> Accounts:
+        """The books after what was taken has been counted, but for what of it was not believed, or returned."""
+        self.accounts = self.accounts.settle(amount, counted=counted, cut=cut)
         return self.accounts
 
-    def facts(self, now: float, forwarded: Iterable[Frame] = ()) -> dict[str, int | float | str]:
+    def waiting(self, forwarded: Iterable[Forwarded]) -> Amount:
+        """What is in the window, and in merged windows without an outcome."""
+        claimed = (window.claimed(self.accounts.run) for window in forwarded)
+        return sum(claimed, self.amount(self.window.frames))
+
+    def facts(self, now: float, forwarded: Iterable[Forwarded] = ()) -> dict[str, int | float | str]:
         """The window and the books for `status`; `forwarded` are merged windows without an outcome."""
         window, books = self.window, self.accounts
-        waiting = total([*window.frames, *forwarded], books.run)
+        waiting = self.waiting(forwarded)
         numbers = self.age(now) | {"children": window.present, "window": len(window), "awaited": len(window.late)}
         amounts = {"taken": books.taken, "counted": books.counted, "waiting": waiting}
-        amounts |= {"returned": books.returned, "refused": books.refused, "unaccounted": books.unaccounted(waiting)}
+        amounts |= {
+            "returned": books.returned,
+            "refused": books.refused,
+            "bounded": books.bounded,
+            "unaccounted": books.unaccounted(waiting),
+        }
         for name, amount in amounts.items():
             numbers |= {f"updates_{name}": _as_said(amount.updates), f"weight_{name}": _as_said(amount.weight)}
         return numbers
@@ -151,9 +166,9 @@ class Collector:
         """Seconds since the last update was taken, as a fact for `status`."""
         return {} if self._taken_at is None else {"last_update_s": round(now - self._taken_at, 1)}
 
-    def imbalance(self, forwarded: Iterable[Frame] = ()) -> str:
+    def imbalance(self, forwarded: Iterable[Forwarded] = ()) -> str:
         """Says so where the books do not balance; empty, always."""
-        missing = self.accounts.unaccounted(total([*self.window.frames, *forwarded], self.accounts.run))
+        missing = self.accounts.unaccounted(self.waiting(forwarded))
         return f"the books do not balance: {missing} are in none" if missing else ""
 
     def on_update(self, frame: Frame, update: Update, now: float) -> list[Action]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from edgemw.core.bundle import Vector
 from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import UpdateId
-from edgemw.fog.accounts import Accounts
+from edgemw.fog.accounts import Accounts, Amount, amount_of
 from edgemw.fog.privacy import Spent
 from edgemw.fog.rate import Rate
 from edgemw.wire.messages import Blob, Frame, ReleaseManifest
@@ -85,7 +85,8 @@ class Released:
 class Forwarded:
     """A merged window on its way up: the frame with its own identity, who is to have it, and whose updates are in it.
 
-    `brought` is the payload of the window's sum where what is sent is another one; else empty.
+    `brought` is the payload of the window's sum where what is sent is another one; else empty. `cut` is what its members claimed
+    and was not believed.
     """
 
     frame: Frame
@@ -93,6 +94,15 @@ class Forwarded:
     members: tuple[UpdateId, ...]
     acknowledged: bool = False
     brought: bytes = b""
+    cut: Amount = Amount()
+
+    def unbelieved(self, run: int) -> Amount:
+        """`cut`, where the window is of a run."""
+        return self.cut if amount_of(self.frame, run) else Amount()
+
+    def claimed(self, run: int) -> Amount:
+        """What its members stand for by their own words, where the window is of a run."""
+        return amount_of(self.frame, run) + self.unbelieved(run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +115,7 @@ class Remainder:
 
 @dataclass(frozen=True, slots=True)
 class FogMemory:
-    """What a fog node finds on disk about one task when it starts."""
+    """What a fog node finds on disk about one task when it starts, and a secret of this life, which nobody keeps."""
 
     open: tuple[Frame, ...] = ()
     forwarded: tuple[Forwarded, ...] = ()
@@ -116,6 +126,7 @@ class FogMemory:
     shelf: tuple[Blob, ...] = ()
     remainder: Remainder | None = None
     accounts: Accounts = field(default_factory=Accounts)
+    secret: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

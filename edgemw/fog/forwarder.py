@@ -23,6 +23,7 @@ from edgemw.fog.balance import Balance
 from edgemw.fog.collector import Collector
 from edgemw.fog.events import Action, Event, FogMemory, Forwarded, SaveAck, SaveForward, SaveOutcomes, SaveShelf, Settled
 from edgemw.fog.nesting import Nesting, Sent
+from edgemw.fog.protection import LEFT_OUT, Protected, Protection
 from edgemw.fog.repeating import REPEAT, Repeating
 from edgemw.fog.trail import Trail
 from edgemw.fog.window import NOT_MERGED, WindowOptions, parts_of, readable, tally_of
@@ -56,6 +57,7 @@ class Forwarder:
         self._forwarded = {forwarded.frame.id: forwarded for forwarded in memory.forwarded}
         self._balance = Balance()
         self._nesting = Nesting(options.budget_bytes, memory.remainder, self._balance)
+        self._protection = Protection(options.robust, memory.secret)
         self._seq = 0
         self._bundle: Blob | None = None
         self._task_manifest: TaskManifest | None = None  # as the top has signed it
@@ -78,7 +80,8 @@ class Forwarder:
         waiting = self._collector.window.waiting_for(now)
         books = self._collector.imbalance(self._merged_windows)
         above = self._forged, self._returned, self._failed
-        return "; ".join(filter(None, (self._collector.doubts, waiting or self._late, *above, self._nesting.reason, books)))
+        own = self._nesting.reason, self._protection.reason, books
+        return "; ".join(filter(None, (self._collector.doubts, waiting or self._late, *above, *own)))
 
     def facts(self, now: float) -> dict[str, int | float | str]:
         """Numbers for `status`."""
@@ -87,12 +90,13 @@ class Forwarder:
             "updates_pending": len(self._sender),
             "remainder_bytes": self._nesting.kept_bytes,
             "mass_imbalance": self._balance.worst,
+            **self._protection.facts(),
         }
 
     @property
-    def _merged_windows(self) -> list[Frame]:
+    def _merged_windows(self) -> list[Forwarded]:
         """Those without an outcome."""
-        return [forwarded.frame for forwarded in self._forwarded.values()]
+        return [*self._forwarded.values()]
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Take one event; returns what the shell has to do, in order."""
@@ -269,7 +273,8 @@ class Forwarder:
             self._collector.window.note_answers({member.node for member in forwarded.members}, newest(forwarded.frame))
         settled = Settled(outcome.counted, outcome.release, outcome.reason)
         outcomes = tuple((member, settled) for member in forwarded.members)
-        books = self._collector.book([forwarded.frame], counted=outcome.counted)
+        run = self._collector.accounts.run
+        books = self._collector.book(forwarded.claimed(run), counted=outcome.counted, cut=forwarded.unbelieved(run))
         return [SaveOutcomes(outcomes, books, update, self._nesting.remainder), *self._collector.settle(outcomes, now)]
 
     def _advance(self, now: float) -> list[Action]:
@@ -281,36 +286,40 @@ class Forwarder:
         frames = window.close()
         closed = Fact("window_closed", {"updates": len(frames), "late": len(late), "release": release.number})
         self._late = f"the deadline closed the last window without {', '.join(late[:8])}" if late and by_deadline else ""
-        merged = self._merged(frames, release)
-        if merged is not None and readable(self._frame(merged)):
+        made = self._merged(frames, release)
+        if made is not None and readable(self._frame(made[0])):
             if not frames and self._answered >= release.number:
                 return [closed]
+            merged, protected = made
+            left_out = self._collector.give_back(protected.left_out, LEFT_OUT)
             sent = self._nesting.send(merged, release)
-            return [closed, *self._forward(sent, release, tuple(frame.id for frame in frames), now)]
+            return [closed, *protected.facts, *left_out, *self._forward(sent, release, protected, now)]
         returned = self._collector.give_back(frames, NOT_MERGED)
         again = self._answered >= release.number
-        return [closed, *returned, *([] if again else self._forward(Sent(nothing_for(release)), release, (), now))]
+        return [closed, *returned, *([] if again else self._forward(Sent(nothing_for(release)), release, Protected(), now))]
 
     def _frame(self, update: Update) -> Frame:
         return Frame(self._task, self._place.node, self._place.boot, self._seq, update)
 
-    def _forward(self, sent: Sent, release: ReleaseManifest, members: tuple[UpdateId, ...], now: float) -> list[Action]:
-        update = sent.update
+    def _forward(self, sent: Sent, release: ReleaseManifest, window: Protected, now: float) -> list[Action]:
+        update, members = sent.update, tuple(frame.id for frame in window.frames)
         frame = self._sender.signed(self._frame(update))
         self._seq += 1
-        forwarded = self._forwarded[frame.id] = Forwarded(frame, self._place.parent, members, brought=sent.brought)
+        forwarded = Forwarded(frame, self._place.parent, members, brought=sent.brought, cut=window.cut)
+        self._forwarded[frame.id] = forwarded
         self._answered = max(self._answered, update.report_on, *(section.base for section in update.sections), -1)
         return [SaveForward(forwarded, release, self._nesting.remainder), *self._sender.send(frame, now)]
 
-    def _merged(self, frames: list[Frame], release: ReleaseManifest) -> Update | None:
-        """The sum of a window, for the release that its updates were taken for; None where they do not add."""
+    def _merged(self, frames: list[Frame], release: ReleaseManifest) -> tuple[Update, Protected] | None:
+        """The sum of a window, for the release that its updates were taken for, and what is in it; None where they do not add."""
         tally, report_on = tally_of(frames)
-        parts = parts_of(frames)
         try:
             codec = codec_named(release.codec, **release.parameters)
+            window = self._protection.protect(codec, frames)
+            parts = window.parts
             sections = gathered(codec, merge(codec, parts), release.number).sections if parts else ()
-            self._balance.merged(codec, parts, sections, release.number)
+            self._balance.merged(codec, parts_of(window.frames), sections, release.number, window.thinned)
         except (CodecError, WireError):
             return None
         nothing = nothing_for(release)
-        return replace(nothing, sections=sections, tally=tally, report_on=report_on) if frames else nothing
+        return (replace(nothing, sections=sections, tally=tally, report_on=report_on) if frames else nothing), window

@@ -5,7 +5,7 @@ merged -> mean -> server step -> master ; devices get theta, which follows the m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -174,7 +174,7 @@ def moved(
     return _towards(nxt, state.theta, options, trail, ranges)
 
 
-def counted(totals: Totals, parts: list[Encoded], tally: Tally) -> Totals:
+def counted(totals: Totals, parts: Sequence[Encoded], tally: Tally) -> Totals:
     """The totals with a window added; they stay numbers that the disk and the wire can hold."""
     sums = (
         totals.updates + sum(part.count for part in parts),

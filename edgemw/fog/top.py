@@ -16,15 +16,14 @@ from dataclasses import replace
 from edgemw.compression.merge import merge
 from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Bundle, read_bundle, theta_view
-from edgemw.core.encoded import Encoded
-from edgemw.core.errors import BundleError, ConfigError, EdgeError
+from edgemw.core.errors import BundleError, CodecError, ConfigError, EdgeError, WireError
 from edgemw.core.events import Fact, Finished, LinkUp, SetTimer, Stop, Timer
 from edgemw.core.ids import Place
 from edgemw.core.plan import LOWER_IS_BETTER, Tally
 from edgemw.core.ranges import Ranges, statistics_of
 from edgemw.fog.announcer import Announcer
 from edgemw.fog.balance import Balance
-from edgemw.fog.collector import Collector
+from edgemw.fog.collector import NOTHING, Collector
 from edgemw.fog.events import (
     Action,
     BundleGiven,
@@ -48,6 +47,7 @@ from edgemw.fog.privacy import (
     privacy_facts,
     section_noise,
 )
+from edgemw.fog.protection import LEFT_OUT, Protected, Protection
 from edgemw.fog.rate import Seen, reported
 from edgemw.fog.release import Past, TopOptions, counted, first_release, moved, past_of, taken_up
 from edgemw.fog.repeating import REPEAT, Repeating
@@ -78,6 +78,7 @@ class Top:
         self._known = set(memory.bundles_known)
         self._fetching, self._metric = b"", ""
         self._past, self._balance = Past(), Balance()
+        self._protection = Protection(options.window.robust, memory.secret)
         self._released: Released | None = None
         self._stopping = self._grace_over = self._finished = False
         self._enough = False  # the target is reached
@@ -99,12 +100,12 @@ class Top:
     def reason(self, now: float) -> str:
         """Why something is not right; empty when all is."""
         waiting = "" if self._finished else self._collector.window.waiting_for(now)
-        mine = self._collector.doubts, waiting, self._reason, self._poor, self._collector.imbalance()
-        return "; ".join(filter(None, mine))
+        own = self._reason, self._poor, self._protection.reason, self._collector.imbalance()
+        return "; ".join(filter(None, (self._collector.doubts, waiting, *own)))
 
     def facts(self, now: float) -> dict[str, int | float | str]:
         """Numbers for `status`."""
-        facts = self._collector.facts(now) | {"mass_imbalance": self._balance.worst}
+        facts = self._collector.facts(now) | {"mass_imbalance": self._balance.worst} | self._protection.facts()
         if self._released is not None:
             totals = self._released.totals
             facts |= {
@@ -312,9 +313,10 @@ class Top:
         if self._finished:
             return [closed, *self._after_the_end(frames, manifest.number, now)]
         tally, report_on = tally_of(frames)
-        parts = parts_of(frames)
+        window, refused = self._protected(frames, manifest)
         seen = self._seen(frames, tally, manifest.codec)
-        released = replace(released, totals=counted(released.totals, parts, tally), rate=reported(released.rate, seen))
+        totals = counted(released.totals, window.parts, tally)
+        released = replace(released, totals=totals, rate=reported(released.rate, seen))
         if seen.empty_bytes:
             self._poor = shortage(self._options.budget, seen)
         value = self._value(tally)
@@ -324,19 +326,31 @@ class Top:
         if not manifest.train:
             return [closed, *self._measured(replace(released, report=facts), frames, late, now)]
         self._enough = self._enough or self._is_enough(value)
-        nxt, reason = self._next_release(released, parts, seen)
-        self._reason = reason
+        nxt, reason = self._next_release(released, window, seen)
+        self._reason = reason = refused or reason
         report: list[Action] = [self._say(RoundReport(manifest.number, False, facts, late[:64])), Fact("round", facts)]
-        settled = Settled(not reason, nxt.manifest.number, reason)
-        outcomes = tuple((frame.id, settled) for frame in frames)
-        books = self._collector.book(frames, counted=not reason)
+        settled, out = (Settled(not why, nxt.manifest.number, why) for why in (reason, reason or LEFT_OUT))
+        outcomes = tuple((frame.id, out if frame in window.left_out else settled) for frame in frames)
+        back = window.left_out if not reason else frames
+        self._collector.book(self._collector.amount(back), counted=False)
+        books = self._collector.book(
+            self._collector.amount(window.frames if not reason else ()), counted=True, cut=window.cut if not reason else NOTHING
+        )
         return [
             SaveRelease(nxt, outcomes, books),
             closed,
+            *window.facts,
             *self._begin(nxt, now),
             *self._collector.settle(outcomes, now),
             *report,
         ]
+
+    def _protected(self, frames: list[Frame], manifest: ReleaseManifest) -> tuple[Protected, str]:
+        """What of a window is to be merged, or why nothing is."""
+        try:
+            return self._protection.protect(codec_named(manifest.codec, **manifest.parameters), frames), ""
+        except (CodecError, WireError) as error:
+            return Protected(), f"{NOT_MERGED}: {error}"
 
     def _seen(self, frames: list[Frame], tally: Tally, codec: str) -> Seen:
         """What a window cost; only a budget asks for more than what devices report."""
@@ -357,14 +371,14 @@ class Top:
         outcomes = tuple((frame.id, settled) for frame in frames)
         return [SaveRelease(released, outcomes, self._collector.accounts), *self._collector.settle(outcomes, now), *report]
 
-    def _next_release(self, released: Released, parts: list[Encoded], seen: Seen) -> tuple[Released, str]:
+    def _next_release(self, released: Released, window: Protected, seen: Seen) -> tuple[Released, str]:
         nxt = replace(released, manifest=replace(released.manifest, number=released.manifest.number + 1), report=None)
         reason = ""
-        if parts:
+        if window.parts:
             try:
                 codec = codec_named(nxt.manifest.codec, **nxt.manifest.parameters)
-                merged = merge(codec, parts)
-                self._balance.merged(codec, parts, merged.sections)
+                merged = merge(codec, window.parts)
+                self._balance.merged(codec, parts_of(window.frames), merged.sections, thinned=window.thinned)
                 nxt = moved(nxt, self._past, merged, seen.empty_bytes, self._options, self._trail, self._noise)
             except (EdgeError, ArithmeticError) as error:  # whatever children sent, the next window is another attempt
                 reason = f"{NOT_MERGED}: {error}"

@@ -21,6 +21,7 @@ from edgemw.core.encoded import Encoded
 from edgemw.core.errors import WireError
 from edgemw.core.ids import UpdateId
 from edgemw.core.plan import Tally, add_tallies, as_carried
+from edgemw.robust.options import RobustOptions
 from edgemw.wire.messages import Frame, Presence, Update, encoded_of, pack, unpack
 from edgemw.wire.pending import newest
 
@@ -43,6 +44,7 @@ class WindowOptions:
         children: how many children are expected to appear; 0 is unknown. They are waited for until the first deadline.
         max_children: how many children are taken at all.
         budget_bytes: largest payload that is forwarded; 0 is no limit.
+        robust: how it is merged where children may lie.
     """
 
     k: int = 0
@@ -52,6 +54,7 @@ class WindowOptions:
     children: int = 0
     max_children: int = 1000
     budget_bytes: int = 0
+    robust: RobustOptions = RobustOptions()
 
 
 class Window:
@@ -298,7 +301,7 @@ def _belongs(frame: Frame, run: int, codec: str) -> bool:
     return update.run == run and (not update.sections or update.codec == codec)
 
 
-def parts_of(frames: list[Frame]) -> list[Encoded]:
+def parts_of(frames: Iterable[Frame]) -> list[Encoded]:
     """The encodings in the updates that carry one."""
     return [encoded_of(frame) for frame in frames if isinstance(frame.message, Update) and frame.message.sections]
 

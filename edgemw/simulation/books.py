@@ -47,7 +47,7 @@ def _of_fog(node: str, parent: str, task: str, disk: Disk) -> Books:
         run=run,
         accounts=disk.accounts if disk.accounts.run == run else Accounts(run),
         released=None if totals is None else Amount(totals.updates, totals.weight),
-        held=tuple(Held(f.frame.id, f.receiver, f.acknowledged, amount_of(f.frame, run)) for f in forwarded.values()),
+        held=tuple(Held(f.frame.id, f.receiver, f.acknowledged, f.claimed(run), f.unbelieved(run)) for f in forwarded.values()),
         waiting={update: amount_of(frame, run) for update, frame in disk.window.items()},
         inside={window: kept.members for window, kept in forwarded.items()},
         settled={update: settled.counted for update, settled in disk.settled.items()},
