@@ -129,9 +129,7 @@ def _cases(attacks: Sequence[str], options: str, liars: str) -> list[Case]:
     wanted, parts = options.split(","), [part for part in liars.split(",") if part]
     pairs = [(codec, robust) for codec in OPTIONS for robust in OPTIONS[codec] if f"{codec}:{robust or 'sum'}" in wanted]
     calm = [Case(codec, robust) for codec, robust in pairs]
-    return calm + [
-        Case(codec, robust, attack, part) for attack in attacks for part in parts for codec, robust in pairs
-    ]
+    return calm + [Case(codec, robust, attack, part) for attack in attacks for part in parts for codec, robust in pairs]
 
 
 def liars_of(experiment: Experiment, liars: str) -> frozenset[str]:
@@ -169,7 +167,9 @@ def run(experiment: Experiment, case: Case, seed: int, bound: float, share: floa
     if case.attack == "labels":
         shares = {node: _mislabelled(one) if node in lying else one for node, one in shares.items()}
     lie = ATTACKS.get(case.attack, lambda trained: trained)
-    return run_rounds(experiment.tree, experiment.data, options, Devices(Learner(experiment.oracle, shares, refused), lying, lie), seed=seed)
+    return run_rounds(
+        experiment.tree, experiment.data, options, Devices(Learner(experiment.oracle, shares, refused), lying, lie), seed=seed
+    )
 
 
 def _mislabelled(share: Share) -> Share:
@@ -196,7 +196,11 @@ def _row(case: Case, arguments: argparse.Namespace) -> Row:
         clock.milliseconds,
         accuracies,
     )
-    print(f"{case}: {row.accuracy:.1f} +- {row.deviation:.1f}, {row.up_bytes:.0f} B, {row.merge_ms:.2f} ms", file=sys.stderr, flush=True)
+    print(
+        f"{case}: {row.accuracy:.1f} +- {row.deviation:.1f}, {row.up_bytes:.0f} B, {row.merge_ms:.2f} ms",
+        file=sys.stderr,
+        flush=True,
+    )
     return row
 
 

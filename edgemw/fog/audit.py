@@ -2,7 +2,7 @@
 
     of every device      sent = counted, as it has heard + returned + without an outcome
     of every fog node    taken = counted + returned + waiting + bounded
-    of the whole net     counted by the top + bounded by all fog nodes = counted, as devices have heard + counted, but not heard yet
+    of the whole net     counted by the top + bounded by fog nodes = counted, as devices have heard + counted, but not heard yet
 
 The first is how the middle term is found, so it proves nothing by itself; the last compares what two ends have written down
 independently of each other. One update lost, or counted twice, makes it fail by that update's weight. Beside the sums every
@@ -35,7 +35,7 @@ class Held:
     receiver: str
     acknowledged: bool
     amount: Amount
-    cut: Amount = Amount()
+    cut: Amount = field(default_factory=Amount)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +101,7 @@ class Row:
     waiting: Amount
     returned: Amount
     refused: Amount
-    bounded: Amount = Amount()
+    bounded: Amount = field(default_factory=Amount)
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ class Forwarded:
     members: tuple[UpdateId, ...]
     acknowledged: bool = False
     brought: bytes = b""
-    cut: Amount = Amount()
+    cut: Amount = field(default_factory=Amount)
 
     def unbelieved(self, run: int) -> Amount:
         """`cut`, where the window is of a run."""

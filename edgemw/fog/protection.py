@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from edgemw.compression.codec import Codec
@@ -48,7 +48,7 @@ class Protected:
     frames: tuple[Frame, ...] = ()
     thinned: tuple[Encoded, ...] = ()
     left_out: tuple[Frame, ...] = ()
-    cut: Amount = Amount()
+    cut: Amount = field(default_factory=Amount)
     facts: tuple[Fact, ...] = ()
 
 
@@ -111,7 +111,11 @@ class Protection:
         inside = tuple(frame for frame in frames if frame.node not in bounded.left_out or frame not in out)
         claimed = sum((Amount(child.count, child.weight) for child in children if child.name not in bounded.left_out), Amount())
         cut = claimed - Amount(sum(part.count for part in bounded.parts), sum(part.weight for part in bounded.parts))
-        values = {"bounded": len(bounded.kept), "left_out": len(bounded.left_out), "weight": cut.weight}
+        values: dict[str, int | float | str] = {
+            "bounded": len(bounded.kept),
+            "left_out": len(bounded.left_out),
+            "weight": cut.weight,
+        }
         return Protected(bounded.parts, inside, bounded.cut, out, cut, (Fact("window_bounded", values),))
 
     def _chance(self, text: str) -> float:

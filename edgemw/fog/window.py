@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgemw.core.encoded import Encoded
 from edgemw.core.errors import WireError
@@ -54,7 +54,7 @@ class WindowOptions:
     children: int = 0
     max_children: int = 1000
     budget_bytes: int = 0
-    robust: RobustOptions = RobustOptions()
+    robust: RobustOptions = field(default_factory=RobustOptions)
 
 
 class Window:

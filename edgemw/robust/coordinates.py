@@ -1,13 +1,13 @@
 """Windows merged coordinate by coordinate: a function of all children's values there takes the place of their mean.
 
-    v_i    = sum over the sections of child i of s(tau) decode / sum of their weights    tau = newest base - base of the section
+    v_i    = sum over the sections of child i of s(tau) decode / sum of their weights
     merged = weight of all children * reduce(v_1, ..., v_n)
 
-One section of the newest base comes out, so that a child cannot have a section to itself by being late. It is written as weight times
-value: whatever merges it above takes the mean by the weight. Side values are reduced in the same way; those of late sections count as
-no difference. Only for dense updates: where most values are 0, so is the middle of them.
+One section of the newest base comes out, so that a child cannot have a section to itself by being late. It is written as weight
+times value: whatever merges it above takes the mean by the weight. Side values are reduced in the same way; those of late
+sections count as no difference. Only for dense updates: where most values are 0, so is the middle of them.
 
-s(tau) = 1 / sqrt(1 + tau), FedBuff, arXiv:2106.06639, section 5.
+s(tau) = 1 / sqrt(1 + tau), FedBuff, arXiv:2106.06639, section 5; tau = newest base - base of the section.
 """
 
 from __future__ import annotations

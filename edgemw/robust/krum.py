@@ -4,10 +4,10 @@
     score_i  = sum of the n - f - 2 smallest |v_i - v_j|^2, j other than i
     chosen   = the n - f children with the smallest scores ;  f = share n, and at most (n - 3) / 2
 
-|v_i - v_j|^2 is made of dot products of integers, on the steps that they are on: at most the symbols that two updates share are looked
-at, n^2 / 2 times. Whoever is not chosen gets its update back and says it again with its next one; so an honest child that was
-unlucky loses nothing but time, and the mean of two rounds is nearer to the others than either. What is claimed is bounded as by
-`norm`, for a weight that is too large would make an update look near to all others.
+|v_i - v_j|^2 is made of dot products of integers, times the steps that these are on: n^2 / 2 times the symbols of an update are
+looked at. Whoever is not chosen gets its update back and says it again with its next one; so an honest child that was unlucky
+loses nothing but time, and the mean of two rounds is nearer to the others than either. What is claimed is bounded as by `norm`,
+for a weight that is too large makes an update look near to all others.
 
 Source: multi-Krum, Blanchard et al., Machine learning with adversaries, NeurIPS 2017, sections 4 and 5, with m = n - f.
 """
@@ -21,6 +21,7 @@ from itertools import combinations
 import numpy as np
 
 from edgemw.compression.codec import Codec
+from edgemw.core.encoded import Encoded
 from edgemw.robust.child import Bounded, Chance, Child, Measures
 from edgemw.robust.limits import by_name, limits_of, measure, numbers_of, shrunk, voting, weight_factor
 from edgemw.robust.numbers import Numbers
@@ -45,7 +46,9 @@ class Krum:
         measures = {child.name: measure(child, own) for child, own in zip(children, numbers, strict=True)}
         chosen = self._chosen(children, numbers)
         votes = voting(measures, earlier)
-        parts, cut, kept = [], [], {}
+        parts: list[Encoded] = []
+        cut: list[Encoded] = []
+        kept: dict[str, float] = {}
         for child in chosen:
             if not votes:
                 parts += child.parts

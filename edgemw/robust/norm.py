@@ -3,15 +3,16 @@
     a = sum |q| / weight ;  b = sum q^2 / (weight max(weight, median weight))          of every child, q in real units
     weight'  = min(weight, bound median weight)
     longest  = bound median(a) weight' ;  squarest = bound^2 median(b) weight' max(weight', median weight)
-    factor   = min(1, weight' / weight, longest / sum |q|, squarest / sum q^2)
+    factor   = min(weight' / weight, min(1, longest / sum |q|)^2, min(1, squarest / sum q^2))
     q'       = thinned(q, factor)
 
-so that E sum |q'| <= longest and E sum q'^2 <= squarest, the first also for certain, to one symbol. The square of the length is what
-algorithms for dense updates bound; where most symbols are 0 it is mostly the noise of rounding, which grows with the square
-root of what is said, so that an update ten times as long has only three times the norm. The plain sum of sizes is free of
-that: rounding by chance leaves its mean as it is. The square is bounded beside it because a liar could put its whole length
-into one place. Squares grow with the weight where they are noise and with its square where they are not; the
-larger of both is allowed.
+so that sum |q'| <= longest, to one symbol, and E sum q'^2 <= squarest. What is k times too long is left with a k-th of what it
+might have: a liar does best where it just fits, and one that shouts is hardly heard.
+
+The norm alone would bound little: where most symbols are 0 it is mostly the noise of rounding and grows with the square root
+of what is said. Rounding by chance leaves the mean of the sum of sizes as it is. The squares are bounded beside it because a
+liar could put its whole length into one place. They grow with the weight where they are noise and with its square where
+they are not; the larger of both is allowed.
 
 One symbol is always allowed, so that a window in which most children say nothing does not silence the others.
 
@@ -24,6 +25,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from edgemw.compression.codec import Codec
+from edgemw.core.encoded import Encoded
 from edgemw.robust.child import Bounded, Chance, Child, Measures
 from edgemw.robust.limits import by_name, limits_of, measure, numbers_of, shrunk, voting, weight_factor
 
@@ -50,7 +52,9 @@ class Norm:
         typical = limits.median_weight
         length = median(vote.length / vote.weight for vote in votes)
         square = median(vote.square / (vote.weight * max(vote.weight, typical)) for vote in votes)
-        parts, cut, kept = [], [], {}
+        parts: list[Encoded] = []
+        cut: list[Encoded] = []
+        kept: dict[str, float] = {}
         for child in children:
             weight, own = min(child.weight, limits.weight), measures[child.name]
             unit = max((one.unit for one in numbers[child.name] if one.values.size and one.places is not None), default=0.0)

@@ -2,10 +2,10 @@
 
     c_i = |q_1| + ... + |q_i| ;  |q'_i| = floor(factor c_i + u) - floor(factor c_(i-1) + u) ;  u uniform in [0, 1)
 
-Every unit of every symbol has the same chance to stay, so that E q' = factor q, and with it E sum q'^2 <= factor sum q^2; where all
-symbols are -1, 0 or 1 it keeps each with that chance. What all symbols add up to is not left to chance: sum |q'| is
-factor sum |q|, rounded up or down. Source: systematic sampling, Madow 1949; thinning of sparse updates: no paper of it is known
-to us, see docs/decisions/0024-robust-merging.md.
+Every unit of every symbol has the same chance to stay, so that E q' = factor q, and with it E sum q'^2 <= factor sum q^2; where
+all symbols are -1, 0 or 1 each stays with that chance. The sum of sizes is not left to chance: sum |q'| is factor sum |q|,
+rounded up or down. Source: systematic sampling, W. G. Madow and L. H. Madow, Annals of Mathematical Statistics 15, 1944; see
+docs/decisions/0024-robust-merging.md.
 """
 
 from __future__ import annotations

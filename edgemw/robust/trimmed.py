@@ -2,8 +2,8 @@
 
     f = share n, rounded down, of n children: the f largest and the f smallest are left out
 
-Withstands f liars; where all are honest it is nearer to the mean than the median is. Of a window with too few children as many are left
-out as leave one. Source: Yin et al., Byzantine-robust distributed learning, ICML 2018, algorithm 1, option II.
+Withstands f liars; where all are honest it is nearer to the mean than the median is. Of a window with too few children as many
+are left out as leave one. Source: Yin et al., Byzantine-robust distributed learning, ICML 2018, algorithm 1, option II.
 """
 
 from __future__ import annotations

@@ -74,6 +74,7 @@ class Observer:
             "update_taken": self._on_update_taken,
             "duplicate": self._on_duplicate,
             "window_closed": self._on_window_closed,
+            "window_bounded": self._on_window_bounded,
             "release": self._on_release,
             "round": self._on_round,
         }
@@ -166,6 +167,12 @@ class Observer:
         self._windows = self._counter("edgemw_fog_windows", "Windows merged and sent to the parent.", "task")
         self._merged = self._counter("edgemw_fog_merged_updates", "Updates in the windows sent to the parent.", "task")
         self._missing = self._counter("edgemw_fog_missing_children", "Children that a closed window was without.", "task")
+        self._bounded = self._counter(
+            "edgemw_fog_bounded_children",
+            "Children of closed windows that brought too much (bounded) or were too far from the others (left_out).",
+            "task",
+            "how",
+        )
         self._releases = self._counter("edgemw_releases", "Releases made or brought down here.", "task")
         self._step = self._gauge("edgemw_release_step", "Lattice step that the current release asks for.", "task")
         self._epsilon = self._gauge("edgemw_privacy_epsilon", "What the releases that are out have cost of privacy.", "task")
@@ -218,6 +225,11 @@ class Observer:
         self._windows.labels(*self._labels, task).inc()
         self._merged.labels(*self._labels, task).inc(updates)
         self._missing.labels(*self._labels, task).inc(late)
+
+    def _on_window_bounded(self, task: str, values: Values) -> None:
+        counts = {how: _count(values, how) for how in ("bounded", "left_out")}
+        for how, count in counts.items():
+            self._bounded.labels(*self._labels, task, how).inc(count)
 
     def _on_release(self, task: str, values: Values) -> None:
         release = _whole(values, "release")

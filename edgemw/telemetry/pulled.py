@@ -167,7 +167,7 @@ class Pulled(Collector):
         for name, metric, about in _MACHINE:
             yield self._gauge(metric, about, samples[name], "task")
         for unit, what in (("updates", "Device updates"), ("weight", "Training examples")):
-            about = f"{what} of this training run by what became of them: taken = counted + waiting + returned + bounded, else unaccounted."
+            about = f"{what} of this training run by what became of them: taken is the sum of all but refused, else unaccounted."
             yield self._gauge(f"edgemw_fog_books_{unit}", about, self._books(machines, unit), "task", "book")
         states: dict[tuple[str, ...], float] = {(self._task(task), self._state(state)): 1.0 for task, state, _, _ in machines}
         yield self._gauge("edgemw_task_state", "1 for the state that a task is in.", states, "task", "state")
