@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from edgemw.app.sections import Codec, Plan, Privacy
+from edgemw.app.sections import Codec, Plan, Privacy, Window
 from edgemw.core.accountant import MISSING, epsilon_of, is_installed
 from edgemw.core.bundle import Bundle
 from edgemw.core.errors import ConfigError
 from edgemw.core.plan import plan_of
 from edgemw.core.ranges import ranges_of
 from edgemw.fog import privacy as promised
+from edgemw.fog.protection import NOT_PRIVATE
 
 
 def check_privacy(privacy: Privacy, codec: Codec, plan: Plan) -> None:
@@ -34,6 +35,12 @@ def check_privacy(privacy: Privacy, codec: Codec, plan: Plan) -> None:
             raise ConfigError("follows what updates weigh; under privacy privacy.kappa alone decides", key=f"codec.{name}")
     if plan.rare:
         raise ConfigError("what waits for a later update is lost under privacy: send it always, or never", key="plan.rare")
+
+
+def check_window(privacy: Privacy, window: Window, key: str) -> None:
+    """Refuse robust merging where releases promise privacy. Raises ConfigError with the key."""
+    if privacy.mode == promised.CENTRAL and window.robust:
+        raise ConfigError(NOT_PRIVATE, key=key)
 
 
 def check_uplink(privacy: Privacy, max_upload_s: float, key: str) -> None:

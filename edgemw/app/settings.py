@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 from edgemw.app.checks import EMBEDDED, check_id, check_tier_names
 from edgemw.app.defaults import under_all
 from edgemw.app.places import refuse_places
-from edgemw.app.private import check_privacy, check_uplink
+from edgemw.app.private import check_privacy, check_uplink, check_window
 from edgemw.app.sections import (
     Broker,
     Codec,
@@ -151,6 +151,7 @@ class FogFile:
             check_staleness(self.codec, self.server)
             check_privacy(self.privacy, self.codec, self.plan)
             check_robust(self.codec, self.window, "window")
+            check_window(self.privacy, self.window, "window.robust")
             return
         for name, default in TOP_ONLY.items():
             if getattr(self, name) != default():
@@ -211,6 +212,7 @@ class Deployment:
             if tier.role == "fog":
                 check_reachable(self.tiers, name)
                 check_robust(self.codec, tier.window, f"tiers.{name}.window")
+                check_window(self.privacy, tier.window, f"tiers.{name}.window.robust")
 
     def _check_sections(self, name: str, tier: Tier) -> None:
         foreign = ("window",) if tier.role == "device" else ("training", "uplink", "serving")

@@ -171,7 +171,7 @@ class FogRole:
         """Keep what was signed of a window that is closed; at the top nothing goes up."""
         if not self._evidence_bytes:
             return
-        sent, whole = (None, True) if forwarded is None else (forwarded.frame, not forwarded.brought)
+        sent, whole = (None, True) if forwarded is None else (forwarded.frame, forwarded.whole and not forwarded.brought)
         note = json.dumps({"release": release.number, "parameters": release.parameters, "whole": whole})
         senders = self._trust.senders
         for node in evidence.put_window(self._db, task, sent, note, members, self._evidence_bytes):

@@ -86,7 +86,8 @@ class Forwarded:
     """A merged window on its way up: the frame with its own identity, who is to have it, and whose updates are in it.
 
     `brought` is the payload of the window's sum where what is sent is another one; else empty. `cut` is what its members claimed
-    and was not believed.
+    and was not believed. `whole` is False where it is something else than the plain sum of the window: `window.robust`
+    has changed it, or left some out.
     """
 
     frame: Frame
@@ -95,6 +96,7 @@ class Forwarded:
     acknowledged: bool = False
     brought: bytes = b""
     cut: Amount = field(default_factory=Amount)
+    whole: bool = True
 
     def unbelieved(self, run: int) -> Amount:
         """`cut`, where the window is of a run."""

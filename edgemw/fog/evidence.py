@@ -8,7 +8,8 @@ The first finds what a fog node has invented or altered, the second what it left
 shows another window than it sent, or does not show it. A member that is left out of the sum *and* of what is shown is missing
 from the books: its device was told that it is counted, and `edgemw.fog.audit` finds the difference.
 
-What cannot be added up again: a window with a remainder (`window.budget`), and one whose evidence gave way to newer ones.
+What cannot be added up again: a window with a remainder (`window.budget`), one that `window.robust` has changed, and one whose
+evidence gave way to newer ones.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class Summed:
         members: the updates in it, in the order in which they were added.
         release: the number of the release that it was for.
         parameters: of the codec.
-        whole: False where something else than the sum of the members may be in it: what earlier windows left.
+        whole: False where something else than the sum of the members may be in it: what earlier windows left, or what
+            `window.robust` made of them.
     """
 
     sent: Frame | None
@@ -129,7 +131,9 @@ class _Look:
         if older:
             self._notes.append(f"{len(older)} windows that {evidence.node} has are older than what their nodes have kept")
         if remainders:
-            self._notes.append(f"{remainders} windows of {evidence.node} carry a remainder and were not added up")
+            self._notes.append(
+                f"{remainders} windows of {evidence.node} carry a remainder, or were bounded, and were not added up"
+            )
 
     def _unproven(self, evidence: Evidence, member: Frame) -> Iterator[str]:
         self._signatures += 1

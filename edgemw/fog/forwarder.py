@@ -305,7 +305,7 @@ class Forwarder:
         update, members = sent.update, tuple(frame.id for frame in window.frames)
         frame = self._sender.signed(self._frame(update))
         self._seq += 1
-        forwarded = Forwarded(frame, self._place.parent, members, brought=sent.brought, cut=window.cut)
+        forwarded = Forwarded(frame, self._place.parent, members, brought=sent.brought, cut=window.cut, whole=window.untouched)
         self._forwarded[frame.id] = forwarded
         self._answered = max(self._answered, update.report_on, *(section.base for section in update.sections), -1)
         return [SaveForward(forwarded, release, self._nesting.remainder), *self._sender.send(frame, now)]
@@ -315,7 +315,7 @@ class Forwarder:
         tally, report_on = tally_of(frames)
         try:
             codec = codec_named(release.codec, **release.parameters)
-            window = self._protection.protect(codec, frames)
+            window = self._protection.protect(codec, frames, release.plan)
             parts = window.parts
             sections = gathered(codec, merge(codec, parts), release.number).sections if parts else ()
             self._balance.merged(codec, parts_of(window.frames), sections, release.number, window.thinned)

@@ -15,6 +15,7 @@ from edgemw.compression.codec import Codec
 from edgemw.core.encoded import Encoded
 from edgemw.core.errors import CodecError
 from edgemw.core.events import Fact
+from edgemw.core.plan import Plan
 from edgemw.fog.accounts import Amount
 from edgemw.fog.window import parts_of
 from edgemw.robust.child import Bounded, Child, Measure
@@ -29,6 +30,10 @@ _MUCH = 0.5  # of an update: what is made smaller than that is not what an hones
 _FEWEST = 3  # windows before anybody is named
 _NAMED = 4
 MAX_MEASURES = 1000
+NOT_PRIVATE = (
+    "what of one device is left would depend on the others, and privacy.mode = central promises to each that it does not: "
+    "leave one of the two away"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,7 @@ class Protected:
         frames: the updates that are in it.
         left_out: the others, which go back.
         cut: of claims, what was not believed.
+        untouched: the parts are those of all updates, as they came and in the order in which they came.
         facts: what happened.
     """
 
@@ -50,6 +56,7 @@ class Protected:
     left_out: tuple[Frame, ...] = ()
     cut: Amount = field(default_factory=Amount)
     facts: tuple[Fact, ...] = ()
+    untouched: bool = True
 
 
 class Protection:
@@ -84,17 +91,23 @@ class Protection:
         """Numbers for `status`; none where there is no protection."""
         return {"robust": self._options.use, "children_bounded": self._bounded} if self._robust is not None else {}
 
-    def protect(self, codec: Codec, frames: Sequence[Frame]) -> Protected:
+    def protect(self, codec: Codec, frames: Sequence[Frame], plan: Plan | None) -> Protected:
         """What of a window is to be merged.
 
+        Args:
+            codec: of the updates.
+            frames: the window.
+            plan: of the release.
+
         Raises:
-            CodecError: the option does not go with the codec.
+            CodecError: the option does not go with the codec, or with the plan.
             WireError: a payload is malformed.
         """
         said = [frame for frame in frames if isinstance(frame.message, Update) and frame.message.sections]
         if self._robust is None or not said:
             return Protected(tuple(parts_of(said)), tuple(frames))
-        reason = unfit(self._options.use, codec.name)
+        central = plan is not None and plan.update_clip > 0 and not plan.update_noise
+        reason = NOT_PRIVATE if central else unfit(self._options.use, codec.name)
         if reason:
             self._unfit = f"window.robust: {reason}"
             raise CodecError(self._unfit)
@@ -116,7 +129,10 @@ class Protection:
             "left_out": len(bounded.left_out),
             "weight": cut.weight,
         }
-        return Protected(bounded.parts, inside, bounded.cut, out, cut, (Fact("window_bounded", values),))
+        came = tuple(parts_of(said))
+        untouched = set(bounded.parts) == set(came)  # no two are alike: each says whose it is
+        parts = came if untouched else bounded.parts
+        return Protected(parts, inside, bounded.cut, out, cut, (Fact("window_bounded", values),), untouched)
 
     def _chance(self, text: str) -> float:
         drawn = blake2b(text.encode(), key=self._secret, digest_size=8).digest()

@@ -348,7 +348,7 @@ class Top:
     def _protected(self, frames: list[Frame], manifest: ReleaseManifest) -> tuple[Protected, str]:
         """What of a window is to be merged, or why nothing is."""
         try:
-            return self._protection.protect(codec_named(manifest.codec, **manifest.parameters), frames), ""
+            return self._protection.protect(codec_named(manifest.codec, **manifest.parameters), frames, manifest.plan), ""
         except (CodecError, WireError) as error:
             return Protected(), f"{NOT_MERGED}: {error}"
 

@@ -17,6 +17,7 @@ from edgemw.device.cycle import Cycle
 from edgemw.device.events import Left
 from edgemw.fog.collector import Collector
 from edgemw.fog.forwarder import Forwarder
+from edgemw.fog.protection import Protected
 from edgemw.fog.ledger import Ledger
 from edgemw.fog.window import Window
 from edgemw.simulation.fuzz.batch import SOMETIMES_AFTER, never_seen, run_many, run_one
@@ -101,11 +102,12 @@ def window_never_closes(patch: pytest.MonkeyPatch) -> None:
 def weight_not_forwarded(patch: pytest.MonkeyPatch) -> None:
     merged = Forwarder._merged
 
-    def light(*given: Any) -> Update | None:
-        update = merged(*given)
-        if update is None:
+    def light(*given: Any) -> tuple[Update, Protected] | None:
+        made = merged(*given)
+        if made is None:
             return None
-        return replace(update, sections=tuple(replace(section, weight=section.count) for section in update.sections))
+        update, window = made
+        return replace(update, sections=tuple(replace(section, weight=section.count) for section in update.sections)), window
 
     patch.setattr(Forwarder, "_merged", light)
 
