@@ -13,7 +13,7 @@ rounds in one process, by the state machines of production. The top and the fog 
                 place           put all they may say into one place: 100 times their largest value there, the same for all liars
                 careful         know the rule: twice the median weight, 1.5 times the length, against the others
     liars       none, a tenth or a fifth of all devices, the same number under every fog node; "one fog": a fifth of
-                all, and all of them under the first fog node
+                all, and all of them under the first fog node. They answer before all others; "last": after them
     accuracy    on test samples of all devices, mean of the last tenth of the rounds; mean and deviation of the seeds
     lost        points less than with the same codec, without liars and without protection
     up          bytes of the payloads that a fog node sends up in a round
@@ -141,8 +141,9 @@ def liars_of(experiment: Experiment, liars: str) -> frozenset[str]:
         return frozenset()
     if liars == "one fog":
         return frozenset(below[0][: len(tree.devices) // 5])
-    each = {"1/10": 10, "1/5": 5}[liars]
-    return frozenset(node for devices in below for node in devices[: len(devices) // each])
+    part, _, last = liars.partition(" ")
+    each = {"1/10": 10, "1/5": 5}[part]
+    return frozenset(node for devices in below for node in (devices[::-1] if last else devices)[: len(devices) // each])
 
 
 class Devices:
@@ -298,7 +299,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--attacks", default=",".join(ATTACKS), help=f"of {', '.join(ATTACKS)}")
     every = ",".join(f"{codec}:{robust or 'sum'}" for codec, known in OPTIONS.items() for robust in known)
     parser.add_argument("--options", default=every, help=f"of {every}")
-    parser.add_argument("--liars", default="1/10,1/5", help="of 1/10, 1/5, one fog")
+    parser.add_argument("--liars", default="1/10,1/5", help="of 1/10, 1/5, 1/10 last, 1/5 last, one fog")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--bound", type=float, default=RobustOptions().bound, help="window.robust_bound")

@@ -364,7 +364,7 @@ class Window:
     robust_bound: float = option(
         1.5, help="how many times as much as the median child one child may bring, where robust is on", min=1, max=1000
     )
-    robust_share: float = option(0.2, help="part of the children that may lie, for robust = krum and trimmed", above=0, below=0.5)
+    robust_share: float = option(0.2, help="part of the children that may lie, for robust = krum and trimmed", above=0, max=0.45)
 
     def __post_init__(self) -> None:
         self._check_robust()
@@ -386,8 +386,10 @@ def check_enough(window: Window, children: int, key: str, why: str) -> None:
     """Refuse robust merging of windows that are too small for it; `why` says how large they are."""
     if window.robust and not protects(window.robust, children, window.robust_share):
         fewest = fewest_for(window.robust, window.robust_share)
-        of = f" where {window.robust_share:g} of the children may lie" if window.robust in ("krum", "trimmed") else ""
-        raise ConfigError(f"{window.robust} protects windows of {fewest} children or more{of}, and {why}", key=key)
+        enough = f"{fewest} children or more"
+        if window.robust in ("krum", "trimmed"):
+            enough = f"{fewest} children, say, where {window.robust_share:g} of them may lie"
+        raise ConfigError(f"{window.robust} protects windows of {enough}, and {why}", key=key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from edgemw.core.plan import Plan
 from edgemw.fog.accounts import Amount
 from edgemw.fog.window import parts_of
 from edgemw.robust.child import Bounded, Child, Measure
-from edgemw.robust.options import RobustOptions, unfit
+from edgemw.robust.options import FEWEST, RobustOptions, unfit
 from edgemw.robust.table import robust_named
 from edgemw.wire.messages import Frame, Update
 
@@ -100,7 +100,7 @@ class Protection:
             plan: of the release.
 
         Raises:
-            CodecError: the option does not go with the codec, or with the plan.
+            CodecError: the option does not go with the codec, or with the plan, or there are too few children to compare.
             WireError: a payload is malformed.
         """
         said = [frame for frame in frames if isinstance(frame.message, Update) and frame.message.sections]
@@ -118,8 +118,13 @@ class Protection:
         children = [Child(name, tuple(parts_of(sent))) for name, sent in by_child.items()]
         earlier = {name: one for name, one in self._measures.items() if name not in by_child}
         bounded = self._robust.bound(codec, children, earlier, self._chance)
-        self._unfit = ""
         self._remember(bounded)
+        known = len(self._measures) if self._options.use == "norm" else len(children)
+        self._unfit = (
+            "" if known >= FEWEST else f"window.robust: {known} children are too few to tell who lies: {FEWEST} at least"
+        )
+        if self._unfit:
+            raise CodecError(self._unfit)
         out = tuple(frame for name in bounded.left_out for frame in by_child[name])
         inside = tuple(frame for frame in frames if frame.node not in bounded.left_out or frame not in out)
         claimed = sum((Amount(child.count, child.weight) for child in children if child.name not in bounded.left_out), Amount())

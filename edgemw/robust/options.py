@@ -17,7 +17,7 @@ class RobustOptions:
     Attributes:
         use: "norm", "krum", "median" or "trimmed"; "" adds whatever comes.
         bound: how many times as much as the median of all children one child may bring.
-        share: the part of the children that may lie, below one half.
+        share: the part of the children that may lie, at most 0.45.
     """
 
     use: str = ""

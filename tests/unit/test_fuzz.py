@@ -17,8 +17,8 @@ from edgemw.device.cycle import Cycle
 from edgemw.device.events import Left
 from edgemw.fog.collector import Collector
 from edgemw.fog.forwarder import Forwarder
-from edgemw.fog.protection import Protected
 from edgemw.fog.ledger import Ledger
+from edgemw.fog.protection import Protected
 from edgemw.fog.window import Window
 from edgemw.simulation.fuzz.batch import SOMETIMES_AFTER, never_seen, run_many, run_one
 from edgemw.simulation.fuzz.options import FAULTS, from_json, options_of, to_json
