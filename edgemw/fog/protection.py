@@ -120,9 +120,7 @@ class Protection:
         bounded = self._robust.bound(codec, children, earlier, self._chance)
         self._remember(bounded)
         known = len(self._measures) if self._options.use == "norm" else len(children)
-        self._unfit = (
-            "" if known >= FEWEST else f"window.robust: {known} children are too few to tell who lies: {FEWEST} at least"
-        )
+        self._unfit = "" if known >= FEWEST else f"window.robust: {known} children are too few to tell who lies, {FEWEST} are not"
         if self._unfit:
             raise CodecError(self._unfit)
         out = tuple(frame for name in bounded.left_out for frame in by_child[name])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +18,6 @@ from edgemw.compression.dense import Dense
 from edgemw.compression.lattice import Lattice
 from edgemw.compression.merge import merge
 from edgemw.compression.table import codec_named
-from edgemw.core.bundle import Vector
 from edgemw.core.encoded import Encoded, Section
 from edgemw.core.errors import CodecError
 from edgemw.core.ids import UpdateId
@@ -37,7 +38,7 @@ def half(text: str) -> float:
 
 
 def part(
-    name: str, vector: Vector, *, weight: int = 10, codec: Codec = LATTICE, seq: int = 0, base: int = 3, count: int = 1
+    name: str, vector: npt.NDArray[Any], *, weight: int = 10, codec: Codec = LATTICE, seq: int = 0, base: int = 3, count: int = 1
 ) -> Encoded:
     payload = codec.encode((weight * vector).astype(np.float32), STEP)
     energy = float(np.square(weight * vector.astype(np.float64)).sum())
@@ -53,7 +54,7 @@ def honest(count: int, *, codec: Codec = LATTICE, scale: float = 0.05) -> list[C
     return [Child(f"child-{n}", (part(f"child-{n}", vector, codec=codec),)) for n, vector in enumerate(vectors)]
 
 
-def liar(vector: Vector, name: str = "liar", **how: int) -> Child:
+def liar(vector: npt.NDArray[Any], name: str = "liar", **how: int) -> Child:
     return Child(name, (part(name, vector.astype(np.float32), **how),))
 
 
