@@ -54,8 +54,8 @@ def honest(count: int, *, codec: Codec = LATTICE, scale: float = 0.05) -> list[C
     return [Child(f"child-{n}", (part(f"child-{n}", vector, codec=codec),)) for n, vector in enumerate(vectors)]
 
 
-def liar(vector: npt.NDArray[Any], name: str = "liar", **how: int) -> Child:
-    return Child(name, (part(name, vector.astype(np.float32), **how),))
+def liar(vector: npt.NDArray[Any], name: str = "liar", weight: int = 10) -> Child:
+    return Child(name, (part(name, vector.astype(np.float32), weight=weight),))
 
 
 def bounded(use: str, children: Sequence[Child], codec: Codec = LATTICE) -> Bounded:
