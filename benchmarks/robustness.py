@@ -14,7 +14,8 @@ rounds in one process, by the state machines of production. The top and the fog 
                 careful         know the rule: twice the median weight, 1.5 times the length, against the others
     liars       none, a tenth or a fifth of all devices, the same number under every fog node; "one fog": a fifth of
                 all, and all of them under the first fog node. They answer before all others; "last": after them
-    accuracy    on test samples of all devices, mean of the last tenth of the rounds; mean and deviation of the seeds
+    accuracy    on test samples of all devices, mean of the last tenth of the rounds, 0 where no device is heard; mean and
+                deviation of the seeds
     lost        points less than with the same codec, without liars and without protection
     up          bytes of the payloads that a fog node sends up in a round
     merge       milliseconds for a window of a fog node
@@ -187,7 +188,7 @@ def _row(case: Case, arguments: argparse.Namespace) -> Row:
         for seed in range(arguments.seeds):
             done = run(experiment, case, seed, arguments.bound, arguments.share)
             last = done.rounds[-max(1, len(done.rounds) // 10) :]
-            accuracies.append(100 * statistics.mean(float(one.metrics[experiment.metric]) for one in last))
+            accuracies.append(100 * statistics.mean(float(one.metrics.get(experiment.metric, 0.0)) for one in last))
             flows = [done.links[fog].up for fog in experiment.tree.fogs]
             up.append(statistics.mean(flow.codec_bytes / max(1, flow.vectors) for flow in flows))
     row = Row(
