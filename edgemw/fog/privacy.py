@@ -160,14 +160,19 @@ def may_go_on(privacy: Privacy | None, spent: Spent | None, manifest: ReleaseMan
     return spent.epsilon(nxt, privacy.delta) <= privacy.budget
 
 
-def section_noise(privacy: Privacy | None, place: Place, manifest: ReleaseManifest, ranges: Ranges) -> SectionNoise | None:
-    """The noise of the sums that make a release, float64[P], on the step of its updates; None where the top adds none."""
+def section_noise(
+    privacy: Privacy | None, place: Place, task: str, manifest: ReleaseManifest, ranges: Ranges
+) -> SectionNoise | None:
+    """The noise of the sums that make a release, float64[P], on the step of its updates; None where the top adds none.
+
+    Tasks of one top share its secret, and may share the numbers of runs: the noise is of one task and bundle.
+    """
     if privacy is None or privacy.promise.mode != CENTRAL:
         return None
     step, scale = manifest.step, privacy.promise.clip * privacy.promise.noise / manifest.step
 
     def noise(section: Section) -> npt.NDArray[np.float64]:
-        purpose = f"release {place.node} {manifest.run} {manifest.number} {section.base}"
+        purpose = json.dumps(["release", place.node, task, manifest.bundle.hex(), manifest.run, manifest.number, section.base])
         drawn = gaussian_integers(place.secret, purpose, ranges.size, scale).astype(np.float64) * step
         blank(drawn, ranges.apart)
         return drawn

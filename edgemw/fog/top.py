@@ -273,7 +273,7 @@ class Top:
         return replace(manifest, train=more and may_go_on(self._options.privacy, spent, manifest))
 
     def _noise(self, manifest: ReleaseManifest, ranges: Ranges) -> SectionNoise | None:
-        return section_noise(self._options.privacy, self._place, manifest, ranges)
+        return section_noise(self._options.privacy, self._place, self._task, manifest, ranges)
 
     def _privacy_facts(self, released: Released) -> dict[str, int | float | str]:
         return privacy_facts(self._options.privacy, released.spent, released.manifest)

@@ -16,13 +16,17 @@ from hypothesis import strategies as st
 from edgemw.app.private import privacy_of
 from edgemw.app.sections import Privacy as Section
 from edgemw.app.settings import Deployment, FogFile
+from edgemw.compression.bounded import encode_bounded
+from edgemw.compression.lattice import Lattice
+from edgemw.compression.residual import Contribution
 from edgemw.core.accountant import epsilon_of, noise_for
 from edgemw.core.bundle import Bundle, Manifest, Slot, Spec, Vector
 from edgemw.core.config.loader import load
 from edgemw.core.encoded import Section as Sum
 from edgemw.core.errors import CodecError, ConfigError
 from edgemw.core.events import LinkUp
-from edgemw.core.ids import Place
+from edgemw.core.ids import Place, UpdateId
+from edgemw.core.noise import Integers
 from edgemw.core.ranges import Ranges
 from edgemw.fog.agent import FogRole
 from edgemw.fog.events import BundleGiven, FogMemory
@@ -33,7 +37,9 @@ from edgemw.fog.top import Top
 from edgemw.fog.window import WindowOptions
 from edgemw.learning.trainer import Trained
 from edgemw.storage.database import Database
+from edgemw.wire import topics
 from edgemw.wire.messages import Frame, RoundReport, Update
+from edgemw.wire.traffic import Arrived
 from tests.support.world import TASK, World, toy_bundle
 
 SIZE = 400
@@ -321,7 +327,7 @@ def test_a_bundle_with_running_statistics_is_refused_unless_they_stay_at_home() 
 
 def test_a_top_without_a_secret_draws_no_noise() -> None:
     manifest = first_release(toy_bundle(SIZE), bytes(16), 1, options())
-    noise = section_noise(CENTRAL, Place("net", "top", "", 1), manifest, Ranges(SIZE))
+    noise = section_noise(CENTRAL, Place("net", "top", "", 1), TASK, manifest, Ranges(SIZE))
     assert noise is not None
     with pytest.raises(CodecError, match="secret"):
         noise(Sum(0, 1, 1, 1.0, b""))
@@ -331,12 +337,51 @@ def test_what_is_added_is_another_draw_for_every_base_and_release() -> None:
     manifest = first_release(toy_bundle(SIZE), bytes(16), 1, options())
     drawn = []
     for number in (4, 5):
-        noise = section_noise(CENTRAL, Place("net", "top", "", 1, bytes(32)), replace(manifest, number=number), Ranges(SIZE))
+        place = Place("net", "top", "", 1, bytes(32))
+        noise = section_noise(CENTRAL, place, TASK, replace(manifest, number=number), Ranges(SIZE))
         assert noise is not None
         drawn += [noise(Sum(base, 1, 1, 1.0, b"")) for base in (3, 4)]
     apart = np.corrcoef(drawn) - np.eye(4)
     assert np.abs(apart).max() < 0.25
     assert np.std(drawn) == pytest.approx(2.0, rel=0.1)
+
+
+def test_tasks_of_one_top_get_independent_noise() -> None:
+    """They share its secret, and their runs begin with one number: the same noise twice would fall out of the difference."""
+    place, moved = Place("net", "top", "", 1, bytes(range(32))), []
+    for task in ("digits", "probe"):
+        bundle = toy_bundle(SIZE)
+        bundle = replace(bundle, manifest=replace(bundle.manifest, name=task))
+        top_options = replace(options(), window=WindowOptions(1, 10.0, 1, 4, 0))
+        top = Top(place, task, top_options, FogMemory(), 0.0)
+        top.handle(BundleGiven(bundle.to_bytes()), 0.0)
+        released = top._released
+        assert released is not None
+        update_id, step, nothing = UpdateId("device-0", 1, 0), released.manifest.step, np.zeros(SIZE, np.float32)
+        contribution = Contribution(update_id, 0, 1, nothing)
+        encoded = encode_bounded(Lattice(), contribution, CENTRAL.promise.bound, step, _none, Ranges(SIZE), None)
+        update = Update(released.manifest.run, "lattice", SIZE, encoded.sections, {}, 0)
+        topic = topics.parse(topics.build("net", "top", "update", node="device-0", task=task))
+        top.handle(Arrived(topic, Frame(task, *update_id, update)), 1.0)
+        assert top._released is not None
+        assert top._released.manifest.number == 1
+        moved.append(top._released.theta.astype(np.float64) - bundle.theta0)
+    assert np.std(moved) > 1.5
+    assert abs(np.corrcoef(moved)[0, 1]) < 0.25
+
+
+def test_the_noise_of_two_bundles_differs_too() -> None:
+    manifest, place = first_release(toy_bundle(SIZE), bytes(16), 1, options()), Place("net", "top", "", 1, bytes(32))
+    drawn = []
+    for label in (bytes(16), bytes(15) + b"\x01"):
+        noise = section_noise(CENTRAL, place, TASK, replace(manifest, bundle=label), Ranges(SIZE))
+        assert noise is not None
+        drawn.append(noise(Sum(0, 1, 1, 1.0, b"")))
+    assert abs(np.corrcoef(drawn)[0, 1]) < 0.25
+
+
+def _none(size: int, scale: float) -> Integers:
+    return np.zeros(size, np.int64)
 
 
 # -- settings
