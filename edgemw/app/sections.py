@@ -319,7 +319,7 @@ class Insisted:
     least_noise: float = option(
         0.0,
         help="device: it trains only where its updates get noise of its own, of at least this multiple of their bound "
-        '(privacy.mode = "local" at the top); 0: as releases say',
+        '(privacy.mode = "local" at the top), and sends no measure of held-out samples; 0: as releases say',
         min=0,
         max=1e6,
     )

@@ -74,6 +74,7 @@ class Parts:
         max_batch: largest batch that fits this device; 0 is no limit.
         nice: niceness of the training thread.
         least_noise: that updates must get, as a multiple of their bound, or it does not train; 0 is none.
+            With it no measure of held-out samples is sent.
         uplink: what may be sent; None is no limit.
         stored: the last release of a task that was served; None where there is none.
         trust: what this device signs with, and whose releases it takes.
@@ -243,8 +244,9 @@ class DeviceRole:
             return Worked(manifest.number, None, self._tally({}), "the task was replaced meanwhile")
         if opened.data is None:
             return Worked(manifest.number, None, self._tally({}), opened.refusal)
-        predict = self._predictor(task, action.theta)
-        measured = evaluate(predict, opened.oracle.manifest, opened.data.test)
+        measured: Tally = {}
+        if not self._parts.least_noise:  # whoever insists on noise says nothing that has none
+            measured = dict(evaluate(self._predictor(task, action.theta), opened.oracle.manifest, opened.data.test))
         broken = sorted(name for name, (value, _) in measured.items() if not math.isfinite(value))
         tally = {MEASURED + name: value for name, value in measured.items() if name not in broken}
         trained, reason = None, f"{', '.join(broken)} on held-out samples: not a finite number" if broken else ""

@@ -79,6 +79,8 @@ def make_update(
     """
     manifest, size = work.release, work.theta.size
     tally = _unsaid(_refused(event), event.number, memory)
+    if is_bounded(manifest):
+        tally = _telling_nothing(tally, ranges)
     memory = replace(memory, measured_on=event.number)
     empty = Update(memory.run, manifest.codec, size, (), tally, event.number)
     if event.trained is None:
@@ -90,7 +92,6 @@ def make_update(
     contribution = Contribution(update_id, event.number, trained.weight, trained.delta, memory.weight_owed, past)
     memory = replace(memory, trained_on=event.number)
     if is_bounded(manifest):
-        empty = replace(empty, tally=_telling_nothing(tally))
         return _bounded(empty, contribution, work, ranges, memory, room, noise)
     try:
         codec = codec_named(manifest.codec, **manifest.parameters)
@@ -151,9 +152,13 @@ def _bounded(
     return Made(replace(empty, sections=encoded.sections), memory, (Fact("trained", values | {"codec": manifest.codec}),))
 
 
-def _telling_nothing(tally: Tally) -> Tally:
-    """A tally without what training samples give: traffic, and measures on samples that were held out."""
-    return {name: sum_ for name, sum_ in tally.items() if name in TRAFFIC or name.startswith(MEASURED)}
+def _telling_nothing(tally: Tally, ranges: Ranges) -> Tally:
+    """A tally without what training samples give: traffic, refusals, and measures on samples that were held out.
+
+    Under personal values a measure on any samples is one of the training samples, which these values were learned from.
+    """
+    names = (*TRAFFIC, REFUSED)
+    return {name: sum_ for name, sum_ in tally.items() if name in names or (name.startswith(MEASURED) and not ranges.personal)}
 
 
 def after_return(memory: Memory, frame: Frame, ranges: Ranges | None) -> Memory:

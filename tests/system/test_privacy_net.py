@@ -17,14 +17,15 @@ def test_epsilon_is_shown_and_outlives_the_top(fleet: Fleet, mode: str) -> None:
     task, privacy = {"bundle": str(BUNDLE), "rounds": ROUNDS}, {"mode": mode, "clip": 0.3, "noise": 4.0}
     fleet.fog("top", task=task, plan={"steps": 2}, privacy=privacy, telemetry={"http": "127.0.0.1:0"})
     fleet.fog("fog-0", "top")
-    fleet.device("device-0", "fog-0")
-    fleet.device("device-1", "fog-0", privacy={"least_noise": 4.0 if mode == "local" else 0.0})
+    for name in ("device-0", "device-1"):
+        fleet.device(name, "fog-0", privacy={"least_noise": 4.0 if mode == "local" else 0.0})
     fleet.device("device-2", "fog-0", privacy={"least_noise": 4.5})
     fleet.start("top", "fog-0", "device-0", "device-1", "device-2")
     states = fleet.until(lambda s: "top" in s and s["top"].status.state == "finished")
     expected = epsilon_of([(4.0 if mode == "central" else 2.0, ROUNDS)], 1e-5)
     assert fact(states["top"], "epsilon") == pytest.approx(expected, abs=1e-5)
     assert fact(states["top"], "updates_counted") == fact(states["top"], "weight_counted") == 2 * ROUNDS
+    assert ("metric" in states["top"].status.facts) == (mode == "central")  # whoever insists on noise sends no measure
     asked = "noise 4" if mode == "local" else "noise 0"
     assert f"asks for {asked}; this device insists on privacy.least_noise = 4.5" in states["device-2"].status.reason
     assert fact(states["device-2"], "updates_sent") == 0
