@@ -92,18 +92,37 @@ class Privacy:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a disk knows of: the promise of its run, and mechanisms of the runs before; deviation over sensitivity, how often."""
+    """What a disk knows of.
+
+    Attributes:
+        promise: of its run.
+        earlier: mechanisms of the runs before; deviation over sensitivity, how often.
+        asked: local mode: from how many releases of this run devices were asked to train. A release that is announced again
+            may ask for less than it did; who has answered has paid.
+    """
 
     promise: Promise
     earlier: tuple[tuple[float, int], ...] = ()
+    asked: int = 0
+
+    def asking(self, manifest: ReleaseManifest) -> Spent:
+        """What is spent once a release is out; it has to be on the disk before."""
+        if self.promise.mode != LOCAL:
+            return self
+        return replace(self, asked=max(self.asked, manifest.number + manifest.train))
+
+    def mechanisms(self, manifest: ReleaseManifest) -> tuple[float, int]:
+        """Those of this run, with a release."""
+        noise, times = self.promise.mechanisms(manifest.number, train=manifest.train)
+        return noise, max(times, self.asked)
 
     def epsilon(self, manifest: ReleaseManifest, delta: float) -> float:
         """Of all that is out with a release. Raises ConfigError where dp-accounting is not installed."""
-        return epsilon_of((*self.earlier, self.promise.mechanisms(manifest.number, train=manifest.train)), delta)
+        return epsilon_of((*self.earlier, self.mechanisms(manifest)), delta)
 
     def ended(self, manifest: ReleaseManifest) -> tuple[tuple[float, int], ...]:
         """The mechanisms of all runs, when the present one has ended with a release."""
-        noise, times = self.promise.mechanisms(manifest.number, train=manifest.train)
+        noise, times = self.mechanisms(manifest)
         before = dict(self.earlier)
         return tuple(sorted((before | {noise: before.get(noise, 0) + times}).items()))
 
@@ -200,4 +219,5 @@ def spent_of(text: str | None) -> Spent | None:
     if text is None:
         return None
     values = json.loads(text)
-    return Spent(Promise(**values["promise"]), tuple((noise, times) for noise, times in values["earlier"]))
+    earlier = tuple((noise, times) for noise, times in values["earlier"])
+    return Spent(Promise(**values["promise"]), earlier, values.get("asked", 0))

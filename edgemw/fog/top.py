@@ -39,7 +39,6 @@ from edgemw.fog.events import (
 )
 from edgemw.fog.privacy import (
     SectionNoise,
-    Spent,
     begun,
     check_bounded,
     check_promise,
@@ -204,14 +203,20 @@ class Top:
         self._trail.start(theta_view(bundle.theta0))
         reported = released.report.get(self._metric) if released.report is not None else None
         self._enough = self._is_enough(reported) or (released.reached != 0 and released.reached == options.target)
-        manifest = self._asking(taken_up(released, bundle, options), released.spent)
+        known = released
+        if known.spent is not None:  # what the disk says was out
+            released = replace(released, spent=known.spent.asking(known.manifest))
+        released = self._asking(replace(released, manifest=taken_up(released, bundle, options)))
+        manifest = released.manifest
         refused = self._misfit(manifest)
         if refused:  # the settings are newer than the bundle: the run goes on as it was
-            manifest = replace(manifest, plan=released.manifest.plan)
+            manifest = replace(manifest, plan=known.manifest.plan)
         self._finished = released.report is not None and not manifest.train
         self._announcer.task(self._task_manifest(blob, manifest.run), data)
         rate = released.rate if manifest.step > 0 else replace(released.rate, step=0.0)  # another codec starts afresh
-        return [*refused, *self._begin(replace(released, manifest=manifest, rate=rate), now)]
+        released = replace(released, manifest=manifest, rate=rate)
+        more = [SaveRelease(released, (), self._collector.accounts)] if released.spent != known.spent else []
+        return [*more, *refused, *self._begin(released, now)]
 
     def _misfit(self, manifest: ReleaseManifest) -> list[Action]:
         """Says so where the patterns of a plan do not fit the task."""
@@ -255,7 +260,7 @@ class Top:
         self._reason, self._finished, self._enough = "", False, False
         before = self._released
         spent = begun(self._options.privacy, before.spent if before else None, before.manifest if before else None)
-        released = Released(self._asking(manifest, spent), bundle.theta0, spent=spent)
+        released = self._asking(Released(manifest, bundle.theta0, spent=spent))
         announced = self._announcer.task(self._task_manifest(blob, manifest.run), data)
         return [SaveBundle(blob.digest, data, released), *announced, *self._begin(released, now)]
 
@@ -267,10 +272,12 @@ class Top:
     def _blob(self, data: bytes) -> Blob:
         return blob_of(data, self._options.chunk_bytes)
 
-    def _asking(self, manifest: ReleaseManifest, spent: Spent | None) -> ReleaseManifest:
-        rounds = self._options.rounds
+    def _asking(self, released: Released) -> Released:
+        """A release that asks for training where there is to be another one, with what that spends."""
+        manifest, spent, rounds = released.manifest, released.spent, self._options.rounds
         more = (rounds == 0 or manifest.number < rounds) and not self._stopping and not self._enough
-        return replace(manifest, train=more and may_go_on(self._options.privacy, spent, manifest))
+        manifest = replace(manifest, train=more and may_go_on(self._options.privacy, spent, manifest))
+        return replace(released, manifest=manifest, spent=spent.asking(manifest) if spent is not None else None)
 
     def _noise(self, manifest: ReleaseManifest, ranges: Ranges) -> SectionNoise | None:
         return section_noise(self._options.privacy, self._place, self._task, manifest, ranges)
@@ -385,7 +392,7 @@ class Top:
                 nxt = replace(nxt, totals=(self._released or released).totals)
         reached = self._options.target if self._enough else 0.0
         rate = replace(nxt.rate, got_bytes=nxt.rate.got_bytes + announced_bytes(self._signed(nxt.manifest)))
-        return replace(nxt, manifest=self._asking(nxt.manifest, nxt.spent), reached=reached, rate=rate), reason
+        return replace(self._asking(nxt), reached=reached, rate=rate), reason
 
     def _value(self, tally: Tally) -> float | None:
         """The mean of the first metric over the devices that have measured; None where none has."""

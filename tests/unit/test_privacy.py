@@ -29,7 +29,7 @@ from edgemw.core.ids import Place, UpdateId
 from edgemw.core.noise import Integers
 from edgemw.core.ranges import Ranges
 from edgemw.fog.agent import FogRole
-from edgemw.fog.events import BundleGiven, FogMemory
+from edgemw.fog.events import BundleGiven, FogMemory, SaveRelease
 from edgemw.fog.privacy import LOCAL, Privacy, Promise, Spent, begun, check_promise, section_noise, spent_of, spent_text
 from edgemw.fog.release import TopOptions, first_release
 from edgemw.fog.server import ServerOptions
@@ -39,7 +39,7 @@ from edgemw.learning.trainer import Trained
 from edgemw.storage.database import Database
 from edgemw.wire import topics
 from edgemw.wire.messages import Frame, RoundReport, Update
-from edgemw.wire.traffic import Arrived
+from edgemw.wire.traffic import Arrived, PublishBlob, Send
 from tests.support.world import TASK, World, toy_bundle
 
 SIZE = 400
@@ -217,6 +217,48 @@ def test_epsilon_is_said_and_survives_a_restart() -> None:
     world.start("top")
     world.run(600.0)
     assert world.machines["top"].facts(0.0)["epsilon"] == before["epsilon"]
+
+
+def test_training_that_was_asked_for_once_is_paid_for_whatever_a_restart_asks() -> None:
+    """Devices have answered release 2, which comes to nothing: the top ends there, and starts with fewer rounds."""
+    local = replace(CENTRAL, promise=replace(CENTRAL.promise, mode=LOCAL))
+    world, sent = net(local, rounds=6), set[int]()
+
+    def loses(reader: str, frame: Frame) -> bool:
+        if not isinstance(frame.message, Update) or not frame.message.sections or reader != "top":
+            return False
+        sent.add(frame.message.sections[0].base)
+        return frame.message.sections[0].base == 2
+
+    world.loses = loses
+    world.run(60.0)
+    assert sent == {0, 1, 2}
+    world.loses = lambda reader, frame: False
+    for rounds in (2, 2):  # it is not forgotten later either
+        world.kill("top")
+        world.options["top"] = options(local, rounds=rounds)
+        world.start("top")
+        world.run(600.0)
+        facts = world.machines["top"].facts(0.0)
+        assert (facts["release"], world.machines["top"].state) == (2, "finished")
+        assert facts["epsilon"] == pytest.approx(epsilon_of([(1.0, 3)], 1e-5), abs=1e-6)
+    released = world.disks["top"].released
+    assert released is not None
+    assert begun(local, released.spent, released.manifest) == Spent(local.promise, ((1.0, 3),))
+
+
+def test_a_finished_run_that_asks_again_says_so_on_the_disk_first() -> None:
+    local = replace(CENTRAL, promise=replace(CENTRAL.promise, mode=LOCAL))
+    world = net(local, rounds=2)
+    world.run(600.0)
+    top = Top(Place("net", "top", "", 9, bytes(32)), TASK, options(local, rounds=4), world.disks["top"].fog_memory, 0.0)
+    actions = top.handle(LinkUp(), 0.0)
+    saved = next(place for place, action in enumerate(actions) if isinstance(action, SaveRelease))
+    said = next(place for place, action in enumerate(actions) if isinstance(action, Send | PublishBlob))
+    assert saved < said
+    action = actions[saved]
+    assert isinstance(action, SaveRelease)
+    assert action.released.spent == Spent(local.promise, asked=3)
 
 
 def test_a_run_does_not_go_on_under_another_promise() -> None:
