@@ -142,18 +142,37 @@ def begun(privacy: Privacy | None, before: Spent | None, manifest: ReleaseManife
     return Spent(privacy.promise, before.ended(manifest) if before is not None else ((0.0, manifest.number),))
 
 
-def check_promise(privacy: Privacy | None, spent: Spent | None) -> None:
+def check_promise(privacy: Privacy | None, spent: Spent | None, *, ended: bool = False) -> str:
     """Refuse to go on with a run under another promise than it has begun with.
 
+    Args:
+        privacy: of the settings.
+        spent: of the run on the disk.
+        ended: whether that run has; another one may promise something else, and adds to its costs.
+
+    Returns:
+        Why the run does not go on; "" where it does.
+
     Raises:
-        ConfigError: they differ.
+        ConfigError: they differ, and the run goes on, or one of them promises nothing.
     """
     promise = privacy.promise if privacy is not None else None
     known = spent.promise if spent is not None else None
-    if promise != known:
-        has = f"mode {known.mode}, clip {known.clip:g}, noise {known.noise:g}" if known else "no privacy"
-        hint = "say the same, or begin another run: an empty folder in node.state"
-        raise ConfigError(f"the run in node.state has begun with {has}, and its releases are out: {hint}", key="privacy")
+    if promise == known:
+        return ""
+    has = f"mode {known.mode}, clip {known.clip:g}, noise {known.noise:g}" if known else "no privacy"
+    if promise and known:
+        if ended:
+            return f"the run with {has} has ended: a new bundle begins one as [privacy] says, and the costs of both are added"
+        hint = (
+            "say the same until that run has ended (task.rounds); then another promise and a new bundle begin another run here, "
+            "and the costs of both are added"
+        )
+    elif known:
+        hint = "say the same; only another folder in node.state goes without privacy, and with it goes what was spent"
+    else:
+        hint = "leave privacy away; another folder in node.state begins an account, and does not count what was released here"
+    raise ConfigError(f"the run in node.state has begun with {has}, and its releases are out: {hint}", key="privacy")
 
 
 def check_bounded(privacy: Privacy | None, ranges: Ranges) -> None:

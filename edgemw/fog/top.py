@@ -69,7 +69,11 @@ class Top:
     def __init__(
         self, place: Place, task: str, options: TopOptions, memory: FogMemory, now: float, trust: Trust = ANYBODY
     ) -> None:
-        """Begin a life with what an earlier one has left; with a signer every release and bundle is signed."""
+        """Begin a life with what an earlier one has left; with a signer every release and bundle is signed.
+
+        Raises:
+            ConfigError: the run has promised its devices another privacy than the settings do, and has not ended.
+        """
         self._place, self._task, self._options, self._trust = place, task, options, trust
         self._collector = Collector(place, task, options.window, memory, now, trust.senders)
         self._announcer, self._trail = Announcer(place, task), Trail()
@@ -79,13 +83,20 @@ class Top:
         self._past, self._balance = Past(), Balance()
         self._protection = Protection(options.window.robust, memory.secret)
         self._released: Released | None = None
+        self._before: Released | None = None  # of a run that has ended under another promise
         self._stopping = self._grace_over = self._finished = False
         self._enough = False  # the target is reached
         self._reason = self._poor = ""
         self._resumed: list[Action] = []  # of the beginning, for whoever hears the first event
         if memory.bundle is not None and memory.released is not None:
             self._announcer.inherit("release", memory.shelf)
-            self._resumed = self._resume(memory.bundle, memory.released, now)
+            released = memory.released
+            ended = released.report is not None and not released.manifest.train
+            self._reason = check_promise(options.privacy, released.spent, ended=ended)
+            if self._reason:
+                self._before = released
+            else:
+                self._resumed = self._resume(memory.bundle, released, now)
 
     @property
     def state(self) -> str:
@@ -190,12 +201,7 @@ class Top:
         return manifest if signer is None else signed_release(signer, self._place.net, self._task, manifest)
 
     def _resume(self, data: bytes, released: Released, now: float) -> list[Action]:
-        """Go on from the last release; what is announced is said when the link is up.
-
-        Raises:
-            ConfigError: the run has promised its devices another privacy than the settings do.
-        """
-        check_promise(self._options.privacy, released.spent)
+        """Go on from the last release; what is announced is said when the link is up."""
         bundle, blob = read_bundle(data), self._blob(data)
         self._known.add(blob.digest)
         self._metric, self._past = _first_metric(bundle), past_of(bundle)
@@ -241,7 +247,8 @@ class Top:
             return self._refuse_bundle(blob, str(error))
         if bundle.manifest.name != self._task:
             return self._refuse_bundle(blob, f"it is for task {bundle.manifest.name!r}, not {self._task!r}")
-        old = self._released.manifest.run if self._released else -1
+        before = self._released or self._before
+        old = before.manifest.run if before else -1
         try:
             manifest = first_release(bundle, blob.label, max(self._place.boot, old + 1), self._options)
         except ConfigError as error:
@@ -258,7 +265,6 @@ class Top:
         self._trail.start(theta_view(bundle.theta0))
         self._metric, self._past = _first_metric(bundle), past
         self._reason, self._finished, self._enough = "", False, False
-        before = self._released
         spent = begun(self._options.privacy, before.spent if before else None, before.manifest if before else None)
         released = self._asking(Released(manifest, bundle.theta0, spent=spent))
         announced = self._announcer.task(self._task_manifest(blob, manifest.run), data)

@@ -261,14 +261,58 @@ def test_a_finished_run_that_asks_again_says_so_on_the_disk_first() -> None:
     assert action.released.spent == Spent(local.promise, asked=3)
 
 
-def test_a_run_does_not_go_on_under_another_promise() -> None:
-    for first, second in ((CENTRAL, None), (None, CENTRAL), (CENTRAL, replace(CENTRAL, promise=Promise("central", 2.0, 2.0)))):
-        world = net(first, rounds=2)
+LOUDER = replace(CENTRAL, promise=Promise("central", 0.5, 4.0))
+
+
+@pytest.mark.parametrize(("first", "second"), [(CENTRAL, None), (None, CENTRAL), (CENTRAL, LOUDER)])
+def test_a_run_does_not_go_on_under_another_promise(first: Privacy | None, second: Privacy | None) -> None:
+    world = net(first, rounds=20)
+    world.loses = lambda reader, frame: world.machines["top"].facts(0.0).get("release") == 2
+    world.run(60.0)
+    world.kill("top")
+    world.options["top"] = options(second)
+    with pytest.raises(ConfigError, match=r"node\.state") as caught:
+        world.start("top")
+    assert ("the costs of both are added" in str(caught.value)) == bool(first and second)
+
+
+@pytest.mark.parametrize(("first", "second"), [(CENTRAL, None), (None, CENTRAL)])
+def test_privacy_neither_comes_nor_goes_on_one_disk(first: Privacy | None, second: Privacy | None) -> None:
+    """Else an account would begin anew after a run without a promise."""
+    world = net(first, rounds=2)
+    world.run(600.0)
+    world.kill("top")
+    world.options["top"] = options(second)
+    with pytest.raises(ConfigError, match=r"node\.state"):
+        world.start("top")
+
+
+def test_a_run_after_one_that_has_ended_may_promise_something_else_and_costs_add() -> None:
+    world = net(rounds=3)
+    world.run(600.0)
+    old = world.disks["top"].released
+    world.kill("top")
+    world.options["top"] = options(LOUDER, rounds=2)
+    for _ in range(2):  # nothing is lost while it waits for a bundle
+        world.start("top")
         world.run(600.0)
+        assert world.machines["top"].state == "waiting"
+        assert "a new bundle begins one" in world.machines["top"].reason(0.0)
+        assert world.disks["top"].released == old
         world.kill("top")
-        world.options["top"] = options(second)
-        with pytest.raises(ConfigError, match=r"node\.state"):
-            world.start("top")
+    world.start("top")
+    manifest = replace(world.bundle.manifest, training={"steps": 2})
+    world.give("top", BundleGiven(replace(world.bundle, manifest=manifest).to_bytes()))
+    world.run(600.0)
+    released = world.disks["top"].released
+    assert released is not None
+    assert old is not None
+    assert released.manifest.run > old.manifest.run
+    assert released.spent == Spent(LOUDER.promise, ((2.0, 3),))
+    top = world.machines["top"]
+    assert (top.state, top.facts(0.0)["release"]) == ("finished", 2)
+    assert top.facts(0.0)["epsilon"] == pytest.approx(epsilon_of([(2.0, 3), (4.0, 2)], 1e-5), abs=1e-6)
+    assert "new bundle" not in top.reason(0.0)
 
 
 def test_what_is_no_part_of_a_promise_may_change() -> None:
