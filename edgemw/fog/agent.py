@@ -81,9 +81,16 @@ class FogRole:
         shell.open_tasks(outbox.known_tasks(self._db))
 
     def give_bundle(self, task: str, data: bytes) -> None:
-        """Give the top a bundle to serve."""
+        """Give the top a bundle to serve.
+
+        Raises:
+            ConfigError: the bundle cannot begin another run, which the settings need.
+        """
         assert self._shell is not None
         self._shell.open_tasks([task])
+        top = self._shell.machines.get(task)
+        if isinstance(top, Top):
+            top.check_given(data)
         self._shell.post(task, BundleGiven(data))
 
     # -- what the shell asks

@@ -126,6 +126,15 @@ class Top:
             facts |= spending_facts(self._released.rate) | _gain_facts(self._released.gain) | self._privacy_facts(self._released)
         return facts
 
+    def check_given(self, data: bytes) -> None:
+        """Refuse a bundle that was here before, where only another one may begin a run.
+
+        Raises:
+            ConfigError: the run has ended under another promise of privacy than the settings say.
+        """
+        if self._before is not None and self._released is None and self._blob(data).digest in self._known:
+            raise ConfigError(self._reason, key="privacy")
+
     def handle(self, event: Event, now: float) -> list[Action]:
         """Take one event; returns what the shell has to do, in order."""
         resumed, self._resumed = self._resumed, []

@@ -45,6 +45,11 @@ def test_epsilon_is_shown_and_outlives_the_top(fleet: Fleet, mode: str) -> None:
     assert fact(states["top"], "epsilon") == pytest.approx(expected, abs=1e-5)
 
     fleet.kill("top")
+    fleet.fog("top", task=task, plan={"steps": 2}, privacy=privacy | {"noise": 5.0})  # for another bundle
+    fleet.start("top")
+    assert fleet.wait("top") == 3
+    fleet.said("top", "a new bundle begins one as [privacy] says")
+
     fleet.fog("top", task=task, plan={"steps": 2})  # a promise that is not kept any more
     fleet.start("top")
     assert fleet.wait("top") == 3

@@ -299,17 +299,23 @@ def test_a_run_after_one_that_has_ended_may_promise_something_else_and_costs_add
         assert world.machines["top"].state == "waiting"
         assert "a new bundle begins one" in world.machines["top"].reason(0.0)
         assert world.disks["top"].released == old
+        top = world.machines["top"]
+        assert isinstance(top, Top)
+        with pytest.raises(ConfigError, match="a new bundle begins one"):
+            top.check_given(world.bundle.to_bytes())
         world.kill("top")
     world.start("top")
-    manifest = replace(world.bundle.manifest, training={"steps": 2})
-    world.give("top", BundleGiven(replace(world.bundle, manifest=manifest).to_bytes()))
+    data = replace(world.bundle, manifest=replace(world.bundle.manifest, training={"steps": 2})).to_bytes()
+    top = world.machines["top"]
+    assert isinstance(top, Top)
+    top.check_given(data)
+    world.give("top", BundleGiven(data))
     world.run(600.0)
     released = world.disks["top"].released
     assert released is not None
     assert old is not None
     assert released.manifest.run > old.manifest.run
     assert released.spent == Spent(LOUDER.promise, ((2.0, 3),))
-    top = world.machines["top"]
     assert (top.state, top.facts(0.0)["release"]) == ("finished", 2)
     assert top.facts(0.0)["epsilon"] == pytest.approx(epsilon_of([(2.0, 3), (4.0, 2)], 1e-5), abs=1e-6)
     assert "new bundle" not in top.reason(0.0)
