@@ -58,9 +58,10 @@ def mean_update(codec: Codec, merged: Encoded, release: int, staleness: str, noi
     weight = 0.0
     for section in merged.sections:
         discount = _discount(section, release, staleness)
-        total += discount * codec.decode(section.payload, merged.size)
+        summed = codec.decode(section.payload, merged.size).astype(np.float64)
         if noise is not None:
-            total += discount * noise(section)
+            summed += noise(section)  # before anything is rounded: what is weighed apart leaves its low bits
+        total += discount * summed
         weight += discount * section.weight
     return (total / weight).astype(np.float32)
 

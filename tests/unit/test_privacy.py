@@ -22,6 +22,7 @@ from edgemw.compression.residual import Contribution
 from edgemw.core.accountant import epsilon_of, noise_for
 from edgemw.core.bundle import Bundle, Manifest, Slot, Spec, Vector
 from edgemw.core.config.loader import load
+from edgemw.core.encoded import Encoded
 from edgemw.core.encoded import Section as Sum
 from edgemw.core.errors import CodecError, ConfigError
 from edgemw.core.events import LinkUp
@@ -32,7 +33,7 @@ from edgemw.fog.agent import FogRole
 from edgemw.fog.events import BundleGiven, FogMemory, SaveRelease
 from edgemw.fog.privacy import LOCAL, Privacy, Promise, Spent, begun, check_promise, section_noise, spent_of, spent_text
 from edgemw.fog.release import TopOptions, first_release
-from edgemw.fog.server import ServerOptions
+from edgemw.fog.server import ServerOptions, mean_update
 from edgemw.fog.top import Top
 from edgemw.fog.window import WindowOptions
 from edgemw.learning.trainer import Trained
@@ -493,6 +494,16 @@ def test_the_noise_of_two_bundles_differs_too() -> None:
         assert noise is not None
         drawn.append(noise(Sum(0, 1, 1, 1.0, b"")))
     assert abs(float(np.dot(*drawn))) < 0.25 * 2.0**2 * SIZE
+
+
+def test_noise_is_added_before_anything_is_rounded() -> None:
+    """Noise that takes the sum away leaves nothing of it, however old it is."""
+    codec, values = Lattice(), np.random.default_rng(1).normal(size=SIZE).astype(np.float32)
+    section = Sum(0, 1, 1, 1.0, codec.encode(values, 2.0**-8))
+    said = codec.decode(section.payload, SIZE).astype(np.float64)
+    assert said.any()
+    merged = Encoded("lattice", SIZE, (section,), frozenset())
+    assert not mean_update(codec, merged, 2, "sqrt", lambda section: -said).any()
 
 
 def _none(size: int, scale: float) -> Integers:
