@@ -7,7 +7,8 @@ already tells no more. The low bits of a float, which would give x away, are not
 
 The uniform numbers are a stream of SHAKE-256, which nobody can tell from chance, or go on with, without the secret. That of one
 secret and one purpose is always the same, so a purpose must never come twice with other data. u has 53 bits, so that no |g|
-is above 8.6: of a Gaussian, 2^-53 is beyond.
+is above 8.6, and the largest n are further apart than 1: with a probability of about scale 2^-53 / 10 for a pair of them, they
+tell what they were added to. That belongs to delta.
 
 Source: Box and Muller, Annals of Mathematical Statistics 29(2), 1958; FIPS 202, section 6.2; the low bits: Mironov, CCS 2012.
 """
