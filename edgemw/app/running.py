@@ -22,7 +22,7 @@ from edgemw.app.overview import Overview
 from edgemw.app.page.doors import Page
 from edgemw.app.revocations import watch_revocations
 from edgemw.app.settings import DeviceFile, FogFile, Limits
-from edgemw.app.trust import credential_of, role_of, trust_of
+from edgemw.app.trust import credential_of, revoked_keys, role_of, trust_of
 from edgemw.core.files import replace_file
 from edgemw.core.ids import Place
 from edgemw.storage.database import Database
@@ -232,6 +232,8 @@ def node_of(settings: DeviceFile | FogFile) -> Iterator[Running]:
     security = settings.security
     trust = trust_of(security, settings.node.id, role_of(settings), os.environ)
     credential = credential_of(security)
+    for sentence in revoked_keys(security):
+        log.warning(sentence)
     db = Database(settings.node.state)
     try:
         place = Place(settings.net, settings.node.id, settings.node.parent or "", db.next_boot(time.time()), os.urandom(32))

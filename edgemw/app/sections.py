@@ -164,10 +164,11 @@ class Security:
         None, help="certificate of that key, by which a parent knows whose it is; PEM", example='"pki/nodes/{node}/sign.pem"'
     )
     ca: Path | None = option(
-        None, help="fog: updates are taken only where children whom this authority names have signed them; its certificate, PEM"
+        None, help="its certificate, PEM. fog: updates are taken only where children whom this authority names have signed them"
     )
     crl: Path | None = option(
-        None, help="fog: list of certificates that the authority has revoked, PEM; a new list holds within seconds"
+        None,
+        help="revoked certificates of the authority, of children and release keys: a list, PEM; a new one holds within seconds",
     )
     release_key: tuple[Path, ...] = option(
         (),

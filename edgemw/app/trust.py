@@ -13,11 +13,11 @@ from edgemw.app.settings import DeviceFile, FogFile
 from edgemw.core.config.secret import Secret
 from edgemw.core.errors import ConfigError
 from edgemw.wire.messages import MAX_CREDENTIAL_BYTES
-from edgemw.wire.signed import ANYBODY, Trust
+from edgemw.wire.signed import ANYBODY, ReleaseKeys, Trust
 
 if TYPE_CHECKING:
     from edgemw.trust.credentials import Authority
-    from edgemw.trust.keys import Key, KeyRing
+    from edgemw.trust.keys import Key
 
 MAX_FILE_BYTES = 1 << 24  # of a revocation list; others are smaller
 
@@ -35,14 +35,26 @@ def trust_of(security: Security, node: str, role: Role, env: Mapping[str, str]) 
         return ANYBODY
     authority = _authority(security)
     key = _own_key(security, node, authority, env)
-    releases = _release_keys(security)
-    if role == "top" and key is not None:
-        releases = _with_own(releases, key)
-    if authority is None or role == "device":  # nobody is below a device
+    releases = _release_keys(security, authority, own=role == "top" and key is not None)
+    if authority is None:
         return Trust(key, None, releases)
-    from edgemw.trust.credentials import Credentials
+    from edgemw.trust.credentials import Credentials, revocations
 
-    return Trust(key, Credentials(authority, time.time), releases)
+    senders = Credentials(authority, time.time) if role != "device" else None  # nobody is below a device
+    return Trust(key, senders, releases, lambda pem: authority.revoke(revocations(pem)))
+
+
+def revoked_keys(security: Security) -> tuple[str, ...]:
+    """A sentence for each release key that is revoked: the node runs, and does not believe it. Raises ConfigError."""
+    authority = _authority(security)
+    if authority is None:
+        return ()
+    serials = {path: _read("release_key", path, authority.serial_of) for path in security.release_key}
+    return tuple(
+        f"security.release_key: {path} is revoked, and nothing that it signs is taken"
+        for path, serial in serials.items()
+        if authority.has_revoked(serial)
+    )
 
 
 def credential_of(security: Security) -> bytes:
@@ -59,7 +71,7 @@ def check_trust(security: Security, node: str, role: Role, env: Mapping[str, str
     """Refuse what [security] of a node says where its files are here and do not go together.
 
     Returns:
-        A sentence for each that is not here, or can be read by others.
+        A sentence for each that is not here, can be read by others, or is revoked.
 
     Raises:
         ConfigError: with the key.
@@ -70,7 +82,7 @@ def check_trust(security: Security, node: str, role: Role, env: Mapping[str, str
     secret = tuple(f"security.{problem}" for problem in secret_warnings(security, env))
     if not missing and (security.key is None or is_here(security.key, env)):
         trust_of(security, node, role, env)
-    return (*missing, *secret)
+    return (*missing, *secret, *(() if missing else revoked_keys(security)))
 
 
 def is_among(secret: Secret, keys: Sequence[Path], env: Mapping[str, str]) -> bool:
@@ -134,20 +146,23 @@ def _own_key(security: Security, node: str, authority: Authority | None, env: Ma
     return key
 
 
-def _release_keys(security: Security) -> KeyRing | None:
-    if not security.release_key:
+def _release_keys(security: Security, authority: Authority | None, *, own: bool) -> ReleaseKeys | None:
+    """Keys that releases are signed by, or for a top bundles that are proposed: then its own is always one of them."""
+    files = [("release_key", path) for path in security.release_key]
+    if own and security.certificate is not None:
+        files.append(("certificate", security.certificate))
+    if not files:
         return None
     _need_cryptography()
     from edgemw.trust.keys import KeyRing, public_key
 
-    return KeyRing(tuple(_read("release_key", path, public_key) for path in security.release_key))
+    if authority is None:
+        return KeyRing(tuple(_read(name, path, public_key) for name, path in files))
+    from edgemw.trust.credentials import CertifiedKeys
 
-
-def _with_own(releases: KeyRing | None, key: Key) -> KeyRing:
-    """Keys that propose a bundle to a top: those of its file, and always its own."""
-    from edgemw.trust.keys import KeyRing
-
-    return KeyRing((*(releases.keys if releases is not None else ()), key.public))
+    return CertifiedKeys(
+        authority, tuple((_read(name, path, public_key), _read(name, path, authority.serial_of)) for name, path in files)
+    )
 
 
 def _read(name: str, path: Path, parse: Callable[[bytes], T]) -> T:

@@ -198,7 +198,7 @@ class Top:
         if keys is None:
             return ""
         if not keys.signed(proposal_text(self._place.net, self._task, blob), signature):
-            return "its proposal is not signed by a key of security.release_key"
+            return "its proposal is not signed by a key of security.release_key, or that key is revoked"
         return "it was proposed before, and is not taken twice" if blob.digest in self._known else ""
 
     def _task_manifest(self, blob: Blob, run: int) -> TaskManifest:

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from edgemw.core.errors import ConfigError
-from edgemw.trust.keys import verifies
+from edgemw.trust.keys import is_certificate, verifies
 
 MAX_NODES = 100_000
 
@@ -57,6 +57,21 @@ class Authority:
         if not isinstance(key, EllipticCurvePublicKey | Ed25519PublicKey | RSAPublicKey) or not crl.is_signature_valid(key):
             raise ConfigError("is not a list of the authority in security.ca")
         self._revoked = frozenset(entry.serial_number for entry in crl)
+
+    def serial_of(self, pem: bytes) -> int | None:
+        """The number of a certificate of this authority; None for a bare key, and for what another one has signed."""
+        if not is_certificate(pem):
+            return None
+        found = certificate(pem)
+        try:
+            found.verify_directly_issued_by(self._certificate)
+        except (ValueError, TypeError, InvalidSignature):
+            return None
+        return found.serial_number
+
+    def has_revoked(self, serial: int | None) -> bool:
+        """Whether a certificate with this number is on the list; a key without one cannot be."""
+        return serial in self._revoked
 
     def refusal(self, credential: Credential, now: datetime) -> str:
         """Why a certificate that was believed is not believed now; "" where it is."""
@@ -113,10 +128,6 @@ class Credentials:
             self._known[node] = shown
         return ""
 
-    def revoke(self, pem: bytes) -> None:
-        """Take a list in the place of the one before. Raises ConfigError where it is none, or of another authority."""
-        self._authority.revoke(revocations(pem))
-
     def credential(self, node: str) -> bytes:
         """The certificate that is believed of a node, DER; empty where there is none."""
         known = self._known.get(node)
@@ -134,6 +145,22 @@ class Credentials:
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class CertifiedKeys:
+    """Public keys, less those whose certificate is revoked: see `edgemw.wire.signed.ReleaseKeys`.
+
+    Attributes:
+        keys: each with the number of its certificate; None where it has none of this authority, and cannot be revoked.
+    """
+
+    authority: Authority
+    keys: tuple[tuple[Ed25519PublicKey, int | None], ...]
+
+    def signed(self, text: bytes, signature: bytes) -> bool:
+        """Whether one of them that is not revoked now has signed a text."""
+        return any(not self.authority.has_revoked(serial) and verifies(key, text, signature) for key, serial in self.keys)
 
 
 def proven_by(known: Authority) -> Callable[[str, bytes, bytes, bytes], bool]:

@@ -61,10 +61,15 @@ def private_key(pem: bytes) -> Key:
     return Key(key)
 
 
+def is_certificate(pem: bytes) -> bool:
+    """Whether PEM text is that of a certificate."""
+    return _CERTIFICATE in pem
+
+
 def public_key(pem: bytes) -> Ed25519PublicKey:
     """A public key in PEM, or that of a certificate. Raises ConfigError for anything else."""
     try:
-        key = x509.load_pem_x509_certificate(pem).public_key() if _CERTIFICATE in pem else load_pem_public_key(pem)
+        key = x509.load_pem_x509_certificate(pem).public_key() if is_certificate(pem) else load_pem_public_key(pem)
     except ValueError as error:
         raise ConfigError(f"is neither a public key nor a certificate in PEM: {error}") from error
     if not isinstance(key, Ed25519PublicKey):

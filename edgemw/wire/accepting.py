@@ -10,7 +10,7 @@ from edgemw.wire.messages import ReleaseManifest, TaskManifest
 from edgemw.wire.signed import ReleaseKeys, bundle_text, release_text
 
 UNSIGNED = "it is not signed, and security.release_key asks for it"
-FORGED = "it is not signed by a key of security.release_key, or was altered"
+FORGED = "it is not signed by a key of security.release_key, that key is revoked, or it was altered"
 
 
 class Accepting:

@@ -13,6 +13,7 @@ What is signed is what a reader has understood: a place that it does not know is
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -32,10 +33,6 @@ class Senders(Protocol):
 
     def learn(self, node: str, credential: bytes) -> str:
         """Take the certificate that a node shows, DER; gives why it is not believed, or "" where it is."""
-        ...
-
-    def revoke(self, pem: bytes) -> None:
-        """Take the authority's list of revoked certificates, in the place of the one before. Raises ConfigError for another."""
         ...
 
     def credential(self, node: str) -> bytes:
@@ -63,11 +60,14 @@ class Trust:
         signer: of this node's updates, or of a top's releases.
         senders: of updates from below.
         releases: of releases and bundles from above, and of bundles that are proposed to a top.
+        revoke: takes the authority's list of revoked certificates (PEM) in the place of the one before, for senders and releases;
+            raises ConfigError for what is none of its lists.
     """
 
     signer: Signer | None = None
     senders: Senders | None = None
     releases: ReleaseKeys | None = None
+    revoke: Callable[[bytes], None] | None = None
 
 
 ANYBODY = Trust()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from edgemw.app.deployment import expand, load_deployment
 from edgemw.app.places import for_node
@@ -17,7 +17,7 @@ from edgemw.app.revocations import Revocations
 from edgemw.app.sections import Security
 from edgemw.app.settings import DeviceFile, FogFile
 from edgemw.app.signing import check_signing
-from edgemw.app.trust import check_trust, credential_of, role_of, trust_of
+from edgemw.app.trust import Role, check_trust, credential_of, role_of, trust_of
 from edgemw.cli.main import main
 from edgemw.core.config.loader import load
 from edgemw.core.config.secret import Secret
@@ -233,9 +233,11 @@ def test_a_list_that_changes_holds_without_a_restart(folder: Path) -> None:
     bureau = Office(at=datetime.now(UTC))
     own = folder / "own"
     bureau.write(own, ["fog-0", "device-0"])
-    senders = trust_of(Security(ca=own / "ca.pem", crl=own / "crl.pem"), "fog-0", "fog", {}).senders
+    trust = trust_of(Security(ca=own / "ca.pem", crl=own / "crl.pem"), "fog-0", "fog", {})
+    senders = trust.senders
     assert senders is not None
-    revocations = Revocations(own / "crl.pem", senders)
+    assert trust.revoke is not None
+    revocations = Revocations(own / "crl.pem", trust.revoke)
     assert senders.learn("device-0", bureau.der("device-0")) == ""
     for content in (b"a list that is being written", Office().revoked().public_bytes(Encoding.PEM)):
         (own / "crl.pem").write_bytes(content)
@@ -248,3 +250,48 @@ def test_a_list_that_changes_holds_without_a_restart(folder: Path) -> None:
     assert senders.learn("device-0", bureau.der("device-0")) == ""
     revocations.look()
     assert "revoked" in senders.learn("device-0", bureau.der("device-0"))
+
+
+@pytest.mark.parametrize(
+    ("node", "role", "keys"), [("device-0", "device", ("top",)), ("fog-0", "fog", ("top",)), ("top", "top", ("author", "top"))]
+)
+def test_what_a_revoked_release_key_signs_is_taken_no_longer(folder: Path, node: str, role: Role, keys: tuple[str, ...]) -> None:
+    bureau = Office(at=datetime.now(UTC))
+    pki = folder / "pki"
+    bureau.write(pki, [node, *keys])
+    release_key = tuple(pki / "nodes" / key / "sign.pem" for key in keys if key != node)  # a top always believes its own
+    said = security(folder, node, release_key=release_key)
+    trust = trust_of(said, node, role, {})
+    assert trust.releases is not None
+    assert trust.revoke is not None
+    revocations = Revocations(pki / "crl.pem", trust.revoke)
+    for key in keys:
+        signature = bureau.keys[key].sign(b"text")
+        assert trust.releases.signed(b"text", signature)
+        bureau.revoke(key)
+        bureau.write(pki, [])
+        revocations.look()
+        assert not trust.releases.signed(b"text", signature)
+        again = trust_of(said, node, role, {}).releases
+        assert again is not None
+        assert not again.signed(b"text", signature)
+    assert check_trust(said, node, role, {}) == tuple(
+        f"security.release_key: {path} is revoked, and nothing that it signs is taken" for path in release_key
+    )
+
+
+def test_a_release_key_that_is_no_certificate_of_the_authority_is_not_on_its_list(folder: Path) -> None:
+    bureau, other = Office(at=datetime.now(UTC)), Office("another", at=datetime.now(UTC))
+    pki = folder / "pki"
+    bureau.write(pki, ["device-0", "top"])
+    other.write(folder / "other", ["top"])
+    bare = other.keys["top"].public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (folder / "bare.pem").write_bytes(bare)
+    bureau.revoke("top")
+    bureau.write(pki, [])
+    for path in (folder / "bare.pem", folder / "other/nodes/top/sign.pem"):
+        said = security(folder, "device-0", release_key=(path,))
+        releases = trust_of(said, "device-0", "device", {}).releases
+        assert releases is not None
+        assert releases.signed(b"text", other.keys["top"].sign(b"text"))
+        assert check_trust(said, "device-0", "device", {}) == ()
