@@ -35,7 +35,8 @@ examples:
 """
 _ISSUE = """A node gets a certificate for TLS whose common name is its id (cert.pem, key.pem), and one for signatures (sign.pem,
 sign.key). With --for every node of a deployment file gets them, and the users monitor and author; who has keys keeps them. Keys
-are replaced with --renew only. What was handed out before goes on to hold until it ends, or is revoked.
+are replaced with --renew only. What was handed out before goes on to hold until it ends, or is revoked. Who is revoked stays so,
+unless NAME and --renew say otherwise.
 
 examples:
   edgemw pki issue pki device-8 device-9
@@ -119,7 +120,7 @@ def run_init(args: argparse.Namespace) -> int:
 
 
 def run_issue(args: argparse.Namespace) -> int:
-    """Issue what is asked for, or nothing."""
+    """Issue what is asked for, or nothing; who is revoked is let in again only where the command names it."""
     now, authority_of = _now(), _authority()
     nodes = _wanted(args, args.names)
     if args.broker != bool(args.hosts):
@@ -128,15 +129,19 @@ def run_issue(args: argparse.Namespace) -> int:
         raise ConfigError("say whose: NAME..., --for FILE or --broker", key="NAME")
     _check_hosts(args.hosts)
     with authority_of.opened(args.folder, _passphrase(args)) as signer:
-        kept = [] if args.renew else [node for node in nodes if node not in args.names and signer.has_keys(node)]
-        nodes = [node for node in nodes if node not in kept]
+        revoked = [node for node in nodes if node not in args.names and signer.is_revoked(node)]
+        kept = [] if args.renew else [node for node in nodes if node not in (*args.names, *revoked) and signer.has_keys(node)]
+        nodes = [node for node in nodes if node not in kept and node not in revoked]
         signer.issue_nodes(nodes, now, args.days, renew=args.renew)
         if args.broker:
             signer.issue_broker(args.hosts, now, args.days, renew=args.renew)
     said = [f"{node}: {args.folder / NODES / node}" for node in nodes]
     said += [f"{len(kept)} have keys and keep them (--renew replaces them)"] if kept else []
+    back = f"name one to let it in again: edgemw pki issue {args.folder} NAME --renew"
+    said += [f"revoked, and left so: {', '.join(revoked)} ({back})"] if revoked else []
     said += [f"the broker, as {', '.join(args.hosts)}: {args.folder / 'broker'}"] if args.broker else []
-    _say(args, {"folder": str(args.folder), "issued": nodes, "kept": kept, "broker": args.hosts}, "\n".join(said))
+    facts = {"folder": str(args.folder), "issued": nodes, "kept": kept, "revoked": revoked, "broker": args.hosts}
+    _say(args, facts, "\n".join(said))
     return 0
 
 

@@ -119,12 +119,20 @@ class Authority:
         """Whether a node was given keys that lie here."""
         return (layout.node_folder(self._folder, node) / layout.KEY).exists()
 
+    def is_revoked(self, node: str) -> bool:
+        """Whether what a node was given last is revoked."""
+        last = self._last(node)
+        return last is not None and last.revoked is not None
+
+    def _last(self, node: str) -> Issued | None:
+        return next((each for each in reversed(self._index.certificates) if each.name == node and each.kind == "node"), None)
+
     def _refuse_again(self, node: str, now: datetime.datetime) -> None:
-        own = [each for each in self._index.certificates if each.name == node and each.kind == "node"]
-        if own and own[-1].revoked is not None:
+        last = self._last(node)
+        if last is not None and last.revoked is not None:
             raise ConfigError(f"{node} is revoked: --renew lets it in again, with new keys", file=str(self._folder))
         if self.has_keys(node):
-            until = f", until {own[-1].until:%Y-%m-%d}" if own and own[-1].holds(now) else ""
+            until = f", until {last.until:%Y-%m-%d}" if last is not None and last.holds(now) else ""
             path = layout.node_folder(self._folder, node) / layout.KEY
             raise ConfigError(f"{node} has keys{until}: --renew makes others", file=str(path))
 

@@ -323,7 +323,30 @@ def test_one_command_makes_everything_of_a_deployment(tmp_path: Path, capsys: py
     assert (code, json.loads(out)) == (0, {"folder": str(pki), "issued": names, "broker": ["localhost"]})
     assert sorted(path.name for path in (pki / "nodes").iterdir()) == sorted(names)
     code, out, _ = run(capsys, "issue", pki, "--for", file, "--set", "tiers.device.count=3", "--asker", "kiosk", "--json")
-    assert json.loads(out) == {"folder": str(pki), "issued": ["device-2"], "kept": names, "broker": []}
+    assert json.loads(out) == {"folder": str(pki), "issued": ["device-2"], "kept": names, "revoked": [], "broker": []}
+
+
+def test_who_is_revoked_is_let_in_again_by_name_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, pki = tmp_path / "edgemw.toml", tmp_path / "pki"
+    file.write_text(DEPLOYMENT)
+    run(capsys, "init", pki, "--for", file)
+    assert run(capsys, "revoke", pki, "device-1")[0] == 0
+    more = ("issue", pki, "--for", file, "--set", "tiers.device.count=3")
+    code, out, _ = run(capsys, *more)
+    assert (code, out.splitlines()[0]) == (0, f"device-2: {pki}/nodes/device-2")
+    assert f"revoked, and left so: device-1 (name one to let it in again: edgemw pki issue {pki} NAME --renew)" in out
+    old = revoked(pki)
+    key = (pki / "nodes/device-1/key.pem").read_bytes()
+    code, out, _ = run(capsys, *more, "--renew", "--json")
+    said = json.loads(out)
+    assert (code, said["revoked"], said["kept"]) == (0, ["device-1"], [])
+    assert sorted(said["issued"]) == ["author", "device-0", "device-2", "monitor", "top"]
+    assert (pki / "nodes/device-1/key.pem").read_bytes() == key
+    code, _, err = run(capsys, "issue", pki, "device-1", "--for", file)  # by its name, but its keys are not to be replaced
+    assert (code, "device-1 is revoked: --renew lets it in again" in err) == (3, True)
+    assert json.loads(run(capsys, "issue", pki, "device-1", "--renew", "--json")[1])["issued"] == ["device-1"]
+    assert (pki / "nodes/device-1/key.pem").read_bytes() != key
+    assert revoked(pki) == old
 
 
 def test_the_list_says_what_ends_and_what_was_revoked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
