@@ -13,7 +13,7 @@ from edgemw.core.errors import ConfigError
 from edgemw.pki import layout
 
 NODE = "{node}"
-MONITOR, AUTHOR = "monitor", "author"
+MONITOR, AUTHOR = "monitor", layout.AUTHOR
 """Users beside the nodes: who asks how everybody is, and who publishes tasks."""
 
 SECURED = "mqtts://localhost:8883"
@@ -31,23 +31,16 @@ def identity_files(pki: Path, node: str) -> dict[str, Path]:
     return {key: folder / name for key, name in _FILES.items()}
 
 
-def identity_settings(pki: Path, top: str) -> list[str]:
-    """Settings, as KEY=VALUE, with which every node shows what `edgemw pki` has made for it, signs, and takes what is signed.
-
-    Args:
-        pki: the folder.
-        top: the tier that releases are signed by; bundles for it may be proposed by the author.
-    """
-    pki = pki.absolute()
-    folder = layout.node_folder(pki, NODE)
+def identity_settings(pki: Path) -> list[str]:
+    """Settings, as KEY=VALUE, with which every node shows what `edgemw pki` has made for it, signs, and takes what is signed."""
+    folder = layout.node_folder(pki.absolute(), NODE)
     said = {f"broker.tls.{key}": str(path) for key, path in identity_files(pki, NODE).items()}
     said |= {
         "security.key": f"{{ file = {json.dumps(str(folder / layout.SIGN_KEY))} }}",
         "security.certificate": str(folder / layout.SIGN_CERTIFICATE),
-        "security.ca": str(pki / layout.AUTHORITY),
-        "security.crl": str(pki / layout.REVOKED),
-        "security.release_key": json.dumps([str(layout.node_folder(pki, top) / layout.SIGN_CERTIFICATE)]),
-        f"tiers.{top}.security.release_key": json.dumps([str(layout.node_folder(pki, AUTHOR) / layout.SIGN_CERTIFICATE)]),
+        "security.ca": str(folder / layout.AUTHORITY),
+        "security.crl": str(folder / layout.REVOKED),
+        "security.release_key": json.dumps([str(folder / layout.RELEASE)]),
     }
     return [f"{key}={value}" for key, value in said.items()]
 

@@ -60,9 +60,10 @@ def _check_top(settings: Deployment, env: Mapping[str, str]) -> None:
     if security.key is None or not is_here(security.key, env):
         return
     for name, tier in settings.tiers.items():
-        keys = for_node(tier.security, top).release_key
-        if name == top or not keys or not all(path.is_file() for path in keys):
+        if name == top:
             continue
-        if not is_among(security.key, keys, env):
+        rings = {for_node(tier.security, node_id(name, number, top=False)).release_key for number in range(tier.count)}
+        here = [keys for keys in rings if keys and all(path.is_file() for path in keys)]
+        if not all(is_among(security.key, keys, env) for keys in here):
             reason = f"none of these keys is that of {top}, which signs the releases"
             raise ConfigError(reason, key=f"tiers.{name}.security.release_key")

@@ -34,9 +34,10 @@ examples:
   edgemw pki init pki --passphrase-file ca.pass
 """
 _ISSUE = """A node gets a certificate for TLS whose common name is its id (cert.pem, key.pem), and one for signatures (sign.pem,
-sign.key). With --for every node of a deployment file gets them, and the users monitor and author; who has keys keeps them. Keys
-are replaced with --renew only. What was handed out before goes on to hold until it ends, or is revoked. Who is revoked stays so,
-unless NAME and --renew say otherwise.
+sign.key); its folder also has crl.pem, and release.pem, the certificate of the top, which --for tells. With --for every node
+of a deployment file gets them, and the users monitor and author; who has keys keeps them. Keys are replaced with --renew
+only. What was handed out before goes on to hold until it ends, or is revoked. Who is revoked stays so, unless NAME and --renew
+say otherwise.
 
 examples:
   edgemw pki issue pki device-8 device-9
@@ -45,7 +46,8 @@ examples:
   edgemw pki issue pki device-3 --renew --days 90
 """
 _REVOKE = """All that NAME was ever given is put on DIR/crl.pem. The broker has a copy, which it looks at when somebody
-connects, and rules, which hold for who is connected, too: write both again and tell it.
+connects, and rules, which hold for who is connected, too: write both again and tell it. Fog nodes have a copy for signatures:
+DIR/nodes/*/crl.pem are new; copy it to the machines of fog nodes again, which read it within seconds.
 
 examples:
   edgemw pki revoke pki device-3
@@ -104,7 +106,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run_init(args: argparse.Namespace) -> int:
     """Make an authority, and what it is to issue at once."""
     now, authority_of = _now(), _authority()
-    nodes = _wanted(args, [])
+    nodes, top = _wanted(args, [])
     _check_hosts(args.hosts)
     passphrase = _passphrase(args)
     authority_of.init(args.folder, passphrase, now)
@@ -112,6 +114,9 @@ def run_init(args: argparse.Namespace) -> int:
         if args.hosts:
             signer.issue_broker(args.hosts, now, args.days)
         signer.issue_nodes(nodes, now, args.days)
+        if top:
+            signer.know_top(top)
+        signer.refresh()
     facts = {"folder": str(args.folder), "issued": nodes, "broker": args.hosts}
     also = f"; certificates of {len(nodes)} nodes and users in {args.folder / NODES}" if nodes else ""
     also += f"; of the broker, as {', '.join(args.hosts)}" if args.hosts else ""
@@ -122,7 +127,7 @@ def run_init(args: argparse.Namespace) -> int:
 def run_issue(args: argparse.Namespace) -> int:
     """Issue what is asked for, or nothing; who is revoked is let in again only where the command names it."""
     now, authority_of = _now(), _authority()
-    nodes = _wanted(args, args.names)
+    nodes, top = _wanted(args, args.names)
     if args.broker != bool(args.hosts):
         raise ConfigError("--broker goes with the names and addresses by which nodes reach it: --host", key="--broker")
     if not nodes and not args.broker:
@@ -135,12 +140,18 @@ def run_issue(args: argparse.Namespace) -> int:
         signer.issue_nodes(nodes, now, args.days, renew=args.renew)
         if args.broker:
             signer.issue_broker(args.hosts, now, args.days, renew=args.renew)
+        if top:
+            signer.know_top(top)
+        stale = [name for name in signer.refresh() if name not in nodes]
+        alone = [node for node in nodes if not signer.has_release(node)]
     said = [f"{node}: {args.folder / NODES / node}" for node in nodes]
     said += [f"{len(kept)} have keys and keep them (--renew replaces them)"] if kept else []
     back = f"name one to let it in again: edgemw pki issue {args.folder} NAME --renew"
     said += [f"revoked, and left so: {', '.join(revoked)} ({back})"] if revoked else []
+    said += [f"new crl.pem or release.pem in {NODES}/, copy again: {', '.join(stale)}"] if stale else []
+    said += ["no release.pem, for nobody has said who the top is: add --for FILE"] if alone else []
     said += [f"the broker, as {', '.join(args.hosts)}: {args.folder / 'broker'}"] if args.broker else []
-    facts = {"folder": str(args.folder), "issued": nodes, "kept": kept, "revoked": revoked, "broker": args.hosts}
+    facts = {"folder": str(args.folder), "issued": nodes, "kept": kept, "revoked": revoked, "stale": stale, "broker": args.hosts}
     _say(args, facts, "\n".join(said))
     return 0
 
@@ -150,8 +161,10 @@ def run_revoke(args: argparse.Namespace) -> int:
     authority_of = _authority()
     with authority_of.opened(args.folder, _passphrase(args)) as signer:
         signer.revoke(args.names, _now())
+        signer.refresh()
+    copies = f"copy crl.pem of {args.folder / NODES}/NAME again to fog nodes, and to whoever else has security.crl"
     what = f"write the broker's files again (edgemw broker config --pki {args.folder}) and send it SIGHUP"
-    text = f"revoked {', '.join(args.names)}: {what}"
+    text = f"revoked {', '.join(args.names)}: {what}; {copies}"
     _say(args, {"revoked": args.names, "list": str(args.folder / "crl.pem")}, text)
     return 0
 
@@ -184,8 +197,8 @@ def _state(each: Issued, now: datetime.datetime, *, replaced: bool) -> str:
     return "ended" if now >= each.until else "ends soon" if now + SOON >= each.until else "good"
 
 
-def _wanted(args: argparse.Namespace, names: list[str]) -> list[str]:
-    """Who is to have certificates: those who are named, then those of the deployment file."""
+def _wanted(args: argparse.Namespace, names: list[str]) -> tuple[list[str], str]:
+    """Who is to have certificates, those who are named and then those of the deployment file; and its top, "" without a file."""
     if not 1 <= args.days <= MAX_DAYS:
         raise ConfigError(f"must be 1 to {MAX_DAYS}", key="--days")
     for name in names:
@@ -193,9 +206,9 @@ def _wanted(args: argparse.Namespace, names: list[str]) -> list[str]:
             raise ConfigError(f"{name!r} {problem}", key="NAME")
     askers = askers_of(args)
     if args.file is None:
-        return list(dict.fromkeys([*names, *askers]))
+        return list(dict.fromkeys([*names, *askers])), ""
     settings = load_deployment(args.file, None, os.environ, args.overrides)
-    return list(dict.fromkeys([*names, *users_of(settings, askers)]))
+    return list(dict.fromkeys([*names, *users_of(settings, askers)])), settings.top
 
 
 def _check_hosts(hosts: list[str]) -> None:

@@ -72,7 +72,7 @@ def _settings(args: argparse.Namespace) -> Deployment:
     unsigned = [item for item in args.overrides if "security." not in item.partition("=")[0]]  # it adds to what --pki says
     settings = load_deployment(args.file, args.data, os.environ, unsigned)
     url = [f"broker.url={SECURED}"] if settings.broker.url == EMBEDDED else []
-    known = identity_settings(args.pki, settings.top)
+    known = identity_settings(args.pki)
     return load_deployment(args.file, args.data, os.environ, [*url, *known, *args.overrides])
 
 

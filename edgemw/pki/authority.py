@@ -34,6 +34,7 @@ from edgemw.pki.certificates import (
 from edgemw.pki.issued import Index, Issued, Kind, index_bytes, read_index
 
 MAX_PEM_BYTES = 1 << 16
+MAX_LIST_BYTES = 1 << 24
 COMMON_NAME = "edgemw authority"
 BROKER_NAME = "broker"
 
@@ -113,16 +114,47 @@ class Authority:
             replace(each, revoked=now) if each.name in names and each.revoked is None else each
             for each in self._index.certificates
         )
-        self._save(Index(tuple(rows), self._index.lists), now)
+        self._save(replace(self._index, certificates=tuple(rows)), now)
 
     def has_keys(self, node: str) -> bool:
         """Whether a node was given keys that lie here."""
         return (layout.node_folder(self._folder, node) / layout.KEY).exists()
 
+    def know_top(self, top: str) -> None:
+        """Say which node signs releases. Raises EdgeError where the file cannot be written."""
+        self._index = replace(self._index, top=top)
+        layout.write_private(self._folder / layout.INDEX, index_bytes(self._index))
+
+    def refresh(self) -> list[str]:
+        """Copy the list, and the certificate that releases are signed by, into each node's folder; the names whose files changed.
+
+        Raises:
+            EdgeError: a file cannot be written.
+        """
+        folders = sorted(path for path in (self._folder / layout.NODES).glob("*") if path.is_dir())
+        revoked, top = _read(self._folder / layout.REVOKED, MAX_LIST_BYTES), self._index.top
+        signs = {name: layout.node_folder(self._folder, name) / layout.SIGN_CERTIFICATE for name in (top, layout.AUTHOR) if name}
+        keys = {name: _read(path) for name, path in signs.items() if path.is_file()}
+        changed = []
+        for folder in folders:
+            files = {layout.REVOKED: revoked}
+            if top and (key := keys.get(layout.AUTHOR if folder.name == top else top)) is not None:
+                files[layout.RELEASE] = key
+            new = {name: data for name, data in files.items() if not _holds(folder / name, data)}
+            for name, data in new.items():
+                layout.write_public(folder / name, data)
+            if new:
+                changed.append(folder.name)
+        return changed
+
     def is_revoked(self, node: str) -> bool:
         """Whether what a node was given last is revoked."""
         last = self._last(node)
         return last is not None and last.revoked is not None
+
+    def has_release(self, node: str) -> bool:
+        """Whether a node's folder says whose releases it takes."""
+        return (layout.node_folder(self._folder, node) / layout.RELEASE).exists()
 
     def _last(self, node: str) -> Issued | None:
         return next((each for each in reversed(self._index.certificates) if each.name == node and each.kind == "node"), None)
@@ -200,10 +232,14 @@ def _signer(folder: Path, passphrase: str | None) -> Signer:
     return Signer(key, certificate)
 
 
-def _read(path: Path) -> bytes:
+def _holds(path: Path, data: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == data
+
+
+def _read(path: Path, limit: int = MAX_PEM_BYTES) -> bytes:
     try:
         with path.open("rb") as stream:
-            return stream.read(MAX_PEM_BYTES)
+            return stream.read(limit)
     except OSError as error:
         hint = "; is the authority's key kept elsewhere?" if path.name == layout.AUTHORITY_KEY else ""
         raise ConfigError(f"cannot be read: {error.strerror or error}{hint}", file=str(path)) from error

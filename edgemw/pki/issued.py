@@ -43,16 +43,21 @@ class Issued:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """All certificates in the order in which they were made; `lists` counts the lists of revoked ones."""
+    """All certificates in the order in which they were made; `lists` counts the lists of revoked ones.
+
+    `top` is the node that signs releases; empty where no deployment file has said it.
+    """
 
     certificates: tuple[Issued, ...] = ()
     lists: int = 0
+    top: str = ""
 
 
 def index_bytes(index: Index) -> bytes:
     """The file."""
     rows = ",\n".join(json.dumps({**asdict(each), "serial": f"{each.serial:x}"}, default=_iso) for each in index.certificates)
-    return f'{{"format": {FORMAT}, "lists": {index.lists}, "certificates": [\n{rows}\n]}}\n'.encode()
+    top = json.dumps(index.top)
+    return f'{{"format": {FORMAT}, "lists": {index.lists}, "top": {top}, "certificates": [\n{rows}\n]}}\n'.encode()
 
 
 def read_index(path: Path) -> Index:
@@ -69,7 +74,7 @@ def read_index(path: Path) -> Index:
         document = json.loads(data)
         if document["format"] != FORMAT:
             raise ValueError(f"format {document['format']}")
-        return Index(tuple(map(_issued, document["certificates"])), int(document["lists"]))
+        return Index(tuple(map(_issued, document["certificates"])), int(document["lists"]), str(document.get("top", "")))
     except FileNotFoundError as error:
         hint = "no authority here: make one with `edgemw pki init DIR`"
         raise ConfigError(hint, file=str(path)) from error

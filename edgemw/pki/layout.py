@@ -4,7 +4,8 @@
     DIR/crl.pem                  what it has revoked: for brokers
     DIR/issued.json              what it has issued
     DIR/broker/...               ca.pem cert.pem key.pem: what is copied to a broker, with crl.pem
-    DIR/nodes/NAME/...           ca.pem cert.pem key.pem sign.pem sign.key: what is copied to a node, and nothing else
+    DIR/nodes/NAME/...           what is copied to a node, and nothing else: ca.pem cert.pem key.pem sign.pem sign.key, a copy of
+                                 crl.pem, and release.pem, the certificate whose releases (at the top: whose proposals) it takes
 
 No name here needs `cryptography`: whoever only says where files are does not load it.
 """
@@ -19,6 +20,9 @@ from edgemw.core.errors import EdgeError
 AUTHORITY, AUTHORITY_KEY, REVOKED, INDEX = "ca.pem", "ca.key", "crl.pem", "issued.json"
 BROKER, NODES = "broker", "nodes"
 CERTIFICATE, KEY, SIGN_CERTIFICATE, SIGN_KEY = "cert.pem", "key.pem", "sign.pem", "sign.key"
+RELEASE = "release.pem"
+AUTHOR = "author"
+"""The user who proposes bundles to the top."""
 
 
 def node_folder(folder: Path, node: str) -> Path:

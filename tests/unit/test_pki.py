@@ -19,6 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID as Use
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgemw.app.places import identity_settings
 from edgemw.cli.main import main
 from edgemw.core.errors import ConfigError
 from edgemw.pki import authority
@@ -284,13 +285,14 @@ def test_the_key_of_another_authority_is_refused(pki: Path, tmp_path: Path) -> N
         max_size=5,
     ).map(tuple),
     st.integers(0, 1 << 30),
+    st.sampled_from(["", "top"]),
 )
 def test_the_index_is_read_as_it_was_written(
-    tmp_path_factory: pytest.TempPathFactory, rows: tuple[Issued, ...], lists: int
+    tmp_path_factory: pytest.TempPathFactory, rows: tuple[Issued, ...], lists: int, top: str
 ) -> None:
     path = tmp_path_factory.mktemp("index") / "issued.json"
-    path.write_bytes(index_bytes(Index(rows, lists)))
-    assert read_index(path) == Index(rows, lists)
+    path.write_bytes(index_bytes(Index(rows, lists, top)))
+    assert read_index(path) == Index(rows, lists, top)
 
 
 # -------------------------------------------------------------------------------------------------------- command line
@@ -323,7 +325,14 @@ def test_one_command_makes_everything_of_a_deployment(tmp_path: Path, capsys: py
     assert (code, json.loads(out)) == (0, {"folder": str(pki), "issued": names, "broker": ["localhost"]})
     assert sorted(path.name for path in (pki / "nodes").iterdir()) == sorted(names)
     code, out, _ = run(capsys, "issue", pki, "--for", file, "--set", "tiers.device.count=3", "--asker", "kiosk", "--json")
-    assert json.loads(out) == {"folder": str(pki), "issued": ["device-2"], "kept": names, "revoked": [], "broker": []}
+    assert json.loads(out) == {
+        "folder": str(pki),
+        "issued": ["device-2"],
+        "kept": names,
+        "revoked": [],
+        "stale": [],
+        "broker": [],
+    }
 
 
 def test_who_is_revoked_is_let_in_again_by_name_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -347,6 +356,40 @@ def test_who_is_revoked_is_let_in_again_by_name_only(tmp_path: Path, capsys: pyt
     assert json.loads(run(capsys, "issue", pki, "device-1", "--renew", "--json")[1])["issued"] == ["device-1"]
     assert (pki / "nodes/device-1/key.pem").read_bytes() != key
     assert revoked(pki) == old
+
+
+def test_a_folder_of_a_node_has_all_that_its_file_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, pki = tmp_path / "edgemw.toml", tmp_path / "pki"
+    file.write_text(DEPLOYMENT)
+    run(capsys, "init", pki)
+    assert "no release.pem, for nobody has said who the top is: add --for FILE" in run(capsys, "issue", pki, "device-8")[1]
+    code, out, _ = run(capsys, "issue", pki, "--for", file)
+    assert (code, "new crl.pem or release.pem in nodes/, copy again: device-8\n" in out) == (0, True)
+    assert "release.pem" not in run(capsys, "issue", pki, "device-9")[1]  # the top is known from then on
+
+    def same(name: str, of: Path, *nodes: str) -> None:
+        for node in nodes:
+            assert (pki / "nodes" / node / name).read_bytes() == of.read_bytes(), node
+
+    below, everybody = ("device-0", "device-1", "device-8", "device-9"), ("top", "author", "device-0", "device-8", "device-9")
+    same("release.pem", pki / "nodes/top/sign.pem", *below)
+    same("release.pem", pki / "nodes/author/sign.pem", "top")
+    same("crl.pem", pki / "crl.pem", *everybody)
+    before = (pki / "crl.pem").read_bytes()
+    out = run(capsys, "revoke", pki, "device-1")[1]
+    assert f"copy crl.pem of {pki}/nodes/NAME again to fog nodes" in out
+    assert (pki / "crl.pem").read_bytes() != before
+    same("crl.pem", pki / "crl.pem", *everybody)
+    assert json.loads(run(capsys, "issue", pki, "top", "--renew", "--json")[1])["stale"] == [
+        *("author", "device-0", "device-1", "device-8", "device-9", "monitor")
+    ]
+    same("release.pem", pki / "nodes/top/sign.pem", *below)
+
+
+def test_what_up_says_with_pki_names_files_of_the_nodes_folder_only(tmp_path: Path) -> None:
+    for setting in identity_settings(tmp_path / "pki"):
+        assert f"{tmp_path}/pki/nodes/{{node}}/" in setting
+        assert setting.count(str(tmp_path)) == 1
 
 
 def test_the_list_says_what_ends_and_what_was_revoked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

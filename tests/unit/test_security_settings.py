@@ -155,6 +155,17 @@ def test_release_keys_without_that_of_the_top_are_refused(folder: Path) -> None:
     assert refusal(path) == "tiers.device.security.release_key: none of these keys is that of top, which signs the releases"
 
 
+def test_release_keys_in_the_folder_of_each_node_are_those_of_that_node(folder: Path) -> None:
+    text = DEPLOYMENT.replace("pki/nodes/top/sign.pem", "pki/nodes/{node}/release.pem")
+    (folder / "edgemw.toml").write_text(text)
+    nodes = folder / "pki/nodes"
+    for node in NODES:
+        (nodes / node / "release.pem").write_bytes((nodes / ("fog-1" if node == "top" else "top") / "sign.pem").read_bytes())
+    assert check_signing(load_deployment(folder / "edgemw.toml", None, {}), {}) == ()
+    (nodes / "device-2/release.pem").write_bytes((nodes / "device-1/sign.pem").read_bytes())
+    assert refusal(folder / "edgemw.toml").startswith("tiers.device.security.release_key: none of these keys is that of top")
+
+
 def test_a_node_of_a_tier_whose_files_are_wrong_is_named(folder: Path) -> None:
     (folder / "pki/nodes/device-2/sign.pem").write_bytes((folder / "pki/nodes/device-1/sign.pem").read_bytes())
     assert refusal(folder / "edgemw.toml").startswith("tiers.device.security.certificate: device-2: ")
