@@ -6,6 +6,7 @@ its own.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,12 +122,24 @@ def without_revoked(rules: Rules, pki: Path) -> Rules:
 
 
 def write_files(kind: Kind, out: Path, files: Sequence[tuple[str, bytes]]) -> list[Path]:
-    """Write them, all but keys and rules for everybody to read; what was there is replaced. Raises EdgeError."""
-    for folder in (out, *(out / name for name in kind.folders)):
+    """Write them, all but keys and rules for everybody to read; what was there is replaced.
+
+    Where root writes, they belong to whoever has the folder, so that a broker that runs as its own user can read them again.
+
+    Raises:
+        EdgeError: a file cannot be written.
+    """
+    folders = [out, *(out / name for name in kind.folders)]
+    new = [folder for folder in folders if not folder.exists()]
+    for folder in folders:
         layout.make_folder(folder)
     for name, data in files:
         write = layout.write_private if name.endswith((".key", "acl", "acl.conf")) else layout.write_public
         write(out / name, data)
+    if os.geteuid() == 0:
+        owner = out.stat()
+        for path in (*new, *(out / name for name, _ in files)):
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
     return [out / name for name, _ in files]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -230,6 +231,20 @@ def test_a_broker_that_nodes_reach_by_another_name_than_it_shows_is_refused(
     assert "listener 9000" in (tmp_path / "out/conf.d/listener.conf").read_text().splitlines()
     for name in ("ca.crt", "server.crt", "server.key", "crl.pem"):
         assert (tmp_path / "out" / name).is_file()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_files_that_root_replaces_stay_those_of_the_brokers_user(tmp_path: Path) -> None:
+    file, out = tmp_path / "edgemw.toml", tmp_path / "out"
+    file.write_text(TREE)
+    command = ["broker", "config", str(file), "--for", "mosquitto", "--out", str(out)]
+    assert main(command) == 0
+    assert out.stat().st_uid == 0
+    for path in (out, *out.rglob("*")):
+        os.chown(path, 65534, 65533)
+    (out / "acl").unlink()
+    assert main(command) == 0
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in (out, *out.rglob("*"))} == {(65534, 65533)}
 
 
 # ---------------------------------------------------------------------------------------------------------------- {node}
