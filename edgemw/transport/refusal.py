@@ -67,6 +67,8 @@ def of_all(refusals: Sequence[LinkError]) -> LinkError:
 
 def _from_tls(error: ssl.SSLError, where: str) -> LinkError:
     reason = error.reason or str(error)
+    if "CERTIFICATE_REVOKED" in reason.upper():
+        return LinkError("the broker says that this certificate is revoked", where=where, hint="ask its authority for another")
     if "ALERT" in reason.upper():
         return LinkError(
             f"the broker refused our side of TLS ({reason})",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
 
 from edgemw.core.errors import LinkError
 from edgemw.transport.settings import TlsSettings
@@ -25,13 +26,20 @@ def tls_context(tls: TlsSettings) -> ssl.SSLContext:
     Raises:
         LinkError: a file is missing or not what it should be.
     """
+    paths = [path for path in (tls.ca, tls.cert, tls.key) if path is not None]
+    files = ", ".join(str(path) for path in paths if not Path(path).exists()) or ", ".join(map(str, paths))
     try:
         context = ssl.create_default_context(cafile=tls.ca)
         if tls.cert is not None:
             context.load_cert_chain(tls.cert, tls.key)
-    except OSError as error:  # ssl.SSLError is one
-        files = ", ".join(str(path) for path in (tls.ca, tls.cert, tls.key) if path is not None)
-        raise LinkError(f"certificates cannot be loaded ({error})", where=files, hint="PEM files are expected") from error
+    except ssl.SSLError as error:
+        if error.reason != "KEY_VALUES_MISMATCH":
+            raise LinkError(f"certificates cannot be loaded ({error})", where=files, hint="PEM files are expected") from error
+        hint = "were both copied from the same folder?"
+        raise LinkError("tls.cert and tls.key do not belong together", where=files, hint=hint) from error
+    except OSError as error:
+        reason = f"certificates cannot be read ({error.strerror or error})"
+        raise LinkError(reason, where=files, hint="are the files of [broker.tls] there?") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.sslsocket_class = _TidySocket
     return context

@@ -400,7 +400,8 @@ def test_a_revoked_node_is_let_in_no_longer_once_the_broker_was_told(broker: Sec
     broker.hang_up()
     login = broker.login("stolen")
     tls = TlsSettings(login.tls.ca, login.tls.cert, login.tls.key)
-    assert "TLS" in refused(MqttSettings(broker.url, "stolen", tls=tls)).what
+    what = refused(MqttSettings(broker.url, "stolen", tls=tls)).what  # the alert may be lost with the connection
+    assert what in ("the broker hung up on TLS", "the broker says that this certificate is revoked")
     let_in(broker, broker.login("device-1"))
 
 
