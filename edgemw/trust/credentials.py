@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -54,9 +54,14 @@ class Authority:
     def revoke(self, crl: x509.CertificateRevocationList) -> None:
         """Take a list in the place of the one before. Raises ConfigError where it is of another authority."""
         key = self._certificate.public_key()
-        if not isinstance(key, EllipticCurvePublicKey | Ed25519PublicKey | RSAPublicKey) or not crl.is_signature_valid(key):
+        try:
+            ours = isinstance(key, EllipticCurvePublicKey | Ed25519PublicKey | RSAPublicKey) and crl.is_signature_valid(key)
+            revoked = frozenset(entry.serial_number for entry in crl)
+        except Exception as error:  # as below
+            raise ConfigError(f"is not a list that can be read: {error}") from error
+        if not ours:
             raise ConfigError("is not a list of the authority in security.ca")
-        self._revoked = frozenset(entry.serial_number for entry in crl)
+        self._revoked = revoked
 
     def refusal(self, credential: Credential, now: datetime) -> str:
         """Why a certificate that was believed is not believed now; "" where it is."""
@@ -73,15 +78,15 @@ class Authority:
             certificate.verify_directly_issued_by(self._certificate)
             names = [name.value for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
             key = certificate.public_key()
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise ConfigError(f"its certificate cannot be read, or is of another authority: {error}") from error
+            since, until = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         except InvalidSignature as error:
             raise ConfigError("its certificate is not signed by the authority in security.ca") from error
+        except Exception as error:  # what is wrong with a certificate has no common base there, and anybody may show one
+            raise ConfigError(f"its certificate cannot be read, or is of another authority: {error}") from error
         if names != [node]:
             raise ConfigError(f"its certificate is of {', '.join(map(str, names)) or 'nobody'}, not of {node}")
         if not isinstance(key, Ed25519PublicKey):
             raise ConfigError("its certificate is not of an Ed25519 key")
-        since, until = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         return Credential(key, certificate.serial_number, since, until, der)
 
 
@@ -164,7 +169,7 @@ def certificate(pem: bytes) -> x509.Certificate:
     """A certificate in PEM. Raises ConfigError for anything else."""
     try:
         return x509.load_pem_x509_certificate(pem)
-    except ValueError as error:
+    except Exception as error:  # as above
         raise ConfigError(f"is not a certificate in PEM: {error}") from error
 
 
@@ -172,7 +177,7 @@ def revocations(pem: bytes) -> x509.CertificateRevocationList:
     """A list of revoked certificates in PEM. Raises ConfigError for anything else."""
     try:
         return x509.load_pem_x509_crl(pem)
-    except ValueError as error:
+    except Exception as error:  # as above
         raise ConfigError(f"is not a certificate revocation list in PEM: {error}") from error
 
 

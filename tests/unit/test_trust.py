@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import random
 from dataclasses import replace
 from datetime import timedelta
 
@@ -19,7 +21,7 @@ from hypothesis import strategies as st
 
 from edgemw.core.errors import ConfigError, WireError
 from edgemw.core.ids import Place
-from edgemw.trust.credentials import Authority, Credentials
+from edgemw.trust.credentials import Authority, Credentials, certificate, proven_by
 from edgemw.trust.keys import KeyRing, private_key, public_key
 from edgemw.wire.accepting import Accepting
 from edgemw.wire.messages import Frame, ReleaseManifest, TaskManifest, Update, pack, unpack
@@ -112,6 +114,34 @@ def test_a_certificate_of_somebody_else_or_of_another_authority_is_not_believed(
     assert "cannot be read" in senders.learn("device-0", b"not a certificate")
     assert "no certificate" in senders.learn("device-0", b"")
     assert "no certificate" in refusal(senders, signed(OURS))
+
+
+def of_version_7(der: bytes) -> bytes:
+    """A certificate that says a version which does not exist."""
+    at = der.index(bytes([0xA0, 3, 2, 1, 2])) + 4
+    return der[:at] + bytes([7]) + der[at + 1 :]
+
+
+def test_a_certificate_that_is_damaged_in_any_way_is_refused_in_our_words() -> None:
+    der, rng = office().der("device-0"), random.Random(2)
+    assert "cannot be read" in office().senders().learn("device-0", of_version_7(der))
+    senders = office().senders()
+    for _ in range(4000):
+        damaged = bytearray(der)
+        for _ in range(rng.randint(1, 3)):
+            damaged[rng.randrange(len(der))] = rng.randrange(256)
+        assert senders.learn("device-0", bytes(damaged)) != "" or bytes(damaged) == der
+    proven = proven_by(office().authority())
+    assert not proven("device-0", of_version_7(der), b"text", bytes(64))
+
+
+def test_files_with_a_certificate_of_no_version_are_refused_in_our_words() -> None:
+    body = base64.encodebytes(of_version_7(office().der("device-0"))).decode()
+    pem = f"-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n".encode()
+    with pytest.raises(ConfigError, match="not a certificate in PEM"):
+        certificate(pem)
+    with pytest.raises(ConfigError, match="neither a public key nor"):
+        public_key(pem)
 
 
 def test_a_certificate_of_another_kind_of_key_is_not_believed() -> None:
