@@ -241,6 +241,8 @@ class Cycle:
             actions.append(SaveMemory(self._memory, dropped))
         if self._wanted is not None and manifest.number < self._wanted.number:
             return actions
+        if self._wanted is not None and manifest.number == self._wanted.number and manifest != self._wanted:
+            self._following.forget()  # how it was to be had may have been wrong
         actions += self._sender.heard(manifest, now)
         current = self._current
         if current is not None and current.manifest.number == manifest.number:
@@ -263,7 +265,7 @@ class Cycle:
         The measure of a last release that an earlier life of this device heard of is not said again: the manifest may be what
         the broker has kept of a run that goes on by now, and the answer would be taken for one to that.
         """
-        if manifest is not self._wanted or boot <= self._heard_from:
+        if manifest is not self._wanted or not self._accepting.another_life(boot, self._heard_from):
             return []
         is_first, self._heard_from = self._heard_from < 0, boot
         if is_first and not manifest.train:

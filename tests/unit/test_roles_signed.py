@@ -290,6 +290,76 @@ def test_a_release_that_a_bridge_altered_for_everybody_is_announced_again_and_st
     assert all(world.machines[name].reason(world.now) == "" for name in NODES)
 
 
+FALSE_WAYS = {
+    "a difference that is none": {"difference": b"\xc1", "packed": (), "whole": False},
+    "a blob that nobody has": {"difference": b"", "packed": (blob_of(b"nothing").brief,), "whole": False},
+    "no way at all": {"difference": b"", "packed": (), "whole": True},
+}
+
+
+@pytest.mark.parametrize("way", FALSE_WAYS)
+@pytest.mark.parametrize("readers", [FOGS, DEVICES], ids=["fogs", "devices"])
+def test_a_release_that_is_said_to_be_had_in_another_way_is_tried_again_when_the_true_one_comes(
+    way: str, readers: tuple[str, ...]
+) -> None:
+    world = net(rounds=20)
+    altered: set[str] = set()
+
+    def misled(target: str, frame: Frame) -> Frame:
+        message = frame.message
+        if isinstance(message, ReleaseManifest) and message.number == 6 and target in readers and target not in altered:
+            altered.add(target)
+            return replace(frame, message=replace(message, **FALSE_WAYS[way]))  # type: ignore[arg-type]
+        return frame
+
+    world.alters = misled
+    world.run(1500)
+    assert altered == {*readers}
+    assert [world.machines[name].facts(world.now)["release"] for name in NODES] == [20] * len(NODES)
+    assert all(world.machines[name].reason(world.now) == "" for name in NODES)
+
+
+@pytest.mark.parametrize("readers", [FOGS, DEVICES], ids=["fogs", "devices"])
+def test_a_release_said_again_of_a_life_that_never_was_hides_no_later_life(readers: tuple[str, ...]) -> None:
+    world = net(rounds=2)
+    world.run(300)
+    assert world.machines["top"].state == "finished"
+    for node in readers:
+        topic = topics.build(NET, world.parents[node], "release", task=TASK)
+        out = world.retained[topic].frame
+        world.give(node, Arrived(topics.parse(topic), replace(out, boot=1 << 40)))
+    world.settle()
+    world.kill("top")
+    world.options["top"] = replace(world.options["top"], rounds=5)  # type: ignore[arg-type]
+    world.start("top")
+    world.run(1000)
+    assert [world.machines[name].facts(world.now)["release"] for name in NODES] == [5] * len(NODES)
+    assert counted(world) == sent(world)
+
+
+def test_a_release_that_asks_for_nothing_more_and_is_said_again_stops_a_net_only_until_the_true_one_comes() -> None:
+    world = net(rounds=2)
+    world.run(300)
+    old = world.retained[topics.build(NET, "top", "release", task=TASK)].frame
+    assert isinstance(old.message, ReleaseManifest)
+    assert not old.message.train
+    world.kill("top")
+    world.options["top"] = replace(world.options["top"], rounds=5)  # type: ignore[arg-type]
+    world.start("top")
+    altered: set[str] = set()
+
+    def replayed(target: str, frame: Frame) -> Frame:
+        if isinstance(frame.message, ReleaseManifest) and frame.message.number == 2 and target in FOGS and target not in altered:
+            altered.add(target)
+            return replace(old, boot=1 << 40)
+        return frame
+
+    world.alters = replayed
+    world.run(1500)
+    assert altered == {*FOGS}
+    assert [world.machines[name].facts(world.now)["release"] for name in NODES] == [5] * len(NODES)
+
+
 def test_a_device_serves_no_older_release_also_in_another_life() -> None:
     world = net(rounds=0)
     world.run(5)
