@@ -221,7 +221,8 @@ class Cycle:
         return [*noted, *(action for outcome in ack.outcomes for action in self._on_outcome(outcome, now))]
 
     def _on_task_manifest(self, blob: Blob) -> list[Action]:
-        if self._bundle is not None and self._bundle.digest == blob.digest:
+        is_open = self._opened is not None and self._bundle is not None and self._opened[0] == self._bundle.label
+        if self._bundle == blob or (is_open and self._bundle is not None and self._bundle.digest == blob.digest):
             return []
         self._bundle = blob
         self._state = "fetching"

@@ -11,15 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgemw.core.bundle import Vector
-from edgemw.device.events import Work
+from edgemw.core.ids import Place
+from edgemw.device.cycle import Cycle
+from edgemw.device.events import Left, Work
 from edgemw.fog.events import Released
 from edgemw.trust.credentials import Credentials
 from edgemw.wire import topics
 from edgemw.wire.chunks import blob_of
-from edgemw.wire.messages import Frame, Presence, ReleaseManifest, TaskManifest, Update
+from edgemw.wire.messages import Blob, Frame, Presence, ReleaseManifest, TaskManifest, Update
 from edgemw.wire.signed import ANYBODY, frame_text, signed_bundle, signed_frame, signed_proposal
 from edgemw.wire.topics import Topic
-from edgemw.wire.traffic import Arrived
+from edgemw.wire.traffic import Arrived, Fetch
 from tests.support.signing import NOW, Office
 from tests.support.world import NET, TASK, World
 from tests.unit.test_roles import DEVICES, Learner, counted, sent, tree
@@ -399,6 +401,27 @@ def test_a_bundle_that_the_top_has_not_signed_is_not_even_fetched() -> None:
         world.settle()
         assert world.fetching[node] == []
         assert len(world.refusals(node, "task_refused")) == 3
+
+
+@pytest.mark.parametrize("asks", [True, False], ids=["signed", "unsigned"])
+def test_a_bundle_that_is_said_to_be_in_other_chunks_is_fetched_when_the_true_manifest_comes(asks: bool) -> None:
+    world = net(rounds=0)
+    world.kill("device-0")
+    world.run(5)
+    true = world.retained[topics.build(NET, "fog-0", "task", task=TASK)].frame.message
+    assert isinstance(true, TaskManifest)
+    trust = world.trusts["device-0"] if asks else ANYBODY
+    device = Cycle(Place(NET, "device-0", "fog-0", 1), TASK, Left(), 0.0, trust=trust)
+    topic = topics.parse(topics.build(NET, "fog-0", "task", task=TASK))
+
+    def fetched(message: TaskManifest) -> list[Blob]:
+        actions = device.handle(Arrived(topic, Frame(TASK, "fog-0", 1, 0, message)), 0.0)
+        return [action.blob for action in actions if isinstance(action, Fetch)]
+
+    halved = replace(true, blob=replace(true.blob, chunk_size=true.blob.chunk_size // 2))
+    assert fetched(halved) == ([] if asks else [halved.blob])
+    assert fetched(true) == [true.blob]
+    assert fetched(true) == []
 
 
 def test_only_a_signed_proposal_reaches_the_top_and_only_once() -> None:

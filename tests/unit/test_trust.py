@@ -25,7 +25,7 @@ from edgemw.trust.credentials import Authority, Credentials, certificate, proven
 from edgemw.trust.keys import KeyRing, private_key, public_key
 from edgemw.wire.accepting import Accepting
 from edgemw.wire.messages import Frame, ReleaseManifest, TaskManifest, Update, pack, unpack
-from edgemw.wire.signed import frame_text, signed_bundle, signed_frame, signed_proposal, signed_release
+from edgemw.wire.signed import frame_text, proposal_text, signed_bundle, signed_frame, signed_proposal, signed_release
 from tests.support.signing import DAY, NOW, Office, office
 from tests.unit.test_wire_golden import FRAMES
 from tests.unit.test_wire_kinds import frames, patient, releases
@@ -252,13 +252,18 @@ def test_an_older_release_is_refused_and_a_newer_run_begins_anew() -> None:
 
 
 def test_a_bundle_is_taken_where_it_is_signed_for_a_run_that_is_not_over() -> None:
-    key, blob = office().keys["top"], RELEASE.theta
     gate = accepting((5, 4))
+    key, blob = office().keys["top"], RELEASE.theta
     assert gate.bundle(signed_bundle(key, "net", "digits", blob, 5)) == ""
     assert gate.bundle(signed_bundle(key, "net", "digits", blob, 6)) == ""
     assert "older than run 5" in gate.bundle(signed_bundle(key, "net", "digits", blob, 4))
     assert "not signed by a key" in gate.bundle(replace(signed_bundle(key, "net", "digits", blob, 4), run=5))
     assert "not signed by a key" in gate.bundle(replace(signed_bundle(key, "net", "digits", blob, 5), blob=replace(blob, size=7)))
+    other_chunks = replace(blob, chunk_size=blob.chunk_size // 2)
+    assert "not signed by a key" in gate.bundle(replace(signed_bundle(key, "net", "digits", blob, 5), blob=other_chunks))
+    ring, proposal = KeyRing((key.public,)), signed_proposal(key, "net", "digits", blob)
+    assert ring.signed(proposal_text("net", "digits", blob), proposal.signature)
+    assert not ring.signed(proposal_text("net", "digits", other_chunks), proposal.signature)
     assert "asks for it" in gate.bundle(TaskManifest(blob))
     assert "asks for it" in gate.bundle(signed_proposal(key, "net", "digits", blob))
 
