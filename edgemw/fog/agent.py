@@ -33,6 +33,7 @@ from edgemw.fog.events import (
     Settled,
     Totals,
 )
+from edgemw.fog.evidence import BOUNDED, REMAINDER
 from edgemw.fog.forwarder import Forwarder
 from edgemw.fog.privacy import spent_of, spent_text
 from edgemw.fog.rate import Rate
@@ -178,8 +179,8 @@ class FogRole:
         """Keep what was signed of a window that is closed; at the top nothing goes up."""
         if not self._evidence_bytes:
             return
-        sent, whole = (None, True) if forwarded is None else (forwarded.frame, forwarded.whole and not forwarded.brought)
-        note = json.dumps({"release": release.number, "parameters": release.parameters, "whole": whole})
+        sent, why = (None, "") if forwarded is None else (forwarded.frame, _unadded(forwarded))
+        note = json.dumps({"release": release.number, "parameters": release.parameters, "whole": not why, "why": why})
         senders = self._trust.senders
         for node in evidence.put_window(self._db, task, sent, note, members, self._evidence_bytes):
             if senders is not None and (der := senders.credential(node)):
@@ -222,6 +223,13 @@ class FogRole:
             accounts=accounts_of(journal.accounts(db, task)),
             secret=secrets.token_bytes(32),
         )
+
+
+def _unadded(forwarded: Forwarded) -> str:
+    """Why a window is not the sum of its members; "" where it is."""
+    if not forwarded.whole:
+        return BOUNDED
+    return REMAINDER if forwarded.brought else ""
 
 
 def _said_again(action: Any) -> bool:
