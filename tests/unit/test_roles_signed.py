@@ -236,6 +236,22 @@ def test_a_revoked_device_is_refused_from_then_on() -> None:
     assert max(u.seq for u in world.disks["fog-0"].settled if u.node == "device-2") > newest.seq + 2  # and the others go on
 
 
+def test_a_presence_of_a_life_that_never_was_is_forgotten_with_the_next_update() -> None:
+    world = net(rounds=0)
+    world.run(20)
+    children = [name for name in DEVICES if world.parents[name] == "fog-0"]
+    for name in children:
+        topic = topics.parse(topics.build(NET, "fog-0", "presence", node=name))
+        gone = Presence("offline", "device", "fog-0", credential=OFFICE.der(name))
+        world.give("fog-0", Arrived(topic, Frame("", name, 1 << 52, 0, gone)))
+    world.settle()
+    assert world.machines["fog-0"].facts(world.now)["children"] == 0
+    for name in children:
+        world.restart(name)
+    world.run(200)
+    assert world.machines["fog-0"].facts(world.now)["children"] == len(children)
+
+
 # -- releases and bundles
 
 
@@ -332,7 +348,7 @@ def test_a_release_said_again_of_a_life_that_never_was_hides_no_later_life(reade
         world.give(node, Arrived(topics.parse(topic), replace(out, boot=1 << 40)))
     world.settle()
     world.kill("top")
-    world.options["top"] = replace(world.options["top"], rounds=5)  # type: ignore[arg-type]
+    world.options["top"] = replace(world.options["top"], rounds=5)
     world.start("top")
     world.run(1000)
     assert [world.machines[name].facts(world.now)["release"] for name in NODES] == [5] * len(NODES)
@@ -346,7 +362,7 @@ def test_a_release_that_asks_for_nothing_more_and_is_said_again_stops_a_net_only
     assert isinstance(old.message, ReleaseManifest)
     assert not old.message.train
     world.kill("top")
-    world.options["top"] = replace(world.options["top"], rounds=5)  # type: ignore[arg-type]
+    world.options["top"] = replace(world.options["top"], rounds=5)
     world.start("top")
     altered: set[str] = set()
 
