@@ -149,6 +149,7 @@ class FogRole:
         match action:
             case SaveUpdate(frame=frame):
                 journal.put_window(db, frame)
+                self._keep_credential(frame.node)  # by which it was believed: the node may have another one at the end
             case SaveForward(forwarded=forwarded, release=release, remainder=remainder):
                 self._keep_evidence(task, forwarded.members, release, forwarded)
                 outbox.put_update(db, forwarded.frame, self._place.parent, _pack_note(forwarded))
@@ -181,10 +182,13 @@ class FogRole:
             return
         sent, why = (None, "") if forwarded is None else (forwarded.frame, _unadded(forwarded))
         note = json.dumps({"release": release.number, "parameters": release.parameters, "whole": not why, "why": why})
-        senders = self._trust.senders
         for node in evidence.put_window(self._db, task, sent, note, members, self._evidence_bytes):
-            if senders is not None and (der := senders.credential(node)):
-                evidence.put_credential(self._db, node, der)
+            self._keep_credential(node)
+
+    def _keep_credential(self, node: str) -> None:
+        senders = self._trust.senders
+        if self._evidence_bytes and senders is not None and (der := senders.credential(node)):
+            evidence.put_credential(self._db, node, der)
 
     def _put_outcomes(self, task: str, outcomes: tuple[tuple[UpdateId, Settled], ...]) -> None:
         rows = [OutcomeRow(update, outcome.counted, outcome.release, outcome.reason) for update, outcome in outcomes]

@@ -1,9 +1,10 @@
 """Whose key is whose: certificates that nodes show, checked against the one authority that a fog node was given.
 
-    believed  =  signed by the authority, for this node (CN is its id), of an Ed25519 key, in its validity, not revoked
+    believed  =  signed by the authority, for this node (CN is its id), of an Ed25519 key, in its validity, not revoked,
+                 without an extended key usage or with codeSigning in it
 
-Of two such certificates of one node the one that was issued later counts. Every check of a signature looks at validity and
-revocation again, so that a certificate ends when it ends, however long ago it was shown.
+Of several such certificates of one node each counts: anybody may show one that the node has had. Every check of a signature
+looks at validity and revocation again, so that a certificate ends when it ends, however long ago it was shown.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from edgemw.core.errors import ConfigError
 from edgemw.trust.keys import verifies
 
 MAX_NODES = 100_000
+MAX_EACH = 4  # certificates of one node: the one that has verified last stays, and the newest that were shown
 
 NO_CREDENTIAL = "it has shown no certificate that is believed here"
 UNSIGNED = "it is not signed"
@@ -79,6 +81,7 @@ class Authority:
             names = [name.value for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
             key = certificate.public_key()
             since, until = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+            signs = _is_for_signatures(certificate)
         except InvalidSignature as error:
             raise ConfigError("its certificate is not signed by the authority in security.ca") from error
         except Exception as error:  # what is wrong with a certificate has no common base there, and anybody may show one
@@ -87,6 +90,8 @@ class Authority:
             raise ConfigError(f"its certificate is of {', '.join(map(str, names)) or 'nobody'}, not of {node}")
         if not isinstance(key, Ed25519PublicKey):
             raise ConfigError("its certificate is not of an Ed25519 key")
+        if not signs:
+            raise ConfigError("its certificate is not for signatures (extended key usage without codeSigning)")
         return Credential(key, certificate.serial_number, since, until, der)
 
 
@@ -96,13 +101,14 @@ class Credentials:
     def __init__(self, authority: Authority, clock: Callable[[], float]) -> None:
         """Begin without any; `clock` gives seconds since 1970 UTC, because certificates end by the calendar."""
         self._authority, self._clock = authority, clock
-        self._known: dict[str, Credential] = {}
+        self._known: dict[str, tuple[Credential, ...]] = {}  # the one that has verified last is the first
 
     def learn(self, node: str, credential: bytes) -> str:
         """Take what a node shows; gives why it is not believed, or ""."""
-        known = self._known.get(node)
-        if known is not None and known.der == credential:
-            return self._authority.refusal(known, self._now())
+        known = self._known.get(node, ())
+        same = next((each for each in known if each.der == credential), None)
+        if same is not None:
+            return self._authority.refusal(same, self._now())
         if not credential:
             return NO_CREDENTIAL
         try:
@@ -112,10 +118,10 @@ class Credentials:
         refusal = self._authority.refusal(shown, self._now())
         if refusal:
             return refusal
-        if known is None and len(self._known) >= MAX_NODES:
+        if not known and len(self._known) >= MAX_NODES:
             return f"{MAX_NODES} nodes are known already"
-        if known is None or shown.since >= known.since:
-            self._known[node] = shown
+        known = tuple(each for each in known if not self._authority.refusal(each, self._now()))
+        self._known[node] = (*known[:1], shown, *known[1:])[:MAX_EACH]
         return ""
 
     def revoke(self, pem: bytes) -> None:
@@ -123,19 +129,26 @@ class Credentials:
         self._authority.revoke(revocations(pem))
 
     def credential(self, node: str) -> bytes:
-        """The certificate that is believed of a node, DER; empty where there is none."""
+        """The certificate of a node by which its last text was believed, DER; empty where there is none."""
         known = self._known.get(node)
-        return b"" if known is None else known.der
+        return known[0].der if known else b""
 
     def refusal(self, node: str, text: bytes, signature: bytes) -> str:
         """Why a text is not believed to be of a node; "" where it is."""
         if not signature:
             return UNSIGNED
-        known = self._known.get(node)
-        if known is None:
+        known, now = self._known.get(node), self._now()
+        if not known:
             return NO_CREDENTIAL
-        ended = self._authority.refusal(known, self._now())
-        return ended or ("" if verifies(known.key, text, signature) else FORGED)
+        here = [each for each in known if not self._authority.refusal(each, now)]
+        if not here:
+            return self._authority.refusal(known[0], now)
+        found = next((each for each in here if verifies(each.key, text, signature)), None)
+        if found is None:
+            return FORGED
+        if found is not known[0]:
+            self._known[node] = (found, *(each for each in known if each is not found))
+        return ""
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
@@ -189,6 +202,14 @@ def der_of(found: x509.Certificate) -> bytes:
 def names_of(found: x509.Certificate) -> Iterable[str]:
     """The common names in a certificate."""
     return [str(name.value) for name in found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+
+
+def _is_for_signatures(found: x509.Certificate) -> bool:
+    try:
+        uses = found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    return ExtendedKeyUsageOID.CODE_SIGNING in uses
 
 
 def _is_authority(found: x509.Certificate) -> bool:

@@ -39,7 +39,7 @@ class Senders(Protocol):
         ...
 
     def credential(self, node: str) -> bytes:
-        """The certificate that is believed of a node, DER; empty where there is none."""
+        """The certificate of a node by which its last text was believed, DER; empty where there is none."""
         ...
 
     def refusal(self, node: str, text: bytes, signature: bytes) -> str:

@@ -20,9 +20,9 @@ from edgemw.fog.evidence import Evidence, Summed, Verdict, verify
 from edgemw.storage.database import Database
 from edgemw.wire.messages import Frame, Update, pack
 from edgemw.wire.signed import signed_frame
-from tests.support.signing import Office
+from tests.support.signing import DAY, Office
 from tests.support.world import NET, TASK, Disk
-from tests.unit.test_roles import Learner, tree
+from tests.unit.test_roles import DEVICES, Learner, tree
 from tests.unit.test_roles_signed import OFFICE, Signed
 
 PLENTY = 1 << 30
@@ -125,6 +125,29 @@ def test_without_evidence_it_is_said_what_to_do(tmp_path: Path, ca: Path) -> Non
     run(tmp_path, evidence_bytes=0)
     with pytest.raises(ConfigError, match=r"give security\.evidence a size"):
         read_verdicts([tmp_path], ca)
+
+
+def test_a_key_that_is_changed_while_an_update_waits_in_the_window_proves_it_still(tmp_path: Path, ca: Path) -> None:
+    world = tree(Learner(), children=2, make=lambda learner: Showing(learner, tmp_path, PLENTY))
+    first, second = (name for name in DEVICES if world.parents[name] == "fog-0")
+    key, certificate = OFFICE.keys[first], OFFICE.certificates[first]
+    world.holding[second] = []
+    world.run(2)
+    try:
+        world.kill(first)
+        OFFICE.issue(first, since=-DAY / 2)
+        world.start(first)
+        world.run(2)
+        world.finish(second)
+        del world.holding[second]
+        world.run(900)
+        assert world.machines["top"].state == "finished"
+    finally:
+        OFFICE.keys[first], OFFICE.certificates[first] = key, certificate
+        assert isinstance(world, Showing)
+        world.close()
+    (verdict,) = read_verdicts([tmp_path], ca)
+    assert verdict.faults == ()
 
 
 # -- a fog node that lies

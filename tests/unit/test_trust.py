@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 from cryptography.hazmat.primitives.serialization import PublicFormat as Public
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -190,6 +191,37 @@ def test_an_older_certificate_does_not_take_the_place_of_a_newer_one() -> None:
     assert senders.learn("device-0", bureau.der("device-0")) == ""
     assert senders.learn("device-0", old) == ""  # it is valid, and changes nothing
     assert refusal(senders, signed_frame(bureau.keys["device-0"], "net", "fog-0", OURS)) == ""
+
+
+def test_a_certificate_of_tls_is_refused_and_displaces_nothing() -> None:
+    bureau = Office()
+    bureau.issue("device-0", since=-2 * DAY, uses=(ExtendedKeyUsageOID.CODE_SIGNING,))
+    key, signing = bureau.keys["device-0"], bureau.der("device-0")
+    bureau.issue("device-0", uses=(ExtendedKeyUsageOID.CLIENT_AUTH,))
+    senders = bureau.senders()
+    assert senders.learn("device-0", signing) == ""
+    assert "not for signatures" in senders.learn("device-0", bureau.der("device-0"))
+    assert refusal(senders, signed_frame(key, "net", "fog-0", OURS)) == ""
+
+
+def test_other_certificates_that_a_node_has_had_do_not_displace_the_one_that_it_signs_with() -> None:
+    bureau = Office()
+    shown = []
+    for days in range(9, 0, -1):
+        bureau.issue("device-0", since=-days * DAY)
+        shown.append((bureau.keys["device-0"], bureau.der("device-0")))
+    senders, (key, der) = bureau.senders(), shown[0]
+    frame = signed_frame(key, "net", "fog-0", OURS)
+    assert senders.learn("device-0", der) == ""
+    for _, other in shown[1:]:
+        assert senders.learn("device-0", other) == ""
+        assert senders.credential("device-0") == der
+    assert refusal(senders, frame) == ""
+    newer, its_der = shown[-1]
+    assert refusal(senders, signed_frame(newer, "net", "fog-0", OURS)) == ""
+    assert senders.credential("device-0") == its_der
+    assert refusal(senders, frame) == ""  # both count
+    assert refusal(senders, signed_frame(shown[1][0], "net", "fog-0", OURS)) != ""  # of so many not all are kept
 
 
 def test_a_certificate_of_a_node_is_no_authority() -> None:
