@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from edgemw.core.errors import ConfigError
+from edgemw.core.errors import ConfigError, WireError
 from edgemw.fog.evidence import Evidence, Proven, Summed, Verdict, verify
-from edgemw.storage import evidence, outbox
+from edgemw.storage import evidence, journal, outbox
 from edgemw.storage.database import Database
 from edgemw.storage.evidence import EvidenceRow
+from edgemw.wire.fields import MAX_INTEGER
+from edgemw.wire.messages import Frame, unpack
+
+MAX_WHY = 64
 
 
 def read_verdicts(folders: Sequence[Path], ca: Path) -> list[Verdict]:
@@ -20,17 +26,34 @@ def read_verdicts(folders: Sequence[Path], ca: Path) -> list[Verdict]:
         ConfigError: the certificate cannot be used, or nobody has kept evidence.
         StorageError: a node is running, or its file is damaged.
     """
-    return verify(read_evidence(folders), proven_with(ca))
+    return verify(read_evidence(folders), proven_with(ca), fogs_in(folders))
 
 
 def read_evidence(folders: Sequence[Path]) -> list[Evidence]:
     """What fog nodes show in all databases below these folders. Raises as `read_verdicts`."""
-    paths = sorted({path.parent for folder in folders for path in folder.rglob("state.db")})
-    shown = [found for path in paths for found in _shown_in(path)]
+    shown = [found for path in _states_in(folders) for found in _shown_in(path)]
     if not shown:
         names = ", ".join(map(str, folders))
         raise ConfigError(f"no fog node below {names} has kept evidence: give security.evidence a size", key="--ca")
     return shown
+
+
+def fogs_in(folders: Sequence[Path]) -> frozenset[str]:
+    """The fog nodes that have a database below these folders. Raises StorageError as `read_verdicts`."""
+    found: set[str] = set()
+    for path in _states_in(folders):
+        db = Database(path)
+        try:
+            place = db.place()
+        finally:
+            db.close()
+        if place is not None and place[3] == "fog":
+            found.add(place[1])
+    return frozenset(found)
+
+
+def _states_in(folders: Sequence[Path]) -> list[Path]:
+    return sorted({path.parent for folder in folders for path in folder.rglob("state.db")})
 
 
 def _shown_in(folder: Path) -> Iterator[Evidence]:
@@ -40,18 +63,59 @@ def _shown_in(folder: Path) -> Iterator[Evidence]:
         if place is None:
             return
         net, node, _, _ = place
-        certificates = evidence.credentials(db)
+        faults: list[str] = []
+        certificates = _certificates(node, evidence.credentials(db), faults)
         for task in outbox.known_tasks(db):
             rows = evidence.windows(db, task)
             if rows:
-                yield Evidence(net, node, task, tuple(map(_summed, rows)), certificates)
+                windows = tuple(window for row in rows if (window := _summed(node, row, faults)) is not None)
+                yield Evidence(net, node, task, windows, certificates, journal.remainder(db, task) is not None, tuple(faults))
+                faults.clear()
     finally:
         db.close()
 
 
-def _summed(row: EvidenceRow) -> Summed:
-    note = json.loads(row.note)
-    return Summed(row.frame, row.members, note["release"], note["parameters"], note["whole"])
+def _certificates(node: str, rows: Mapping[Any, tuple[Any, ...]], faults: list[str]) -> dict[str, tuple[bytes, ...]]:
+    bad = sum(not isinstance(der, bytes) for ders in rows.values() for der in ders)
+    if bad:
+        faults.append(f"{node} shows {bad} certificates that are no bytes")
+    return {str(child): tuple(der for der in ders if isinstance(der, bytes)) for child, ders in rows.items()}
+
+
+def _summed(node: str, row: EvidenceRow, faults: list[str]) -> Summed | None:
+    """A window as its node shows it; None, and a fault of the node, where that cannot be read."""
+    try:
+        note = _Note(**json.loads(row.note))
+        note.check()
+        sent = None if row.frame is None else _frame(row.frame)
+        return Summed(sent, tuple(map(_frame, row.members)), note.release, note.parameters, note.whole, note.why)
+    except (ValueError, TypeError, RecursionError, WireError) as error:  # a node can write what it likes into its own file
+        faults.append(f"evidence {row.number} of {node} cannot be read: {error}"[:200])
+        return None
+
+
+def _frame(data: Any) -> Frame:
+    if not isinstance(data, bytes):
+        raise TypeError("a frame that is no bytes")
+    return unpack(data)
+
+
+@dataclass(frozen=True, slots=True)
+class _Note:
+    """How a window was summed, as its node has noted it."""
+
+    release: int
+    parameters: dict[str, int | float | str]
+    whole: bool
+    why: str = ""
+
+    def check(self) -> None:
+        """Raises ValueError where it is no such note."""
+        sound = type(self.release) is int and abs(self.release) <= MAX_INTEGER
+        sound &= isinstance(self.parameters, dict)
+        sound &= type(self.whole) is bool and isinstance(self.why, str) and len(self.why) <= MAX_WHY
+        if not (sound and all(isinstance(value, int | float | str) for value in self.parameters.values())):
+            raise ValueError("its note is not as a fog node makes it")
 
 
 def proven_with(ca: Path) -> Proven:

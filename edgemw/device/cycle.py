@@ -221,7 +221,8 @@ class Cycle:
         return [*noted, *(action for outcome in ack.outcomes for action in self._on_outcome(outcome, now))]
 
     def _on_task_manifest(self, blob: Blob) -> list[Action]:
-        if self._bundle is not None and self._bundle.digest == blob.digest:
+        is_open = self._opened is not None and self._bundle is not None and self._opened[0] == self._bundle.label
+        if self._bundle == blob or (is_open and self._bundle is not None and self._bundle.digest == blob.digest):
             return []
         self._bundle = blob
         self._state = "fetching"
@@ -241,6 +242,8 @@ class Cycle:
             actions.append(SaveMemory(self._memory, dropped))
         if self._wanted is not None and manifest.number < self._wanted.number:
             return actions
+        if self._wanted is not None and manifest.number == self._wanted.number and manifest != self._wanted:
+            self._following.forget()  # how it was to be had may have been wrong
         actions += self._sender.heard(manifest, now)
         current = self._current
         if current is not None and current.manifest.number == manifest.number:
@@ -263,7 +266,7 @@ class Cycle:
         The measure of a last release that an earlier life of this device heard of is not said again: the manifest may be what
         the broker has kept of a run that goes on by now, and the answer would be taken for one to that.
         """
-        if manifest is not self._wanted or boot <= self._heard_from:
+        if manifest is not self._wanted or not self._accepting.another_life(boot, self._heard_from):
             return []
         is_first, self._heard_from = self._heard_from < 0, boot
         if is_first and not manifest.train:

@@ -33,6 +33,7 @@ from edgemw.fog.events import (
     Settled,
     Totals,
 )
+from edgemw.fog.evidence import BOUNDED, REMAINDER
 from edgemw.fog.forwarder import Forwarder
 from edgemw.fog.privacy import spent_of, spent_text
 from edgemw.fog.rate import Rate
@@ -148,6 +149,7 @@ class FogRole:
         match action:
             case SaveUpdate(frame=frame):
                 journal.put_window(db, frame)
+                self._keep_credential(frame.node)  # by which it was believed: the node may have another one at the end
             case SaveForward(forwarded=forwarded, release=release, remainder=remainder):
                 self._keep_evidence(task, forwarded.members, release, forwarded)
                 outbox.put_update(db, forwarded.frame, self._place.parent, _pack_note(forwarded))
@@ -178,12 +180,15 @@ class FogRole:
         """Keep what was signed of a window that is closed; at the top nothing goes up."""
         if not self._evidence_bytes:
             return
-        sent, whole = (None, True) if forwarded is None else (forwarded.frame, forwarded.whole and not forwarded.brought)
-        note = json.dumps({"release": release.number, "parameters": release.parameters, "whole": whole})
-        senders = self._trust.senders
+        sent, why = (None, "") if forwarded is None else (forwarded.frame, _unadded(forwarded))
+        note = json.dumps({"release": release.number, "parameters": release.parameters, "whole": not why, "why": why})
         for node in evidence.put_window(self._db, task, sent, note, members, self._evidence_bytes):
-            if senders is not None and (der := senders.credential(node)):
-                evidence.put_credential(self._db, node, der)
+            self._keep_credential(node)
+
+    def _keep_credential(self, node: str) -> None:
+        senders = self._trust.senders
+        if self._evidence_bytes and senders is not None and (der := senders.credential(node)):
+            evidence.put_credential(self._db, node, der)
 
     def _put_outcomes(self, task: str, outcomes: tuple[tuple[UpdateId, Settled], ...]) -> None:
         rows = [OutcomeRow(update, outcome.counted, outcome.release, outcome.reason) for update, outcome in outcomes]
@@ -222,6 +227,13 @@ class FogRole:
             accounts=accounts_of(journal.accounts(db, task)),
             secret=secrets.token_bytes(32),
         )
+
+
+def _unadded(forwarded: Forwarded) -> str:
+    """Why a window is not the sum of its members; "" where it is."""
+    if not forwarded.whole:
+        return BOUNDED
+    return REMAINDER if forwarded.brought else ""
 
 
 def _said_again(action: Any) -> bool:

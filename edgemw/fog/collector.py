@@ -194,7 +194,7 @@ class Collector:
             return self._refused(frame, update, "too many children", self._release)  # not kept: there may be any number
         if self.window.held(frame.node) >= max(MAX_OPEN, self._options.quorum, self._options.k):
             return []  # it comes again, when the window has moved on
-        self.window.heard(frame)
+        self.window.heard(frame, signed=self._senders is not None)
         reason = self._refusal(update, self._release)
         if reason:
             if update.run == self._release.run:

@@ -9,12 +9,14 @@ shows another window than it sent, or does not show it. A member that is left ou
 from the books: its device was told that it is counted, and `edgemw.fog.audit` finds the difference.
 
 What cannot be added up again: a window with a remainder (`window.budget`), one that `window.robust` has changed, and one whose
-evidence gave way to newer ones.
+evidence gave way to newer ones. A fog node that shows nothing of what it has sent, and one that says of a window without a reason
+that it does not add, is at fault.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from edgemw.compression.merge import gathered, merge
@@ -28,6 +30,11 @@ from edgemw.wire.signed import frame_text
 Proven = Callable[[str, bytes, bytes, bytes], bool]
 """Whether a node, by a certificate (DER), has signed a text: node, certificate, text, signature."""
 
+REMAINDER = "carry a remainder"
+"""Why windows do not add up again: what earlier ones left is in them, or what they left is not."""
+BOUNDED = "were bounded"
+"""Why they do not: `window.robust` has made something else of them than their sum."""
+
 Parameters = Mapping[str, int | float | str]
 
 
@@ -40,8 +47,8 @@ class Summed:
         members: the updates in it, in the order in which they were added.
         release: the number of the release that it was for.
         parameters: of the codec.
-        whole: False where something else than the sum of the members may be in it: what earlier windows left, or what
-            `window.robust` made of them.
+        whole: False where something else than the sum of the members may be in it.
+        why: what is with it then: REMAINDER, BOUNDED, or other words; "" where it is not said.
     """
 
     sent: Frame | None
@@ -49,17 +56,27 @@ class Summed:
     release: int
     parameters: Parameters
     whole: bool = True
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What one node shows about one task: its windows, oldest first, and certificates by node, DER."""
+    """What one node shows about one task.
+
+    Attributes:
+        windows: oldest first.
+        credentials: certificates by node, DER.
+        has_remainder: whether it has sent less than a window held.
+        unreadable: what is there and is no evidence, in words.
+    """
 
     net: str
     node: str
     task: str
     windows: tuple[Summed, ...]
     credentials: Mapping[str, tuple[bytes, ...]] = field(repr=False)
+    has_remainder: bool = False
+    unreadable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +97,24 @@ class Verdict:
     notes: tuple[str, ...]
 
 
-def verify(shown: Iterable[Evidence], proven: Proven) -> list[Verdict]:
-    """Look at what all nodes show, by task; `proven` verifies signatures against the authority of the net."""
+def verify(shown: Iterable[Evidence], proven: Proven, fogs: Collection[str] = ()) -> list[Verdict]:
+    """Look at what all nodes show, by task.
+
+    Args:
+        proven: verifies signatures against the authority of the net.
+        fogs: nodes that are known to be fog nodes, also where they show nothing.
+    """
     by_task: dict[str, list[Evidence]] = {}
     for evidence in shown:
         by_task.setdefault(evidence.task, []).append(evidence)
-    return [_Look(task, found, proven).verdict() for task, found in sorted(by_task.items())]
+    return [_Look(task, found, proven, fogs).verdict() for task, found in sorted(by_task.items())]
 
 
 class _Look:
     """At the evidence of one task."""
 
-    def __init__(self, task: str, shown: list[Evidence], proven: Proven) -> None:
-        self._task, self._shown, self._proven = task, shown, proven
+    def __init__(self, task: str, shown: list[Evidence], proven: Proven, fogs: Collection[str]) -> None:
+        self._task, self._shown, self._proven, self._fogs = task, shown, proven, fogs
         self._sent = {
             evidence.node: {window.sent.id: window.sent for window in evidence.windows if window.sent is not None}
             for evidence in shown
@@ -102,38 +124,56 @@ class _Look:
 
     def verdict(self) -> Verdict:
         faults = tuple(fault for evidence in self._shown for fault in self._faults_of(evidence))
+        if not self._windows:
+            self._notes.append("no window was added up again")
         return Verdict(self._task, self._windows, self._signatures, faults, tuple(self._notes))
 
     def _faults_of(self, evidence: Evidence) -> Iterator[str]:
-        seen: set[UpdateId] = set()
-        hidden: list[UpdateId] = []
-        remainders = 0
+        yield from evidence.unreadable
+        yield from self._of_members(evidence)
+        unadded: Counter[str] = Counter()
         for window in evidence.windows:
-            for member in window.members:
-                yield from self._unproven(evidence, member)
-                if member.id in seen:
-                    yield f"{evidence.node} has added {member.id} twice"
-                seen.add(member.id)
-                sent = self._sent.get(member.node, {})
-                if sent and member.id not in sent:
-                    hidden.append(member.id)
-                elif sent and sent[member.id].message != member.message:
-                    yield f"{member.node} shows another window {member.id} than it has sent to {evidence.node}"
             if not window.whole:
-                remainders += 1
+                unadded[window.why or REMAINDER] += 1
             elif window.sent is not None:
                 self._windows += 1
                 yield from _missum(evidence.node, window)
+        for why, count in unadded.items():
+            if why == REMAINDER and not evidence.has_remainder:
+                yield f"{evidence.node} says that {count} windows {why}, and has none: not shown, not added up"
+            else:
+                self._notes.append(f"{count} windows of {evidence.node} {why} and were not added up")
+
+    def _of_members(self, evidence: Evidence) -> Iterator[str]:
+        seen: set[UpdateId] = set()
+        hidden: list[UpdateId] = []
+        unshown: Counter[str] = Counter()
+        for member in (member for window in evidence.windows for member in window.members):
+            yield from self._unproven(evidence, member)
+            if member.id in seen:
+                yield f"{evidence.node} has added {member.id} twice"
+            seen.add(member.id)
+            sent = self._sent.get(member.node, {})
+            if not sent:
+                unshown[member.node] += self._is_merged(member)
+            elif member.id not in sent:
+                hidden.append(member.id)
+            elif sent[member.id].message != member.message:
+                yield f"{member.node} shows another window {member.id} than it has sent to {evidence.node}"
+        for node, count in unshown.items():
+            if count:
+                yield f"{node} shows nothing of the {count} windows that {evidence.node} has of it: not shown, not added up"
         older = [update for update in hidden if update < min(self._sent[update.node])]
         yield from (
             f"{update.node} does not show {update}, which {evidence.node} has" for update in hidden if update not in older
         )
         if older:
             self._notes.append(f"{len(older)} windows that {evidence.node} has are older than what their nodes have kept")
-        if remainders:
-            self._notes.append(
-                f"{remainders} windows of {evidence.node} carry a remainder, or were bounded, and were not added up"
-            )
+
+    def _is_merged(self, member: Frame) -> bool:
+        """Whether a member with something in it is the window of a fog node."""
+        sections = member.message.sections if isinstance(member.message, Update) else ()
+        return bool(sections) and (member.node in self._fogs or sum(section.count for section in sections) > 1)
 
     def _unproven(self, evidence: Evidence, member: Frame) -> Iterator[str]:
         self._signatures += 1

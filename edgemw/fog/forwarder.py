@@ -29,7 +29,7 @@ from edgemw.fog.trail import Trail
 from edgemw.fog.window import NOT_MERGED, WindowOptions, parts_of, readable, tally_of
 from edgemw.wire.accepting import Accepting
 from edgemw.wire.following import Following, Taken, Theta
-from edgemw.wire.messages import RUN_FINISHED, Ack, Blob, Frame, Outcome, Presence, ReleaseManifest, TaskManifest, Update
+from edgemw.wire.messages import RUN_FINISHED, Ack, Blob, Frame, Outcome, Presence, ReleaseManifest, TaskManifest, Update, core_of
 from edgemw.wire.pending import newest
 from edgemw.wire.sender import RESEND, Kept, Sender, nothing_for
 from edgemw.wire.signed import ANYBODY, Trust
@@ -168,6 +168,8 @@ class Forwarder:
         if not self._newer(manifest, boot):
             return []
         self._following.hear(manifest.run, boot)
+        if self._release is not None and self._release.number == manifest.number:
+            self._following.forget()  # how it was to be had may have been wrong
         self._hear(manifest, boot, now)
         self._release = manifest
         self._trail.heard(manifest)
@@ -178,10 +180,12 @@ class Forwarder:
         old = self._release
         if old is None or old.run != manifest.run:
             self._answered, self._heard_from = -1, boot
-        elif manifest.number == old.number and boot > self._heard_from and not self._sender.answers(manifest.number):
+        elif not self._accepting.another_life(boot, self._heard_from):
+            return
+        elif manifest.number == old.number and not self._sender.answers(manifest.number):
             self._answered = -1
             self._collector.window.answer_again(now)
-        self._heard_from = max(boot, self._heard_from)
+        self._heard_from = boot
 
     def _on_ack(self, ack: Ack, now: float) -> list[Action]:
         update = UpdateId(self._place.node, ack.boot, ack.seq)
@@ -189,10 +193,17 @@ class Forwarder:
         return [*noted, *(action for outcome in ack.outcomes for action in self._on_outcome(outcome, now))]
 
     def _newer(self, manifest: ReleaseManifest, boot: int) -> bool:
-        """Whether a manifest replaces the present one; the same number comes again when the parent begins another life."""
+        """Whether a manifest replaces the present one; the same number comes again when the parent begins another life.
+
+        A signed one says which release it is, but anybody on the way may alter how it is had: until the release is here each
+        manifest of it is tried.
+        """
         old = self._release
         if old is None or manifest.run > old.run:
             return True
+        if self._accepting.asks and (manifest.run, manifest.number) == (old.run, old.number):
+            taken = self._collector.release
+            return taken is None or not core_of(taken) == core_of(old) == core_of(manifest)
         return manifest.run == old.run and (manifest.number, boot) > (old.number, self._heard_from)
 
     def _on_blob(self, blob: Blob, data: bytes, now: float) -> list[Action]:

@@ -201,12 +201,15 @@ class Window:
         if self._returned:
             self._start(now)
 
-    def heard(self, frame: Frame) -> None:
-        """A child has said something: it is there, though its birth may be on its way still."""
+    def heard(self, frame: Frame, *, signed: bool = False) -> None:
+        """A child has said something: it is there, though its birth may be on its way still.
+
+        What is `signed` counts for more than a presence, which anybody can say, of any life.
+        """
         self._missed.pop(frame.node, None)
         self._appeared.add(frame.node)
         known = self._children.get(frame.node)
-        if known is None or frame.boot > known[1]:
+        if signed or known is None or frame.boot > known[1]:
             self._children[frame.node] = (True, frame.boot)
 
     def held(self, child: str) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 from edgemw.core.ids import UpdateId
 from edgemw.storage.database import Database
-from edgemw.wire.messages import Frame, pack, unpack
+from edgemw.wire.messages import Frame, pack
 
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS evidence (number INTEGER PRIMARY KEY, task TEXT, frame BLOB, note TEXT NOT NULL, bytes INTEGER)",
@@ -22,11 +22,18 @@ _TABLES = (
 
 @dataclass(frozen=True, slots=True)
 class EvidenceRow:
-    """One window: what was sent up, None at the top; a note of how it was summed, as JSON; the updates in it, in order."""
+    """One window, as it stands in a file that its node could have altered: nothing of it is believed yet.
 
-    frame: Frame | None
-    note: str
-    members: tuple[Frame, ...]
+    Attributes:
+        frame: what was sent up, packed; None at the top.
+        note: how it was summed, as JSON.
+        members: the updates in it, packed, in order.
+    """
+
+    number: int
+    frame: Any
+    note: Any
+    members: tuple[Any, ...]
 
 
 def prepare(db: Database) -> None:
@@ -73,21 +80,21 @@ def windows(db: Database, task: str) -> list[EvidenceRow]:
     if not _is_there(db):
         return []
     rows: list[Any] = db.execute("SELECT number, frame, note FROM evidence WHERE task = ? ORDER BY number", task)
-    return [EvidenceRow(None if own is None else unpack(own), note, _members(db, number)) for number, own, note in rows]
+    return [EvidenceRow(number, own, note, _members(db, number)) for number, own, note in rows]
 
 
-def credentials(db: Database) -> Mapping[str, tuple[bytes, ...]]:
-    """The certificates that are kept, DER, by node."""
-    found: dict[str, tuple[bytes, ...]] = {}
+def credentials(db: Database) -> Mapping[Any, tuple[Any, ...]]:
+    """The certificates that are kept, DER, by node; not believed yet either."""
+    found: dict[Any, tuple[Any, ...]] = {}
     rows: list[Any] = db.execute("SELECT node, der FROM credential ORDER BY node") if _is_there(db) else []
     for node, der in rows:
         found[node] = (*found.get(node, ()), der)
     return found
 
 
-def _members(db: Database, number: int) -> tuple[Frame, ...]:
+def _members(db: Database, number: int) -> tuple[Any, ...]:
     rows: list[Any] = db.execute("SELECT frame FROM evidence_member WHERE number = ? ORDER BY place", number)
-    return tuple(unpack(frame) for (frame,) in rows)
+    return tuple(frame for (frame,) in rows)
 
 
 def _is_there(db: Database) -> bool:

@@ -1,9 +1,10 @@
 """Whose key is whose: certificates that nodes show, checked against the one authority that a fog node was given.
 
-    believed  =  signed by the authority, for this node (CN is its id), of an Ed25519 key, in its validity, not revoked
+    believed  =  signed by the authority, for this node (CN is its id), of an Ed25519 key, in its validity, not revoked,
+                 without an extended key usage or with codeSigning in it
 
-Of two such certificates of one node the one that was issued later counts. Every check of a signature looks at validity and
-revocation again, so that a certificate ends when it ends, however long ago it was shown.
+Of several such certificates of one node each counts: anybody may show one that the node has had. Every check of a signature
+looks at validity and revocation again, so that a certificate ends when it ends, however long ago it was shown.
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from edgemw.core.errors import ConfigError
 from edgemw.trust.keys import is_certificate, verifies
 
 MAX_NODES = 100_000
+MAX_EACH = 4  # certificates of one node: the one that has verified last stays, and the newest that were shown
 
 NO_CREDENTIAL = "it has shown no certificate that is believed here"
 UNSIGNED = "it is not signed"
@@ -54,9 +56,14 @@ class Authority:
     def revoke(self, crl: x509.CertificateRevocationList) -> None:
         """Take a list in the place of the one before. Raises ConfigError where it is of another authority."""
         key = self._certificate.public_key()
-        if not isinstance(key, EllipticCurvePublicKey | Ed25519PublicKey | RSAPublicKey) or not crl.is_signature_valid(key):
+        try:
+            ours = isinstance(key, EllipticCurvePublicKey | Ed25519PublicKey | RSAPublicKey) and crl.is_signature_valid(key)
+            revoked = frozenset(entry.serial_number for entry in crl)
+        except Exception as error:  # as below
+            raise ConfigError(f"is not a list that can be read: {error}") from error
+        if not ours:
             raise ConfigError("is not a list of the authority in security.ca")
-        self._revoked = frozenset(entry.serial_number for entry in crl)
+        self._revoked = revoked
 
     def serial_of(self, pem: bytes) -> int | None:
         """The number of a certificate of this authority; None for a bare key, and for what another one has signed."""
@@ -88,15 +95,18 @@ class Authority:
             certificate.verify_directly_issued_by(self._certificate)
             names = [name.value for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
             key = certificate.public_key()
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise ConfigError(f"its certificate cannot be read, or is of another authority: {error}") from error
+            since, until = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+            signs = _is_for_signatures(certificate)
         except InvalidSignature as error:
             raise ConfigError("its certificate is not signed by the authority in security.ca") from error
+        except Exception as error:  # what is wrong with a certificate has no common base there, and anybody may show one
+            raise ConfigError(f"its certificate cannot be read, or is of another authority: {error}") from error
         if names != [node]:
             raise ConfigError(f"its certificate is of {', '.join(map(str, names)) or 'nobody'}, not of {node}")
         if not isinstance(key, Ed25519PublicKey):
             raise ConfigError("its certificate is not of an Ed25519 key")
-        since, until = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        if not signs:
+            raise ConfigError("its certificate is not for signatures (extended key usage without codeSigning)")
         return Credential(key, certificate.serial_number, since, until, der)
 
 
@@ -106,13 +116,14 @@ class Credentials:
     def __init__(self, authority: Authority, clock: Callable[[], float]) -> None:
         """Begin without any; `clock` gives seconds since 1970 UTC, because certificates end by the calendar."""
         self._authority, self._clock = authority, clock
-        self._known: dict[str, Credential] = {}
+        self._known: dict[str, tuple[Credential, ...]] = {}  # the one that has verified last is the first
 
     def learn(self, node: str, credential: bytes) -> str:
         """Take what a node shows; gives why it is not believed, or ""."""
-        known = self._known.get(node)
-        if known is not None and known.der == credential:
-            return self._authority.refusal(known, self._now())
+        known = self._known.get(node, ())
+        same = next((each for each in known if each.der == credential), None)
+        if same is not None:
+            return self._authority.refusal(same, self._now())
         if not credential:
             return NO_CREDENTIAL
         try:
@@ -122,26 +133,33 @@ class Credentials:
         refusal = self._authority.refusal(shown, self._now())
         if refusal:
             return refusal
-        if known is None and len(self._known) >= MAX_NODES:
+        if not known and len(self._known) >= MAX_NODES:
             return f"{MAX_NODES} nodes are known already"
-        if known is None or shown.since >= known.since:
-            self._known[node] = shown
+        known = tuple(each for each in known if not self._authority.refusal(each, self._now()))
+        self._known[node] = (*known[:1], shown, *known[1:])[:MAX_EACH]
         return ""
 
     def credential(self, node: str) -> bytes:
-        """The certificate that is believed of a node, DER; empty where there is none."""
+        """The certificate of a node by which its last text was believed, DER; empty where there is none."""
         known = self._known.get(node)
-        return b"" if known is None else known.der
+        return known[0].der if known else b""
 
     def refusal(self, node: str, text: bytes, signature: bytes) -> str:
         """Why a text is not believed to be of a node; "" where it is."""
         if not signature:
             return UNSIGNED
-        known = self._known.get(node)
-        if known is None:
+        known, now = self._known.get(node), self._now()
+        if not known:
             return NO_CREDENTIAL
-        ended = self._authority.refusal(known, self._now())
-        return ended or ("" if verifies(known.key, text, signature) else FORGED)
+        here = [each for each in known if not self._authority.refusal(each, now)]
+        if not here:
+            return self._authority.refusal(known[0], now)
+        found = next((each for each in here if verifies(each.key, text, signature)), None)
+        if found is None:
+            return FORGED
+        if found is not known[0]:
+            self._known[node] = (found, *(each for each in known if each is not found))
+        return ""
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
@@ -191,7 +209,7 @@ def certificate(pem: bytes) -> x509.Certificate:
     """A certificate in PEM. Raises ConfigError for anything else."""
     try:
         return x509.load_pem_x509_certificate(pem)
-    except ValueError as error:
+    except Exception as error:  # as above
         raise ConfigError(f"is not a certificate in PEM: {error}") from error
 
 
@@ -199,7 +217,7 @@ def revocations(pem: bytes) -> x509.CertificateRevocationList:
     """A list of revoked certificates in PEM. Raises ConfigError for anything else."""
     try:
         return x509.load_pem_x509_crl(pem)
-    except ValueError as error:
+    except Exception as error:  # as above
         raise ConfigError(f"is not a certificate revocation list in PEM: {error}") from error
 
 
@@ -211,6 +229,14 @@ def der_of(found: x509.Certificate) -> bytes:
 def names_of(found: x509.Certificate) -> Iterable[str]:
     """The common names in a certificate."""
     return [str(name.value) for name in found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+
+
+def _is_for_signatures(found: x509.Certificate) -> bool:
+    try:
+        uses = found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    return ExtendedKeyUsageOID.CODE_SIGNING in uses
 
 
 def _is_authority(found: x509.Certificate) -> bool:

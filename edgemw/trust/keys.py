@@ -70,7 +70,7 @@ def public_key(pem: bytes) -> Ed25519PublicKey:
     """A public key in PEM, or that of a certificate. Raises ConfigError for anything else."""
     try:
         key = x509.load_pem_x509_certificate(pem).public_key() if is_certificate(pem) else load_pem_public_key(pem)
-    except ValueError as error:
+    except Exception as error:  # what is wrong with a certificate has no common base there
         raise ConfigError(f"is neither a public key nor a certificate in PEM: {error}") from error
     if not isinstance(key, Ed25519PublicKey):
         raise ConfigError("is not an Ed25519 key")

@@ -33,6 +33,18 @@ class Accepting:
         self._newest = manifest.run, manifest.number
         return ""
 
+    @property
+    def asks(self) -> bool:
+        """Whether keys were given: they have signed what a release is, not how it is had, nor in which life it is said."""
+        return self._keys is not None
+
+    def another_life(self, boot: int, heard: int) -> bool:
+        """Whether a release is of another life of its sender than the one `heard`.
+
+        Lives come in order, but where releases are signed anybody may have said a high one, and it would hide the next.
+        """
+        return boot > heard or (self.asks and boot != heard)
+
     def bundle(self, manifest: TaskManifest) -> str:
         """Why a bundle is refused; "" where it is taken. One that is said to be of no run is a proposal, and not taken."""
         if self._keys is None:

@@ -2,8 +2,8 @@
 
     frame      "edgemw frame 1"    0  net 0  domain 0  sha256 of the packed frame, task and node said, without its signature
     release    "edgemw release 1"  0  net 0  task 0    sha256 of what the manifest says of the release, not of how it is had
-    bundle     "edgemw bundle 1"   0  net 0  task 0    run, size (uint64 big-endian each), sha256 of the bundle
-    proposal   "edgemw proposal 1" 0  net 0  task 0    size (uint64 big-endian), sha256 of the bundle
+    bundle     "edgemw bundle 1"   0  net 0  task 0    run, size, chunk_size (uint64 big-endian each), sha256 of the bundle
+    proposal   "edgemw proposal 1" 0  net 0  task 0    size, chunk_size (uint64 big-endian each), sha256 of the bundle
 
 Each text begins with what it is for, so that a signature is never one of something else. Ids have no byte 0 in them. The sha256
 stands for the frame because Ed25519 (RFC 8032, section 5.1.6) reads its message twice, and a frame may have many megabytes.
@@ -36,7 +36,7 @@ class Senders(Protocol):
         ...
 
     def credential(self, node: str) -> bytes:
-        """The certificate that is believed of a node, DER; empty where there is none."""
+        """The certificate of a node by which its last text was believed, DER; empty where there is none."""
         ...
 
     def refusal(self, node: str, text: bytes, signature: bytes) -> str:
@@ -118,4 +118,4 @@ def _text(what: str, net: str, about: str) -> bytes:
 
 
 def _blob(blob: Blob) -> bytes:
-    return blob.size.to_bytes(8, "big") + blob.digest
+    return blob.size.to_bytes(8, "big") + blob.chunk_size.to_bytes(8, "big") + blob.digest

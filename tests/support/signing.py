@@ -37,13 +37,21 @@ class Office:
         self.certificates: dict[str, x509.Certificate] = {}
         self._revoked: list[x509.RevokedCertificate] = []
 
-    def issue(self, node: str, *, since: timedelta = -DAY, until: timedelta = DAY, curve: bool = False) -> x509.Certificate:
+    def issue(
+        self,
+        node: str,
+        *,
+        since: timedelta = -DAY,
+        until: timedelta = DAY,
+        curve: bool = False,
+        uses: tuple[x509.ObjectIdentifier, ...] = (),
+    ) -> x509.Certificate:
         """A new key of a node, and its certificate; with `curve` it is of another kind than nodes sign with."""
         key = Ed25519PrivateKey.generate()
         self.keys[node] = Key(key)
         public = ec.generate_private_key(ec.SECP256R1()).public_key() if curve else key.public_key()
         issuer = self.certificate.subject
-        self.certificates[node] = self._signed(_name(node), issuer, public, self.at + since, self.at + until, ca=False)
+        self.certificates[node] = self._signed(_name(node), issuer, public, self.at + since, self.at + until, uses, ca=False)
         return self.certificates[node]
 
     def der(self, node: str) -> bytes:
@@ -104,12 +112,15 @@ class Office:
         key: CertificatePublicKeyTypes,
         since: datetime,
         until: datetime,
+        uses: tuple[x509.ObjectIdentifier, ...] = (),
         *,
         ca: bool,
     ) -> x509.Certificate:
         builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
         builder = builder.serial_number(x509.random_serial_number()).not_valid_before(since).not_valid_after(until)
         builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        if uses:
+            builder = builder.add_extension(x509.ExtendedKeyUsage(uses), critical=False)
         return builder.sign(self.key, SHA256())
 
 

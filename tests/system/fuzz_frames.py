@@ -75,6 +75,7 @@ from edgemw.wire.messages import (
     unpack_difference,
 )
 from edgemw.wire.traffic import Arrived
+from tests.support.signing import Office
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "frames.json"
 SIZE = 96  # parameters of the vectors in payloads
@@ -284,6 +285,7 @@ def targets() -> list[Target]:
         _chunks(),
         _fleet(frames),
         _bundle(),
+        _credential(),
         _top(),
         _device(),
     ]
@@ -555,6 +557,17 @@ def _bundle() -> Target:
         read_bundle(data)
 
     return Target("bundle", seeds, feed, (BundleError,), share=1)
+
+
+def _credential() -> Target:
+    """Certificates that nodes show."""
+    bureau = Office()
+    senders, der = bureau.senders(), bureau.der("device-3")
+
+    def feed(data: bytes) -> None:
+        assert senders.learn("device-3", data) != "" or data == der, "a damaged certificate is believed"
+
+    return Target("credential", (der,), feed, share=2)
 
 
 def _sound(bundle: Bundle, number: int = 0) -> list[Frame]:

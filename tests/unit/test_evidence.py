@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +20,9 @@ from edgemw.fog.evidence import Evidence, Summed, Verdict, verify
 from edgemw.storage.database import Database
 from edgemw.wire.messages import Frame, Update, pack
 from edgemw.wire.signed import signed_frame
-from tests.support.signing import Office
+from tests.support.signing import DAY, Office
 from tests.support.world import NET, TASK, Disk
-from tests.unit.test_roles import Learner, tree
+from tests.unit.test_roles import DEVICES, Learner, tree
 from tests.unit.test_roles_signed import OFFICE, Signed
 
 PLENTY = 1 << 30
@@ -75,11 +78,17 @@ def ca(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> list[Evidence]:
-    """What the nodes of one net show, to be altered by tests."""
+def net_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The databases of one net."""
     folder = tmp_path_factory.mktemp("net")
     run(folder)
-    return read_evidence([folder])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shown(net_folder: Path) -> list[Evidence]:
+    """What its nodes show, to be altered by tests."""
+    return read_evidence([net_folder])
 
 
 @pytest.mark.parametrize(
@@ -116,6 +125,29 @@ def test_without_evidence_it_is_said_what_to_do(tmp_path: Path, ca: Path) -> Non
     run(tmp_path, evidence_bytes=0)
     with pytest.raises(ConfigError, match=r"give security\.evidence a size"):
         read_verdicts([tmp_path], ca)
+
+
+def test_a_key_that_is_changed_while_an_update_waits_in_the_window_proves_it_still(tmp_path: Path, ca: Path) -> None:
+    world = tree(Learner(), children=2, make=lambda learner: Showing(learner, tmp_path, PLENTY))
+    first, second = (name for name in DEVICES if world.parents[name] == "fog-0")
+    key, certificate = OFFICE.keys[first], OFFICE.certificates[first]
+    world.holding[second] = []
+    world.run(2)
+    try:
+        world.kill(first)
+        OFFICE.issue(first, since=-DAY / 2)
+        world.start(first)
+        world.run(2)
+        world.finish(second)
+        del world.holding[second]
+        world.run(900)
+        assert world.machines["top"].state == "finished"
+    finally:
+        OFFICE.keys[first], OFFICE.certificates[first] = key, certificate
+        assert isinstance(world, Showing)
+        world.close()
+    (verdict,) = read_verdicts([tmp_path], ca)
+    assert verdict.faults == ()
 
 
 # -- a fog node that lies
@@ -219,3 +251,58 @@ def test_a_certificate_that_the_authority_has_not_signed_proves_nothing(shown: l
     other = Office()
     swapped = [replace(evidence, credentials={n: (other.der(n),) for n in evidence.credentials}) for evidence in shown]
     assert len(look(swapped, ca).faults) == look(shown, ca).signatures
+
+
+def test_a_fog_that_sent_a_lie_and_shows_nothing_at_all_is_found(shown: list[Evidence], ca: Path) -> None:
+    rest = [evidence for evidence in shown if evidence.node != "fog-0"]
+    (verdict,) = verify(rest, proven_with(ca), {"top", "fog-0", "fog-1"})
+    (fault,) = verdict.faults
+    assert fault.startswith("fog-0 shows nothing of the ")
+    assert fault.endswith("windows that top has of it: not shown, not added up")
+    assert look(rest, ca).faults == verdict.faults  # a window of several devices says so itself
+    (verdict,) = verify([evidence for evidence in shown if evidence.node == "top"], proven_with(ca))
+    assert len(verdict.faults) == 2
+    assert "no window was added up again" in verdict.notes
+
+
+def test_a_fog_that_says_of_a_window_that_it_does_not_add_and_has_no_remainder_is_found(shown: list[Evidence], ca: Path) -> None:
+    fog = next(evidence for evidence in shown if evidence.node == "fog-0")
+    at = last_window(fog)
+    window = fog.windows[at]
+    lie = by_fog(heavier(window.sent))
+    lied = as_the_top_got_it(with_window(shown, replace(window, sent=lie, whole=False), at), lie)
+    assert look(lied, ca).faults == ("fog-0 says that 1 windows carry a remainder, and has none: not shown, not added up",)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE evidence SET note = '{}'",
+        "UPDATE evidence SET note = 'nope'",
+        "UPDATE evidence SET note = '[]'",
+        "UPDATE evidence SET note = 7",
+        "UPDATE evidence SET note = '" + "[" * 100_000 + "'",
+        "UPDATE evidence SET note = json_set(note, '$.parameters', 7)",
+        "UPDATE evidence SET note = json_set(note, '$.parameters.bogus', 3)",
+        "UPDATE evidence SET note = json_set(note, '$.parameters.self', 3)",
+        "UPDATE evidence SET note = json_set(note, '$.release', 'x')",
+        "UPDATE evidence SET note = json_set(note, '$.release', 1.5)",
+        "UPDATE evidence SET note = json_set(note, '$.more', 1)",
+        "UPDATE evidence SET frame = 'text'",
+        "UPDATE evidence SET frame = x'00'",
+        "UPDATE evidence_member SET frame = x'00'",
+        "UPDATE evidence_member SET frame = 'text'",
+        "UPDATE credential SET der = 'text'",
+        "UPDATE credential SET der = x'3003020107'",
+    ],
+    ids=lambda sql: sql[:60],
+)
+def test_whatever_a_node_writes_into_its_own_file_is_its_fault_and_ends_nothing(
+    net_folder: Path, tmp_path: Path, ca: Path, sql: str
+) -> None:
+    copied = tmp_path / "net"
+    shutil.copytree(net_folder, copied)
+    with closing(sqlite3.connect(copied / "fog-0" / "state.db")) as db, db:
+        db.execute(sql)
+    (verdict,) = read_verdicts([copied], ca)
+    assert any("fog-0" in fault for fault in verdict.faults)

@@ -11,15 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgemw.core.bundle import Vector
-from edgemw.device.events import Work
+from edgemw.core.ids import Place
+from edgemw.device.cycle import Cycle
+from edgemw.device.events import Left, Work
 from edgemw.fog.events import Released
 from edgemw.trust.credentials import Credentials
 from edgemw.wire import topics
 from edgemw.wire.chunks import blob_of
-from edgemw.wire.messages import Frame, Presence, ReleaseManifest, TaskManifest, Update
+from edgemw.wire.messages import Blob, Frame, Presence, ReleaseManifest, TaskManifest, Update
 from edgemw.wire.signed import ANYBODY, frame_text, signed_bundle, signed_frame, signed_proposal
 from edgemw.wire.topics import Topic
-from edgemw.wire.traffic import Arrived
+from edgemw.wire.traffic import Arrived, Fetch
 from tests.support.signing import NOW, Office
 from tests.support.world import NET, TASK, World
 from tests.unit.test_roles import DEVICES, Learner, counted, sent, tree
@@ -234,6 +236,22 @@ def test_a_revoked_device_is_refused_from_then_on() -> None:
     assert max(u.seq for u in world.disks["fog-0"].settled if u.node == "device-2") > newest.seq + 2  # and the others go on
 
 
+def test_a_presence_of_a_life_that_never_was_is_forgotten_with_the_next_update() -> None:
+    world = net(rounds=0)
+    world.run(20)
+    children = [name for name in DEVICES if world.parents[name] == "fog-0"]
+    for name in children:
+        topic = topics.parse(topics.build(NET, "fog-0", "presence", node=name))
+        gone = Presence("offline", "device", "fog-0", credential=OFFICE.der(name))
+        world.give("fog-0", Arrived(topic, Frame("", name, 1 << 52, 0, gone)))
+    world.settle()
+    assert world.machines["fog-0"].facts(world.now)["children"] == 0
+    for name in children:
+        world.restart(name)
+    world.run(200)
+    assert world.machines["fog-0"].facts(world.now)["children"] == len(children)
+
+
 # -- releases and bundles
 
 
@@ -290,6 +308,76 @@ def test_a_release_that_a_bridge_altered_for_everybody_is_announced_again_and_st
     assert all(world.machines[name].reason(world.now) == "" for name in NODES)
 
 
+FALSE_WAYS = {
+    "a difference that is none": {"difference": b"\xc1", "packed": (), "whole": False},
+    "a blob that nobody has": {"difference": b"", "packed": (blob_of(b"nothing").brief,), "whole": False},
+    "no way at all": {"difference": b"", "packed": (), "whole": True},
+}
+
+
+@pytest.mark.parametrize("way", FALSE_WAYS)
+@pytest.mark.parametrize("readers", [FOGS, DEVICES], ids=["fogs", "devices"])
+def test_a_release_that_is_said_to_be_had_in_another_way_is_tried_again_when_the_true_one_comes(
+    way: str, readers: tuple[str, ...]
+) -> None:
+    world = net(rounds=20)
+    altered: set[str] = set()
+
+    def misled(target: str, frame: Frame) -> Frame:
+        message = frame.message
+        if isinstance(message, ReleaseManifest) and message.number == 6 and target in readers and target not in altered:
+            altered.add(target)
+            return replace(frame, message=replace(message, **FALSE_WAYS[way]))  # type: ignore[arg-type]
+        return frame
+
+    world.alters = misled
+    world.run(1500)
+    assert altered == {*readers}
+    assert [world.machines[name].facts(world.now)["release"] for name in NODES] == [20] * len(NODES)
+    assert all(world.machines[name].reason(world.now) == "" for name in NODES)
+
+
+@pytest.mark.parametrize("readers", [FOGS, DEVICES], ids=["fogs", "devices"])
+def test_a_release_said_again_of_a_life_that_never_was_hides_no_later_life(readers: tuple[str, ...]) -> None:
+    world = net(rounds=2)
+    world.run(300)
+    assert world.machines["top"].state == "finished"
+    for node in readers:
+        topic = topics.build(NET, world.parents[node], "release", task=TASK)
+        out = world.retained[topic].frame
+        world.give(node, Arrived(topics.parse(topic), replace(out, boot=1 << 40)))
+    world.settle()
+    world.kill("top")
+    world.options["top"] = replace(world.options["top"], rounds=5)
+    world.start("top")
+    world.run(1000)
+    assert [world.machines[name].facts(world.now)["release"] for name in NODES] == [5] * len(NODES)
+    assert counted(world) == sent(world)
+
+
+def test_a_release_that_asks_for_nothing_more_and_is_said_again_stops_a_net_only_until_the_true_one_comes() -> None:
+    world = net(rounds=2)
+    world.run(300)
+    old = world.retained[topics.build(NET, "top", "release", task=TASK)].frame
+    assert isinstance(old.message, ReleaseManifest)
+    assert not old.message.train
+    world.kill("top")
+    world.options["top"] = replace(world.options["top"], rounds=5)
+    world.start("top")
+    altered: set[str] = set()
+
+    def replayed(target: str, frame: Frame) -> Frame:
+        if isinstance(frame.message, ReleaseManifest) and frame.message.number == 2 and target in FOGS and target not in altered:
+            altered.add(target)
+            return replace(old, boot=1 << 40)
+        return frame
+
+    world.alters = replayed
+    world.run(1500)
+    assert altered == {*FOGS}
+    assert [world.machines[name].facts(world.now)["release"] for name in NODES] == [5] * len(NODES)
+
+
 def test_a_device_serves_no_older_release_also_in_another_life() -> None:
     world = net(rounds=0)
     world.run(5)
@@ -329,6 +417,27 @@ def test_a_bundle_that_the_top_has_not_signed_is_not_even_fetched() -> None:
         world.settle()
         assert world.fetching[node] == []
         assert len(world.refusals(node, "task_refused")) == 3
+
+
+@pytest.mark.parametrize("asks", [True, False], ids=["signed", "unsigned"])
+def test_a_bundle_that_is_said_to_be_in_other_chunks_is_fetched_when_the_true_manifest_comes(asks: bool) -> None:
+    world = net(rounds=0)
+    world.kill("device-0")
+    world.run(5)
+    true = world.retained[topics.build(NET, "fog-0", "task", task=TASK)].frame.message
+    assert isinstance(true, TaskManifest)
+    trust = world.trusts["device-0"] if asks else ANYBODY
+    device = Cycle(Place(NET, "device-0", "fog-0", 1), TASK, Left(), 0.0, trust=trust)
+    topic = topics.parse(topics.build(NET, "fog-0", "task", task=TASK))
+
+    def fetched(message: TaskManifest) -> list[Blob]:
+        actions = device.handle(Arrived(topic, Frame(TASK, "fog-0", 1, 0, message)), 0.0)
+        return [action.blob for action in actions if isinstance(action, Fetch)]
+
+    halved = replace(true, blob=replace(true.blob, chunk_size=true.blob.chunk_size // 2))
+    assert fetched(halved) == ([] if asks else [halved.blob])
+    assert fetched(true) == [true.blob]
+    assert fetched(true) == []
 
 
 def test_only_a_signed_proposal_reaches_the_top_and_only_once() -> None:

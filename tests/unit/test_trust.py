@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import random
 from dataclasses import replace
 from datetime import timedelta
 
@@ -14,16 +16,17 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 from cryptography.hazmat.primitives.serialization import PublicFormat as Public
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgemw.core.errors import ConfigError, WireError
 from edgemw.core.ids import Place
-from edgemw.trust.credentials import Authority, Credentials
+from edgemw.trust.credentials import Authority, Credentials, certificate, proven_by
 from edgemw.trust.keys import KeyRing, private_key, public_key
 from edgemw.wire.accepting import Accepting
 from edgemw.wire.messages import Frame, ReleaseManifest, TaskManifest, Update, pack, unpack
-from edgemw.wire.signed import frame_text, signed_bundle, signed_frame, signed_proposal, signed_release
+from edgemw.wire.signed import frame_text, proposal_text, signed_bundle, signed_frame, signed_proposal, signed_release
 from tests.support.signing import DAY, NOW, Office, office
 from tests.unit.test_wire_golden import FRAMES
 from tests.unit.test_wire_kinds import frames, patient, releases
@@ -114,6 +117,34 @@ def test_a_certificate_of_somebody_else_or_of_another_authority_is_not_believed(
     assert "no certificate" in refusal(senders, signed(OURS))
 
 
+def of_version_7(der: bytes) -> bytes:
+    """A certificate that says a version which does not exist."""
+    at = der.index(bytes([0xA0, 3, 2, 1, 2])) + 4
+    return der[:at] + bytes([7]) + der[at + 1 :]
+
+
+def test_a_certificate_that_is_damaged_in_any_way_is_refused_in_our_words() -> None:
+    der, rng = office().der("device-0"), random.Random(2)
+    assert "cannot be read" in office().senders().learn("device-0", of_version_7(der))
+    senders = office().senders()
+    for _ in range(4000):
+        damaged = bytearray(der)
+        for _ in range(rng.randint(1, 3)):
+            damaged[rng.randrange(len(der))] = rng.randrange(256)
+        assert senders.learn("device-0", bytes(damaged)) != "" or bytes(damaged) == der
+    proven = proven_by(office().authority())
+    assert not proven("device-0", of_version_7(der), b"text", bytes(64))
+
+
+def test_files_with_a_certificate_of_no_version_are_refused_in_our_words() -> None:
+    body = base64.encodebytes(of_version_7(office().der("device-0"))).decode()
+    pem = f"-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n".encode()
+    with pytest.raises(ConfigError, match="not a certificate in PEM"):
+        certificate(pem)
+    with pytest.raises(ConfigError, match="neither a public key nor"):
+        public_key(pem)
+
+
 def test_a_certificate_of_another_kind_of_key_is_not_believed() -> None:
     bureau = Office()
     bureau.issue("device-0", curve=True)
@@ -160,6 +191,37 @@ def test_an_older_certificate_does_not_take_the_place_of_a_newer_one() -> None:
     assert senders.learn("device-0", bureau.der("device-0")) == ""
     assert senders.learn("device-0", old) == ""  # it is valid, and changes nothing
     assert refusal(senders, signed_frame(bureau.keys["device-0"], "net", "fog-0", OURS)) == ""
+
+
+def test_a_certificate_of_tls_is_refused_and_displaces_nothing() -> None:
+    bureau = Office()
+    bureau.issue("device-0", since=-2 * DAY, uses=(ExtendedKeyUsageOID.CODE_SIGNING,))
+    key, signing = bureau.keys["device-0"], bureau.der("device-0")
+    bureau.issue("device-0", uses=(ExtendedKeyUsageOID.CLIENT_AUTH,))
+    senders = bureau.senders()
+    assert senders.learn("device-0", signing) == ""
+    assert "not for signatures" in senders.learn("device-0", bureau.der("device-0"))
+    assert refusal(senders, signed_frame(key, "net", "fog-0", OURS)) == ""
+
+
+def test_other_certificates_that_a_node_has_had_do_not_displace_the_one_that_it_signs_with() -> None:
+    bureau = Office()
+    shown = []
+    for days in range(9, 0, -1):
+        bureau.issue("device-0", since=-days * DAY)
+        shown.append((bureau.keys["device-0"], bureau.der("device-0")))
+    senders, (key, der) = bureau.senders(), shown[0]
+    frame = signed_frame(key, "net", "fog-0", OURS)
+    assert senders.learn("device-0", der) == ""
+    for _, other in shown[1:]:
+        assert senders.learn("device-0", other) == ""
+        assert senders.credential("device-0") == der
+    assert refusal(senders, frame) == ""
+    newer, its_der = shown[-1]
+    assert refusal(senders, signed_frame(newer, "net", "fog-0", OURS)) == ""
+    assert senders.credential("device-0") == its_der
+    assert refusal(senders, frame) == ""  # both count
+    assert refusal(senders, signed_frame(shown[1][0], "net", "fog-0", OURS)) != ""  # of so many not all are kept
 
 
 def test_a_certificate_of_a_node_is_no_authority() -> None:
@@ -222,13 +284,18 @@ def test_an_older_release_is_refused_and_a_newer_run_begins_anew() -> None:
 
 
 def test_a_bundle_is_taken_where_it_is_signed_for_a_run_that_is_not_over() -> None:
-    key, blob = office().keys["top"], RELEASE.theta
     gate = accepting((5, 4))
+    key, blob = office().keys["top"], RELEASE.theta
     assert gate.bundle(signed_bundle(key, "net", "digits", blob, 5)) == ""
     assert gate.bundle(signed_bundle(key, "net", "digits", blob, 6)) == ""
     assert "older than run 5" in gate.bundle(signed_bundle(key, "net", "digits", blob, 4))
     assert "not signed by a key" in gate.bundle(replace(signed_bundle(key, "net", "digits", blob, 4), run=5))
     assert "not signed by a key" in gate.bundle(replace(signed_bundle(key, "net", "digits", blob, 5), blob=replace(blob, size=7)))
+    other_chunks = replace(blob, chunk_size=blob.chunk_size // 2)
+    assert "not signed by a key" in gate.bundle(replace(signed_bundle(key, "net", "digits", blob, 5), blob=other_chunks))
+    ring, proposal = KeyRing((key.public,)), signed_proposal(key, "net", "digits", blob)
+    assert ring.signed(proposal_text("net", "digits", blob), proposal.signature)
+    assert not ring.signed(proposal_text("net", "digits", other_chunks), proposal.signature)
     assert "asks for it" in gate.bundle(TaskManifest(blob))
     assert "asks for it" in gate.bundle(signed_proposal(key, "net", "digits", blob))
 
