@@ -76,7 +76,10 @@ class Run:
         """The node processes by id."""
         found = {}
         for child in self.children():
-            line = child.cmdline()
+            try:
+                line = child.cmdline()
+            except psutil.NoSuchProcess:  # it has ended since, or was killed and is not waited for yet
+                continue
             if "--config" in line:
                 found[Path(line[line.index("--config") + 1]).stem] = child
         return found
