@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import Any
+
+# ONNX Runtime from 1.29 on Linux uploads what models it runs, unless this is there before it is imported: nothing leaves a device unasked.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 

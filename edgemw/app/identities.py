@@ -7,11 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from edgemw.app.deployment import members
-from edgemw.app.places import MONITOR, for_node, names_nodes
+from edgemw.app.places import MONITOR, TLS_FILES, for_node, names_nodes
 from edgemw.app.settings import Broker, Deployment
 from edgemw.core.errors import ConfigError
-
-_FILES = ("ca", "cert", "key")
 
 
 def own_files(settings: Deployment) -> Mapping[str, list[Path]]:
@@ -44,7 +42,7 @@ def check_identities(settings: Deployment) -> None:
 def _add(found: defaultdict[str, list[Path]], key: str, broker: Broker, nodes: Iterable[str]) -> None:
     for node in nodes:
         tls = for_node(broker, node).tls
-        for name in _FILES:
+        for name in TLS_FILES:
             path, said = getattr(tls, name), getattr(broker.tls, name)
             if path is not None and path != said:
                 found[f"{key}.tls.{name}"].append(path)

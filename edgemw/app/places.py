@@ -19,8 +19,8 @@ MONITOR, AUTHOR = "monitor", layout.AUTHOR
 SECURED = "mqtts://localhost:8883"
 """Where a broker with certificates is looked for when nobody says so: the port of `edgemw broker config`."""
 
-_FILES = {"ca": layout.AUTHORITY, "cert": layout.CERTIFICATE, "key": layout.KEY}
-
+TLS_FILES = {"ca": layout.AUTHORITY, "cert": layout.CERTIFICATE, "key": layout.KEY}
+"""By the keys of [broker.tls]: what `edgemw pki` calls them."""
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 def identity_files(pki: Path, node: str) -> dict[str, Path]:
     """What `edgemw pki` has made for somebody, by the keys of [broker.tls]."""
     folder = layout.node_folder(pki.absolute(), node)
-    return {key: folder / name for key, name in _FILES.items()}
+    return {key: folder / name for key, name in TLS_FILES.items()}
 
 
 def identity_settings(pki: Path) -> list[str]:
@@ -90,6 +90,6 @@ def refuse_places(broker: Broker) -> None:
 
 
 def _places(broker: Broker) -> list[str]:
-    texts = {f"tls.{name}": str(getattr(broker.tls, name) or "") for name in _FILES}
+    texts = {f"tls.{name}": str(getattr(broker.tls, name) or "") for name in TLS_FILES}
     texts |= {"username": broker.username, "password": (broker.password and broker.password.file) or ""}
     return [f"broker.{key}" for key, text in texts.items() if NODE in text]

@@ -34,7 +34,7 @@ def check_privacy(privacy: Privacy, codec: Codec, plan: Plan) -> None:
         if getattr(codec, name) is not None:
             raise ConfigError("follows what updates weigh; under privacy privacy.kappa alone decides", key=f"codec.{name}")
     if plan.rare:
-        raise ConfigError("what waits for a later update is lost under privacy: send it always, or never", key="plan.rare")
+        raise ConfigError(promised.RARE_IS_LOST, key="plan.rare")
 
 
 def check_window(privacy: Privacy, window: Window, key: str) -> None:

@@ -26,53 +26,48 @@ def read_verdicts(folders: Sequence[Path], ca: Path) -> list[Verdict]:
         ConfigError: the certificate cannot be used, or nobody has kept evidence.
         StorageError: a node is running, or its file is damaged.
     """
-    return verify(read_evidence(folders), proven_with(ca), fogs_in(folders))
+    shown, fogs = _read(folders)
+    return verify(shown, proven_with(ca), fogs)
 
 
 def read_evidence(folders: Sequence[Path]) -> list[Evidence]:
     """What fog nodes show in all databases below these folders. Raises as `read_verdicts`."""
-    shown = [found for path in _states_in(folders) for found in _shown_in(path)]
-    if not shown:
-        names = ", ".join(map(str, folders))
-        raise ConfigError(f"no fog node below {names} has kept evidence: give security.evidence a size", key="--ca")
-    return shown
+    return _read(folders)[0]
 
 
-def fogs_in(folders: Sequence[Path]) -> frozenset[str]:
-    """The fog nodes that have a database below these folders. Raises StorageError as `read_verdicts`."""
-    found: set[str] = set()
+def _read(folders: Sequence[Path]) -> tuple[list[Evidence], frozenset[str]]:
+    """What is shown, and which fog nodes there are, also where they show nothing."""
+    shown: list[Evidence] = []
+    fogs: set[str] = set()
     for path in _states_in(folders):
         db = Database(path)
         try:
             place = db.place()
+            if place is not None:
+                net, node, _, role = place
+                fogs |= {node} if role == "fog" else set()
+                shown += _shown_in(db, net, node)
         finally:
             db.close()
-        if place is not None and place[3] == "fog":
-            found.add(place[1])
-    return frozenset(found)
+    if not shown:
+        names = ", ".join(map(str, folders))
+        raise ConfigError(f"no fog node below {names} has kept evidence: give security.evidence a size", key="--ca")
+    return shown, frozenset(fogs)
 
 
 def _states_in(folders: Sequence[Path]) -> list[Path]:
     return sorted({path.parent for folder in folders for path in folder.rglob("state.db")})
 
 
-def _shown_in(folder: Path) -> Iterator[Evidence]:
-    db = Database(folder)
-    try:
-        place = db.place()
-        if place is None:
-            return
-        net, node, _, _ = place
-        faults: list[str] = []
-        certificates = _certificates(node, evidence.credentials(db), faults)
-        for task in outbox.known_tasks(db):
-            rows = evidence.windows(db, task)
-            if rows:
-                windows = tuple(window for row in rows if (window := _summed(node, row, faults)) is not None)
-                yield Evidence(net, node, task, windows, certificates, journal.remainder(db, task) is not None, tuple(faults))
-                faults.clear()
-    finally:
-        db.close()
+def _shown_in(db: Database, net: str, node: str) -> Iterator[Evidence]:
+    faults: list[str] = []
+    certificates = _certificates(node, evidence.credentials(db), faults)
+    for task in outbox.known_tasks(db):
+        rows = evidence.windows(db, task)
+        if rows:
+            windows = tuple(window for row in rows if (window := _summed(node, row, faults)) is not None)
+            yield Evidence(net, node, task, windows, certificates, journal.remainder(db, task) is not None, tuple(faults))
+            faults.clear()
 
 
 def _certificates(node: str, rows: Mapping[Any, tuple[Any, ...]], faults: list[str]) -> dict[str, tuple[bytes, ...]]:

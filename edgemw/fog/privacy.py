@@ -35,6 +35,7 @@ from edgemw.core.ranges import Ranges, blank
 from edgemw.wire.messages import ReleaseManifest
 
 CENTRAL, LOCAL = "central", "local"
+RARE_IS_LOST = "what waits for a later update is lost under privacy: send it always, or never"
 
 SectionNoise = Callable[[Section], npt.NDArray[np.float64]]
 
@@ -187,7 +188,7 @@ def check_bounded(privacy: Privacy | None, ranges: Ranges) -> None:
         reason = f"{sent[0]!r} holds running statistics, which have no bound: {hint}"
         raise ConfigError(reason, key="privacy.mode")
     if privacy is not None and ranges.rare:
-        raise ConfigError("what waits for a later update is lost under privacy: send it always, or never", key="plan.rare")
+        raise ConfigError(RARE_IS_LOST, key="plan.rare")
 
 
 def may_go_on(privacy: Privacy | None, spent: Spent | None, manifest: ReleaseManifest) -> bool:

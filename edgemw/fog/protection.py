@@ -124,7 +124,8 @@ class Protection:
         if self._unfit:
             raise CodecError(self._unfit)
         out = tuple(frame for name in bounded.left_out for frame in by_child[name])
-        inside = tuple(frame for frame in frames if frame.node not in bounded.left_out or frame not in out)
+        gone = {frame.id for frame in out}
+        inside = tuple(frame for frame in frames if frame.id not in gone)
         claimed = sum((Amount(child.count, child.weight) for child in children if child.name not in bounded.left_out), Amount())
         cut = claimed - Amount(sum(part.count for part in bounded.parts), sum(part.weight for part in bounded.parts))
         values: dict[str, int | float | str] = {

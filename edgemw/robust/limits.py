@@ -9,7 +9,7 @@ proportion, so that the mean of what the child says stays what it was. One child
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -158,8 +158,3 @@ def _statistics(payload: bytes, factor: float) -> bytes:
 def by_name(children: Sequence[Child]) -> list[Child]:
     """The children in an order that does not depend on who came first."""
     return sorted(children, key=lambda child: child.name)
-
-
-def measured(codec: Codec, children: Sequence[Child]) -> Mapping[str, Measure]:
-    """The measures of all children. Raises CodecError, WireError."""
-    return {child.name: measure(child, numbers_of(codec, child)) for child in children}

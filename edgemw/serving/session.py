@@ -27,6 +27,7 @@ _ERRORS: tuple[type[Exception], ...] = (
 """onnxruntime's own errors have no common base below Exception."""
 
 log = logging.getLogger(__name__)
+ort.disable_telemetry_events()  # who imported onnxruntime before edgemw had it begin
 
 
 class InferenceSession:

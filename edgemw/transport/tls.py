@@ -26,20 +26,26 @@ def tls_context(tls: TlsSettings) -> ssl.SSLContext:
     Raises:
         LinkError: a file is missing or not what it should be.
     """
-    paths = [path for path in (tls.ca, tls.cert, tls.key) if path is not None]
-    files = ", ".join(str(path) for path in paths if not Path(path).exists()) or ", ".join(map(str, paths))
     try:
         context = ssl.create_default_context(cafile=tls.ca)
         if tls.cert is not None:
             context.load_cert_chain(tls.cert, tls.key)
     except ssl.SSLError as error:
         if error.reason != "KEY_VALUES_MISMATCH":
-            raise LinkError(f"certificates cannot be loaded ({error})", where=files, hint="PEM files are expected") from error
+            raise LinkError(
+                f"certificates cannot be loaded ({error})", where=_blamed(tls), hint="PEM files are expected"
+            ) from error
         hint = "were both copied from the same folder?"
-        raise LinkError("tls.cert and tls.key do not belong together", where=files, hint=hint) from error
+        raise LinkError("tls.cert and tls.key do not belong together", where=_blamed(tls), hint=hint) from error
     except OSError as error:
         reason = f"certificates cannot be read ({error.strerror or error})"
-        raise LinkError(reason, where=files, hint="are the files of [broker.tls] there?") from error
+        raise LinkError(reason, where=_blamed(tls), hint="are the files of [broker.tls] there?") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.sslsocket_class = _TidySocket
     return context
+
+
+def _blamed(tls: TlsSettings) -> str:
+    """The files that are missing, or else all of them."""
+    paths = [path for path in (tls.ca, tls.cert, tls.key) if path is not None]
+    return ", ".join(str(path) for path in paths if not Path(path).exists()) or ", ".join(map(str, paths))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -150,7 +151,7 @@ def test_who_watches_asks_everybody_and_speaks_for_nobody(broker: Mosquitto) -> 
 
 
 def test_a_revoked_certificate_is_not_let_in(with_tls: Mosquitto) -> None:
-    assert "TLS" in refusal(with_tls.login("stolen")).what
+    assert re.search("revoked|TLS", refusal(with_tls.login("stolen")).what)  # as the alert comes in time or not
 
 
 def test_a_certificate_of_another_authority_is_not_let_in(with_tls: Mosquitto, authority: Authority, tmp_path: Path) -> None:
