@@ -6,7 +6,7 @@ import os
 from importlib import import_module
 from typing import Any
 
-# ONNX Runtime from 1.29 on Linux uploads what models it runs, unless this is there before it is imported: nothing leaves a device unasked.
+# From 1.29 ONNX Runtime uploads from Linux what models it runs, unless this is there before it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
