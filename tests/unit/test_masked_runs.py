@@ -165,7 +165,7 @@ def test_a_plain_update_is_no_part_of_a_masked_sum() -> None:
     net = Net(rounds=2)
     net.run()
     frame = Frame("toy", "device-0", 9, 0, Update(1, "lanes", 64, (Section(0, 1, 1, 0.0, b""),), {}, 0))
-    collector = net.world.machines["fog-0"]._collector  # type: ignore[attr-defined]  # a Forwarder's
+    collector = net.world.machines["fog-0"]._collector
     assert isinstance(frame.message, Update)
     assert "no masks" in collector._grouping.refusal(frame, frame.message)
 
