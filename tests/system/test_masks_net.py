@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from edgemw.app.census import NodeStatus
@@ -28,6 +29,11 @@ def write(fleet: Fleet, rounds: int, security: Mapping[str, Mapping[str, Any]] |
         fleet.device(device, "fog-0", privacy=INSISTS, security=own[device])
 
 
+def reached(statuses: Mapping[str, NodeStatus], release: int) -> bool:
+    """Whether the top has made a release."""
+    return "top" in statuses and fact(statuses["top"], "release") >= release
+
+
 def settled(statuses: Mapping[str, NodeStatus]) -> bool:
     """Whether the run is over, and nothing is on its way."""
     done = set(statuses) == set(NODES) and statuses["top"].status.state == "finished"
@@ -39,7 +45,7 @@ def test_a_signed_net_adds_under_masks_and_its_books_and_evidence_are_clean(flee
     office.write(folder, NODES)
     checking = {"ca": str(folder / "ca.pem"), "crl": str(folder / "crl.pem"), "evidence": "1MiB"}
     believing = {"release_key": [str(folder / "nodes/top/sign.pem")]}
-    more = {"top": checking, "fog-0": {**checking, **believing}}
+    more: Mapping[str, Mapping[str, Any]] = {"top": checking, "fog-0": {**checking, **believing}}
     security = {
         node: {
             "key.file": str(folder / "nodes" / node / "sign.key"),
@@ -70,7 +76,7 @@ def test_kill_9_of_devices_and_the_fog_node_between_messages_loses_and_doubles_n
     write(fleet, 8, masks=True, threshold=51)
     fleet.start(*NODES)
     for release, victim in enumerate(("device-1", "fog-0", "device-2", "device-1"), 1):
-        fleet.until(lambda s, number=release: "top" in s and fact(s["top"], "release") >= number)
+        fleet.until(partial(reached, release=release))
         fleet.kill(victim)
         fleet.start(victim)
     statuses = fleet.until(settled, timeout_s=200)
