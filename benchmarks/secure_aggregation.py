@@ -13,7 +13,7 @@ cost      one release of one group, both halves of the protocol as they run on n
           device_ms  processor time of one device for everything that masks ask for; plain_ms: for its encoding
           fog_ms     processor time of the fog node for the whole group, from keys to the sum; plain_ms: for its merge
 accuracy  handwritten digits, 50 826 parameters, 8 devices below two fog nodes, dealt out evenly, 20 releases of 40 steps;
-          lattice as it comes, lanes in 4 and in 10 blocks, and the former under masks, whose model has to be the same bit for bit.
+          lattice as it comes, lanes in 4 and in 10 blocks, and the former under masks: the same model, bit for bit.
 """
 
 from __future__ import annotations
