@@ -281,7 +281,8 @@ def draw(rows: Sequence[Cost], path: Path) -> None:
             ("down, masks", [r.down for r in chosen], "s-"),
         ):
             axis.plot(at, [value / 1000 for value in values], style, label=label)
-        axis.set(title=f"{size} parameters", xlabel="devices of a group", xscale="log", xticks=at, xticklabels=at, ylim=0)
+        axis.set(title=f"{size} parameters", xlabel="devices of a group", xscale="log", xticks=at, xticklabels=at)
+    axes[0].set_ylim(bottom=0)
     axes[0].set_ylabel("kB of a device and release")
     axes[0].legend(frameon=False)
     figure.tight_layout()
