@@ -19,7 +19,7 @@ def check_privacy(privacy: Privacy, codec: Codec, plan: Plan) -> None:
         ConfigError: with the key.
     """
     if not privacy.mode:
-        if privacy != Privacy():
+        if privacy != Privacy(masks=privacy.masks, threshold=privacy.threshold):
             raise ConfigError('says something where privacy.mode is not given: "central" or "local"', key="privacy")
         return
     if codec.use != "lattice":

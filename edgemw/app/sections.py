@@ -324,6 +324,9 @@ class Insisted:
         min=0,
         max=1e6,
     )
+    require_masks: bool = option(
+        False, help="device: it sends nothing to a fog node that asks for updates without masks (privacy.masks at the top)"
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ sections of a fog
@@ -523,7 +526,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Privacy:
-    """[privacy]: what releases, and updates, tell of a device's samples; see docs/security-privacy.md."""
+    """[privacy]: what releases, and updates, tell of a device's samples; see docs/security-privacy.md, security-masks.md."""
 
     mode: Literal["", "central", "local"] = option(
         "",
@@ -536,6 +539,14 @@ class Privacy:
     epsilon: float = option(0.0, help="no release is made that would exceed this; 0: no limit", min=0)
     kappa: float = option(
         0.5, help="lattice step of updates in root mean squares of one at the bound; larger is fewer bytes", min=0.05, max=16
+    )
+    masks: bool = option(
+        False,
+        help="a fog node sees the sum of its devices' updates and no single one; needs codec.use = 'lanes', 3 to 128 devices to "
+        "each such node, and pip install 'edgemw[security]'",
+    )
+    threshold: int = option(
+        67, help="percent of a group of devices, and more than half, whose answers take the masks off its sum", min=51, max=100
     )
 
 

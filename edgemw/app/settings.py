@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 
 from edgemw.app.checks import EMBEDDED, check_id, check_tier_names
 from edgemw.app.defaults import under_all
+from edgemw.app.masking import check_groups, check_masks
 from edgemw.app.places import refuse_places
 from edgemw.app.private import check_privacy, check_uplink, check_window
 from edgemw.app.sections import (
@@ -149,6 +150,7 @@ class FogFile:
         _refuse_endless_budget(self.task, self.codec, self.release)
         if self.is_top:
             check_staleness(self.codec, self.server)
+            check_masks(self.privacy, self.codec)
             check_privacy(self.privacy, self.codec, self.plan)
             check_robust(self.codec, self.window, "window")
             check_window(self.privacy, self.window, "window.robust")
@@ -203,6 +205,8 @@ class Deployment:
         check_staleness(self.codec, self.server)
         _refuse_endless_budget(self.task, self.codec, self.release)
         check_tree(self.tiers)
+        check_masks(self.privacy, self.codec)
+        check_groups(self.privacy, self.tiers)
         check_privacy(self.privacy, self.codec, self.plan)
         check_members(self.codec, sum(tier.count for tier in self.tiers.values() if tier.role == "device"))
         for name, tier in self.tiers.items():

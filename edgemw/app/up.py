@@ -16,6 +16,7 @@ from edgemw.app.dealing import Dealt, deal_out
 from edgemw.app.deployment import device_ids, expand
 from edgemw.app.folder import Purpose
 from edgemw.app.identities import check_identities
+from edgemw.app.masking import check_library, check_masked_task
 from edgemw.app.places import MONITOR, for_node, names_nodes
 from edgemw.app.private import check_account, check_bundle
 from edgemw.app.report import Report
@@ -80,6 +81,8 @@ def prepare(settings: Deployment, out: Path) -> Prepared:
     unsafe = check_signing(settings, os.environ)
     check_bundle(settings.privacy, opened, settings.plan)
     check_account(settings.privacy)
+    check_masked_task(settings.privacy, opened.manifest, settings.plan.changes())
+    check_library(masks=settings.privacy.masks)
     manifest = opened.manifest
     check_afforded(settings, manifest)
     check_room(settings, manifest, len(data))

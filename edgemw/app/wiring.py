@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgemw.app import sections
+from edgemw.app.masking import check_library, check_masked_task
 from edgemw.app.private import check_account, check_bundle, privacy_of
 from edgemw.app.room import check_device, check_task, class_here, largest_batch
 from edgemw.app.running import Server, listening, node_of, summarize_later
@@ -65,6 +66,7 @@ def run_device(settings: DeviceFile, env: Mapping[str, str], origin: Sequence[st
     except ModuleNotFoundError as error:
         raise ConfigError(f"a device needs {error.name}: pip install 'edgemw[device]'") from error
 
+    check_library(masks=settings.privacy.require_masks)
     profile = class_here(settings)
     check_device(profile, settings)
     with node_of(settings) as node:
@@ -103,6 +105,7 @@ def run_device(settings: DeviceFile, env: Mapping[str, str], origin: Sequence[st
             nice=settings.training.nice,
             least_noise=settings.privacy.least_noise,
             uplink=uplink,
+            require_masks=settings.privacy.require_masks,
             stored=lambda task: thetas.pop(task, None),
             trust=node.trust,
         )
@@ -130,9 +133,10 @@ def run_fog(settings: FogFile, env: Mapping[str, str]) -> None:
     """Run a fog node until it is told to stop.
 
     Raises:
-        ConfigError: an address cannot be used, or privacy is asked for that cannot be kept account of.
+        ConfigError: an address cannot be used, or privacy or masks are asked for and what they need is not installed.
     """
     check_account(settings.privacy)
+    check_library(masks=settings.privacy.masks)
     with node_of(settings) as node:
         observe, kept = node.observer.observe, settings.security.evidence
         role = FogRole(node.place, node.db, fog_options(settings), observe, node.trust, kept)
@@ -143,6 +147,7 @@ def run_fog(settings: FogFile, env: Mapping[str, str]) -> None:
                 data, bundle = load_bundle(settings.task.bundle)
                 check_plan_fits(bundle, settings.plan)
                 check_bundle(settings.privacy, bundle, settings.plan)
+                check_masked_task(settings.privacy, bundle.manifest, settings.plan.changes())
                 role.give_bundle(bundle.manifest.name, data)
 
         node.run(role, attach)
@@ -179,6 +184,7 @@ def fog_options(settings: FogFile) -> WindowOptions | TopOptions:
         release_budget=_budget(settings.release, settings.task),
         privacy=privacy_of(settings.privacy),
         chunk_bytes=settings.limits.max_message_bytes,
+        threshold=settings.privacy.threshold if settings.privacy.masks else 0,
     )
 
 

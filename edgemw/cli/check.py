@@ -13,6 +13,7 @@ from pathlib import Path
 from edgemw.app.afford import check_afforded
 from edgemw.app.checks import AUTO
 from edgemw.app.identities import missing, own_files
+from edgemw.app.masking import check_masked_task
 from edgemw.app.places import NODE
 from edgemw.app.private import check_account, check_bundle
 from edgemw.app.room import check_device, check_room, load_of, memory_bytes, memory_of
@@ -38,7 +39,7 @@ from edgemw.app.tiers import fan_in
 from edgemw.app.trust import check_trust, role_of
 from edgemw.app.wiring import check_plan_fits, load_bundle
 from edgemw.cli.budgets import budget_text, budget_warnings
-from edgemw.cli.oddities import plan_oddities, unused, unused_burst, unused_in_tiers
+from edgemw.cli.oddities import plan_oddities, quorum_of_masks, unused, unused_burst, unused_in_tiers
 from edgemw.compression.codec import Codec, is_guided
 from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Manifest
@@ -170,6 +171,7 @@ def _check_bundle(settings: Deployment | FogFile, origins: Mapping[str, Origin])
     try:
         check_plan_fits(bundle, settings.plan)
         check_bundle(settings.privacy, bundle, settings.plan)
+        check_masked_task(settings.privacy, bundle.manifest, settings.plan.changes())
         if isinstance(settings, Deployment) or settings.is_top:
             check_afforded(settings, bundle.manifest)
         if isinstance(settings, Deployment):
@@ -303,6 +305,8 @@ def _learning_facts(settings: Deployment | FogFile) -> Iterator[tuple[str, str]]
         kept = f", training ends before epsilon {privacy.epsilon:g}" if privacy.epsilon else ""
         yield "privacy", f"{privacy.mode}, norms at most {privacy.clip:g}, noise {privacy.noise:g} times that{kept}"
     yield "release", f"lattice, {step}" if release.use == "lattice" else "dense, float32"
+    if settings.privacy.masks:
+        yield "masks", f"{settings.privacy.threshold} % of a group of devices take them off its sum"
 
 
 def _energy(settings: FogFile | DeviceFile) -> str:
@@ -386,6 +390,7 @@ def _warnings(settings: Settings) -> Iterator[str]:
             yield from _profile_warnings(f"tiers.{name}.profile", tier.profile)
             if tier.role == "fog":
                 yield from _window_warnings(f"tiers.{name}", tier.window, fan_in(settings.tiers, name)[1])
+                yield from quorum_of_masks(settings, name)
             if tier.broker != settings.broker:
                 yield from _broker_warnings(tier.broker, f"tiers.{name}.")
         yield from unused_in_tiers(settings)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edgemw.app.sections import Codec, Release
+from edgemw.app.sections import Codec, Privacy, Release
 from edgemw.app.settings import Deployment, DeviceFile, FogFile, Tier, Uplink
+from edgemw.app.tiers import fan_in
 from edgemw.compression.coarse import can_coarsen
 from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Manifest
+from edgemw.core.config.units import duration_text
+from edgemw.wire.groups import needed
 
 
 def unused(settings: Deployment | FogFile) -> Iterator[str]:
@@ -22,6 +25,8 @@ def unused(settings: Deployment | FogFile) -> Iterator[str]:
         yield f"codec.kappa: not used, since {codec.use} has no step"
     if release.kappa != Release().kappa and release.use == "dense":
         yield "release.kappa: not used, since release.use is dense"
+    if settings.privacy.threshold != Privacy().threshold and not settings.privacy.masks:
+        yield "privacy.threshold: not used, since privacy.masks is false"
     if isinstance(settings, FogFile) and settings.is_top and settings.window.budget:
         yield _budget_of_the_top("")
 
@@ -50,6 +55,19 @@ def unused_in_tiers(settings: Deployment) -> Iterator[str]:
         if tier.uplink.max_upload and not coarser:
             yield f"tiers.{name}.uplink.max_upload: not used, since {settings.codec.use} cannot be made coarser"
         yield from unused_burst(tier, f"tiers.{name}.")
+
+
+def quorum_of_masks(settings: Deployment, name: str) -> Iterator[str]:
+    """A deadline that closes windows whose masks nobody can take off."""
+    devices = {child for child, tier in settings.tiers.items() if tier.role == "device" and tier.parent == name}
+    children, window = fan_in(settings.tiers, name)[1], settings.tiers[name].window
+    least = needed(children, settings.privacy.threshold)
+    if settings.privacy.masks and devices and window.quorum < least:
+        after = duration_text(window.deadline)
+        yield (
+            f"tiers.{name}.window.quorum: {least} of {children} devices take masks off; with fewer after {after} a window goes "
+            f"back to its devices: quorum = {least} waits for them"
+        )
 
 
 def unused_burst(settings: Tier | DeviceFile, prefix: str = "") -> Iterator[str]:

@@ -8,10 +8,11 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,12 @@ from edgemw.device.cycle import Cycle
 from edgemw.device.events import (
     Install,
     Installed,
+    Joined,
     Left,
     Memory,
     OpenTask,
     SaveAck,
+    SaveJoined,
     SaveMemory,
     SaveRound,
     Served,
@@ -38,18 +41,20 @@ from edgemw.device.events import (
     Work,
     Worked,
 )
+from edgemw.device.masks import Masking
+from edgemw.device.means import Means
 from edgemw.device.update import MEASURED
-from edgemw.device.uplink import Uplink
+from edgemw.device.uplink import NO_LIMIT, Uplink
 from edgemw.learning.dataset import Dataset, fit_dataset
 from edgemw.learning.oracle import Oracle, Predict
 from edgemw.learning.trainer import Trained, evaluate, train
 from edgemw.serving.check import Verdict
 from edgemw.storage import outbox
 from edgemw.storage.database import Database
-from edgemw.storage.outbox import DeviceRow
+from edgemw.storage.outbox import DeviceRow, GroupRow
 from edgemw.transport.shell import Shell, Wanted
 from edgemw.wire import topics
-from edgemw.wire.messages import ReleaseManifest
+from edgemw.wire.messages import ReleaseManifest, pack, pack_group, unpack, unpack_group
 from edgemw.wire.sender import Kept
 from edgemw.wire.signed import ANYBODY, Trust
 
@@ -76,6 +81,7 @@ class Parts:
         least_noise: that updates must get, as a multiple of their bound, or it does not train; 0 is none.
             With it no measure of held-out samples is sent.
         uplink: what may be sent; None is no limit.
+        require_masks: nothing is sent that a fog node could read.
         stored: the last release of a task that was served; None where there is none.
         trust: what this device signs with, and whose releases it takes.
     """
@@ -91,6 +97,7 @@ class Parts:
     nice: int = 10
     least_noise: float = 0.0
     uplink: Uplink | None = None
+    require_masks: bool = False
     stored: Callable[[str], Served | None] = lambda task: None
     trust: Trust = ANYBODY
     training: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -148,9 +155,12 @@ class DeviceRole:
         if self._shell is not None and len(self._shell.machines) >= MAX_TASKS:
             return None
         row = outbox.device_row(self._db, task)
-        kept = tuple(Kept(row.frame, row.receiver, row.acknowledged) for row in outbox.kept_updates(self._db, task))
+        rows = outbox.kept_updates(self._db, task)
+        kept = tuple(Kept(row.frame, row.receiver, row.acknowledged, unpack(row.note) if row.note else None) for row in rows)
         left = Left(_memory(row) if row else Memory(), kept, self._parts.stored(task))
-        return Cycle(self._place, task, left, now, self._parts.uplink, trust=self._parts.trust)
+        masking = Masking(partial(os.urandom, 32), self._parts.require_masks, tuple(_joined(self._db, task)))
+        means = Means(self._parts.uplink or NO_LIMIT, masking, trust=self._parts.trust)
+        return Cycle(self._place, task, left, now, means)
 
     def observe(self, task: str, fact: Fact) -> None:
         """See Role."""
@@ -160,7 +170,7 @@ class DeviceRole:
 
     def act(self, wanted: Sequence[Wanted]) -> None:
         """See Role."""
-        saves = [(task, action) for task, action in wanted if isinstance(action, SaveRound | SaveMemory | SaveAck)]
+        saves = [(task, action) for task, action in wanted if isinstance(action, SaveRound | SaveMemory | SaveAck | SaveJoined)]
         if saves:
             with self._db.transaction(durable=not all(_said_again(action) for _, action in saves)):
                 for task, action in saves:
@@ -168,15 +178,19 @@ class DeviceRole:
         for task, action in wanted:
             self._begin(task, action)
 
-    def _save(self, task: str, action: SaveRound | SaveMemory | SaveAck) -> None:
+    def _save(self, task: str, action: SaveRound | SaveMemory | SaveAck | SaveJoined | SaveJoined) -> None:
         match action:
-            case SaveRound(memory=memory, frame=frame):
-                outbox.put_update(self._db, frame, self._place.parent)
+            case SaveRound(memory=memory, frame=frame, masked=masked):
+                outbox.put_update(self._db, frame, self._place.parent, None if masked is None else pack(masked))
                 outbox.put_device_row(self._db, task, _row(memory))
             case SaveMemory(memory=memory, forget=forget):
                 outbox.put_device_row(self._db, task, _row(memory))
                 for update in forget:
                     outbox.forget(self._db, task, update)
+            case SaveJoined(joined=joined, forget=keys):
+                outbox.forget_groups(self._db, task, keys)
+                if joined is not None:
+                    outbox.put_group(self._db, task, _group_row(joined))
             case SaveAck(update=update):
                 outbox.acknowledge(self._db, task, update)
 
@@ -295,9 +309,20 @@ def _lower_priority(nice: int) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
 
 
-def _said_again(action: SaveRound | SaveMemory | SaveAck) -> bool:
+def _said_again(action: SaveRound | SaveMemory | SaveAck | SaveJoined | SaveJoined) -> bool:
     """Whether a power cut may take this back, because whoever said it says it again."""
     return isinstance(action, SaveAck) or (isinstance(action, SaveMemory) and not action.durable)
+
+
+def _group_row(joined: Joined) -> GroupRow:
+    group = b"" if joined.group is None else pack_group(joined.group)
+    return GroupRow(joined.run, joined.release, joined.fog, joined.seed, group, joined.dealt, joined.survivors)
+
+
+def _joined(db: Database, task: str) -> Iterator[Joined]:
+    for row in outbox.groups(db, task):
+        group = unpack_group(row.group) if row.group else None
+        yield Joined(row.run, row.release, row.fog, row.seed, group, row.dealt, row.survivors)
 
 
 def _row(memory: Memory) -> DeviceRow:

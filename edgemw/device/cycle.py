@@ -13,6 +13,7 @@ Rules:
     whatever is refused has a reason that `status` shows, and the next release is tried all the same
     where keys were given, a bundle or release that none of them has signed, or that is older than what was here, is left alone:
         it is not fetched and not answered, and the one before goes on being served
+    where a release asks for masks, what was trained waits until it can be masked; where it never can, it stays in the residual
     where an update is larger than may be sent and its codec has no smaller one, what was trained waits in the residual, and
         the device does not train until a release asks for another codec
 """
@@ -53,14 +54,29 @@ from edgemw.device.events import (
     Work,
     Worked,
 )
+from edgemw.device.masks import Masks
+from edgemw.device.means import Means
 from edgemw.device.personal import overlaid
-from edgemw.device.update import REFUSED, after_return, asks_for_past, is_bounded, make_update
-from edgemw.device.uplink import ANSWER_BYTES, NO_LIMIT, Budget, Uplink
+from edgemw.device.update import REFUSED, after_return, asks_for_past, hold_back, is_bounded, make_update
+from edgemw.device.uplink import ANSWER_BYTES, Budget
 from edgemw.wire.accepting import Accepting
-from edgemw.wire.following import Advance, Following, Taken, Theta
-from edgemw.wire.messages import RUN_FINISHED, Ack, Blob, Frame, Outcome, ReleaseManifest, TaskManifest, Update, pack
+from edgemw.wire.following import Taken, Theta
+from edgemw.wire.messages import (
+    RUN_FINISHED,
+    Ack,
+    Blob,
+    Frame,
+    Group,
+    NoGroup,
+    Outcome,
+    ReleaseManifest,
+    Shares,
+    TaskManifest,
+    Unmask,
+    Update,
+    pack,
+)
 from edgemw.wire.sender import Sender, nothing_for
-from edgemw.wire.signed import ANYBODY, Trust
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, FetchStalled
 
 ALLOWANCE = 4
@@ -88,25 +104,24 @@ class Cycle:
         task: str,
         left: Left,
         now: float,
-        uplink: Uplink | None = None,
-        follow: Callable[[Advance], Following] = Following,
-        trust: Trust = ANYBODY,
+        means: Means | None = None,
     ) -> None:
         """Begin a life.
 
         Args:
             left: what an earlier one has left.
-            trust: what this device signs with, and whose releases it takes.
+            means: what this device may send, signs, believes and masks with.
         """
+        means = means or Means()
         self._place, self._task, self._memory = place, task, left.memory
-        self._accepting = Accepting(place, task, trust.releases, left.newest)
-        self._sender = Sender(place, task, left.kept, now, trust.signer)
-        self._budget = Budget(uplink or NO_LIMIT)
+        self._accepting = Accepting(place, task, means.trust.releases, left.newest)
+        self._sender = Sender(place, task, left.kept, now, means.trust.signer)
+        self._budget = Budget(means.uplink)
         self._short = False  # of tokens
         self._seq = 0
         self._bundle: Blob | None = None
         self._opened: tuple[bytes, Manifest] | None = None
-        self._following = follow(self._moved)
+        self._following = means.follow(self._moved)
         if left.served is not None:
             self._following.remember(theta_bytes(left.served.theta))
         self._unusable = b"", ""  # label of a bundle, and why
@@ -119,6 +134,8 @@ class Cycle:
         self._sent_at: float | None = None
         self._too_large: tuple[str, Mapping[str, Parameter]] | None = None  # the codec whose updates may not be sent
         self._reasons: dict[str, str] = {}
+        self._masks = Masks(place, task, means.masking, means.trust.signer)
+        self._held: tuple[Worked, tuple[Work, Ranges, Past | None]] | None = None  # what waits for its group
 
     # -- what others may look at
 
@@ -151,6 +168,7 @@ class Cycle:
             "weight_returned": memory.weight_returned,
             "updates_pending": len(self._sender),
             "mass_imbalance": memory.balance.worst,
+            **self._masks.facts(),
         }
 
     # -- the machine
@@ -159,15 +177,15 @@ class Cycle:
         """Take one event; returns what the shell has to do, in order."""
         match event:
             case LinkUp():
-                return [*self._sender.hurry(now)]
+                return [*self._sender.hurry(now), *self._masks.resend(now, hurry=True)]
             case LinkDown():
                 return []
             case Timer(name=name):
                 self._grace_over |= name == GRACE
                 more = self._next(now) if name == TOKENS else []
-                return [*self._sender.resend(now), *more, *self._when_stopped()]
+                return [*self._sender.resend(now), *self._masks.resend(now), *more, *self._when_stopped()]
             case Arrived(frame=frame):
-                return self._on_frame(frame, now)
+                return self._on_frame(frame, event.topic.domain, now)
             case Fetched(blob=blob, data=data):
                 return self._on_blob(blob, data, now)
             case FetchStalled(blob=blob):
@@ -191,8 +209,10 @@ class Cycle:
             case _:
                 return self._on_task(event, now)
 
-    def _on_frame(self, frame: Frame, now: float) -> list[Action]:
+    def _on_frame(self, frame: Frame, domain: str, now: float) -> list[Action]:
         match frame.message:
+            case Group() | Shares() | Unmask() | NoGroup() as message:
+                return [*self._masks.on_message(domain, message, now), *self._unheld(now)]
             case TaskManifest() as manifest if frame.node == self._place.parent:  # others only propose one to the top
                 refusal = self._accepting.bundle(manifest)
                 self._note("forged task", f"bundle {manifest.blob.name} is refused: {refusal}" if refusal else "")
@@ -237,7 +257,8 @@ class Cycle:
             dropped = self._sender.clear()
             self._budget.forget()
             self._memory = Memory(run=manifest.run)
-            self._wanted = self._current = None
+            self._wanted = self._current = self._held = None
+            actions += self._masks.clear()
             self._heard_from = -1
             actions.append(SaveMemory(self._memory, dropped))
         if self._wanted is not None and manifest.number < self._wanted.number:
@@ -396,6 +417,8 @@ class Cycle:
 
     def _next(self, now: float) -> list[Action]:
         """Start the next piece of work, if there is one and nothing stands in its way."""
+        if self._held is not None:
+            return self._unheld(now)
         if self._work is not None or self._stopping or self._current is None or self._opened is None:
             return []
         manifest = self._current.manifest
@@ -414,25 +437,49 @@ class Cycle:
         shortage = self._budget.shortage(now) if train else None
         self._short = shortage is not None
         if shortage is None:
-            return self._begin(self._current, train)
+            return self._begin(self._current, now, train=train)
         self._state = "waiting"
         wake = SetTimer(TOKENS, now + shortage.wait_s)
         if memory.measured_on > memory.trained_on or shortage.level_bytes < ANSWER_BYTES:
             return [wake]  # answers to every release would leave no tokens to train with
-        return [wake, *self._begin(self._current, train=False)]
+        return [wake, *self._begin(self._current, now, train=False)]
 
-    def _begin(self, current: _Current, train: bool) -> list[Action]:
+    def _begin(self, current: _Current, now: float, *, train: bool) -> list[Action]:
         work = Work(current.manifest, self._own(current), train, self._seed(current.manifest))
         self._work, self._state = (work, current.ranges, current.past), "working"
-        return [work]
+        return [*(self._masks.begin(current.manifest, self._sender.masked, now) if train else []), work]
 
     def _on_worked(self, event: Worked, now: float) -> list[Action]:
         worked, self._work, self._state = self._work, None, "idle"
         if worked is None or worked[0].release.run != self._memory.run:
             return self._next(now) + self._when_stopped()
+        self._held = event, worked
+        return self._unheld(now)
+
+    def _unheld(self, now: float) -> list[Action]:
+        """Answer a release as soon as it is known whether what was trained can be sent."""
+        if self._held is None:
+            return []
+        event, worked = self._held
+        barred = self._masks.verdict(worked[0].release, worked[1]) if event.trained is not None else ""
+        if barred is None and self.release > event.number:
+            barred = f"release {self.release} came before the group of {event.number}"
+        if barred is None:
+            self._state = "waiting"
+            self._note("masks", f"waits for the group of release {event.number}, which {self._place.parent} makes")
+            return []
+        self._held, self._state = None, "idle"
+        self._note("masks", "")
+        return self._finish(event, worked, barred, now)
+
+    def _finish(self, event: Worked, worked: tuple[Work, Ranges, Past | None], barred: str, now: float) -> list[Action]:
         update_id = UpdateId(self._place.node, self._place.boot, self._seq)
-        room = partial(self._limit_bytes, worked[0].release)
-        made = make_update(event, *worked, self._memory, update_id, room, self._noise(update_id))
+        work, ranges, past = worked
+        if barred:
+            made = hold_back(event, work, ranges, self._memory, update_id, barred)
+        else:
+            room = partial(self._limit_bytes, work.release)
+            made = make_update(event, work, ranges, past, self._memory, update_id, room, self._noise(update_id))
         if event.trained is not None or event.reason:
             self._note("training", made.reason or event.reason)
         if event.trained is not None:
@@ -451,12 +498,15 @@ class Cycle:
 
     def _send(self, update: Update, memory: Memory, now: float) -> list[Action]:
         carried = replace(update, tally=as_carried(update.tally))
-        frame = self._sender.signed(Frame(self._task, self._place.node, self._place.boot, self._seq, carried))
+        plain = Frame(self._task, self._place.node, self._place.boot, self._seq, carried)
+        under = self._masks.masked(plain)  # then signed: what is signed is what is sent
+        masked = None if under is None else self._sender.signed(under)
+        frame = self._sender.signed(plain) if masked is None else plain
         self._seq += 1
         self._sent_at = now
         self._memory = memory
-        self._budget.sent(frame, now, trained=bool(update.sections))
-        return [SaveRound(memory, frame), *self._sender.send(frame, now)]
+        self._budget.sent(masked or frame, now, trained=bool(update.sections))
+        return [SaveRound(memory, frame, masked), *self._sender.send(frame, now, masked)]
 
     def _limit_bytes(self, release: ReleaseManifest, codec: Codec, answer: Update) -> int | None:
         """The largest payload that may be sent in the place of this answer's missing section."""
@@ -484,7 +534,7 @@ class Cycle:
         return [save, fact]
 
     def _when_stopped(self) -> list[Action]:
-        done = self._work is None and (self._sender.waiting == 0 or self._grace_over)
+        done = self._work is None and (self._held is None or self._grace_over) and (self._sender.waiting == 0 or self._grace_over)
         return [Finished()] if self._stopping and done else []
 
     def _noise(self, update: UpdateId) -> Noise:

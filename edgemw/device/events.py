@@ -12,7 +12,7 @@ from edgemw.core.plan import Tally
 from edgemw.device.balance import Balance
 from edgemw.learning.trainer import Trained
 from edgemw.wire.following import Theta
-from edgemw.wire.messages import Blob, Frame, ReleaseManifest
+from edgemw.wire.messages import Blob, Frame, Group, ReleaseManifest
 from edgemw.wire.sender import Kept
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, FetchStalled, Upload
 
@@ -145,11 +145,50 @@ class Left:
 
 
 @dataclass(frozen=True, slots=True)
+class Joined:
+    """A release whose masked sum this device takes part in, as far as it has come.
+
+    Attributes:
+        run, release: which.
+        fog: whose group it is.
+        seed: 32 random bytes that all its secrets come from.
+        group: who is in it; None before that is known.
+        dealt: sealed shares of the others, in the order of the group; empty before they have come.
+        survivors: for whom shares were given up, as in Unmask; empty before anybody has asked.
+    """
+
+    run: int
+    release: int
+    fog: str
+    seed: bytes = field(repr=False)
+    group: Group | None = None
+    dealt: tuple[bytes, ...] = ()
+    survivors: bytes = b""
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What tells it from others."""
+        return self.run, self.release
+
+
+@dataclass(frozen=True, slots=True)
 class SaveRound:
-    """Keep a new update and the memory that goes with it, in one transaction."""
+    """Keep a new update and the memory that goes with it, in one transaction.
+
+    `masked` is the same update as it is sent, where it is sent under masks.
+    """
 
     memory: Memory
     frame: Frame
+    masked: Frame | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SaveJoined:
+    """Keep how far this device has come with a group, and forget groups that are over, in one transaction."""
+
+    joined: Joined | None
+    forget: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,4 +224,4 @@ Event = (
     | Installed
     | Worked
 )
-Action = SetTimer | Fact | Finished | Upload | Fetch | OpenTask | Install | Work | SaveRound | SaveMemory | SaveAck
+Action = SetTimer | Fact | Finished | Upload | Fetch | OpenTask | Install | Work | SaveRound | SaveMemory | SaveAck | SaveJoined

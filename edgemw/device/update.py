@@ -120,6 +120,28 @@ def make_update(
     return Made(replace(empty, sections=encoded.sections), memory, (Fact("trained", values),))
 
 
+def hold_back(event: Worked, work: Work, ranges: Ranges, memory: Memory, update_id: UpdateId, reason: str) -> Made:
+    """The answer of a device that may not send what it trained, and keeps it for its next update.
+
+    Args:
+        event: what the work gave; something was trained.
+        work: what was asked for.
+        ranges: of the release.
+        memory: before.
+        update_id: of the answer.
+        reason: why.
+    """
+    assert event.trained is not None
+    trained, size = event.trained, work.theta.size
+    tally = _unsaid(event.tally | {REFUSED: (1.0, 1.0)}, event.number, memory)
+    contribution = Contribution(update_id, event.number, trained.weight, trained.delta, memory.weight_owed)
+    residual = memory.residual if memory.residual is not None else np.zeros(size, np.float32)
+    memory = _unsent(replace(memory, measured_on=event.number, trained_on=event.number), contribution, residual, ranges)
+    memory = replace(memory, personal=learned(work.theta, trained.delta, ranges.personal))
+    answer = Update(memory.run, work.release.codec, size, (), tally, event.number)
+    return Made(answer, memory, _refusal(reason), reason)
+
+
 def _bounded(
     empty: Update, contribution: Contribution, work: Work, ranges: Ranges, memory: Memory, room: Room, noise: Noise
 ) -> Made:

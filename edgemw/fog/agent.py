@@ -33,7 +33,7 @@ from edgemw.fog.events import (
     Settled,
     Totals,
 )
-from edgemw.fog.evidence import BOUNDED, REMAINDER
+from edgemw.fog.evidence import BOUNDED, MASKED, REMAINDER
 from edgemw.fog.forwarder import Forwarder
 from edgemw.fog.privacy import spent_of, spent_text
 from edgemw.fog.rate import Rate
@@ -180,7 +180,7 @@ class FogRole:
         """Keep what was signed of a window that is closed; at the top nothing goes up."""
         if not self._evidence_bytes:
             return
-        sent, why = (None, "") if forwarded is None else (forwarded.frame, _unadded(forwarded))
+        sent, why = (None, "") if forwarded is None else (forwarded.frame, _unadded(forwarded, release))
         note = json.dumps({"release": release.number, "parameters": release.parameters, "whole": not why, "why": why})
         for node in evidence.put_window(self._db, task, sent, note, members, self._evidence_bytes):
             self._keep_credential(node)
@@ -229,10 +229,10 @@ class FogRole:
         )
 
 
-def _unadded(forwarded: Forwarded) -> str:
+def _unadded(forwarded: Forwarded, release: ReleaseManifest) -> str:
     """Why a window is not the sum of its members; "" where it is."""
     if not forwarded.whole:
-        return BOUNDED
+        return MASKED if release.threshold else BOUNDED
     return REMAINDER if forwarded.brought else ""
 
 

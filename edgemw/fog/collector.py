@@ -7,10 +7,11 @@ sender can put it back into its residual. The top and the forwarding nodes diffe
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from edgemw.compression import side
 from edgemw.compression.bounded import Bound, is_within
-from edgemw.compression.codec import is_ringed
+from edgemw.compression.codec import Codec, is_ringed
 from edgemw.compression.table import codec_named
 from edgemw.core.errors import CodecError, WireError
 from edgemw.core.events import Fact, SetTimer
@@ -18,13 +19,26 @@ from edgemw.core.ids import Place, UpdateId
 from edgemw.core.ranges import Slots, count
 from edgemw.fog.accounts import Accounts, Amount, total
 from edgemw.fog.events import Action, FogMemory, Forwarded, SaveOutcomes, SaveUpdate, Settled
+from edgemw.fog.grouping import GROUP_OVER, Grouping, masked_in
 from edgemw.fog.ledger import Ledger
+from edgemw.fog.protection import Protected
 from edgemw.fog.steps import Steps
 from edgemw.fog.telling import Telling, outcome_of
-from edgemw.fog.window import Window, WindowOptions
+from edgemw.fog.window import Window, WindowOptions, parts_of
 from edgemw.wire import topics
 from edgemw.wire.fields import MAX_INTEGER
-from edgemw.wire.messages import RUN_FINISHED, Ack, Frame, Outcome, Presence, ReleaseManifest, Update
+from edgemw.wire.messages import (
+    RUN_FINISHED,
+    Ack,
+    Frame,
+    MaskKeys,
+    Outcome,
+    Presence,
+    ReleaseManifest,
+    Revealed,
+    Shares,
+    Update,
+)
 from edgemw.wire.signed import Senders, frame_text
 from edgemw.wire.traffic import Send
 
@@ -41,7 +55,9 @@ NOTHING = Amount()
 
 
 class Collector:
-    """Window, ledger and the answers to children."""
+    """Window, ledger, group and the answers to children."""
+
+    role = "fog"
 
     def __init__(
         self, place: Place, task: str, options: WindowOptions, memory: FogMemory, now: float, senders: Senders | None = None
@@ -58,6 +74,8 @@ class Collector:
         self._taken_at: float | None = None
         self._steps = Steps()
         self._statistics = 0  # values beside the codec's
+        self._grouping = Grouping(place, task, options.deadline_s)
+        self._fogs: set[str] = set()  # children that merge: they are in no group
         for frame in memory.open:
             self.window.add(frame, now)
             self._remember_steps(frame)
@@ -79,6 +97,10 @@ class Collector:
             misfits = [frame for frame in self.window.frames if self._is_misfit(frame, manifest)]
             self.window.give_up(misfits, now)
             returned += self.give_back(misfits, OTHER_PARAMETERS)
+        self._grouping.begin(manifest)
+        orphans = [frame for frame in masked_in(self.window.frames) if not self._grouping.belongs(frame)]
+        self.window.give_up(orphans, now)
+        returned += self.give_back(orphans, GROUP_OVER)
         if not manifest.train:
             late = [frame for frame in self.window.frames if isinstance(frame.message, Update) and frame.message.sections]
             self.window.give_up(late, now)
@@ -99,6 +121,55 @@ class Collector:
         self._note_doubt(frame.node, doubt)
         if not doubt:
             self.window.presence(frame.node, frame.boot, message)
+            if message.role == self.role:
+                self._fogs.add(frame.node)
+
+    def on_masks(self, frame: Frame, message: MaskKeys | Shares | Revealed, now: float) -> list[Action]:
+        """A device would mask what it trained, or takes masks off; before the first release it is left to ask again.
+
+        One that is not believed to be of its sender has no answer, as updates have none.
+        """
+        if self._release is None or (self.window.full and not self.window.knows(frame.node)):
+            return []
+        doubt = self._doubt(frame)
+        self._note_doubt(frame.node, doubt)
+        if doubt:
+            return []
+        self.window.heard(frame, signed=self._senders is not None)
+        return self._grouping.on_message(frame, message, now)
+
+    def closing(self, now: float) -> tuple[bool, list[Action]]:
+        """Whether the window closes now, and what is to be done for it: masks come off first."""
+        window, grouping = self.window, self._grouping
+        window.look(now)
+        if self._release is None:
+            return False, []
+        awaited = [child for child in window.late if child not in self._fogs] if grouping.forming else ()
+        actions = grouping.look(now, awaited, window.unseen)
+        if not window.ready(now) or grouping.busy(now, awaited):
+            return False, actions
+        masked = masked_in(window.frames)
+        if not masked:
+            return True, actions
+        actions += grouping.unmask(masked, now)
+        if not grouping.failed:
+            return grouping.solved, actions
+        reason = grouping.failed
+        window.give_up(masked, now)
+        actions += [*self.give_back(masked, reason), *grouping.end()]
+        return window.ready(now), actions
+
+    def close(self) -> tuple[list[Frame], list[Action]]:
+        """Empty the window; gives its updates, and what ends its group."""
+        return self.window.close(), self._grouping.end()
+
+    def unmasked(self, codec: Codec, window: Protected) -> Protected:
+        """A window that has just been closed, with the sum of its masked updates in their place. Raises CodecError, WireError."""
+        masked = masked_in(window.frames)
+        if not masked:
+            return window
+        plain = [frame for frame in window.frames if frame not in masked]
+        return replace(window, parts=(self._grouping.sum_of(codec, masked), *parts_of(plain)), untouched=False)
 
     @property
     def doubts(self) -> str:
@@ -160,7 +231,12 @@ class Collector:
         }
         for name, amount in amounts.items():
             numbers |= {f"updates_{name}": _as_said(amount.updates), f"weight_{name}": _as_said(amount.weight)}
-        return numbers
+        return numbers | self._grouping.facts()
+
+    @property
+    def reason(self) -> str:
+        """Why masks did not come off; empty where they did, or were not asked for."""
+        return self._grouping.reason
 
     def age(self, now: float) -> dict[str, int | float | str]:
         """Seconds since the last update was taken, as a fact for `status`."""
@@ -195,7 +271,7 @@ class Collector:
         if self.window.held(frame.node) >= max(MAX_OPEN, self._options.quorum, self._options.k):
             return []  # it comes again, when the window has moved on
         self.window.heard(frame, signed=self._senders is not None)
-        reason = self._refusal(update, self._release)
+        reason = self._refusal(frame, update, self._release)
         if reason:
             if update.run == self._release.run:
                 self.window.returned(frame, now)
@@ -235,7 +311,7 @@ class Collector:
         due = self._telling.due
         return said if due is None else [*said, SetTimer(OUTCOMES, due)]
 
-    def _refusal(self, update: Update, release: ReleaseManifest) -> str:
+    def _refusal(self, frame: Frame, update: Update, release: ReleaseManifest) -> str:
         if update.run != release.run:
             return OTHER_RUN
         if update.sections and not release.train:
@@ -247,9 +323,9 @@ class Collector:
         updates = sum(section.count for section in update.sections)
         if len(update.tally) > MAX_SUMS or update_weight(update) > MAX_WEIGHT or updates > MAX_COUNT:
             return "more than one child may bring"
-        return self._sections_refusal(update, release) if update.sections else ""
+        return self._sections_refusal(frame, update, release) if update.sections else ""
 
-    def _sections_refusal(self, update: Update, release: ReleaseManifest) -> str:
+    def _sections_refusal(self, frame: Frame, update: Update, release: ReleaseManifest) -> str:
         size = release.theta.size // 4
         if update.codec != release.codec or update.size != size:
             return f"{update.codec}[{update.size}] where {release.codec}[{size}] was asked for"
@@ -258,7 +334,7 @@ class Collector:
             return f"trained from release {newest}, which is not out yet"
         if release.number - oldest > self._options.max_staleness:
             return f"stale: trained from release {oldest}, now {release.number}"
-        return self._malformed(update, release)
+        return self._grouping.refusal(frame, update) or self._malformed(update, release)
 
     def _malformed(self, update: Update, release: ReleaseManifest) -> str:
         try:

@@ -87,7 +87,7 @@ class Forwarded:
 
     `brought` is the payload of the window's sum where what is sent is another one; else empty. `cut` is what its members claimed
     and was not believed. `whole` is False where it is something else than the plain sum of the window: `window.robust`
-    has changed it, or left some out.
+    has changed it, or left some out, or members were under masks.
     """
 
     frame: Frame

@@ -24,6 +24,7 @@ from edgemw.compression.table import codec_named
 from edgemw.core.errors import CodecError, WireError
 from edgemw.core.ids import UpdateId
 from edgemw.fog.window import parts_of, tally_of
+from edgemw.wire.groups import is_masked
 from edgemw.wire.messages import Frame, Update
 from edgemw.wire.signed import frame_text
 
@@ -34,6 +35,8 @@ REMAINDER = "carry a remainder"
 """Why windows do not add up again: what earlier ones left is in them, or what they left is not."""
 BOUNDED = "were bounded"
 """Why they do not: `window.robust` has made something else of them than their sum."""
+MASKED = "were under masks"
+"""Why they do not: nobody but the node itself, with its group, can take masks off the sum."""
 
 Parameters = Mapping[str, int | float | str]
 
@@ -48,7 +51,7 @@ class Summed:
         release: the number of the release that it was for.
         parameters: of the codec.
         whole: False where something else than the sum of the members may be in it.
-        why: what is with it then: REMAINDER, BOUNDED, or other words; "" where it is not said.
+        why: what is with it then: REMAINDER, BOUNDED, MASKED, or other words; "" where it is not said.
     """
 
     sent: Frame | None
@@ -135,6 +138,8 @@ class _Look:
         for window in evidence.windows:
             if not window.whole:
                 unadded[window.why or REMAINDER] += 1
+                if window.why == MASKED and not any(is_masked(member) for member in window.members):
+                    yield f"{evidence.node} says that a window for release {window.release} {MASKED}, and it was under none"
             elif window.sent is not None:
                 self._windows += 1
                 yield from _missum(evidence.node, window)

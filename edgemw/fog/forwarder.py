@@ -29,7 +29,21 @@ from edgemw.fog.trail import Trail
 from edgemw.fog.window import NOT_MERGED, WindowOptions, parts_of, readable, tally_of
 from edgemw.wire.accepting import Accepting
 from edgemw.wire.following import Following, Taken, Theta
-from edgemw.wire.messages import RUN_FINISHED, Ack, Blob, Frame, Outcome, Presence, ReleaseManifest, TaskManifest, Update, core_of
+from edgemw.wire.messages import (
+    RUN_FINISHED,
+    Ack,
+    Blob,
+    Frame,
+    MaskKeys,
+    Outcome,
+    Presence,
+    ReleaseManifest,
+    Revealed,
+    Shares,
+    TaskManifest,
+    Update,
+    core_of,
+)
 from edgemw.wire.pending import newest
 from edgemw.wire.sender import RESEND, Kept, Sender, nothing_for
 from edgemw.wire.signed import ANYBODY, Trust
@@ -80,7 +94,7 @@ class Forwarder:
         waiting = self._collector.window.waiting_for(now)
         books = self._collector.imbalance(self._merged_windows)
         above = self._forged, self._returned, self._failed
-        own = self._nesting.reason, self._protection.reason, books
+        own = self._collector.reason, self._nesting.reason, self._protection.reason, books
         return "; ".join(filter(None, (self._collector.doubts, waiting or self._late, *above, *own)))
 
     def facts(self, now: float) -> dict[str, int | float | str]:
@@ -134,6 +148,8 @@ class Forwarder:
                 self._collector.on_presence(frame, presence)
             case Update() as update:
                 return self._collector.on_update(frame, update, now)
+            case MaskKeys() | Shares() | Revealed() as message:
+                return self._collector.on_masks(frame, message, now)
         return []
 
     def _from_above(self, frame: Frame, now: float) -> list[Action]:
@@ -290,24 +306,29 @@ class Forwarder:
 
     def _advance(self, now: float) -> list[Action]:
         window, release = self._collector.window, self._collector.release
-        window.look(now)
-        if release is None or not window.ready(now):
-            return [SetTimer(WINDOW, window.look_at)] if window.look_at < math.inf else []
+        closes, actions = self._collector.closing(now)
+        if release is None or not closes:
+            return [*actions, *([SetTimer(WINDOW, window.look_at)] if window.look_at < math.inf else [])]
+        return [*actions, *self._close(release, now)]
+
+    def _close(self, release: ReleaseManifest, now: float) -> list[Action]:
+        window = self._collector.window
         late, by_deadline = window.without, now >= window.deadline
-        frames = window.close()
+        frames, ended = self._collector.close()
         closed = Fact("window_closed", {"updates": len(frames), "late": len(late), "release": release.number})
         self._late = f"the deadline closed the last window without {', '.join(late[:8])}" if late and by_deadline else ""
         made = self._merged(frames, release)
         if made is not None and readable(self._frame(made[0])):
             if not frames and self._answered >= release.number:
-                return [closed]
+                return [*ended, closed]
             merged, protected = made
             left_out = self._collector.give_back(protected.left_out, LEFT_OUT)
             sent = self._nesting.send(merged, release)
-            return [closed, *protected.facts, *left_out, *self._forward(sent, release, protected, now)]
+            return [*ended, closed, *protected.facts, *left_out, *self._forward(sent, release, protected, now)]
         returned = self._collector.give_back(frames, NOT_MERGED)
         again = self._answered >= release.number
-        return [closed, *returned, *([] if again else self._forward(Sent(nothing_for(release)), release, Protected(), now))]
+        nothing = Sent(nothing_for(release))
+        return [*ended, closed, *returned, *([] if again else self._forward(nothing, release, Protected(), now))]
 
     def _frame(self, update: Update) -> Frame:
         return Frame(self._task, self._place.node, self._place.boot, self._seq, update)
@@ -326,7 +347,7 @@ class Forwarder:
         tally, report_on = tally_of(frames)
         try:
             codec = codec_named(release.codec, **release.parameters)
-            window = self._protection.protect(codec, frames, release.plan)
+            window = self._collector.unmasked(codec, self._protection.protect(codec, frames, release.plan))
             parts = window.parts
             sections = gathered(codec, merge(codec, parts), release.number).sections if parts else ()
             self._balance.merged(codec, parts_of(window.frames), sections, release.number, window.thinned)

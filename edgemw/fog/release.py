@@ -49,6 +49,7 @@ class TopOptions:
         budget, release_budget: bytes of one device for its updates, and for releases; where one is given it decides on the step.
         privacy: what is promised to devices; None is nothing.
         chunk_bytes: bundles and releases are cut into pieces of this size.
+        threshold: percent of a group of devices that takes the masks off its sum; 0: no masks.
     """
 
     window: WindowOptions
@@ -65,6 +66,7 @@ class TopOptions:
     release_budget: Budget = field(default_factory=Budget)
     privacy: Privacy | None = None
     chunk_bytes: int = CHUNK_BYTES
+    threshold: int = 0
 
 
 def first_release(bundle: Bundle, label: bytes, run: int, options: TopOptions) -> ReleaseManifest:
@@ -81,6 +83,7 @@ def first_release(bundle: Bundle, label: bytes, run: int, options: TopOptions) -
         step=options.privacy.step(past_of(bundle).ranges(plan)) if options.privacy is not None else 0.0,
         plan=plan,
         max_staleness=options.window.max_staleness,
+        threshold=options.threshold,
     )
 
 
@@ -100,6 +103,7 @@ def taken_up(released: Released, bundle: Bundle, options: TopOptions) -> Release
         if options.codec == manifest.codec
         else 0.0,
         max_staleness=options.window.max_staleness,
+        threshold=options.threshold,
     )
 
 

@@ -55,7 +55,18 @@ from edgemw.fog.trail import Trail
 from edgemw.fog.window import MEASURED, NOT_MERGED, parts_of, readable, tally_of
 from edgemw.wire import topics
 from edgemw.wire.chunks import blob_of
-from edgemw.wire.messages import Blob, Frame, Presence, ReleaseManifest, RoundReport, TaskManifest, Update
+from edgemw.wire.messages import (
+    Blob,
+    Frame,
+    MaskKeys,
+    Presence,
+    ReleaseManifest,
+    Revealed,
+    RoundReport,
+    Shares,
+    TaskManifest,
+    Update,
+)
 from edgemw.wire.signed import ANYBODY, Trust, proposal_text, signed_bundle, signed_release
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, Published, Send
 
@@ -110,7 +121,7 @@ class Top:
     def reason(self, now: float) -> str:
         """Why something is not right; empty when all is."""
         waiting = "" if self._finished else self._collector.window.waiting_for(now)
-        own = self._reason, self._poor, self._protection.reason, self._collector.imbalance()
+        own = self._reason, self._poor, self._collector.reason, self._protection.reason, self._collector.imbalance()
         return "; ".join(filter(None, (self._collector.doubts, waiting, *own)))
 
     def facts(self, now: float) -> dict[str, int | float | str]:
@@ -176,6 +187,8 @@ class Top:
                 self._collector.on_presence(frame, presence)
             case Update() as update:
                 return self._collector.on_update(frame, update, now)
+            case MaskKeys() | Shares() | Revealed() as message:
+                return self._collector.on_masks(frame, message, now)
             case TaskManifest(blob=blob, signature=signature) if frame.node != self._place.node:
                 current = self._released.manifest.bundle if self._released else b""
                 if blob.label == current:
@@ -316,12 +329,11 @@ class Top:
 
     def _advance(self, now: float) -> list[Action]:
         window = self._collector.window
-        actions: list[Action] = []
-        window.look(now)
-        if self._released is not None and (window.ready(now) or (self._finished and len(window))):
-            actions = self._close(self._released, now)
+        closes, actions = self._collector.closing(now)
+        if self._released is not None and (closes or (self._finished and len(window))):
+            actions += self._close(self._released, now)
         elif window.look_at < math.inf:
-            actions = [SetTimer(WINDOW, window.look_at)]
+            actions.append(SetTimer(WINDOW, window.look_at))
         actions = [*self._collector.tell(math.inf if self._stopping else now), *actions]
         alone = not (len(window) or window.present)
         if self._stopping and (self._finished or self._grace_over or self._released is None or alone):
@@ -330,10 +342,10 @@ class Top:
 
     def _close(self, released: Released, now: float) -> list[Action]:
         manifest, late = released.manifest, self._collector.window.without
-        frames = self._collector.window.close()
+        frames, ended = self._collector.close()
         closed = Fact("window_closed", {"updates": len(frames), "late": len(late), "release": manifest.number})
         if self._finished:
-            return [closed, *self._after_the_end(frames, manifest.number, now)]
+            return [*ended, closed, *self._after_the_end(frames, manifest.number, now)]
         tally, report_on = tally_of(frames)
         window, refused = self._protected(frames, manifest)
         seen = self._seen(frames, tally, manifest.codec)
@@ -346,7 +358,7 @@ class Top:
             released = replace(released, gain=released.gain.measured(self._metric, value))
         facts = self._facts(released, tally, report_on)
         if not manifest.train:
-            return [closed, *self._measured(replace(released, report=facts), frames, late, now)]
+            return [*ended, closed, *self._measured(replace(released, report=facts), frames, late, now)]
         self._enough = self._enough or self._is_enough(value)
         nxt, reason = self._next_release(released, window, seen)
         self._reason = reason = refused or reason
@@ -360,6 +372,7 @@ class Top:
         )
         return [
             SaveRelease(nxt, outcomes, books),
+            *ended,
             closed,
             *window.facts,
             *self._begin(nxt, now),
@@ -370,7 +383,8 @@ class Top:
     def _protected(self, frames: list[Frame], manifest: ReleaseManifest) -> tuple[Protected, str]:
         """What of a window is to be merged, or why nothing is."""
         try:
-            return self._protection.protect(codec_named(manifest.codec, **manifest.parameters), frames, manifest.plan), ""
+            codec = codec_named(manifest.codec, **manifest.parameters)
+            return self._collector.unmasked(codec, self._protection.protect(codec, frames, manifest.plan)), ""
         except (CodecError, WireError) as error:
             return Protected(), f"{NOT_MERGED}: {error}"
 

@@ -125,6 +125,11 @@ class Window:
         return self._known_late != ""
 
     @property
+    def unseen(self) -> int:
+        """How many children are expected that have not appeared yet."""
+        return max(0, self._expected - len(self._appeared))
+
+    @property
     def full(self) -> bool:
         """Whether no further child is taken."""
         return len(self._children) >= self._options.max_children
@@ -239,8 +244,7 @@ class Window:
             return len(self._frames) >= quorum or (not self._has_late() and self._count() >= quorum)
         if self._options.k:
             return self._count() >= self._options.k
-        unseen = self._expected - len(self._appeared)
-        return unseen <= 0 and not self._has_late() and self._count() >= quorum
+        return not self.unseen and not self._has_late() and self._count() >= quorum
 
     def _count(self) -> int:
         """The updates in the window, and one for each child that has nothing to add or was returned what it had."""

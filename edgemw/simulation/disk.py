@@ -9,7 +9,7 @@ from typing import Any
 
 from edgemw.core.ids import UpdateId
 from edgemw.device import events as device
-from edgemw.device.events import Memory
+from edgemw.device.events import Joined, Memory
 from edgemw.fog import events as fog
 from edgemw.fog.accounts import Accounts
 from edgemw.fog.events import FogMemory, Forwarded, Released, Remainder, Settled
@@ -21,7 +21,7 @@ _NO_ACCOUNTS, _NO_MEMORY = Accounts(), Memory()
 _NONE: dict[Any, Any] = MappingProxyType({})  # type: ignore[assignment]  # nobody can put anything in
 """The tables of a fog node before it has saved anything, which most nodes of a large fleet never do."""
 
-DeviceSave = device.SaveRound | device.SaveMemory | device.SaveAck
+DeviceSave = device.SaveRound | device.SaveMemory | device.SaveAck | device.SaveJoined
 Save = DeviceSave | fog.Save
 
 
@@ -32,11 +32,14 @@ class Disk:
     Attributes:
         boots: lives so far.
         memory, outbox: of a device: frame, who is to have it, whether it has.
+        masked, joined: of a device that masks: updates as they are sent, groups by run and release.
         window, forwarded, settled, bundle, known, released, shelf, remainder, accounts: of a fog node.
     """
 
     boots: int = 0
     memory: Memory = _NO_MEMORY
+    masked: dict[UpdateId, Frame] = field(default_factory=lambda: _NONE)
+    joined: dict[tuple[int, int], Joined] = field(default_factory=lambda: _NONE)
     outbox: dict[UpdateId, tuple[Frame, str, bool]] = field(default_factory=dict)
     window: dict[UpdateId, Frame] = field(default_factory=lambda: _NONE)
     forwarded: dict[UpdateId, Forwarded] = field(default_factory=lambda: _NONE)
@@ -54,6 +57,8 @@ class Disk:
         return replace(
             self,
             outbox=dict(self.outbox),
+            masked=dict(self.masked),
+            joined=dict(self.joined),
             window=dict(self.window),
             forwarded=dict(self.forwarded),
             settled=dict(self.settled),
@@ -63,7 +68,7 @@ class Disk:
     @property
     def kept(self) -> tuple[Kept, ...]:
         """What a device finds in its outbox."""
-        return tuple(Kept(frame, receiver, acknowledged) for frame, receiver, acknowledged in self.outbox.values())
+        return tuple(Kept(*kept, self.masked.get(update)) for update, kept in self.outbox.items())
 
     @property
     def fog_memory(self) -> FogMemory:
@@ -83,13 +88,20 @@ class Disk:
     def save(self, action: Save, parent: str) -> None:
         """Carry out a save, whole; `parent` is the node's present one."""
         match action:
-            case device.SaveRound(memory=memory, frame=frame):
+            case device.SaveRound(memory=memory, frame=frame, masked=masked):
                 self.memory = memory
                 self.outbox[frame.id] = frame, parent, False
+                if masked is not None:
+                    self.masked = {**self.masked, frame.id: masked}
+            case device.SaveJoined(joined=joined, forget=keys):
+                kept = {key: one for key, one in self.joined.items() if key not in keys}
+                self.joined = kept if joined is None else kept | {joined.key: joined}
             case device.SaveMemory(memory=memory, forget=forget):
                 self.memory = memory
                 for update in forget:
                     self.outbox.pop(update, None)
+                    if update in self.masked:
+                        del self.masked[update]
             case device.SaveAck(update=update):
                 self.outbox[update] = (*self.outbox[update][:2], True)
             case _:

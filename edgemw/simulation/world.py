@@ -18,7 +18,9 @@ from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Timer
 from edgemw.core.ids import Place
 from edgemw.device.cycle import Cycle
 from edgemw.device.events import Install, Installed, Left, OpenTask, TaskOpened, Work, Worked
-from edgemw.device.uplink import Uplink
+from edgemw.device.masks import Masking
+from edgemw.device.means import Means
+from edgemw.device.uplink import NO_LIMIT, Uplink
 from edgemw.fog.forwarder import Forwarder
 from edgemw.fog.release import TopOptions
 from edgemw.fog.top import Top
@@ -26,6 +28,7 @@ from edgemw.fog.window import WindowOptions
 from edgemw.simulation.broker import BrokerSpec, Sessions
 from edgemw.simulation.chance import secret_of
 from edgemw.simulation.disk import Disk
+from edgemw.simulation.drawing import drawn_by
 from edgemw.simulation.gate import Gate
 from edgemw.simulation.links import Links
 from edgemw.simulation.packets import added_bytes
@@ -194,7 +197,9 @@ class World:
         disk, options, now, task = self.disks[name], self.options.get(name), self.clock(name), self.bundle.manifest.name
         trust, left = self.trusts.get(name, ANYBODY), Left(disk.memory, disk.kept)
         if options is None:
-            return Cycle(place, task, left, now, self.uplinks.get(name), self._shared.follow, trust)
+            masking = Masking(drawn_by(place), kept=tuple(disk.joined.values()))
+            means = Means(self.uplinks.get(name, NO_LIMIT), masking, self._shared.follow, trust)
+            return Cycle(place, task, left, now, means)
         if isinstance(options, TopOptions):
             return Top(place, task, options, disk.fog_memory, now, trust)
         return Forwarder(place, task, options, disk.fog_memory, now, trust)
@@ -492,7 +497,7 @@ class World:
 
         if name not in self._gates:
             self._gates[name] = Gate(uplink.bucket, lambda: self.clock(name), wait)
-        self._gates[name].pass_through(upload.frame.id, len(self._packed(upload.frame)), leave)
+        self._gates[name].pass_through((upload.frame.id, type(upload.frame.message)), len(self._packed(upload.frame)), leave)
 
     def _upload(self, name: str, upload: Upload) -> None:
         """Send an update: offered, and in the chunks that are missing, where it is large."""

@@ -15,7 +15,7 @@ from typing import Any
 from edgemw.core.errors import StorageError
 from edgemw.core.ids import Place
 
-VERSION = 11
+VERSION = 12
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL);
@@ -29,6 +29,9 @@ CREATE TABLE device_task (
     updates_sent INTEGER, weight_sent INTEGER, updates_returned INTEGER, weight_returned INTEGER,
     mass_trained REAL, mass_moved REAL, mass_sent REAL, mass_imbalance REAL, weight_owed INTEGER);
 CREATE TABLE personal (task TEXT, name TEXT, data BLOB NOT NULL, PRIMARY KEY (task, name));
+CREATE TABLE masks (
+    task TEXT, run INTEGER, release INTEGER, fog TEXT NOT NULL, seed BLOB NOT NULL, members BLOB NOT NULL,
+    dealt BLOB NOT NULL, survivors BLOB NOT NULL, PRIMARY KEY (task, run, release));
 CREATE TABLE window (
     task TEXT, node TEXT, boot INTEGER, seq INTEGER, frame BLOB NOT NULL, PRIMARY KEY (task, node, boot, seq));
 CREATE TABLE settled (

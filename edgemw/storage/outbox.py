@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+import msgpack
 
 from edgemw.core.ids import UpdateId
 from edgemw.storage.database import Database
@@ -36,8 +38,21 @@ class DeviceRow:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupRow:
+    """How far a device has come with a group that adds under masks; `group` is packed, or empty."""
+
+    run: int
+    release: int
+    fog: str
+    seed: bytes
+    group: bytes
+    dealt: tuple[bytes, ...]
+    survivors: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class KeptUpdate:
-    """An update without an outcome; `note` is a fog node's, of what is in it."""
+    """An update without an outcome; `note` is a fog node's, of what is in it, or a device's: the update under its masks."""
 
     frame: Frame
     receiver: str
@@ -96,6 +111,28 @@ def device_row(db: Database, task: str) -> DeviceRow | None:
     rows: list[Any] = db.execute(sql, task)
     own: list[Any] = db.execute("SELECT name, data FROM personal WHERE task = ? ORDER BY name", task)
     return replace(DeviceRow(*rows[0]), personal=dict(own)) if rows else None
+
+
+def put_group(db: Database, task: str, row: GroupRow) -> None:
+    """Keep how far a device has come with a group."""
+    values = row.run, row.release, row.fog, row.seed, row.group, bytes(msgpack.packb(row.dealt)), row.survivors
+    db.execute("INSERT OR REPLACE INTO masks VALUES (?, ?, ?, ?, ?, ?, ?, ?)", task, *values)
+
+
+def forget_groups(db: Database, task: str, keys: Iterable[tuple[int, int]]) -> None:
+    """Drop groups that are over, by run and release."""
+    for run, release in keys:
+        db.execute("DELETE FROM masks WHERE task = ? AND run = ? AND release = ?", task, run, release)
+
+
+def groups(db: Database, task: str) -> list[GroupRow]:
+    """What a device has kept of groups."""
+    sql = "SELECT run, release, fog, seed, members, dealt, survivors FROM masks WHERE task = ? ORDER BY run, release"
+    rows: list[Any] = db.execute(sql, task)
+    return [
+        GroupRow(run, release, fog, seed, group, tuple(msgpack.unpackb(dealt)), survivors)
+        for run, release, fog, seed, group, dealt, survivors in rows
+    ]
 
 
 def known_tasks(db: Database) -> list[str]:

@@ -10,7 +10,7 @@ from edgemw.core.ids import Place, UpdateId
 from edgemw.transport.publishing import Publication, Publish, publish_all
 from edgemw.wire import publication, topics
 from edgemw.wire.chunks import blob_of, cut, indexes
-from edgemw.wire.messages import MAX_INLINE_BYTES, Blob, Frame, Grant, Offer, pack
+from edgemw.wire.messages import MAX_INLINE_BYTES, Blob, Frame, Grant, Message, Offer, pack
 from edgemw.wire.topics import Topic
 
 MAX_OFFERS = 64
@@ -38,7 +38,7 @@ class Uploading:
         """
         self._place, self._chunk_bytes, self._publish = place, chunk_bytes, publish
         self._offered: dict[bytes, Offered] = {}
-        self._leaving: set[tuple[str, UpdateId]] = set()  # with their task: numbers are counted for each
+        self._leaving: set[tuple[str, UpdateId, type[Message]]] = set()  # with their task: numbers are counted for each
 
     async def upload(self, topic: str, frame: Frame) -> None:
         """Send an update, or offer it; one that is leaving already, or whose chunks are, is left alone.
@@ -46,7 +46,7 @@ class Uploading:
         Raises:
             LinkError: it was not taken.
         """
-        update = frame.task, frame.id
+        update = frame.task, frame.id, type(frame.message)
         if update in self._leaving:  # a slow link, or tokens, hold it up: a second copy would only stand behind it
             return
         self._leaving.add(update)

@@ -248,6 +248,24 @@ SIGNATURE = Field(
     {"type": "string", "description": "bytes", "minLength": SIGNATURE_BYTES, "maxLength": SIGNATURE_BYTES},
     _read_signature,
 )
+
+
+def _exactly(size: int, about: str) -> Field:
+    def read(value: Any) -> bytes:
+        if not isinstance(value, bytes) or len(value) != size:
+            raise WireError("value", f"expected {size} bytes")
+        return value
+
+    return Field(about, {"type": "string", "description": "bytes", "minLength": size, "maxLength": size}, read)
+
+
+MAYBE_SIGNATURE = Field(
+    f"{SIGNATURE_BYTES} bytes, or none",
+    {"type": "string", "description": "bytes", "maxLength": SIGNATURE_BYTES},
+    lambda value: value if value == b"" else _read_signature(value),
+)
+KEY = _exactly(32, "32 bytes")
+SHARE = _exactly(33, "33 bytes")
 WORD = text(80)
 NATURAL = integer()
 NODE = Field("node", {"type": "string", "pattern": _ID_PATTERN, "not": {"const": EVERYBODY}}, _read_node)

@@ -25,13 +25,16 @@ from edgemw.wire.fields import (
     FACTS,
     FLAG,
     ID,
+    KEY,
     LABEL,
     LABEL_BYTES,
+    MAYBE_SIGNATURE,
     NATURAL,
     NODE,
     PARENT,
     READINGS_FIELD,
     SHA256_BYTES,
+    SHARE,
     SIGNATURE,
     TALLY,
     TASK,
@@ -56,6 +59,9 @@ MAX_SECTIONS = 256
 MAX_LATE = 256
 MAX_OUTCOMES = 16  # with one Ack
 MAX_CREDENTIAL_BYTES = 2048
+MAX_MEMBERS = 128  # of a group that adds under masks
+WIDE_BYTES = 24  # of the integer that is masked beside the lanes
+MAX_SEALED_BYTES = 82  # two shares of 33 bytes and the tag
 RUN_FINISHED = "the run is finished"  # the one reason of an Outcome that is nothing to see to
 
 
@@ -122,6 +128,8 @@ class Update:
     sections: tuple[Section, ...]
     tally: Tally = field(default_factory=dict)
     report_on: int = -1  # the release that the metrics in the tally were measured on; -1 is none
+    group: bytes = b""  # label of the group whose masks are on the lanes of the only section; empty: there are none
+    wide: bytes = b""  # the section's energy under the same masks, 24 bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +233,7 @@ class ReleaseManifest:
         difference: a packed Difference that leads to theta, where it is small enough to stand here; else empty.
         packed: the same as a blob, where it is not; none or one.
         signature: of everything above but the last three, which every fog node says for itself, see `signed.py`; or empty.
+        threshold: percent of a group of devices whose answers take the masks off its sum; 0: updates have no masks.
     """
 
     run: int
@@ -241,6 +250,7 @@ class ReleaseManifest:
     difference: bytes = b""
     packed: tuple[Blob, ...] = ()
     signature: bytes = b""
+    threshold: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +301,80 @@ class Telemetry:
     readings: dict[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class MaskKeys:
+    """A device would take part in the masked sum of a release: its X25519 keys for masks and for sealed shares."""
+
+    run: int
+    release: int
+    mask: bytes
+    cipher: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A device in a group, with its keys."""
+
+    node: str
+    mask: bytes
+    cipher: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Who adds under masks for a release, by name, and how many of them take the masks off."""
+
+    run: int
+    release: int
+    threshold: int
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Sealed shares of one member for all others, or of all others for one; one for each member of the group, in its order.
+
+    Empty is the place of the member itself and, on the way down, of whoever sent none.
+    """
+
+    run: int
+    release: int
+    group: bytes
+    sealed: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unmask:
+    """Asks those whose updates are in a sum for what takes the masks off; bit i of byte i // 8 is member i, lowest first."""
+
+    run: int
+    release: int
+    group: bytes
+    survivors: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Revealed:
+    """A share for every member that has dealt out any, in the order of the group.
+
+    Of the own mask of whoever is in the sum, of the mask key of whoever is not; never of both.
+    """
+
+    run: int
+    release: int
+    group: bytes
+    shares: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NoGroup:
+    """A device is in no group for a release, and why: what it trained stays where it is."""
+
+    run: int
+    release: int
+    reason: str
+
+
 Message = (
     Presence
     | Update
@@ -305,6 +389,12 @@ Message = (
     | Status
     | RoundReport
     | Telemetry
+    | MaskKeys
+    | Group
+    | Shares
+    | Unmask
+    | Revealed
+    | NoGroup
 )
 
 
@@ -376,6 +466,17 @@ def core_of(manifest: ReleaseManifest) -> bytes:
     return encode(_RELEASE.write(replace(manifest, whole=True, difference=b"", packed=(), signature=b"")))
 
 
+def pack_group(group: Group) -> bytes:
+    """The bytes of a group, which its members and its fog node have in common: one MessagePack array."""
+    return encode(_GROUP.write(group))
+
+
+def unpack_group(data: bytes) -> Group:
+    """Parse such bytes. Raises WireError."""
+    group: Group = _GROUP.read(decode(data))
+    return group
+
+
 def pack_difference(difference: Difference) -> bytes:
     """The bytes of a difference, in a manifest or as a blob: one MessagePack array."""
     return encode(_DIFFERENCE.write(difference))
@@ -416,6 +517,19 @@ def _check_sections(sections: tuple[Section, ...]) -> None:
 def _check_whole(blob: Blob) -> None:
     if len(blob.digest) != SHA256_BYTES:
         raise WireError("value", "a label where a whole sha256 decides")
+
+
+def _check_update(update: Update) -> None:
+    if (len(update.group), len(update.wide)) not in ((0, 0), (LABEL_BYTES, WIDE_BYTES)) or (
+        update.group and len(update.sections) != 1
+    ):
+        raise WireError("value", "masks stand on one section and its energy")
+
+
+def _check_group(group: Group) -> None:
+    names = [member.node for member in group.members]
+    if names != sorted(set(names)) or not group.threshold <= len(names):
+        raise WireError("value", "the members of a group are not in order, or fewer than it needs")
 
 
 def _check_release(manifest: ReleaseManifest) -> None:
@@ -488,10 +602,11 @@ _RELEASE = Record(
         "whole": FLAG,
         "difference": binary(MAX_INLINE_BYTES),
         "packed": array(_BLOB.field(), 1),
-        "signature": SIGNATURE,
+        "signature": MAYBE_SIGNATURE,
+        "threshold": integer(0, 100),
     },
     _check_release,
-    later=("signature",),
+    later=("signature", "threshold"),
 )
 _UPDATE = Record(
     Update,
@@ -502,13 +617,20 @@ _UPDATE = Record(
         "sections": array(_SECTION.field(), MAX_SECTIONS, _check_sections),
         "tally": TALLY,
         "report_on": integer(-1),
+        "group": binary(LABEL_BYTES),
+        "wide": binary(WIDE_BYTES),
     },
+    _check_update,
+    later=("group", "wide"),
 )
 _OUTCOME = Record(Outcome, {"boot": NATURAL, "seq": NATURAL, "counted": FLAG, "release": integer(-1), "reason": text(200)})
 _STATUS = Record(Status, {"role": WORD, "parent": PARENT, "state": WORD, "reason": text(500), "facts": FACTS})
 _REPORT = Record(RoundReport, {"release": NATURAL, "finished": FLAG, "facts": FACTS, "late": array(NODE, MAX_LATE)})
 
-PARTS = (_BLOB, _SECTION, _PLAN, _DIFFERENCE)
+_MEMBER = Record(Member, {"node": NODE, "mask": KEY, "cipher": KEY})
+_OF_GROUP = {"run": NATURAL, "release": NATURAL, "group": LABEL}
+
+PARTS = (_BLOB, _SECTION, _PLAN, _DIFFERENCE, _MEMBER)
 """Records that stand inside bodies."""
 
 _PRESENCE = Record(
@@ -526,6 +648,16 @@ _TELEMETRY = Record(
     Telemetry,
     {"site": ID, "interval_s": AMOUNT, "source": ID, "address": WORD, "readings": READINGS_FIELD},
 )
+_GROUP = Record(
+    Group,
+    {
+        "run": NATURAL,
+        "release": NATURAL,
+        "threshold": integer(1, MAX_MEMBERS),
+        "members": array(_MEMBER.field(), MAX_MEMBERS),
+    },
+    _check_group,
+)
 KINDS = (
     Kind(1, _PRESENCE),
     Kind(2, _UPDATE),
@@ -540,6 +672,12 @@ KINDS = (
     Kind(11, _STATUS),
     Kind(12, _REPORT),
     Kind(13, _TELEMETRY),
+    Kind(14, Record(MaskKeys, {"run": NATURAL, "release": NATURAL, "mask": KEY, "cipher": KEY})),
+    Kind(15, _GROUP),
+    Kind(16, Record(Shares, {**_OF_GROUP, "sealed": array(binary(MAX_SEALED_BYTES), MAX_MEMBERS)})),
+    Kind(17, Record(Unmask, {**_OF_GROUP, "survivors": binary(MAX_MEMBERS // 8)})),
+    Kind(18, Record(Revealed, {**_OF_GROUP, "shares": array(SHARE, MAX_MEMBERS)})),
+    Kind(19, Record(NoGroup, {"run": NATURAL, "release": NATURAL, "reason": text(200)})),
 )
 """Every kind of message. A number is never given to another kind."""
 

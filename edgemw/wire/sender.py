@@ -28,11 +28,15 @@ def nothing_for(release: ReleaseManifest) -> Update:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """An update that is on disk because its outcome is not known: who was to have it, and whether it has."""
+    """An update that is on disk because its outcome is not known: who was to have it, and whether it has.
+
+    `masked` is the same update as it is sent, where it is sent under masks.
+    """
 
     frame: Frame
     receiver: str
     acknowledged: bool
+    masked: Frame | None = None
 
 
 class Sender:
@@ -43,8 +47,12 @@ class Sender:
         self._place, self._task, self._signer = place, task, signer
         self._pending = Pending()
         self._receivers: dict[UpdateId, str] = {}
+        self._masked: dict[UpdateId, Frame] = {}
         for update in kept:
-            self._pending.add(self._signed(update.frame, update.receiver), now, acknowledged=update.acknowledged)
+            if update.masked is not None:
+                self._masked[update.frame.id] = self._signed(update.masked, update.receiver)
+            frame = update.frame if update.masked is not None else self._signed(update.frame, update.receiver)
+            self._pending.add(frame, now, acknowledged=update.acknowledged)
             self._receivers[update.frame.id] = update.receiver
 
     def __len__(self) -> int:
@@ -68,9 +76,17 @@ class Sender:
     def _signed(self, frame: Frame, receiver: str) -> Frame:
         return frame if self._signer is None else signed_frame(self._signer, self._place.net, receiver, frame)
 
-    def send(self, frame: Frame, now: float) -> list[Sending]:
-        """Send a new update to the present parent; it has been `signed`."""
+    @property
+    def masked(self) -> set[tuple[int, int]]:
+        """Run and release of updates without an outcome that were sent under masks."""
+        updates = [frame.message for frame in self._masked.values()]
+        return {(one.run, section.base) for one in updates if isinstance(one, Update) for section in one.sections}
+
+    def send(self, frame: Frame, now: float, masked: Frame | None = None) -> list[Sending]:
+        """Send a new update to the present parent; it has been `signed`. Where it is `masked`, nothing but that is ever said."""
         self._pending.add(frame, now)
+        if masked is not None:
+            self._masked[frame.id] = masked
         return [self._upload(frame), *self._timer()]
 
     def resend(self, now: float) -> list[Sending]:
@@ -93,16 +109,21 @@ class Sender:
     def settle(self, update: UpdateId) -> Frame | None:
         """Forget an update whose outcome is known; returns it if it was here."""
         self._receivers.pop(update, None)
+        self._masked.pop(update, None)
         return self._pending.settle(update)
 
     def clear(self) -> tuple[UpdateId, ...]:
         """Forget everything; returns what was here."""
         self._receivers.clear()
+        self._masked.clear()
         return tuple(frame.id for frame in self._pending.clear())
 
     def _upload(self, frame: Frame) -> Upload:
         receiver = self._receivers.get(frame.id, self._place.parent)
-        return Upload(topics.build(self._place.net, receiver, "update", node=self._place.node, task=self._task), frame)
+        return Upload(
+            topics.build(self._place.net, receiver, "update", node=self._place.node, task=self._task),
+            self._masked.get(frame.id, frame),
+        )
 
     def _timer(self) -> list[Sending]:
         due = self._pending.next_due()

@@ -56,9 +56,25 @@ class Channel:
 
 CHANNELS: tuple[Channel, ...] = (
     Channel("presence", "st/{node}", True, "node", "anyone", ("Presence",), "Birth, and last will, of a node in its domain."),
-    Channel("update", "up/{node}/{task}", False, "node", "fog", ("Update", "Offer"), "An update, or the offer of a large one."),
+    Channel(
+        "update",
+        "up/{node}/{task}",
+        False,
+        "node",
+        "fog",
+        ("Update", "Offer", "MaskKeys", "Shares", "Revealed"),
+        "An update, or the offer of a large one; what masks need of a device.",
+    ),
     Channel("chunk", "in/{fog}/{node}/{transfer}", False, "node", "fog", ("Chunk",), "Chunks of an update that was granted."),
-    Channel("reply", "dn/{node}/{task}", False, "fog", "node", ("Ack", "Outcome", "Grant"), "Answers to one node's updates."),
+    Channel(
+        "reply",
+        "dn/{node}/{task}",
+        False,
+        "fog",
+        "node",
+        ("Ack", "Outcome", "Grant", "Group", "Shares", "Unmask", "NoGroup"),
+        "Answers to one node's updates; what it needs to mask them.",
+    ),
     Channel("release", "dn/all/{task}/release", True, "fog", "node", ("ReleaseManifest",), "The current release of a task."),
     Channel("task", "dn/all/{task}/task", True, "anyone", "node", ("TaskManifest",), "The current bundle of a task."),
     Channel("blob", "blob/{digest}/{index}", True, "anyone", "node", ("Chunk",), "Chunks of a bundle or release, by content."),

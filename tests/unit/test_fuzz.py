@@ -15,6 +15,7 @@ import pytest
 from edgemw.cli.main import main
 from edgemw.device.cycle import Cycle
 from edgemw.device.events import Left
+from edgemw.fog import unmasking
 from edgemw.fog.collector import Collector
 from edgemw.fog.forwarder import Forwarder
 from edgemw.fog.ledger import Ledger
@@ -122,6 +123,10 @@ def chunk_index_trusted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Assembler, "add", add)
 
 
+def masks_of_the_dropped_stay(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(unmasking, "take_off_pairs", lambda *given: None)
+
+
 @pytest.mark.parametrize(
     ("plant", "found"),
     [
@@ -130,6 +135,7 @@ def chunk_index_trusted(patch: pytest.MonkeyPatch) -> None:
         (residual_forgotten, ("has lost or doubled",)),
         (window_never_closes, ("does not end",)),
         (weight_not_forwarded, ("forwards",)),
+        (masks_of_the_dropped_stay, ("something else than its window", "off the mean")),
         (chunk_index_trusted, ("takes another", "WireError")),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -24,16 +24,23 @@ from edgemw.wire.messages import (
     Difference,
     Frame,
     Grant,
+    Group,
+    MaskKeys,
+    Member,
     Message,
+    NoGroup,
     Offer,
     Outcome,
     Presence,
     ReleaseManifest,
+    Revealed,
     RoundReport,
+    Shares,
     Status,
     StatusRequest,
     TaskManifest,
     Telemetry,
+    Unmask,
     Update,
     pack,
     pack_difference,
@@ -57,6 +64,7 @@ RELEASE = ReleaseManifest(
     max_staleness=4,
 )
 BOUNDED = replace(RELEASE, plan=Plan("sgd", 0.05, update_clip=0.5, update_noise=2.0))
+LANES = bytes.fromhex("0000003f000000000200000008001000 02ff0000")
 MESSAGES: tuple[Message, ...] = (
     Presence("online", "device", "fog-7"),
     Update(
@@ -92,6 +100,14 @@ MESSAGES: tuple[Message, ...] = (
     ),
     Telemetry("hall-3", 15.0, "battery", "192.0.2.7:9108", {"energy": 1234.5, "power": 2.25, "cores": 4.0, "communicate": 0.125}),
     BOUNDED,
+    replace(RELEASE, codec="lanes", parameters={"blocks": 5}, threshold=67),
+    Update(5, "lanes", 8, (Section(13, 240, 1, 0.0, LANES),), {}, 13, SHA[:16], SHA[:24]),
+    MaskKeys(5, 13, SHA, SHA[::-1]),
+    Group(5, 13, 2, tuple(Member(f"device-{n}", SHA, SHA[::-1]) for n in range(3))),
+    Shares(5, 13, SHA[:16], (bytes(82), b"", bytes(82))),
+    Unmask(5, 13, SHA[:16], b"\x05"),
+    Revealed(5, 13, SHA[:16], (bytes(33), bytes(33))),
+    NoGroup(5, 13, "its shares came too late"),
 )
 TASKLESS = Presence | Telemetry
 FRAMES = [Frame("" if isinstance(m, TASKLESS) else "spoken-digits", "fog-7", 1_790_000_000, n, m) for n, m in enumerate(MESSAGES)]

@@ -27,16 +27,23 @@ from edgemw.wire.messages import (
     Difference,
     Frame,
     Grant,
+    Group,
+    MaskKeys,
+    Member,
     Message,
+    NoGroup,
     Offer,
     Outcome,
     Presence,
     ReleaseManifest,
+    Revealed,
     RoundReport,
+    Shares,
     Status,
     StatusRequest,
     TaskManifest,
     Telemetry,
+    Unmask,
     Update,
     encoded_of,
     pack,
@@ -71,7 +78,10 @@ plans = st.builds(
 @st.composite
 def updates(draw: st.DrawFn) -> Update:
     parts = draw(st.lists(sections, max_size=4, unique_by=lambda section: section.base))
+    masked = len(parts) == 1 and draw(st.booleans())
     return Update(
+        group=draw(labels) if masked else b"",
+        wide=draw(st.binary(min_size=24, max_size=24)) if masked else b"",
         run=draw(naturals),
         codec=draw(words),
         size=draw(st.integers(1, 1 << 31)),
@@ -91,13 +101,22 @@ ways = st.one_of(  # whole, difference, packed
     st.tuples(st.booleans(), st.just(b""), st.tuples(blobs)),
 )
 releases = st.builds(
-    lambda manifest, way, by: dataclasses.replace(manifest, whole=way[0], difference=way[1], packed=way[2], signature=by),
+    lambda manifest, way, by, threshold: dataclasses.replace(
+        manifest, whole=way[0], difference=way[1], packed=way[2], signature=by, threshold=threshold
+    ),
     st.builds(
         ReleaseManifest,
         naturals, naturals, labels, whole_blobs, st.booleans(), words, facts, amounts, st.none() | plans, st.integers(0, 1 << 20),
     ),
     ways,
     st.just(b"") | st.binary(min_size=64, max_size=64),
+    st.integers(0, 100),
+)  # fmt: skip
+keys = st.binary(min_size=32, max_size=32)
+groups = st.builds(
+    lambda run, release, members: Group(run, release, len(members), tuple(sorted(members, key=lambda member: member.node))),
+    naturals, naturals,
+    st.lists(st.builds(Member, nodes, keys, keys), min_size=1, max_size=5, unique_by=lambda member: member.node),
 )  # fmt: skip
 
 
@@ -118,6 +137,14 @@ STRATEGIES: dict[type[Any], st.SearchStrategy[Any]] = {
     Telemetry: st.builds(
         Telemetry, st.just("") | ids, amounts, st.just("") | ids, words, st.dictionaries(st.sampled_from(sorted(PLACES)), reals)
     ),
+    MaskKeys: st.builds(MaskKeys, naturals, naturals, keys, keys),
+    Group: groups,
+    Shares: st.builds(Shares, naturals, naturals, labels, st.lists(st.binary(max_size=82), max_size=5).map(tuple)),
+    Unmask: st.builds(Unmask, naturals, naturals, labels, st.binary(max_size=16)),
+    Revealed: st.builds(
+        Revealed, naturals, naturals, labels, st.lists(st.binary(min_size=33, max_size=33), max_size=5).map(tuple)
+    ),
+    NoGroup: st.builds(NoGroup, naturals, naturals, st.text(printable, max_size=200)),
     RoundReport: st.builds(RoundReport, naturals, st.booleans(), facts, st.lists(nodes, max_size=5).map(tuple)),
 }  # fmt: skip
 frames = st.builds(Frame, st.just("") | ids, nodes, naturals, naturals, st.one_of(*STRATEGIES.values()), signatures)
@@ -130,7 +157,7 @@ def body_of(data: bytes) -> list[Any]:
 
 def test_every_kind_has_a_strategy_a_number_of_its_own_and_the_places_of_its_class() -> None:
     assert set(STRATEGIES) == {kind.body.cls for kind in KINDS} == set(Message.__args__)
-    assert [kind.number for kind in KINDS] == list(range(1, 14))
+    assert [kind.number for kind in KINDS] == list(range(1, 20))
     for record in (*PARTS, *(kind.body for kind in KINDS)):
         assert list(record.places) == [place.name for place in dataclasses.fields(record.cls)]
 
@@ -161,10 +188,15 @@ def test_readers_ignore_places_that_a_later_version_added(frame: Frame) -> None:
         packed, plan = [longer(blob) for blob in envelope[6][12]], envelope[6][8]
         if plan is not None:  # whoever knows more places writes all before them
             plan.extend([0.0] * (len(dataclasses.fields(Plan)) - len(plan)))
-        envelope[6] = [*(longer(place) for place in envelope[6][:12]), packed, envelope[6][13], "later"]
+        last = frame.message.signature, frame.message.threshold
+        envelope[6] = [*(longer(place) for place in envelope[6][:12]), packed, *last, "later"]
     elif isinstance(frame.message, Update):
         envelope[6][3] = [longer(section) for section in envelope[6][3]]
+        envelope[6] = [*envelope[6][:6], frame.message.group, frame.message.wide, "later"]
+    elif isinstance(frame.message, Shares | Revealed):  # a list of bytes
         envelope[6] = [*envelope[6], "later"]
+    elif isinstance(frame.message, Group):  # `members` is a list of records
+        envelope[6] = [*envelope[6][:3], [longer(member) for member in envelope[6][3]], "later"]
     else:
         envelope[6] = longer(envelope[6])
     assert unpack(msgpack.packb([*envelope, "later"])) == frame
@@ -181,20 +213,22 @@ def signed_throughout(frame: Frame) -> Frame:
 
 
 def unsigned(frame: Frame) -> Frame:
-    """The frame as it was before there were signatures."""
+    """The frame as it was before there were signatures and masks."""
     match frame.message:
         case Presence() as presence:
             frame = dataclasses.replace(frame, message=dataclasses.replace(presence, credential=b""))
         case TaskManifest() as task:
             frame = dataclasses.replace(frame, message=TaskManifest(task.blob))
         case ReleaseManifest() as manifest:
-            frame = dataclasses.replace(frame, message=dataclasses.replace(manifest, signature=b""))
+            frame = dataclasses.replace(frame, message=dataclasses.replace(manifest, signature=b"", threshold=0))
+        case Update() as update:
+            frame = dataclasses.replace(frame, message=dataclasses.replace(update, group=b"", wide=b""))
     return dataclasses.replace(frame, signature=b"")
 
 
 @patient
 @given(frames)
-def test_what_is_not_signed_takes_no_byte_more(frame: Frame) -> None:
+def test_what_is_neither_signed_nor_masked_takes_no_byte_more(frame: Frame) -> None:
     envelope = body_of(pack(unsigned(frame)))
     assert len(envelope) == 7
     record = next(kind.body for kind in KINDS if kind.body.cls is type(frame.message))
@@ -244,6 +278,37 @@ def test_a_release_has_at_most_one_difference_and_at_least_one_way(change: dict[
     assert unpack(pack(Frame("t", "fog", 1, 0, manifest))).message == manifest
     with pytest.raises(WireError, match=about):
         unpack(pack(Frame("t", "fog", 1, 0, dataclasses.replace(manifest, **change))))
+
+
+def test_places_that_hold_their_default_take_no_bytes() -> None:
+    """What is written without masks is what was written before there were any."""
+    manifest = ReleaseManifest(1, 2, bytes(16), Blob(bytes(32), 400, 1024), True, "lanes", {}, 0.5, None, 4)
+    assert len(body_of(pack(Frame("t", "fog", 1, 0, manifest)))[6]) == 13
+    assert (
+        len(body_of(pack(Frame("t", "fog", 1, 0, dataclasses.replace(manifest, threshold=67))))[6]) == 15
+    )  # a signature, or none, and it
+    assert len(body_of(pack(Frame("t", "device", 1, 0, Update(1, "lanes", 8, ()))))[6]) == 6
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        Group(1, 2, 3, (Member("a", bytes(32), bytes(32)),)),
+        Group(1, 2, 1, (Member("b", bytes(32), bytes(32)), Member("a", bytes(32), bytes(32)))),
+        Group(1, 2, 1, (Member("a", bytes(32), bytes(32)), Member("a", bytes(32), bytes(32)))),
+    ],
+    ids=["too-few", "out-of-order", "twice"],
+)
+def test_a_group_that_cannot_be_is_refused(group: Group) -> None:
+    with pytest.raises(WireError, match="members of a group"):
+        unpack(pack(Frame("t", "fog", 1, 0, group)))
+
+
+@pytest.mark.parametrize(("label", "wide", "sections"), [(bytes(16), b"", 1), (b"", bytes(24), 1), (bytes(16), bytes(24), 2)])
+def test_masks_stand_on_one_section_and_its_energy(label: bytes, wide: bytes, sections: int) -> None:
+    parts = tuple(Section(base, 1, 1, 0.0, b"") for base in range(sections))
+    with pytest.raises(WireError, match="masks stand on one section"):
+        unpack(pack(Frame("t", "device", 1, 0, Update(1, "lanes", 8, parts, group=label, wide=wide))))
 
 
 def test_the_identity_of_an_update_is_in_its_envelope() -> None:

@@ -17,6 +17,8 @@ SOMETIMES = (
     "a device took an update back",
     "a duplicate was dropped",
     "a forged update was refused",
+    "a group was given up",
+    "a group was unmasked",
     "a malformed message was dropped",
     "a message was lost",
     "a message with NaN was dropped",
@@ -26,6 +28,7 @@ SOMETIMES = (
     "a stale update was returned",
     "a window closed without everybody",
     "an old message came again",
+    "masks of dropped devices came off",
 )
 """What a batch of SOMETIMES_AFTER seeds or more has to have seen: were it not, the faults would test nothing."""
 SOMETIMES_AFTER = 200

@@ -11,6 +11,7 @@ from edgemw.compression.table import codec_named
 from edgemw.core.bundle import theta_bytes
 from edgemw.core.ids import UpdateId
 from edgemw.device.cycle import ALLOWANCE
+from edgemw.device.events import SaveRound
 from edgemw.fog.audit import audit
 from edgemw.fog.collector import MAX_OPEN
 from edgemw.fog.events import Forwarded, Released, SaveBundle, SaveForward, SaveRelease, SaveUpdate, Settled
@@ -45,15 +46,19 @@ class Invariants:
     def __init__(self) -> None:
         self._thetas: dict[tuple[int, int], bytes] = {}
         self._newest = (-1, -1)
+        self._plain: dict[UpdateId, Frame] = {}  # updates that were sent under masks
 
     def before_save(self, world: World, name: str, action: object) -> None:
         """Check what a node is about to save against what it has, and against what others have."""
         disk = world.disks[name]
         match action:
+            case SaveRound(frame=frame, masked=masked) if masked is not None:
+                require(pack(masked) != pack(frame), f"{name} sends {frame.id} as it is, under no mask")
+                self._plain[frame.id] = frame
             case SaveUpdate(frame=frame):
                 _check_unaltered(name, world.disks.get(frame.node), frame)
             case SaveForward(forwarded=forwarded):
-                _check_forward(name, disk, forwarded)
+                _check_forward(name, [self._read(disk.window[member]) for member in forwarded.members], forwarded)
             case SaveRelease(released=released, outcomes=outcomes):
                 self._check_release(disk, released, outcomes)
             case SaveBundle(released=released):
@@ -92,7 +97,7 @@ class Invariants:
         self._note(released)
         if disk.released is None or disk.released.manifest.number + 1 != released.manifest.number:
             return
-        counted = [disk.window[update] for update, settled in outcomes if settled.counted]
+        counted = [self._read(disk.window[update]) for update, settled in outcomes if settled.counted]
         base = disk.released
         if base.manifest.parameters.get("steps") == "dyadic" and _is_late(counted, base.manifest.number):
             return  # fog nodes have weighed it by powers of two
@@ -100,6 +105,10 @@ class Invariants:
         scale = max(1e-3, float(np.abs(expected).max()))
         off = float(np.abs(released.master - expected).max()) / scale
         require(off < 1e-4, f"release {released.manifest.number} is {off:.2g} off the mean of its window")
+
+    def _read(self, frame: Frame) -> Frame:
+        """An update of a window as its sender alone can read it."""
+        return self._plain.get(frame.id, frame)
 
     def _check_bounds(self, name: str, disk: Disk) -> None:
         require(len(disk.outbox) <= 4 * KEPT, f"{len(disk.outbox)} updates wait at {name}")
@@ -115,14 +124,14 @@ def _check_unaltered(name: str, sender: Disk | None, frame: Frame) -> None:
     if sender is None:
         return
     sent = sender.outbox[frame.id][0] if frame.id in sender.outbox else None
+    sent = sender.masked.get(frame.id, sent)
     if frame.id in sender.forwarded:
         sent = sender.forwarded[frame.id].frame
     require(sent is None or pack(sent) == pack(frame), f"{name} takes another {frame.id} than was sent")
 
 
-def _check_forward(name: str, disk: Disk, forwarded: Forwarded) -> None:
+def _check_forward(name: str, parts: list[Frame], forwarded: Forwarded) -> None:
     """What a fog node sends stands for the updates of its window, to the last example."""
-    parts = [disk.window[member] for member in forwarded.members]
     weight, count = _weights(parts)
     said_weight, said_count = _weights([forwarded.frame])
     require((weight, count) == (said_weight, said_count), f"{name} forwards {said_weight} examples of {weight}")

@@ -61,6 +61,7 @@ class Options:
         faults: kinds that happen.
         every_s: mean time between two faults.
         storm_s: how long they happen.
+        threshold: percent of a group that takes masks off; 0: no masks.
     """
 
     seed: int
@@ -83,13 +84,15 @@ class Options:
     faults: tuple[str, ...]
     every_s: float
     storm_s: float
+    threshold: int = 0
 
     def __str__(self) -> str:
         codec = ", ".join([self.codec, *(f"{name} {value}" for name, value in self.parameters.items())])
+        masks = f", masks {self.threshold} %" if self.threshold else ""
         rate = "" if math.isinf(self.link.rate) else f" {8e-3 * self.link.rate:g} kbit/s"
         return (
             f"{len(self.fogs)} fogs, {len(self.devices)} devices, {self.size} parameters, {self.rounds} rounds; "
-            f"{codec}; k {self.k}, quorum {self.quorum}, deadline {self.deadline_s:g} s, staleness {self.max_staleness}; "
+            f"{codec}{masks}; k {self.k}, quorum {self.quorum}, deadline {self.deadline_s:g} s, staleness {self.max_staleness}; "
             f"link{rate} {1e3 * self.link.delay_s:g} ms; {self.storm_s:g} s, every {self.every_s:g} s: {', '.join(self.faults)}"
         )
 
@@ -113,9 +116,12 @@ def options_of(seed: int) -> Options:
     fogs = _fogs(chance)
     leaves = [fog for fog in fogs if fog not in fogs.values()] or ["top"]
     devices = {f"device-{n}": chance.one_of(leaves, "tree") for n in range(chance.whole(2, 6, "tree"))}
-    fogs = {fog: parent for fog, parent in fogs.items() if fog in fogs.values() or fog in devices.values()}
-    fogs = {fog: parent for fog, parent in fogs.items() if fog in fogs.values() or fog in devices.values()}
     codec, parameters = chance.one_of(_CODECS, "codec")
+    threshold = chance.one_of((0, 51, 67, 100), "masks") if codec == "lanes" else 0
+    if threshold:  # a group needs three
+        devices |= {f"device-{n}": leaves[0] for n in range(len(devices), chance.whole(6, 8, "masks"))}
+    fogs = {fog: parent for fog, parent in fogs.items() if fog in fogs.values() or fog in devices.values()}
+    fogs = {fog: parent for fog, parent in fogs.items() if fog in fogs.values() or fog in devices.values()}
     dyadic = parameters.get("steps") == "dyadic"
     deadline_s = chance.one_of((5.0, 20.0, 60.0), "window")
     count = chance.whole(1, 5, "faults")
@@ -141,6 +147,7 @@ def options_of(seed: int) -> Options:
         faults=tuple(dict.fromkeys(chance.one_of(FAULTS, "faults") for _ in range(count))),
         every_s=chance.one_of((2.0, 10.0, 40.0), "faults"),
         storm_s=chance.one_of((60.0, 200.0), "faults"),
+        threshold=threshold,
     )
 
 

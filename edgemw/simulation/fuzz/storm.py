@@ -72,6 +72,7 @@ class Storm(World):
             parameters=asked.parameters,
             kappa=4.0,
             chunk_bytes=asked.chunk_bytes,
+            threshold=asked.threshold,
         )
         self.add("top", "", top)
         self.give("top", BundleGiven(self.bundle.to_bytes()))
@@ -348,6 +349,9 @@ class Storm(World):
             self.seen["a duplicate was dropped"] += 1
         elif fact == "window_closed" and values["late"]:
             self.seen["a window closed without everybody"] += 1
+        elif fact == "masks":
+            self.seen[f"a group was {values['outcome']}"] += 1
+            self.seen["masks of dropped devices came off"] += bool(values["dropped"])
         elif fact == "update_refused" and reason.startswith("stale"):
             self.seen["a stale update was returned"] += 1
         elif fact == "settled" and not values["counted"]:

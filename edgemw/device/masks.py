@@ -1,0 +1,112 @@
+"""Whether a device masks what it sends, with whom, and what it needs for that: nothing, where no release asks for masks.
+
+`member.py`, and with it the library for cryptography, is loaded for the first release that asks for masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgemw.core.events import SetTimer
+from edgemw.core.ids import Place
+from edgemw.core.ranges import Ranges
+from edgemw.device.events import Action, Joined
+from edgemw.wire.messages import Frame, Group, NoGroup, ReleaseManifest, Shares, Unmask, Update
+from edgemw.wire.signed import Signer
+
+if TYPE_CHECKING:
+    from edgemw.device.member import GroupMember
+
+ASKING = "asking"
+PLAIN_ASKED = "privacy.require_masks: the release asks for updates that its fog node can read"
+NO_LIBRARY = "masks need cryptography: pip install 'edgemw[security]'"
+
+
+@dataclass(frozen=True, slots=True)
+class Masking:
+    """What a device has for masks.
+
+    Attributes:
+        draw: gives 32 bytes that nobody can guess; None where it has no such source.
+        required: nothing is sent without masks.
+        kept: groups of an earlier life.
+    """
+
+    draw: Callable[[], bytes] | None = None
+    required: bool = False
+    kept: tuple[Joined, ...] = ()
+
+
+class Masks:
+    """See the module."""
+
+    def __init__(self, place: Place, task: str, masking: Masking, signer: Signer | None = None) -> None:
+        self._place, self._task, self._masking, self._signer = place, task, masking, signer
+        self._member: GroupMember | None = None
+        self._why_none = ""
+        self._size = 0
+        if masking.kept:
+            self._load()
+
+    def begin(self, manifest: ReleaseManifest, waiting: Collection[tuple[int, int]], now: float) -> list[Action]:
+        """A release is trained from: ask for a part in its sum; `waiting` are releases whose masked updates have no outcome."""
+        if not manifest.threshold:
+            return []
+        member = self._load()
+        return [] if member is None else [*member.begin(manifest, waiting, now), *self._timer()]
+
+    def verdict(self, release: ReleaseManifest, ranges: Ranges) -> str | None:
+        """Why what was trained from a release may not be sent; empty where it may, None where that is not known yet."""
+        if not release.threshold:
+            return PLAIN_ASKED if self._masking.required else ""
+        if release.codec != "lanes":
+            return f"codec {release.codec} has no lanes that could be masked"
+        if ranges.statistics and set(ranges.statistics) - set(ranges.local):
+            return "running statistics would be sent without masks: make them personal or frozen"
+        if self._member is None:
+            return self._why_none or "this device began without masks"
+        key = release.run, release.number
+        verdict = self._member.verdict(key)
+        if verdict == "":
+            self._size = self._member.size(key)
+        return verdict
+
+    def masked(self, frame: Frame) -> Frame | None:
+        """An update as it is to be sent; None where it is sent as it is."""
+        update = frame.message
+        if self._member is None or not isinstance(update, Update) or not update.sections:
+            return None
+        key = update.run, update.sections[0].base
+        return self._member.masked(frame) if self._member.verdict(key) == "" else None
+
+    def on_message(self, fog: str, message: Group | Shares | Unmask | NoGroup, now: float) -> list[Action]:
+        """Take what a fog node says of a group."""
+        return [] if self._member is None else [*self._member.on_message(fog, message, now), *self._timer()]
+
+    def resend(self, now: float, *, hurry: bool = False) -> list[Action]:
+        """Say again what is due."""
+        return [] if self._member is None else [*self._member.resend(now, hurry=hurry), *self._timer()]
+
+    def clear(self) -> list[Action]:
+        """Another run has begun."""
+        return [] if self._member is None else self._member.clear()
+
+    def facts(self) -> dict[str, int | float | str]:
+        """Numbers for `status`: how many the last masked update was added with."""
+        return {"group": self._size} if self._member is not None else {}
+
+    def _timer(self) -> list[Action]:
+        due = self._member.due if self._member is not None else None
+        return [] if due is None else [SetTimer(ASKING, due)]
+
+    def _load(self) -> GroupMember | None:
+        if self._member is None and self._masking.draw is not None:
+            try:
+                from edgemw.device.member import GroupMember
+            except ModuleNotFoundError:
+                self._why_none = NO_LIBRARY
+                return None
+            self._member = GroupMember(self._place, self._task, self._masking.draw, self._masking.kept, self._signer)
+        return self._member

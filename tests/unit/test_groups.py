@@ -1,0 +1,255 @@
+"""A group that adds under masks, both halves: the sum is exact whoever drops out, and nothing else can be read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgemw.compression.lanes import Lanes, lanes_of
+from edgemw.compression.merge import merge
+from edgemw.fog.grouping import GROUP_OVER, PLAIN, UNASKED
+from edgemw.fog.window import parts_of
+from edgemw.wire.chunks import bitmap
+from edgemw.wire.groups import needed
+from edgemw.wire.messages import Frame, Group, MaskKeys, Message, NoGroup, Revealed, Shares, Unmask, Update
+from tests.support.groups import DEADLINE_S, FOG, Ring
+
+NAMES = [f"device-{n}" for n in range(10)]
+SIZE = 61
+
+
+def refusal(made: Ring, frame: Frame) -> str:
+    assert isinstance(frame.message, Update)
+    return made.fog.refusal(frame, frame.message)
+
+
+def vectors(count: int, seed: int = 0) -> list[np.ndarray]:
+    return list(np.random.default_rng(seed).integers(-1, 2, (count, SIZE)).astype(np.float32))
+
+
+def ring(count: int, bits: int = 8, **more: object) -> Ring:
+    return Ring(NAMES[:count], Lanes(bits=bits, blocks=2, members=min(count, (1 << (bits - 1)) - 1)), size=SIZE, **more)  # type: ignore[arg-type]  # as Ring's
+
+
+def updates(made: Ring, devices: list[str]) -> dict[str, tuple[Frame, Frame]]:
+    """The plain and the masked update of each device that can mask one."""
+    key = 1, made.manifest.number
+    found: dict[str, tuple[Frame, Frame]] = {}
+    for device, vector in zip(devices, vectors(len(devices)), strict=True):
+        if made.members[device].verdict(key) == "":
+            plain = made.update(device, vector, energy=float(len(found)) + 0.375)
+            found[device] = plain, made.members[device].masked(plain)
+    return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(3, 8), st.sampled_from([5, 8, 11, 16]), st.sampled_from([51, 67, 100]), st.data())
+def test_the_sum_is_that_of_the_plain_updates_whoever_drops_out(count: int, bits: int, percent: int, data: st.DataObject) -> None:
+    names = NAMES[:count]
+    gone = data.draw(
+        st.lists(st.sampled_from(["", "", "", "keys", "shares", "update", "answer"]), min_size=count, max_size=count)
+    )
+    phase = dict(zip(names, gone, strict=True))
+    kinds = {"keys": (MaskKeys, Shares, Revealed), "shares": (Shares, Revealed), "update": (Revealed,), "answer": (Revealed,)}
+
+    def loses(device: str, message: Message) -> bool:
+        return isinstance(message, kinds.get(phase[device], ()))
+
+    made = ring(count, bits, percent=percent, loses=loses)
+    made.agree()
+    members = [device for device in names if phase[device] != "keys"]
+    dealers = [device for device in members if phase[device] != "shares"]
+    least = needed(len(members), percent)
+    if len(members) < 3 or len(dealers) < max(least, 3):
+        assert all(made.members[device].verdict((1, 5)) for device in members if device in made.refused)
+        assert not any(made.members[device].verdict((1, 5)) == "" for device in names)
+        return
+    sent = {device: pair for device, pair in updates(made, names).items() if phase[device] != "update"}
+    assert set(sent) == {device for device in dealers if phase[device] != "update"}
+    for plain, masked in sent.values():
+        assert refusal(made, masked) == ""
+        assert refusal(made, plain) == PLAIN
+    frames = [masked for _, masked in sent.values()]
+    if not frames:
+        return
+    made.unmask(frames)
+    answering = [device for device in sent if phase[device] != "answer"]
+    made.now += DEADLINE_S
+    made.from_fog(made.fog.look(made.now, names, 0))
+    if len(sent) < least or len(answering) < least:
+        assert not made.fog.solved
+        assert made.fog.failed
+        return
+    assert made.fog.solved
+    total = made.fog.sum_of(made.codec, frames)
+    expected = merge(made.codec, parts_of([plain for plain, _ in sent.values()]))
+    assert total == expected  # payload, weight, count, energy and whose updates are in it
+
+
+def test_one_masked_update_alone_is_noise() -> None:
+    """Chi-square of 256 values of a lane over 32768 lanes of a constant: 255 on average, below 330 but once in a thousand."""
+    made = Ring(NAMES[:4], Lanes(bits=8, blocks=1, members=4), size=32768)
+    made.agree()
+    masked = made.members[NAMES[0]].masked(made.update(NAMES[0], np.ones(32768, np.float32)))
+    assert isinstance(masked.message, Update)
+    counts = np.bincount(lanes_of(masked.message.sections[0].payload, 32768), minlength=256)
+    assert float(((counts - 128) ** 2 / 128).sum()) < 330
+    assert masked.message.sections[0].energy == 0.0
+
+
+def test_what_is_left_without_one_answer_is_noise_too() -> None:
+    """The sum of all masked updates is not the sum: every survivor's own mask is on it still."""
+    made = Ring(NAMES[:3], Lanes(bits=8, blocks=1, members=3), size=4096)
+    made.agree()
+    frames = [made.members[device].masked(made.update(device, np.ones(4096, np.float32))) for device in NAMES[:3]]
+    payload = merge(made.codec, parts_of(frames)).sections[0].payload
+    assert int((lanes_of(payload, 4096) == 3).sum()) < 60
+
+
+def test_a_device_gives_up_shares_for_one_sum_only_also_in_another_life() -> None:
+    made = ring(4)
+    made.agree()
+    frames = [masked for _, masked in updates(made, NAMES[:4]).values()]
+    made.unmask(frames[:3])  # device-3 has dropped out: its key was asked for
+    asked = next(message for _, message in made.heard if isinstance(message, Unmask))
+    (first,) = {message.shares for device, message in made.heard if isinstance(message, Revealed) and device == NAMES[0]}
+    everybody = replace(asked, survivors=bitmap([0, 1, 2, 3], 4))
+    for member in (made.members[NAMES[0]], made.restart(NAMES[0])):
+        assert member.on_message(FOG, everybody, 0.0) == []  # with these shares the fog node could read device-3
+        (again,) = member.on_message(FOG, asked, 0.0)
+        assert again.frame.message.shares == first  # type: ignore[union-attr]  # an Upload
+
+
+@pytest.mark.parametrize(
+    "survivors", [[1, 2, 3], [0, 1], [], [0, 1, 2, 3, 4]], ids=["without-it", "too-few", "none", "strangers"]
+)
+def test_a_device_gives_up_nothing_for_a_sum_that_is_none_of_its_group(survivors: list[int]) -> None:
+    made = ring(5, loses=lambda device, message: device == NAMES[4] and isinstance(message, Shares))
+    made.agree()
+    label = next(message.group for _, message in made.heard if isinstance(message, Shares))
+    ask = Unmask(1, 5, label, bitmap(survivors, 5))
+    assert made.members[NAMES[0]].on_message(FOG, ask, 0.0) == []
+    assert made.members[NAMES[0]].on_message("another-fog", replace(ask, survivors=bitmap([0, 1, 2, 3], 5)), 0.0) == []
+
+
+def test_a_tampered_share_keeps_a_device_out() -> None:
+    def altered(device: str, message: Message) -> Message:
+        if device != NAMES[0] or not isinstance(message, Shares):
+            return message
+        box = bytearray(message.sealed[1])
+        box[3] ^= 1
+        return replace(message, sealed=(message.sealed[0], bytes(box), *message.sealed[2:]))
+
+    made = ring(3)
+    made.alters = altered
+    made.agree()
+    assert "altered" in (made.members[NAMES[0]].verdict((1, 5)) or "")
+    assert made.members[NAMES[1]].verdict((1, 5)) == ""
+
+
+def test_a_group_that_was_made_for_somebody_else_is_refused() -> None:
+    made = ring(4, loses=lambda device, message: isinstance(message, Shares))
+    made.agree()
+    group = next(message for _, message in made.heard if isinstance(message, Group))
+    for odd, why in (
+        (replace(group, members=group.members[1:]), "without this device's keys"),
+        (replace(group, members=(replace(group.members[0], mask=bytes(32)), *group.members[1:])), "without this device's keys"),
+        (replace(group, members=group.members[:2], threshold=2), "tell too much"),
+        (replace(group, threshold=1), "too few"),
+    ):
+        other = ring(4, loses=lambda device, message: isinstance(message, Group | NoGroup))
+        other.agree()
+        assert other.members[NAMES[0]].on_message(FOG, odd, 0.0) == []
+        assert why in (other.members[NAMES[0]].verdict((1, 5)) or "")
+
+
+def test_a_device_that_was_killed_before_its_shares_says_the_same_again() -> None:
+    made = ring(3, loses=lambda device, message: device == NAMES[0] and isinstance(message, Shares))
+    for device, member in made.members.items():
+        made.from_device(device, member.begin(made.manifest, (), 0.0))
+    made.from_fog(made.fog.look(0.0, NAMES[:3], 0))
+    made.loses = lambda device, message: False
+    made.from_device(NAMES[0], made.restart(NAMES[0]).begin(made.manifest, (), 1.0))
+    made.from_fog(made.fog.look(1.0, NAMES[:3], 0))
+    assert {device: made.members[device].verdict((1, 5)) for device in NAMES[:3]} == dict.fromkeys(NAMES[:3], "")
+
+
+def test_what_is_lost_is_said_again() -> None:
+    lost: set[tuple[str, type]] = set()
+
+    def loses(device: str, message: Message) -> bool:
+        first = (device, type(message)) not in lost
+        lost.add((device, type(message)))
+        return first
+
+    made = ring(3, loses=loses)
+    for device, member in made.members.items():
+        made.from_device(device, member.begin(made.manifest, (), 0.0))
+    for _ in range(20):
+        made.now += 5.0
+        for device, member in made.members.items():
+            made.from_device(device, member.resend(made.now))
+        made.from_fog(made.fog.look(made.now, NAMES[:3] if made.now < 60 else (), 0))
+    assert all(made.members[device].verdict((1, 5)) == "" for device in NAMES[:3])
+    frames = [masked for _, masked in updates(made, NAMES[:3]).values()]
+    made.unmask(frames)
+    assert not made.fog.solved
+    made.now += 5.0
+    made.from_fog(made.fog.look(made.now, (), 0))
+    made.from_fog(made.fog.look(made.now + 5, (), 0))
+    assert made.fog.solved
+
+
+def test_what_comes_after_the_masks_are_coming_off_is_refused() -> None:
+    made = ring(4)
+    made.agree()
+    sent = updates(made, NAMES[:4])
+    made.unmask([masked for device, (_, masked) in sent.items() if device != NAMES[3]])
+    late = sent[NAMES[3]][1]
+    assert refusal(made, late) == GROUP_OVER
+    made.fog.begin(replace(made.manifest, number=6))
+    assert refusal(made, late) == GROUP_OVER
+    made.fog.begin(replace(made.manifest, number=7, threshold=0))
+    assert refusal(made, late) == UNASKED
+    plain = sent[NAMES[3]][0]
+    assert refusal(made, plain) == ""
+
+
+def test_a_wrong_share_of_a_key_is_noticed() -> None:
+    made = ring(4, loses=lambda device, message: isinstance(message, Revealed))
+    made.agree()
+    frames = [masked for device, (_, masked) in updates(made, NAMES[:4]).items() if device != NAMES[3]]
+    made.unmask(frames)
+    made.loses = lambda device, message: True
+    for device in NAMES[:3]:
+        asked = next(message for to, message in made.heard if isinstance(message, Unmask) and to == device)
+        actions = made.members[device].on_message(FOG, asked, 0.0)
+        revealed = actions[-1].frame.message  # type: ignore[union-attr]  # an Upload
+        assert isinstance(revealed, Revealed)
+        wrong = replace(revealed, shares=(*revealed.shares[:3], bytes(33)))
+        made.fog.on_message(replace(frames[0], node=device, message=wrong), wrong, 0.0)
+    assert not made.fog.solved
+    assert NAMES[3] in made.fog.failed
+
+
+def test_a_group_of_two_is_none() -> None:
+    made = ring(2)
+    made.agree()
+    assert set(made.refused) == set(NAMES[:2])
+    assert "a group of 2 devices" in made.refused[NAMES[0]]
+    assert "a group of 2 devices" in made.fog.reason
+
+
+def test_facts_say_what_became_of_groups() -> None:
+    made = ring(3)
+    assert made.fog.facts() == {"group": 0, "groups_unmasked": 0, "groups_given_up": 0}
+    made.agree()
+    frames = [masked for _, masked in updates(made, NAMES[:3]).values()]
+    made.unmask(frames)
+    assert made.fog.facts() == {"group": 3, "groups_unmasked": 1, "groups_given_up": 0}
+    (fact,) = made.facts
+    assert fact.values == {"outcome": "unmasked", "members": 3, "dropped": 0, "reason": ""}
