@@ -19,7 +19,6 @@ accuracy  handwritten digits, 50 826 parameters, 8 devices below two fog nodes, 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import platform
@@ -45,6 +44,7 @@ from edgemw.device.member import GroupMember
 from edgemw.fog.events import Action as FogAction
 from edgemw.fog.grouping import Grouping
 from edgemw.fog.window import parts_of
+from edgemw.simulation.chance import secret_of
 from edgemw.simulation.learner import Learner
 from edgemw.simulation.rounds import run_rounds
 from edgemw.wire import topics
@@ -84,7 +84,7 @@ class Ring:
         self.manifest = replace(self.manifest, threshold=PERCENT)
         self.fog = Grouping(Place(NET, FOG, "", 1), TASK, DEADLINE_S)
         self.fog.begin(self.manifest)
-        self.members = {name: GroupMember(Place(NET, name, FOG, 1), TASK, _drawn(name), ()) for name in self.names}
+        self.members = {name: GroupMember(Place(NET, name, FOG, 1, secret_of(name, 1)), TASK, None, ()) for name in self.names}
         self.up = dict.fromkeys(self.names, 0)
         self.down, self.messages = dict(self.up), dict(self.up)
         self.device_s = dict.fromkeys(self.names, 0.0)
@@ -123,10 +123,6 @@ class Ring:
         """Count what a device is told."""
         self.down[name] += len(pack(Frame(TASK, FOG, 1, 0, message)))
         self.messages[name] += 1
-
-
-def _drawn(name: str) -> Callable[[], bytes]:
-    return lambda: hashlib.sha256(name.encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)

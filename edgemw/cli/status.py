@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -78,6 +79,17 @@ def _forget(args: argparse.Namespace) -> int:
     return 0
 
 
+def _masks(facts: Mapping[str, int | float | str]) -> str:
+    """Whether what a node sends, or adds, is under masks."""
+    if "group" not in facts:
+        return ""
+    if "groups_unmasked" not in facts:
+        return f", under masks in a group of {facts['group']}"
+    groups = f", masks off {facts['groups_unmasked']} sums, the last of {facts['group']} devices"
+    given_up = facts.get("groups_given_up", 0)
+    return groups + (f", {given_up} groups given up" if given_up else "")
+
+
 def _line(s: NodeStatus) -> str:
     facts = s.status.facts
     release = "-" if facts.get("release", -1) == -1 else facts["release"]
@@ -96,6 +108,7 @@ def _line(s: NodeStatus) -> str:
             details += f", {amount} {book}" if amount else ""
     else:
         details = f"{facts.get('updates_sent', 0)} updates sent, {facts.get('updates_pending', 0)} without outcome"
+    details += _masks(facts)
     if "energy_j" in facts:
         details += f", {prefixed(float(facts['energy_j']), 'J')}"
     if not facts:

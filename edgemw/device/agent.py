@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,10 +40,8 @@ from edgemw.device.events import (
     Work,
     Worked,
 )
-from edgemw.device.masks import Masking
-from edgemw.device.means import Means
 from edgemw.device.update import MEASURED
-from edgemw.device.uplink import NO_LIMIT, Uplink
+from edgemw.device.uplink import Uplink
 from edgemw.learning.dataset import Dataset, fit_dataset
 from edgemw.learning.oracle import Oracle, Predict
 from edgemw.learning.trainer import Trained, evaluate, train
@@ -81,9 +78,9 @@ class Parts:
         least_noise: that updates must get, as a multiple of their bound, or it does not train; 0 is none.
             With it no measure of held-out samples is sent.
         uplink: what may be sent; None is no limit.
-        require_masks: nothing is sent that a fog node could read.
         stored: the last release of a task that was served; None where there is none.
         trust: what this device signs with, and whose releases it takes.
+        require_masks: nothing is sent that a fog node could read.
     """
 
     open_oracle: Callable[[Bundle], Oracle]
@@ -97,9 +94,9 @@ class Parts:
     nice: int = 10
     least_noise: float = 0.0
     uplink: Uplink | None = None
-    require_masks: bool = False
     stored: Callable[[str], Served | None] = lambda task: None
     trust: Trust = ANYBODY
+    require_masks: bool = False
     training: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
@@ -157,10 +154,9 @@ class DeviceRole:
         row = outbox.device_row(self._db, task)
         rows = outbox.kept_updates(self._db, task)
         kept = tuple(Kept(row.frame, row.receiver, row.acknowledged, unpack(row.note) if row.note else None) for row in rows)
-        left = Left(_memory(row) if row else Memory(), kept, self._parts.stored(task))
-        masking = Masking(partial(os.urandom, 32), self._parts.require_masks, tuple(_joined(self._db, task)))
-        means = Means(self._parts.uplink or NO_LIMIT, masking, trust=self._parts.trust)
-        return Cycle(self._place, task, left, now, means)
+        left = Left(_memory(row) if row else Memory(), kept, self._parts.stored(task), tuple(_joined(self._db, task)))
+        parts = self._parts
+        return Cycle(self._place, task, left, now, parts.uplink, trust=parts.trust, require_masks=parts.require_masks)
 
     def observe(self, task: str, fact: Fact) -> None:
         """See Role."""

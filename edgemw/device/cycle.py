@@ -55,12 +55,11 @@ from edgemw.device.events import (
     Worked,
 )
 from edgemw.device.masks import Masks
-from edgemw.device.means import Means
 from edgemw.device.personal import overlaid
-from edgemw.device.update import REFUSED, after_return, asks_for_past, hold_back, is_bounded, make_update
-from edgemw.device.uplink import ANSWER_BYTES, Budget
+from edgemw.device.update import REFUSED, after_return, asks_for_past, is_bounded, kept_back, make_update
+from edgemw.device.uplink import ANSWER_BYTES, NO_LIMIT, Budget, Uplink
 from edgemw.wire.accepting import Accepting
-from edgemw.wire.following import Taken, Theta
+from edgemw.wire.following import Advance, Following, Taken, Theta
 from edgemw.wire.messages import (
     RUN_FINISHED,
     Ack,
@@ -77,11 +76,13 @@ from edgemw.wire.messages import (
     pack,
 )
 from edgemw.wire.sender import Sender, nothing_for
+from edgemw.wire.signed import ANYBODY, Trust
 from edgemw.wire.traffic import Arrived, Fetch, Fetched, FetchFailed, FetchStalled
 
 ALLOWANCE = 4
 GRACE, GRACE_S = "grace", 20.0
 TOKENS = "tokens"
+_MASK_BYTES = 48  # of the place of a group in it
 _SECTION_BYTES = 64  # of a frame with one section, besides the payload
 
 
@@ -104,24 +105,28 @@ class Cycle:
         task: str,
         left: Left,
         now: float,
-        means: Means | None = None,
+        uplink: Uplink | None = None,
+        follow: Callable[[Advance], Following] = Following,
+        trust: Trust = ANYBODY,
+        *,
+        require_masks: bool = False,
     ) -> None:
         """Begin a life.
 
         Args:
             left: what an earlier one has left.
-            means: what this device may send, signs, believes and masks with.
+            trust: what this device signs with, and whose releases it takes.
+            require_masks: nothing is sent that a fog node could read.
         """
-        means = means or Means()
         self._place, self._task, self._memory = place, task, left.memory
-        self._accepting = Accepting(place, task, means.trust.releases, left.newest)
-        self._sender = Sender(place, task, left.kept, now, means.trust.signer)
-        self._budget = Budget(means.uplink)
+        self._accepting = Accepting(place, task, trust.releases, left.newest)
+        self._sender = Sender(place, task, left.kept, now, trust.signer)
+        self._budget = Budget(uplink or NO_LIMIT)
         self._short = False  # of tokens
         self._seq = 0
         self._bundle: Blob | None = None
         self._opened: tuple[bytes, Manifest] | None = None
-        self._following = means.follow(self._moved)
+        self._following = follow(self._moved)
         if left.served is not None:
             self._following.remember(theta_bytes(left.served.theta))
         self._unusable = b"", ""  # label of a bundle, and why
@@ -134,7 +139,7 @@ class Cycle:
         self._sent_at: float | None = None
         self._too_large: tuple[str, Mapping[str, Parameter]] | None = None  # the codec whose updates may not be sent
         self._reasons: dict[str, str] = {}
-        self._masks = Masks(place, task, means.masking, means.trust.signer)
+        self._masks = Masks(place, task, trust.signer, left.joined, required=require_masks)
         self._held: tuple[Worked, tuple[Work, Ranges, Past | None]] | None = None  # what waits for its group
 
     # -- what others may look at
@@ -474,12 +479,11 @@ class Cycle:
 
     def _finish(self, event: Worked, worked: tuple[Work, Ranges, Past | None], barred: str, now: float) -> list[Action]:
         update_id = UpdateId(self._place.node, self._place.boot, self._seq)
-        work, ranges, past = worked
-        if barred:
-            made = hold_back(event, work, ranges, self._memory, update_id, barred)
+        if barred and event.trained is not None:
+            made = kept_back(event, worked[0], worked[1], self._memory, update_id, barred)
         else:
-            room = partial(self._limit_bytes, work.release)
-            made = make_update(event, work, ranges, past, self._memory, update_id, room, self._noise(update_id))
+            room = partial(self._limit_bytes, worked[0].release)
+            made = make_update(event, *worked, self._memory, update_id, room, self._noise(update_id))
         if event.trained is not None or event.reason:
             self._note("training", made.reason or event.reason)
         if event.trained is not None:
@@ -498,10 +502,12 @@ class Cycle:
 
     def _send(self, update: Update, memory: Memory, now: float) -> list[Action]:
         carried = replace(update, tally=as_carried(update.tally))
-        plain = Frame(self._task, self._place.node, self._place.boot, self._seq, carried)
-        under = self._masks.masked(plain)  # then signed: what is signed is what is sent
-        masked = None if under is None else self._sender.signed(under)
-        frame = self._sender.signed(plain) if masked is None else plain
+        frame = Frame(self._task, self._place.node, self._place.boot, self._seq, carried)
+        masked = self._masks.masked(frame)
+        if masked is None:
+            frame = self._sender.signed(frame)
+        else:
+            masked = self._sender.signed(masked)  # what is kept is for this device alone
         self._seq += 1
         self._sent_at = now
         self._memory = memory
@@ -514,7 +520,7 @@ class Cycle:
         if limit_bytes is None:
             return None
         around = self._sender.signed(Frame(self._task, self._place.node, self._place.boot, self._seq, answer))
-        return max(0, limit_bytes - len(pack(around)) - _SECTION_BYTES)
+        return max(0, limit_bytes - len(pack(around)) - _SECTION_BYTES - (_MASK_BYTES if release.threshold else 0))
 
     def _on_outcome(self, outcome: Outcome, now: float) -> list[Action]:
         update = UpdateId(self._place.node, outcome.boot, outcome.seq)

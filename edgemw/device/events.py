@@ -123,28 +123,6 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """What an earlier life has left.
-
-    Attributes:
-        memory: of the task.
-        kept: updates without an outcome.
-        served: the last release that was served; its theta need not be fetched if it is the release's still.
-    """
-
-    memory: Memory = field(default_factory=Memory)
-    kept: tuple[Kept, ...] = ()
-    served: Served | None = None
-
-    @property
-    def newest(self) -> tuple[int, int]:
-        """Run and number of the newest release that this device is known to have taken; -1 where there is none."""
-        memory = self.memory
-        known = memory.run, max(memory.trained_on, memory.measured_on)
-        return known if self.served is None else max(known, (self.served.run, self.served.number))
-
-
-@dataclass(frozen=True, slots=True)
 class Joined:
     """A release whose masked sum this device takes part in, as far as it has come.
 
@@ -162,13 +140,37 @@ class Joined:
     fog: str
     seed: bytes = field(repr=False)
     group: Group | None = None
-    dealt: tuple[bytes, ...] = ()
+    dealt: tuple[bytes, ...] = field(default=(), repr=False)
     survivors: bytes = b""
 
     @property
     def key(self) -> tuple[int, int]:
         """What tells it from others."""
         return self.run, self.release
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What an earlier life has left.
+
+    Attributes:
+        memory: of the task.
+        kept: updates without an outcome.
+        served: the last release that was served; its theta need not be fetched if it is the release's still.
+        joined: groups that it has masked updates in, or was about to.
+    """
+
+    memory: Memory = field(default_factory=Memory)
+    kept: tuple[Kept, ...] = ()
+    served: Served | None = None
+    joined: tuple[Joined, ...] = ()
+
+    @property
+    def newest(self) -> tuple[int, int]:
+        """Run and number of the newest release that this device is known to have taken; -1 where there is none."""
+        memory = self.memory
+        known = memory.run, max(memory.trained_on, memory.measured_on)
+        return known if self.served is None else max(known, (self.served.run, self.served.number))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from edgemw.core.events import SetTimer
@@ -24,30 +23,23 @@ PLAIN_ASKED = "privacy.require_masks: the release asks for updates that its fog 
 NO_LIBRARY = "masks need cryptography: pip install 'edgemw[security]'"
 
 
-@dataclass(frozen=True, slots=True)
-class Masking:
-    """What a device has for masks.
-
-    Attributes:
-        draw: gives 32 bytes that nobody can guess; None where it has no such source.
-        required: nothing is sent without masks.
-        kept: groups of an earlier life.
-    """
-
-    draw: Callable[[], bytes] | None = None
-    required: bool = False
-    kept: tuple[Joined, ...] = ()
-
-
 class Masks:
     """See the module."""
 
-    def __init__(self, place: Place, task: str, masking: Masking, signer: Signer | None = None) -> None:
-        self._place, self._task, self._masking, self._signer = place, task, masking, signer
+    def __init__(
+        self, place: Place, task: str, signer: Signer | None, kept: tuple[Joined, ...], *, required: bool = False
+    ) -> None:
+        """Go on with the groups of an earlier life.
+
+        Args:
+            signer: of what is said to a fog node.
+            required: nothing is sent without masks.
+        """
+        self._place, self._task, self._signer, self._kept, self._required = place, task, signer, kept, required
         self._member: GroupMember | None = None
         self._why_none = ""
         self._size = 0
-        if masking.kept:
+        if kept:
             self._load()
 
     def begin(self, manifest: ReleaseManifest, waiting: Collection[tuple[int, int]], now: float) -> list[Action]:
@@ -60,7 +52,7 @@ class Masks:
     def verdict(self, release: ReleaseManifest, ranges: Ranges) -> str | None:
         """Why what was trained from a release may not be sent; empty where it may, None where that is not known yet."""
         if not release.threshold:
-            return PLAIN_ASKED if self._masking.required else ""
+            return PLAIN_ASKED if self._required else ""
         if release.codec != "lanes":
             return f"codec {release.codec} has no lanes that could be masked"
         if ranges.statistics and set(ranges.statistics) - set(ranges.local):
@@ -102,11 +94,13 @@ class Masks:
         return [] if due is None else [SetTimer(ASKING, due)]
 
     def _load(self) -> GroupMember | None:
-        if self._member is None and self._masking.draw is not None:
+        if self._member is None and not self._place.secret:
+            self._why_none = "this device has nothing to draw secrets from"
+        elif self._member is None:
             try:
                 from edgemw.device.member import GroupMember
             except ModuleNotFoundError:
                 self._why_none = NO_LIBRARY
                 return None
-            self._member = GroupMember(self._place, self._task, self._masking.draw, self._masking.kept, self._signer)
+            self._member = GroupMember(self._place, self._task, self._signer, self._kept)
         return self._member

@@ -12,7 +12,8 @@ A device is asked for shares of a member's own mask, or of its mask key. With bo
 update, so what a device answers first is kept on disk before it is said, and any other question about the same group is left
 unanswered. A NoGroup ends it before an update was masked; a group that was given up so has told nothing.
 
-The seed is drawn anew for every release: whoever drops out has its mask key put together, and uses another one next time.
+Every release has a seed of its own, from the secret of the life in which it began: whoever drops out has its mask key put
+together, and uses another one next time.
 
 Source: Bonawitz et al., CCS 2017, figure 4, the user's side; without the signatures of round 0 and round 3 (consistency), which
 are for fog nodes that lie.
@@ -20,7 +21,7 @@ are for fog nodes that lie.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 from edgemw.compression.lanes import lanes_of, with_lanes
@@ -77,16 +78,14 @@ class _Round:
 class GroupMember:
     """See the module."""
 
-    def __init__(
-        self, place: Place, task: str, draw: Callable[[], bytes], kept: Iterable[Joined], signer: Signer | None = None
-    ) -> None:
+    def __init__(self, place: Place, task: str, signer: Signer | None, kept: Iterable[Joined]) -> None:
         """Go on with the groups of an earlier life.
 
         Args:
-            draw: gives 32 bytes that nobody can guess.
-            signer: of what this device says of groups, where it has a key.
+            place: with the secret of this life, which seeds are drawn from.
+            signer: of what is said to a fog node; None signs nothing.
         """
-        self._place, self._task, self._draw, self._signer = place, task, draw, signer
+        self._place, self._task, self._signer = place, task, signer
         self._rounds = {joined.key: self._resumed(joined) for joined in kept}
 
     def __len__(self) -> int:
@@ -108,7 +107,8 @@ class GroupMember:
             del self._rounds[known]
         known_round = self._rounds.get(key)
         if known_round is None or known_round.joined.fog != self._place.parent:
-            joined = Joined(*key, self._place.parent, self._draw())
+            seed = derived(self._place.secret, b"", f"seed {self._task} {manifest.run} {manifest.number}".encode())
+            joined = Joined(*key, self._place.parent, seed)
             known_round = self._rounds[key] = self._resumed(joined)
             saved: list[Action] = [SaveJoined(joined, over)]
         else:

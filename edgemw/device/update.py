@@ -120,25 +120,30 @@ def make_update(
     return Made(replace(empty, sections=encoded.sections), memory, (Fact("trained", values),))
 
 
-def hold_back(event: Worked, work: Work, ranges: Ranges, memory: Memory, update_id: UpdateId, reason: str) -> Made:
-    """The answer of a device that may not send what it trained, and keeps it for its next update.
+def kept_back(event: Worked, work: Work, ranges: Ranges, memory: Memory, update_id: UpdateId, reason: str) -> Made:
+    """The answer to a release where what was trained may not be sent: it waits for the next update.
+
+    Where updates have a bound, nothing waits: it would be more than a bound on the next one allows.
 
     Args:
         event: what the work gave; something was trained.
         work: what was asked for.
-        ranges: of the release.
+        ranges: what is kept from the codec.
         memory: before.
         update_id: of the answer.
         reason: why.
     """
-    assert event.trained is not None
-    trained, size = event.trained, work.theta.size
-    tally = _unsaid(event.tally | {REFUSED: (1.0, 1.0)}, event.number, memory)
-    contribution = Contribution(update_id, event.number, trained.weight, trained.delta, memory.weight_owed)
-    residual = memory.residual if memory.residual is not None else np.zeros(size, np.float32)
-    memory = _unsent(replace(memory, measured_on=event.number, trained_on=event.number), contribution, residual, ranges)
+    trained, manifest, size = event.trained, work.release, work.theta.size
+    assert trained is not None
+    tally = _unsaid(event.tally, event.number, memory)
+    tally = (_telling_nothing(tally, ranges) if is_bounded(manifest) else tally) | {REFUSED: (1.0, 1.0)}
+    answer = Update(memory.run, manifest.codec, size, (), tally, event.number)
+    memory = replace(memory, measured_on=event.number, trained_on=event.number)
+    if not is_bounded(manifest):
+        residual = memory.residual if memory.residual is not None else np.zeros(size, np.float32)
+        contribution = Contribution(update_id, event.number, trained.weight, trained.delta, memory.weight_owed)
+        memory = _unsent(memory, contribution, residual, ranges)
     memory = replace(memory, personal=learned(work.theta, trained.delta, ranges.personal))
-    answer = Update(memory.run, work.release.codec, size, (), tally, event.number)
     return Made(answer, memory, _refusal(reason), reason)
 
 

@@ -125,16 +125,13 @@ class Collector:
                 self._fogs.add(frame.node)
 
     def on_masks(self, frame: Frame, message: MaskKeys | Shares | Revealed, now: float) -> list[Action]:
-        """A device would mask what it trained, or takes masks off; before the first release it is left to ask again.
-
-        One that is not believed to be of its sender has no answer, as updates have none.
-        """
+        """A device would mask what it trained, or takes masks off; before the first release it is left to ask again."""
         if self._release is None or (self.window.full and not self.window.knows(frame.node)):
             return []
         doubt = self._doubt(frame)
         self._note_doubt(frame.node, doubt)
         if doubt:
-            return []
+            return [Fact("update_refused", {"node": frame.node, "reason": doubt, "weight": 0})]
         self.window.heard(frame, signed=self._senders is not None)
         return self._grouping.on_message(frame, message, now)
 

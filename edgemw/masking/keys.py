@@ -1,6 +1,6 @@
 """What the members of a group agree on in pairs, and what one of them keeps to itself: X25519, HKDF, ChaCha20-Poly1305.
 
-A device draws one seed of 32 bytes for each release that it takes part in. All else follows from it:
+A device has one seed of 32 bytes for each release that it takes part in. All else follows from it:
 
     mask key, cipher key = HKDF(seed)                   X25519, what others agree with; they say them before the group is known
     self mask, shares    = HKDF(seed, transcript)       b_i of Bonawitz et al., and the coefficients of its shares

@@ -16,15 +16,12 @@ from edgemw.core.events import LinkUp, SetTimer, Timer
 from edgemw.core.ids import Place
 from edgemw.device.cycle import Cycle
 from edgemw.device.events import Install, Installed, Left, OpenTask, SaveRound, TaskOpened, Work
-from edgemw.device.masks import Masking
-from edgemw.device.means import Means
 from edgemw.fog.events import BundleGiven, FogMemory, Released, SaveRelease
 from edgemw.fog.forwarder import Forwarder
 from edgemw.fog.release import TopOptions
 from edgemw.fog.top import Top
 from edgemw.simulation.carrier import NET, Carrier
 from edgemw.simulation.chance import secret_of
-from edgemw.simulation.drawing import drawn_by
 from edgemw.simulation.shared import Shared
 from edgemw.simulation.traffic import Traffic
 from edgemw.simulation.tree import Tree
@@ -174,8 +171,7 @@ class _World:
             return Top(place, self._task, replace(options, window=window), FogMemory(), self._now)
         if children:
             return Forwarder(place, self._task, window, FogMemory(), self._now)
-        means = Means(masking=Masking(drawn_by(place)), follow=self._shared.follow)
-        return Cycle(place, self._task, Left(), self._now, means)
+        return Cycle(place, self._task, Left(), self._now, follow=self._shared.follow)
 
     def _settle(self) -> None:
         """Deliver everything that is on its way, and what comes of it."""

@@ -18,9 +18,7 @@ from edgemw.core.events import Fact, Finished, LinkDown, LinkUp, SetTimer, Timer
 from edgemw.core.ids import Place
 from edgemw.device.cycle import Cycle
 from edgemw.device.events import Install, Installed, Left, OpenTask, TaskOpened, Work, Worked
-from edgemw.device.masks import Masking
-from edgemw.device.means import Means
-from edgemw.device.uplink import NO_LIMIT, Uplink
+from edgemw.device.uplink import Uplink
 from edgemw.fog.forwarder import Forwarder
 from edgemw.fog.release import TopOptions
 from edgemw.fog.top import Top
@@ -28,7 +26,6 @@ from edgemw.fog.window import WindowOptions
 from edgemw.simulation.broker import BrokerSpec, Sessions
 from edgemw.simulation.chance import secret_of
 from edgemw.simulation.disk import Disk
-from edgemw.simulation.drawing import drawn_by
 from edgemw.simulation.gate import Gate
 from edgemw.simulation.links import Links
 from edgemw.simulation.packets import added_bytes
@@ -195,11 +192,9 @@ class World:
     def _machine(self, place: Place) -> Machine:
         name = place.node
         disk, options, now, task = self.disks[name], self.options.get(name), self.clock(name), self.bundle.manifest.name
-        trust, left = self.trusts.get(name, ANYBODY), Left(disk.memory, disk.kept)
+        trust, left = self.trusts.get(name, ANYBODY), Left(disk.memory, disk.kept, joined=tuple(disk.joined.values()))
         if options is None:
-            masking = Masking(drawn_by(place), kept=tuple(disk.joined.values()))
-            means = Means(self.uplinks.get(name, NO_LIMIT), masking, self._shared.follow, trust)
-            return Cycle(place, task, left, now, means)
+            return Cycle(place, task, left, now, self.uplinks.get(name), self._shared.follow, trust)
         if isinstance(options, TopOptions):
             return Top(place, task, options, disk.fog_memory, now, trust)
         return Forwarder(place, task, options, disk.fog_memory, now, trust)

@@ -75,6 +75,7 @@ class Observer:
             "duplicate": self._on_duplicate,
             "window_closed": self._on_window_closed,
             "window_bounded": self._on_window_bounded,
+            "masks": self._on_masks,
             "release": self._on_release,
             "round": self._on_round,
         }
@@ -164,6 +165,10 @@ class Observer:
             "edgemw_fog_staleness_releases", "Releases that a taken update was behind.", STALENESS_RELEASES, "task"
         )
         self._duplicates = self._counter("edgemw_fog_duplicates", "Updates that came again and were not counted again.", "task")
+        self._groups = self._counter(
+            "edgemw_fog_groups", "Groups of devices whose sum lost its masks, or was given up.", "task", "outcome", "reason"
+        )
+        self._dropouts = self._counter("edgemw_fog_group_dropouts", "Devices that dropped out of such sums.", "task")
         self._windows = self._counter("edgemw_fog_windows", "Windows merged and sent to the parent.", "task")
         self._merged = self._counter("edgemw_fog_merged_updates", "Updates in the windows sent to the parent.", "task")
         self._missing = self._counter("edgemw_fog_missing_children", "Children that a closed window was without.", "task")
@@ -230,6 +235,12 @@ class Observer:
         counts = {how: _count(values, how) for how in ("bounded", "left_out")}
         for how, count in counts.items():
             self._bounded.labels(*self._labels, task, how).inc(count)
+
+    def _on_masks(self, task: str, values: Values) -> None:
+        dropped, reason = _count(values, "dropped"), _text(values, "reason", "")
+        outcome = "unmasked" if _text(values, "outcome") == "unmasked" else "given-up"
+        self._groups.labels(*self._labels, task, outcome, reason_label(reason) if reason else "").inc()
+        self._dropouts.labels(*self._labels, task).inc(dropped)
 
     def _on_release(self, task: str, values: Values) -> None:
         release = _whole(values, "release")

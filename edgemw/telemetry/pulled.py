@@ -169,10 +169,6 @@ class Pulled(Collector):
         for unit, what in (("updates", "Device updates"), ("weight", "Training examples")):
             about = f"{what} of this training run by what became of them: taken is the sum of all but refused, else unaccounted."
             yield self._gauge(f"edgemw_fog_books_{unit}", about, self._books(machines, unit), "task", "book")
-        groups = self._groups(machines)
-        if groups:
-            about = "Groups of devices that would add under masks, in this life of the node, by what became of them."
-            yield self._counter("edgemw_fog_groups", about, groups, "task", "outcome")
         states: dict[tuple[str, ...], float] = {(self._task(task), self._state(state)): 1.0 for task, state, _, _ in machines}
         yield self._gauge("edgemw_task_state", "1 for the state that a task is in.", states, "task", "state")
         problems: dict[tuple[str, ...], float] = {(self._task(task),): float(bool(reason)) for task, _, reason, _ in machines}
@@ -185,15 +181,6 @@ class Pulled(Collector):
             for task, _, _, facts in machines
             for book in _BOOKS
             if "weight_taken" in facts and isinstance(value := facts.get(f"{unit}_{book}"), int | float)
-        }
-
-    def _groups(self, machines: Iterable[MachineState]) -> dict[tuple[str, ...], float]:
-        """What fog nodes say of groups, by task and outcome; nothing where no masks are asked for."""
-        return {
-            (self._task(task), outcome): float(value)
-            for task, _, _, facts in machines
-            for outcome in ("unmasked", "given_up")
-            if isinstance(value := facts.get(f"groups_{outcome}"), int | float)
         }
 
     def _counter(self, name: str, about: str, samples: Mapping[tuple[str, ...], float], *labels: str) -> Metric:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -16,6 +15,7 @@ from edgemw.device.events import Joined, SaveJoined
 from edgemw.device.member import GroupMember
 from edgemw.fog.events import Action as FogAction
 from edgemw.fog.grouping import Grouping
+from edgemw.simulation.chance import secret_of
 from edgemw.wire import topics
 from edgemw.wire.messages import Blob, Frame, Group, MaskKeys, Message, NoGroup, ReleaseManifest, Revealed, Shares, Unmask, Update
 from edgemw.wire.traffic import Send, Upload
@@ -32,12 +32,7 @@ def nobody(device: str, message: Message) -> bool:
 
 
 def place(device: str, boot: int = 1) -> Place:
-    return Place(NET, device, FOG, boot)
-
-
-def drawn(device: str) -> Callable[[], bytes]:
-    numbers = iter(range(1000))
-    return lambda: hashlib.sha256(f"{device}/{next(numbers)}".encode()).digest()
+    return Place(NET, device, FOG, boot, secret_of(device, boot))
 
 
 class Ring:
@@ -58,7 +53,7 @@ class Ring:
         self.manifest = ReleaseManifest(1, 5, bytes(16), theta, True, "lanes", parameters, 1.0, None, 4, threshold=percent)
         self.fog = Grouping(Place(NET, FOG, "", 1), TASK, DEADLINE_S)
         self.fog.begin(self.manifest)
-        self.members = {device: GroupMember(place(device), TASK, drawn(device), ()) for device in devices}
+        self.members = {device: GroupMember(place(device), TASK, None, ()) for device in devices}
         self.disks: dict[str, dict[tuple[int, int], Joined]] = {device: {} for device in devices}
         self.heard: list[tuple[str, Message]] = []
         self.refused: dict[str, str] = {}
@@ -76,7 +71,7 @@ class Ring:
 
     def restart(self, device: str) -> GroupMember:
         """Another life, from the disk."""
-        member = self.members[device] = GroupMember(place(device, 2), TASK, drawn(device + "again"), self.disks[device].values())
+        member = self.members[device] = GroupMember(place(device, 2), TASK, None, self.disks[device].values())
         return member
 
     def update(self, device: str, vector: np.ndarray, energy: float = 1.0) -> Frame:

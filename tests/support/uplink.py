@@ -28,7 +28,6 @@ from edgemw.device.events import (
     Work,
     Worked,
 )
-from edgemw.device.means import Means
 from edgemw.device.uplink import Uplink
 from edgemw.learning.trainer import Trained
 from edgemw.transport.channel import Channel, ChannelLimits
@@ -102,7 +101,7 @@ class Device:
 
     def machine(self, task: str, now: float) -> Cycle:
         place = Place(NET, "device", "fog", self._boot)
-        return Cycle(place, task, Left(self.memory, tuple(self.kept.values())), now, Means(self._uplink))
+        return Cycle(place, task, Left(self.memory, tuple(self.kept.values())), now, self._uplink)
 
     def observe(self, task: str, fact: Fact) -> None:
         self.facts.append(fact)

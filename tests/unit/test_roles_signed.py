@@ -14,7 +14,6 @@ from edgemw.core.bundle import Vector
 from edgemw.core.ids import Place
 from edgemw.device.cycle import Cycle
 from edgemw.device.events import Left, Work
-from edgemw.device.means import Means
 from edgemw.fog.events import Released
 from edgemw.trust.credentials import Credentials
 from edgemw.wire import topics
@@ -428,7 +427,7 @@ def test_a_bundle_that_is_said_to_be_in_other_chunks_is_fetched_when_the_true_ma
     true = world.retained[topics.build(NET, "fog-0", "task", task=TASK)].frame.message
     assert isinstance(true, TaskManifest)
     trust = world.trusts["device-0"] if asks else ANYBODY
-    device = Cycle(Place(NET, "device-0", "fog-0", 1), TASK, Left(), 0.0, Means(trust=trust))
+    device = Cycle(Place(NET, "device-0", "fog-0", 1), TASK, Left(), 0.0, trust=trust)
     topic = topics.parse(topics.build(NET, "fog-0", "task", task=TASK))
 
     def fetched(message: TaskManifest) -> list[Blob]:

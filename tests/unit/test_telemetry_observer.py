@@ -74,6 +74,9 @@ def fog() -> Observer:
         it.observe("digits", fact)
     it.observe("digits", Fact("duplicate", {"node": "device-1"}))
     it.observe("digits", Fact("update_refused", {"node": "device-2", "reason": "another training run", "weight": 10}))
+    it.observe("digits", Fact("masks", {"outcome": "unmasked", "members": 7, "dropped": 3, "reason": ""}))
+    few = "2 updates where 6 are needed to take the masks off"
+    it.observe("digits", Fact("masks", {"outcome": "given up", "members": 9, "dropped": 0, "reason": few}))
     it.observe("digits", Fact("window_closed", {"updates": 4, "late": 2, "release": 4}))
     totals: Facts = {"uplink_bytes": 5000, "downlink_bytes": 70_000, "updates_counted": 8, "weight_counted": 320, "children": 2}
     totals |= {"kappa": 12.5, "spent_bytes": 640, "release_spent_bytes": 1280}
@@ -101,7 +104,7 @@ def test_the_exposition_is_what_it_was(name: str) -> None:
 @pytest.mark.parametrize("name", SEQUENCES)
 def test_names_units_and_labels_keep_the_conventions(name: str) -> None:
     units = "seconds|bytes|joules|gaps|messages|updates|reconnects|requests|releases|rounds|windows|children"
-    units += "|duplicates|facts|examples|refused"
+    units += "|groups|dropouts|duplicates|facts|examples|refused"
     for family in text_string_to_metric_families(SEQUENCES[name]().render().decode()):
         assert family.name.startswith("edgemw_")
         assert family.documentation.endswith(".")

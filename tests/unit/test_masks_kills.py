@@ -1,4 +1,4 @@
-"""Whole runs with masks: releases are those of the run without, whoever is killed when, and nothing plain leaves a device."""
+"""Kills in every phase of a group: nothing is lost or counted twice, and nothing plain leaves a device."""
 
 from __future__ import annotations
 
@@ -10,26 +10,18 @@ import pytest
 
 from edgemw.core.bundle import Vector
 from edgemw.core.encoded import Section
-from edgemw.core.ids import Place
-from edgemw.core.ranges import Ranges
-from edgemw.device.events import Work, Worked
-from edgemw.device.masks import Masking, Masks
 from edgemw.fog.audit import audit
 from edgemw.fog.release import TopOptions
 from edgemw.fog.server import ServerOptions
 from edgemw.fog.window import WindowOptions
 from edgemw.learning.trainer import Trained
 from edgemw.simulation.books import books_of
-from edgemw.simulation.rounds import Run, run_rounds
-from edgemw.simulation.tree import Tree
-from edgemw.wire.messages import Blob, Frame, Group, MaskKeys, Message, ReleaseManifest, Revealed, Shares, Unmask, Update
-from tests.support.world import World, toy_bundle
+from edgemw.wire.messages import Frame, Group, MaskKeys, Message, Revealed, Shares, Unmask, Update
+from tests.support.world import World
 
 DEVICES = [f"device-{n}" for n in range(6)]
 LANES = {"bits": 8, "blocks": 2, "members": 8}
 DEADLINE_S = 20.0
-RELEASE = ReleaseManifest(1, 0, bytes(16), Blob(bytes(32), 256, 1024), True, "lanes", {}, 1.0, None, 4)
-RANGES = Ranges(64)
 
 
 def learn(node: str, release: int, theta: Vector) -> Trained:
@@ -37,43 +29,9 @@ def learn(node: str, release: int, theta: Vector) -> Trained:
     return Trained(rng.normal(0, 0.1, theta.size).astype(np.float32), 10 + int(node[-1]), 1.0, 5)
 
 
-def do(node: str, work: Work) -> Worked:
-    trained = learn(node, work.release.number, work.theta) if work.train else None
-    return Worked(work.release.number, trained, {"test.mse": (float(np.square(work.theta).sum()), 1.0)})
-
-
 def options(threshold: int, *, rounds: int = 6, **window: Any) -> TopOptions:
     made = TopOptions(WindowOptions(**window), ServerOptions(), {}, rounds=rounds, codec="lanes", parameters=dict(LANES))
     return replace(made, kappa=2.0, threshold=threshold)
-
-
-def run(parents: dict[str, str], threshold: int) -> Run:
-    return run_rounds(Tree(parents), toy_bundle(64).to_bytes(), options(threshold), do)
-
-
-@pytest.mark.parametrize("fogs", [0, 1, 2])
-def test_masks_change_no_bit_of_any_release(fogs: int) -> None:
-    """Groups at the top, below one fog node, and below two: their sums are added as they are."""
-    parents = {f"fog-{n}": "top" for n in range(fogs)}
-    parents |= {device: f"fog-{n % fogs}" if fogs else "top" for n, device in enumerate(DEVICES)}
-    masked, plain = run(parents, 67), run(parents, 0)
-    assert np.any(plain.theta)
-    assert masked.theta.tobytes() == plain.theta.tobytes()
-    assert masked.accounts == plain.accounts
-    assert masked.accounts.conserved
-    assert masked.reasons == {}
-    assert [done.metrics["mse"] for done in masked.rounds] == [done.metrics["mse"] for done in plain.rounds]
-
-
-def test_a_fog_node_with_two_devices_learns_nothing_and_says_why() -> None:
-    parents = {"fog-0": "top", "device-0": "fog-0", "device-1": "fog-0"}
-    done = run(parents, 67)
-    assert done.accounts.updates_sent == 0
-    assert "a group of 2 devices" in done.reasons["fog-0"]
-    assert "a group of 2 devices" in done.reasons["device-0"]
-
-
-# ------------------------------------------------------------------------------------------------------- drop-outs, in any phase
 
 
 class Net:
@@ -168,11 +126,3 @@ def test_a_plain_update_is_no_part_of_a_masked_sum() -> None:
     collector = net.world.machines["fog-0"]._collector
     assert isinstance(frame.message, Update)
     assert "no masks" in collector._grouping.refusal(frame, frame.message)
-
-
-def test_a_device_that_insists_sends_nothing_where_no_masks_are_asked_for() -> None:
-    masking = Masking(lambda: bytes(32), required=True)
-    masks = Masks(Place("net", "device-0", "fog-0", 1), "toy", masking)
-    asked = replace(RELEASE, threshold=0)
-    assert "require_masks" in (masks.verdict(asked, RANGES) or "")
-    assert masks.verdict(replace(RELEASE, threshold=67), RANGES) == "this device began without masks"
