@@ -85,7 +85,8 @@ def squared_distances(numbers: Sequence[Sequence[Numbers]], weights: Sequence[in
         dots[i, i] = sum(_dot(one, other, size) for one in numbers[i] for other in numbers[i])
     for i, j in combinations(range(count), 2):
         dots[i, j] = dots[j, i] = sum(_dot(one, other, size) for one in numbers[i] for other in numbers[j])
-    over = dots / np.outer(weights, weights)
+    wide = np.array(weights, np.float64)  # the product of two claims may be beyond 64 bits
+    over = dots / np.outer(wide, wide)
     squares = np.diag(over)
     distances: np.ndarray = np.maximum(squares[:, None] + squares[None, :] - 2 * over, 0.0)
     np.fill_diagonal(distances, -1.0)  # first when sorted, whoever else is at the same place

@@ -58,6 +58,11 @@ def liar(vector: npt.NDArray[Any], name: str = "liar", weight: int = 10) -> Chil
     return Child(name, (part(name, vector.astype(np.float32), weight=weight),))
 
 
+def replaced(one: Encoded, weight: int) -> Encoded:
+    """The same update with another claim."""
+    return replace(one, sections=tuple(replace(section, weight=weight) for section in one.sections))
+
+
 def bounded(use: str, children: Sequence[Child], codec: Codec = LATTICE) -> Bounded:
     robust = robust_named(RobustOptions(use, BOUND))
     assert robust is not None
@@ -209,6 +214,17 @@ def test_krum_leaves_out_those_that_are_far_from_all_others(seed: int) -> None:
     lying = [liar(rng.normal(0, 0.1, SIZE), f"a-liar-{n}") for n in range(2)]
     found = bounded("krum", [*honest(8), *lying])
     assert found.left_out == ("a-liar-0", "a-liar-1")
+
+
+@pytest.mark.parametrize("weight", [1 << 30, 1 << 40, 1 << 48])
+def test_claims_whose_product_is_beyond_64_bits_scramble_no_choice(weight: int) -> None:
+    """Of two liars with such claims; 2^48 is the most that a node takes."""
+    shouting = np.full(SIZE, -1.0)
+    liars_ = [Child(name, (replaced(part(name, shouting), weight),)) for name in ("liar-0", "liar-1")]
+    found = bounded("krum", [*honest(10), *liars_])
+    assert all(length(LATTICE, of(found, one.name)) == 0 for one in liars_)
+    assert sum(bool(of(found, one.name)) for one in honest(10)) >= 8
+    assert sum(one.weight for one in found.parts) <= 10 * 10 + 2 * 15
 
 
 def test_krum_leaves_nobody_out_where_they_are_too_few() -> None:
