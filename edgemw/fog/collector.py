@@ -89,7 +89,7 @@ class Collector:
         """Whether an update that was taken for other parameters does not add to those that come."""
         update = frame.message
         assert isinstance(update, Update)
-        return self._malformed(update, release) != ""
+        return self._malformed(update, release, frame.node) != ""
 
     def on_presence(self, frame: Frame, message: Presence) -> None:
         """A child came or went; one that is not believed to be who it says is not waited for."""
@@ -195,7 +195,7 @@ class Collector:
         if self.window.held(frame.node) >= max(MAX_OPEN, self._options.quorum, self._options.k):
             return []  # it comes again, when the window has moved on
         self.window.heard(frame, signed=self._senders is not None)
-        reason = self._refusal(update, self._release)
+        reason = self._refusal(frame.node, update, self._release)
         if reason:
             if update.run == self._release.run:
                 self.window.returned(frame, now)
@@ -235,7 +235,7 @@ class Collector:
         due = self._telling.due
         return said if due is None else [*said, SetTimer(OUTCOMES, due)]
 
-    def _refusal(self, update: Update, release: ReleaseManifest) -> str:
+    def _refusal(self, child: str, update: Update, release: ReleaseManifest) -> str:
         if update.run != release.run:
             return OTHER_RUN
         if update.sections and not release.train:
@@ -247,9 +247,9 @@ class Collector:
         updates = sum(section.count for section in update.sections)
         if len(update.tally) > MAX_SUMS or update_weight(update) > MAX_WEIGHT or updates > MAX_COUNT:
             return "more than one child may bring"
-        return self._sections_refusal(update, release) if update.sections else ""
+        return self._sections_refusal(child, update, release) if update.sections else ""
 
-    def _sections_refusal(self, update: Update, release: ReleaseManifest) -> str:
+    def _sections_refusal(self, child: str, update: Update, release: ReleaseManifest) -> str:
         size = release.theta.size // 4
         if update.codec != release.codec or update.size != size:
             return f"{update.codec}[{update.size}] where {release.codec}[{size}] was asked for"
@@ -258,14 +258,14 @@ class Collector:
             return f"trained from release {newest}, which is not out yet"
         if release.number - oldest > self._options.max_staleness:
             return f"stale: trained from release {oldest}, now {release.number}"
-        return self._malformed(update, release)
+        return self._malformed(update, release, child)
 
-    def _malformed(self, update: Update, release: ReleaseManifest) -> str:
+    def _malformed(self, update: Update, release: ReleaseManifest, child: str) -> str:
         try:
             codec = codec_named(release.codec, **release.parameters)
             for section in update.sections:
                 side.check(section.side, self._statistics)
-                refusal = self._steps.refusal(codec, section, update.size)
+                refusal = self._steps.refusal(codec, section, update.size, child)
                 if refusal:
                     return refusal
                 if release.plan is not None and release.plan.update_clip:
