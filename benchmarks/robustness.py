@@ -1,6 +1,6 @@
 """What robust merging is worth when devices lie, and what it costs when none does. Prints JSON; a table with --text.
 
-    python benchmarks/robustness.py [--seeds 3] [--attacks NAME,...] [--options NAME,...] [--text] [--picture FILE]
+    python benchmarks/robustness.py [--seeds 3] [--attacks NAME,...] [--options NAME,...] [--steps N] [--text] [--picture FILE]
 
 Handwritten digits, the task of the quickstart, dealt out to 30 devices by Dirichlet(0.3) over the classes, under 3 fog nodes; 200
 rounds in one process, by the state machines of production. The top and the fog nodes have the same `window.robust`.
@@ -181,7 +181,7 @@ def _mislabelled(share: Share) -> Share:
 
 
 def _row(case: Case, arguments: argparse.Namespace) -> Row:
-    experiment = prepared(arguments.rounds, case.codec)
+    experiment = prepared(arguments.rounds, case.codec, arguments.steps)
     accuracies, up = [], []
     clock = _Clock()
     with clock:
@@ -236,18 +236,19 @@ class _Clock:
         return 1000 * self._spent / max(1.0, self._windows)
 
 
-_PREPARED: dict[tuple[int, str], Experiment] = {}
+_PREPARED: dict[tuple[int, str, int], Experiment] = {}
 
 
-def prepared(rounds: int, codec: str) -> Experiment:
-    """Task, tree and samples."""
-    if (rounds, codec) not in _PREPARED:
+def prepared(rounds: int, codec: str, steps: int) -> Experiment:
+    """Task, tree and samples; 0 steps are an epoch."""
+    if (rounds, codec, steps) not in _PREPARED:
+        plan = (f"plan.steps={steps}",) if steps else ()
         request = Request(
             settings=(parse_setting(codec),), task=QUICKSTART, data="digits", devices=DEVICES, fogs=FOGS, rounds=rounds,
-            overrides=("data.partition=dirichlet", "data.alpha=0.3"),
+            overrides=("data.partition=dirichlet", "data.alpha=0.3", *plan),
         )  # fmt: skip
-        _PREPARED[rounds, codec] = prepare(request, os.environ)
-    return _PREPARED[rounds, codec]
+        _PREPARED[rounds, codec, steps] = prepare(request, os.environ)
+    return _PREPARED[rounds, codec, steps]
 
 
 def _table(rows: Sequence[Row]) -> str:
@@ -303,6 +304,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--liars", default="1/10,1/5", help="of 1/10, 1/5, 1/10 last, 1/5 last, one fog")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--steps", type=int, default=0, help="batches of a device in a round; 0: an epoch, one or two batches")
     parser.add_argument("--bound", type=float, default=RobustOptions().bound, help="window.robust_bound")
     parser.add_argument("--share", type=float, default=RobustOptions().share, help="window.robust_share")
     parser.add_argument("--text", action="store_true", help="a table instead of JSON")

@@ -18,7 +18,10 @@ _MAX_LINES = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accounts:
-    """Updates, and the training samples behind them; None where devices could not be asked."""
+    """Updates, and the training samples behind them; None where devices could not be asked.
+
+    `bounded` is what of devices' claims fog nodes did not believe, where `window.robust` is on.
+    """
 
     updates_sent: int | None = None
     updates_counted: int = 0
@@ -26,18 +29,21 @@ class Accounts:
     weight_counted: int = 0
     updates_returned: int | None = None
     weight_returned: int | None = None
+    updates_bounded: int = 0
+    weight_bounded: int = 0
 
     @property
     def waiting(self) -> int:
         """Updates that were sent and have no outcome; 0 where devices could not be asked."""
         sent = self.updates_sent or 0
-        return max(0, sent - self.updates_counted - (self.updates_returned or 0))
+        return max(0, sent - self.updates_counted - self.updates_bounded - (self.updates_returned or 0))
 
     @property
     def settled(self) -> bool:
-        """Whether all that devices have sent was counted or returned."""
-        updates = self.updates_counted + (self.updates_returned or 0)
-        return (self.updates_sent, self.weight_sent) == (updates, self.weight_counted + (self.weight_returned or 0))
+        """Whether all that devices have sent was counted or returned, or was not believed."""
+        updates = self.updates_counted + self.updates_bounded + (self.updates_returned or 0)
+        weight = self.weight_counted + self.weight_bounded + (self.weight_returned or 0)
+        return (self.updates_sent, self.weight_sent) == (updates, weight)
 
 
 @dataclass(slots=True)
@@ -141,7 +147,7 @@ class Report:
         try:
             document = json.loads(path.read_text())
             error = EdgeError(document["error"]) if document["error"] is not None else None
-            accounts = Accounts(**{spec.name: document[spec.name] for spec in fields(Accounts)})
+            accounts = Accounts(**{spec.name: document[spec.name] for spec in fields(Accounts) if spec.name in document})
             rounds = [round_of(row) for row in document["rounds_history"]]
             names = {spec.name for spec in fields(cls)} - {"metric", "error", "accounts", "rounds"}
             return cls(metric=metric, error=error, accounts=accounts, rounds=rounds, **{name: document[name] for name in names})
@@ -201,8 +207,10 @@ class Report:
         if summary["energy"] is not None:
             lines.append(f"  {'energy':<18}{energy_told(summary['energy'])}")
         if accounts.updates_returned:
-            text = f"{accounts.updates_returned} updates came too late and went back into their devices' residuals"
+            text = f"{accounts.updates_returned} updates were not taken and went back into their devices' residuals"
             lines.append(f"  {'returned':<18}{text}")
+        if accounts.weight_bounded:
+            lines.append(f"  {'not believed':<18}{accounts.weight_bounded} examples that devices claimed, by window.robust")
         if accounts.waiting > 0:
             lines.append(f"  {'on their way':<18}{accounts.waiting} updates, neither counted nor returned yet")
         if self.restarts:

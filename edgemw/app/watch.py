@@ -256,10 +256,13 @@ class Watch:
         if top is not None:
             counted = int(top["updates_counted"]), int(top["weight_counted"])
             accounts = replace(accounts, updates_counted=counted[0], weight_counted=counted[1])
+        names = ("updates_bounded", "weight_bounded")
+        bounded = {name: sum(int(s.status.facts.get(name, 0)) for s in statuses) for name in names}
+        accounts = replace(accounts, **bounded)
         devices = [s.status for s in statuses if s.status.role == "device"]
         if not any(status.state in _UNHEARD for status in devices):
-            names = ("updates_sent", "weight_sent", "updates_returned", "weight_returned")
-            accounts = replace(accounts, **{name: sum(int(status.facts.get(name, 0)) for status in devices) for name in names})
+            sums = ("updates_sent", "weight_sent", "updates_returned", "weight_returned")
+            accounts = replace(accounts, **{name: sum(int(status.facts.get(name, 0)) for status in devices) for name in sums})
         self._report.accounts = accounts
 
     def _on_signal(self) -> None:

@@ -39,7 +39,7 @@ from edgemw.app.tiers import fan_in
 from edgemw.app.trust import check_trust, role_of
 from edgemw.app.wiring import check_plan_fits, load_bundle
 from edgemw.cli.budgets import budget_text, budget_warnings
-from edgemw.cli.oddities import plan_oddities, quorum_of_masks, unused, unused_burst, unused_in_tiers
+from edgemw.cli.oddities import plan_oddities, quorum_of_masks, robust_oddities, unused, unused_burst, unused_in_tiers
 from edgemw.compression.codec import Codec, is_guided
 from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Manifest
@@ -279,7 +279,8 @@ def _tier(settings: Deployment, name: str, tier: Tier) -> str:
 
 def _window(window: Window) -> str:
     budget = f", sends at most {size_text(window.budget)} up" if window.budget else ""
-    return f"closes at {window.k} or after {duration_text(window.deadline)} with {window.quorum}{budget}"
+    robust = f", merged by {window.robust}" if window.robust else ""
+    return f"closes at {window.k} or after {duration_text(window.deadline)} with {window.quorum}{budget}{robust}"
 
 
 def _uplink(uplink: Uplink) -> str:
@@ -389,7 +390,9 @@ def _warnings(settings: Settings) -> Iterator[str]:
         for name, tier in settings.tiers.items():
             yield from _profile_warnings(f"tiers.{name}.profile", tier.profile)
             if tier.role == "fog":
-                yield from _window_warnings(f"tiers.{name}", tier.window, fan_in(settings.tiers, name)[1])
+                fewest, most = fan_in(settings.tiers, name)
+                yield from _window_warnings(f"tiers.{name}", tier.window, most)
+                yield from robust_oddities(f"tiers.{name}", tier.window, fewest)
                 yield from quorum_of_masks(settings, name)
             if tier.broker != settings.broker:
                 yield from _broker_warnings(tier.broker, f"tiers.{name}.")

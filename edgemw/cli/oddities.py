@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edgemw.app.sections import Codec, Privacy, Release
+from edgemw.app.sections import Codec, Privacy, Release, Window
 from edgemw.app.settings import Deployment, DeviceFile, FogFile, Tier, Uplink
 from edgemw.app.tiers import fan_in
 from edgemw.compression.coarse import can_coarsen
 from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Manifest
 from edgemw.core.config.units import duration_text
+from edgemw.robust.options import FEWEST, protects
 from edgemw.wire.groups import needed
 
 
@@ -42,6 +43,17 @@ def plan_oddities(settings: Deployment | FogFile, manifest: Manifest) -> Iterato
             f"plan.personal: data.partition {data.partition} deals out test samples at random, so a device's own tensors are "
             "measured on others' samples too: natural keeps each client's together"
         )
+
+
+def robust_oddities(key: str, window: Window, children: int) -> Iterator[str]:
+    """Windows of a tier that its deadline may close with too few children to compare."""
+    use, quorum = window.robust, window.quorum
+    if not use or use == "norm" or quorum >= children:  # norm remembers children of earlier windows
+        return
+    if quorum < FEWEST:
+        yield f"{key}.window.quorum: a window that its deadline closes with {quorum} is given back: {use} takes {FEWEST} or more"
+    elif use != "median" and not protects(use, quorum, window.robust_share):
+        yield f"{key}.window.quorum: a window that its deadline closes with {quorum} is not protected by {use}"
 
 
 def unused_in_tiers(settings: Deployment) -> Iterator[str]:

@@ -111,7 +111,7 @@ class Collector:
         """Whether an update that was taken for other parameters does not add to those that come."""
         update = frame.message
         assert isinstance(update, Update)
-        return self._malformed(update, release) != ""
+        return self._malformed(frame.node, update, release) != ""
 
     def on_presence(self, frame: Frame, message: Presence) -> None:
         """A child came or went; one that is not believed to be who it says is not waited for."""
@@ -331,14 +331,14 @@ class Collector:
             return f"trained from release {newest}, which is not out yet"
         if release.number - oldest > self._options.max_staleness:
             return f"stale: trained from release {oldest}, now {release.number}"
-        return self._grouping.refusal(frame, update) or self._malformed(update, release)
+        return self._grouping.refusal(frame, update) or self._malformed(frame.node, update, release)
 
-    def _malformed(self, update: Update, release: ReleaseManifest) -> str:
+    def _malformed(self, child: str, update: Update, release: ReleaseManifest) -> str:
         try:
             codec = codec_named(release.codec, **release.parameters)
             for section in update.sections:
                 side.check(section.side, self._statistics)
-                refusal = self._steps.refusal(codec, section, update.size)
+                refusal = self._steps.refusal(codec, section, update.size, child)
                 if refusal:
                     return refusal
                 if release.plan is not None and release.plan.update_clip:

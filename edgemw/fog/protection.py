@@ -80,16 +80,23 @@ class Protection:
         """Who brings too much again and again, or why nothing can be merged; empty where all is right."""
         if self._unfit:
             return self._unfit
-        windows = Counter(name for there, _ in self._lately for name in there)
-        too_much = Counter(name for _, names in self._lately for name in names)
-        often = [name for name, times in sorted(too_much.items()) if times >= _FEWEST and times >= _OFTEN * windows[name]]
-        said = [f"{name} in {too_much[name]} of its last {windows[name]} windows" for name in often[:_NAMED]]
-        more = f" and of {len(often) - _NAMED} more" if len(often) > _NAMED else ""
-        return f"bounded the updates of {', '.join(said)}{more}" if often else ""
+        suspects = self._suspects()
+        said = [f"{name} in {times} of its last {windows} windows" for name, times, windows in suspects[:_NAMED]]
+        more = f" and of {len(suspects) - _NAMED} more" if len(suspects) > _NAMED else ""
+        return f"bounded the updates of {', '.join(said)}{more}" if suspects else ""
 
     def facts(self) -> dict[str, int | float | str]:
         """Numbers for `status`; none where there is no protection."""
-        return {"robust": self._options.use, "children_bounded": self._bounded} if self._robust is not None else {}
+        if self._robust is None:
+            return {}
+        return {"robust": self._options.use, "children_bounded": self._bounded, "suspects": len(self._suspects())}
+
+    def _suspects(self) -> list[tuple[str, int, int]]:
+        """Who has brought too much again and again: in how many of how many windows."""
+        windows = Counter(name for there, _ in self._lately for name in there)
+        too_much = Counter(name for _, names in self._lately for name in names)
+        often = [name for name, times in sorted(too_much.items()) if times >= _FEWEST and times >= _OFTEN * windows[name]]
+        return [(name, too_much[name], windows[name]) for name in often]
 
     def protect(self, codec: Codec, frames: Sequence[Frame], plan: Plan | None) -> Protected:
         """What of a window is to be merged.

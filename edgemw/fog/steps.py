@@ -2,8 +2,9 @@
 
 Where a release announced no step (0), or its parameters ask for dyadic steps, a codec whose payloads shift takes powers of two
 that differ: the integers of all others move up to the finest step. So no step is finer than the announced one by more than 2^12,
-and where none was announced all that are taken are within 2^12 of each other. A fog node with a budget sends on a coarser step,
-but no more for it: there it may be 2^24.
+and where none was announced all that are taken are within 2^12 of each other, and of the median of what children took last,
+taken or not: who comes first with an absurd step has one window, and is refused from then on. A fog node with a budget sends on a
+coarser step, but no more for it: there it may be 2^24.
 
 Sums are modulo 2^32 and nobody would notice one that wraps, so what is taken is kept account of:
 
@@ -17,11 +18,13 @@ What would be beyond is refused, and goes back to whom it came from.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import median_low
 
 from edgemw.compression.codec import Codec, Shifting, is_ringed, is_shifting
 from edgemw.compression.merge import halvings
 from edgemw.compression.steps import LEAST_STEP, MOST_PLACES, is_power
 from edgemw.core.encoded import Section
+from edgemw.robust.options import FEWEST
 
 _COARSER, _FINER = 2.0**MOST_PLACES, 2.0**12
 _RANGE = 2.0**31
@@ -43,6 +46,7 @@ class Steps:
         self._run = -1
         self._announced: dict[int, float] = {}
         self._taken: dict[int, _Taken] = {}  # by release
+        self._own: dict[str, float] = {}  # of each child the last step that no release announced
         self._halvings = 0  # of the oldest that is taken, where sums over releases become one
 
     def begin(self, run: int, number: int, step: float, max_staleness: int) -> None:
@@ -62,8 +66,14 @@ class Steps:
             self._know(codec, section.base, step)
             self._note(section.base, step, largest * step)
 
-    def refusal(self, codec: Codec, section: Section, size: int) -> str:
+    def refusal(self, codec: Codec, section: Section, size: int, child: str = "") -> str:
         """Why a section cannot be added to others of its release; empty where it can, and it counts as taken then.
+
+        Args:
+            codec: of the release.
+            section: see above.
+            size: P.
+            child: who sent it, and says with it which steps are usual where none is announced; "" says nothing.
 
         Raises:
             WireError: the payload is malformed.
@@ -71,6 +81,9 @@ class Steps:
         base = section.base
         step, largest = _measured(codec, section.payload, size)
         reason = self._step_refusal(codec, base, step) if codec.stepped else ""
+        if child and is_power(step) and not self._announced.get(base, 0.0):
+            unusual = self._unusual(step, child)  # it has its vote, whatever else is said of it
+            reason = reason or unusual
         if is_shifting(codec) and not reason:
             reason = self._range_refusal(codec, section, step, largest)
         if reason:
@@ -92,6 +105,14 @@ class Steps:
             return f"step {step} where others of release {base} took {taken.finest} to {taken.coarsest}"
         return ""
 
+    def _unusual(self, step: float, child: str) -> str:
+        """Whether a step of a child's own is far from those of most others; each has one vote, its last."""
+        self._own[child] = step
+        usual = median_low(self._own.values())
+        if len(self._own) >= FEWEST and max(step, usual) > _FINER * min(step, usual):
+            return f"step {step} where most children take about {usual}"
+        return ""
+
     def _range_refusal(self, codec: Shifting, section: Section, step: float, largest: int) -> str:
         """Whether symbols are larger than they can be, or could leave 32 bits with those that were taken."""
         base, most = section.base, codec.most * section.count
@@ -109,6 +130,7 @@ class Steps:
         if run != self._run:
             self._run = run
             self._announced.clear()
+            self._own.clear()
             self._taken.clear()
 
     def _know(self, codec: Codec, base: int, step: float) -> float:

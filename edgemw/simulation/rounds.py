@@ -50,7 +50,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accounts:
-    """Updates, and the training samples behind them."""
+    """Updates, and the training samples behind them; `bounded` is what of claims was not believed."""
 
     updates_sent: int
     updates_returned: int
@@ -58,12 +58,15 @@ class Accounts:
     weight_sent: int
     weight_returned: int
     weight_counted: int
+    updates_bounded: int = 0
+    weight_bounded: int = 0
 
     @property
     def conserved(self) -> bool:
-        """Whether all that devices have sent was counted or returned to them."""
-        updates = self.updates_counted + self.updates_returned
-        return (self.updates_sent, self.weight_sent) == (updates, self.weight_counted + self.weight_returned)
+        """Whether all that devices have sent was counted or returned to them, or not believed."""
+        updates = self.updates_counted + self.updates_returned + self.updates_bounded
+        weight = self.weight_counted + self.weight_returned + self.weight_bounded
+        return (self.updates_sent, self.weight_sent) == (updates, weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +248,8 @@ class _World:
         top = self._machines[self._tree.top].facts(self._now)
         devices = [self._machines[node].facts(self._now) for node in self._tree.devices]
         sums = {name: sum(int(facts[name]) for facts in devices) for name in _SUMS}
+        fogs = [machine.facts(self._now) for node, machine in self._machines.items() if node in self._tree.children]
+        sums |= {name: sum(int(facts[name]) for facts in fogs) for name in ("updates_bounded", "weight_bounded")}
         return Accounts(**sums, updates_counted=int(top["updates_counted"]), weight_counted=int(top["weight_counted"]))
 
 

@@ -35,6 +35,7 @@ _MACHINE = (
     ("release", "edgemw_release_number", "Number of the release in use."),
     ("children", "edgemw_fog_children", "Children that are there."),
     ("window", "edgemw_fog_window_updates", "Updates that wait to be merged."),
+    ("suspects", "edgemw_fog_suspect_children", "Children that brought too much in at least half of their last windows."),
     ("awaited", "edgemw_fog_awaited_children", "Children that have not answered the present release yet."),
     ("remainder_bytes", "edgemw_fog_remainder_bytes", "Bytes on disk of what window.budget left out and the next window sends."),
     ("tokens_bytes", "edgemw_uplink_tokens_bytes", "Bytes that may be sent now about updates, where uplink.rate limits them."),

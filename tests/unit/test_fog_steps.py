@@ -70,6 +70,27 @@ def test_what_is_taken_for_a_release_adds_whatever_comes_first() -> None:
     assert not refusal(steps, 0, 0.0)
 
 
+def test_who_comes_first_with_an_absurd_step_has_one_release() -> None:
+    steps = announcing(0.0)
+    absurd, usual = section(FREE, 0, 2.0**30), section(FREE, 0, 2.0**-3)
+    assert not steps.refusal(FREE, absurd, SIZE, "liar")
+    assert all(steps.refusal(FREE, usual, SIZE, child) for child in ("a", "b", "c"))
+    steps.begin(1, 1, 0.0, 4)
+    late, again = section(FREE, 1, 2.0**30), section(FREE, 1, 2.0**-3)
+    assert "most children take about 0.125" in steps.refusal(FREE, late, SIZE, "liar")
+    assert not any(steps.refusal(FREE, again, SIZE, child) for child in ("a", "b", "c"))
+    assert steps.refusal(FREE, late, SIZE, "liar")
+
+
+def test_many_updates_of_one_child_are_one_vote_about_steps() -> None:
+    steps = announcing(0.0)
+    usual = section(FREE, 0, 2.0**-3)
+    assert not any(steps.refusal(FREE, usual, SIZE, child) for child in ("a", "b", "c"))
+    for _ in range(20):
+        assert steps.refusal(FREE, section(FREE, 0, 2.0**30), SIZE, "liar")
+    assert not steps.refusal(FREE, usual, SIZE, "a")
+
+
 def test_a_coarser_step_of_a_fog_node_with_a_budget_adds_to_a_finer_one() -> None:
     steps = announcing(1.0)
     assert not refusal(steps, 0, 2.0**-12, DYADIC)

@@ -109,6 +109,18 @@ def test_nodes_that_could_not_run_and_nodes_with_a_reason_are_listed_once() -> N
             False,
         ),
         (Accounts(updates_counted=3, weight_counted=20), False),
+        (
+            Accounts(
+                updates_sent=3,
+                updates_counted=3,
+                weight_sent=30,
+                weight_counted=20,
+                updates_returned=0,
+                weight_returned=0,
+                weight_bounded=10,
+            ),
+            True,
+        ),
     ],
 )
 def test_accounts_are_settled_when_all_that_was_sent_is_counted_or_returned(accounts: Accounts, settled: bool) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgemw.app.settings import Deployment, FogFile
+from edgemw.app.settings import Deployment, FogFile, Window
+from edgemw.cli.oddities import robust_oddities
 from edgemw.core.bundle import Vector
 from edgemw.core.config.loader import load
 from edgemw.core.errors import ConfigError
@@ -92,7 +93,9 @@ def test_a_liar_is_named_the_others_learn_and_the_books_balance(use: str, lie: L
     assert off(world) < 0.2
     name = "top" if at_top else "fog-0"
     assert f"bounded the updates of {LIAR} in" in world.machines[name].reason(world.now)
-    assert int(world.machines[name].facts(world.now)["children_bounded"]) >= ROUNDS - 1
+    facts = world.machines[name].facts(world.now)
+    assert int(facts["children_bounded"]) >= ROUNDS - 1
+    assert facts["suspects"] == 1
     assert any(fact.name == "window_bounded" for node, fact in world.facts if node == name)
 
 
@@ -201,3 +204,21 @@ def test_a_window_of_too_few_to_compare_is_given_back_and_the_model_stays_as_it_
     assert released is not None
     assert released.totals.updates == 0
     assert "1 children are too few to tell who lies, 3 are not" in world.machines["fog-0"].reason(world.now)
+
+
+@pytest.mark.parametrize(
+    ("use", "quorum", "says"),
+    [
+        ("krum", 2, "closes with 2 is given back: krum takes 3 or more"),
+        ("krum", 4, "closes with 4 is not protected by krum"),
+        ("krum", 5, ""),
+        ("median", 2, "closes with 2 is given back"),
+        ("median", 3, ""),
+        ("norm", 1, ""),
+    ],
+)
+def test_check_warns_of_deadlines_that_leave_too_few_to_compare(use: str, quorum: int, says: str) -> None:
+    window = Window(robust=use, quorum=quorum)  # type: ignore[arg-type]  # one of the names
+    found = [*robust_oddities("tiers.fog", window, 10)]
+    assert [line.startswith("tiers.fog.window.quorum: ") for line in found] == [True] * bool(says)
+    assert says in "".join(found)

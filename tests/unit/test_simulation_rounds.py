@@ -19,6 +19,7 @@ from edgemw.fog.release import TopOptions
 from edgemw.fog.server import ServerOptions
 from edgemw.fog.window import WindowOptions
 from edgemw.learning.trainer import Trained
+from edgemw.robust.options import RobustOptions
 from edgemw.simulation.carrier import NET, Carrier
 from edgemw.simulation.packets import PUBACK_BYTES, added_bytes
 from edgemw.simulation.rounds import Round, Run, Watch, run_rounds
@@ -65,6 +66,19 @@ def test_a_run_comes_to_its_end_and_counts_what_was_sent(codec: str) -> None:
     assert done.accounts.weight_counted == 6 * sum(10 + n for n in range(4))
     assert [each.release for each in done.rounds] == [*range(7)]
     assert done.reasons == {}
+
+
+def test_what_a_robust_window_does_not_believe_is_in_the_accounts() -> None:
+    def claims(node: str, work: Work) -> Worked:
+        worked = do(node, work)
+        boasts = node == "device-3" and worked.trained is not None
+        return replace(worked, trained=replace(worked.trained, weight=10_000)) if boasts and worked.trained else worked
+
+    flat, window = Tree(dict.fromkeys(DEVICES, "top")), WindowOptions(robust=RobustOptions("norm"))
+    done = run_rounds(flat, toy_bundle(SIZE).to_bytes(), options(window=window), claims)
+    assert done.accounts.weight_bounded > 6 * 9_900
+    assert done.accounts.conserved
+    assert not replace(done.accounts, weight_bounded=0).conserved
 
 
 def test_an_account_that_misses_an_update_is_not_conserved() -> None:
