@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 from edgemw.compression.lanes import lanes_of, with_lanes
 from edgemw.core.ids import Place
@@ -86,6 +87,7 @@ class GroupMember:
             signer: of what is said to a fog node; None signs nothing.
         """
         self._place, self._task, self._signer = place, task, signer
+        self._drawn = count()  # a seed is for one group, also where a release is begun with again
         self._rounds = {joined.key: self._resumed(joined) for joined in kept}
 
     def __len__(self) -> int:
@@ -107,7 +109,7 @@ class GroupMember:
             del self._rounds[known]
         known_round = self._rounds.get(key)
         if known_round is None or known_round.joined.fog != self._place.parent:
-            seed = derived(self._place.secret, b"", f"seed {self._task} {manifest.run} {manifest.number}".encode())
+            seed = derived(self._place.secret, b"", f"seed {next(self._drawn)} of {self._task}".encode())
             joined = Joined(*key, self._place.parent, seed)
             known_round = self._rounds[key] = self._resumed(joined)
             saved: list[Action] = [SaveJoined(joined, over)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,12 +12,14 @@ from hypothesis import strategies as st
 
 from edgemw.compression.lanes import Lanes, lanes_of
 from edgemw.compression.merge import merge
+from edgemw.device.events import SaveJoined
+from edgemw.device.member import GroupMember
 from edgemw.fog.grouping import GROUP_OVER, PLAIN, UNASKED
 from edgemw.fog.window import parts_of
 from edgemw.wire.chunks import bitmap
 from edgemw.wire.groups import needed
 from edgemw.wire.messages import Frame, Group, MaskKeys, Message, NoGroup, Revealed, Shares, Unmask, Update
-from tests.support.groups import DEADLINE_S, FOG, Ring
+from tests.support.groups import DEADLINE_S, FOG, TASK, Ring, place
 
 NAMES = [f"device-{n}" for n in range(10)]
 SIZE = 61
@@ -253,3 +256,19 @@ def test_facts_say_what_became_of_groups() -> None:
     assert made.fog.facts() == {"group": 3, "groups_unmasked": 1, "groups_given_up": 0}
     (fact,) = made.facts
     assert fact.values == {"outcome": "unmasked", "members": 3, "dropped": 0, "reason": ""}
+
+
+def test_no_two_groups_have_a_key_of_one_seed() -> None:
+    """Also where a release is begun with again: shares of its keys may have been given up for the first group."""
+    made = ring(3)
+    member = made.members[NAMES[0]]
+    seeds = [_seed_of(member.begin(made.manifest, (), 0.0))]
+    member.clear()
+    seeds.append(_seed_of(member.begin(made.manifest, (), 0.0)))
+    seeds.append(_seed_of(member.begin(replace(made.manifest, number=6), (), 0.0)))
+    seeds.append(_seed_of(GroupMember(place(NAMES[0], 2), TASK, None, ()).begin(made.manifest, (), 0.0)))
+    assert len(set(seeds)) == 4
+
+
+def _seed_of(actions: Sequence[object]) -> bytes:
+    return next(action.joined.seed for action in actions if isinstance(action, SaveJoined) and action.joined is not None)
