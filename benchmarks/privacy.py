@@ -8,9 +8,10 @@ Prints JSON; tables with --text, and a picture with --picture FILE (of the table
              steps of training for each; central and local, at delta 1e-5. On the production state machines, in one process.
              Noise is what epsilon allows for 10 releases. Clips of 0.1 and 0.3 are tried, and the one that is best on
              validation samples is reported: choosing it so is not in epsilon.
-    sketch   spoken digits, 30 devices: means of 64 features by class (`edgemw/learning/sketch.py`), said once. Features are the
-             lowest of a cosine transform, scaled by the training samples, as if that were public. trusted: noise is added to
-             the sum of all devices; each: by every device to its own.
+    sketch   single samples (`privacy.unit = "sample"`): 650 numbers, means of 64 features by class (`edgemw/compile/sketch.py`),
+             learned by the same machines in one release. Handwritten digits, 8 and 32 devices, dealt out unevenly, and spoken
+             digits, 30 devices of 80 recordings, whose features are the lowest of a cosine transform, scaled by the training
+             samples, as if that were public. central: the top adds the noise; local: every device to its own.
 
     epsilon  at delta 1e-5; "none" is without privacy, as edgemw learns by default
     test     accuracy on test samples at the end, mean and deviation over the seeds
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import statistics
@@ -27,6 +29,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -37,9 +40,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tasks are th
 from benchmarks.codecs import ROOT, fsdd
 from edgemw.bench.experiment import VALIDATION, Experiment, Request, prepare
 from edgemw.bench.settings import parse_setting
+from edgemw.compile.export import compile_task
+from edgemw.compile.sketch import ClassMeans, own_class
+from edgemw.compile.task import Task
 from edgemw.core.accountant import noise_for
-from edgemw.fog.privacy import LOCAL, Privacy, Promise
-from edgemw.learning.sketch import Sketch, sketch_of
+from edgemw.fog.privacy import CENTRAL, LOCAL, SAMPLE, Privacy, Promise
 from edgemw.simulation.learner import Learner
 from edgemw.simulation.rounds import run_rounds
 
@@ -48,7 +53,8 @@ DELTA, RELEASES, STEPS = 1e-5, 10, 40
 DEVICES, CLIPS = (8, 32, 128), (0.1, 0.3)
 EPSILONS = {"central": (8.0, 4.0, 2.0, 1.0), LOCAL: (64.0, 8.0)}
 SKETCH_EPSILONS: tuple[float, ...] = (8.0, 4.0, 2.0, 1.0, 0.5)
-TIMES, BANDS, CLASSES, SKETCH_CLIP = 4, 16, 10, 4.0
+TIMES, BANDS, CLASSES, DIGITS_CLIP, SPOKEN_CLIP = 4, 16, 10, 3.5, 4.0
+NEXT_TO_NONE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,11 @@ def main() -> None:
     for name in arguments.only.split(","):
         for row in {"updates": updates, "sketch": sketches}[name](arguments):
             rows.append(row)
-            print(f"{name}: {row.how}, {row.devices} devices, epsilon {row.epsilon}: {row.test:.4f}", file=sys.stderr, flush=True)
+            print(
+                f"{row.table}: {row.how}, {row.devices} devices, epsilon {row.epsilon}: {row.test:.4f}",
+                file=sys.stderr,
+                flush=True,
+            )
     if arguments.picture:
         draw(rows, arguments.picture)
     if arguments.text:
@@ -140,35 +150,47 @@ def _run(experiment: Experiment, privacy: Privacy | None, epsilon: float | None,
 
 
 def sketches(arguments: argparse.Namespace) -> Iterator[Row]:
-    """Single samples: what a sketch says of one. The seeds are of the noise; there is nothing else that is drawn."""
-    with np.load(arguments.data / "fsdd" / "fsdd.npz", allow_pickle=False) as arrays:
+    """Single samples: means of classes, learned by nets in one round."""
+    digits = Task(
+        "means", lambda: ClassMeans(64, CLASSES, DIGITS_CLIP), own_class, (64,), ((), "int64"), ("accuracy",), {"lr": 1.0}
+    )
+    spoken = replace(digits, module=lambda: ClassMeans(TIMES * BANDS, CLASSES, SPOKEN_CLIP))
+    with TemporaryDirectory() as folder:
+        for name, task, clip, devices, partition in (
+            ("sketch of digits", digits, DIGITS_CLIP, 8, "dirichlet"),
+            ("sketch of digits", digits, DIGITS_CLIP, 32, "dirichlet"),
+            ("sketch of speech", spoken, SPOKEN_CLIP, 30, "natural"),
+        ):
+            data = "digits" if task is digits else str(_spoken(arguments.data, Path(folder)))
+            bundle = Path(folder) / "means.edge"
+            bundle.write_bytes(compile_task(replace(task, classes=CLASSES)).to_bytes())
+            request = Request(
+                settings=(parse_setting("lattice"),), task=bundle, data=data, rounds=1, devices=devices, fogs=2,
+                overrides=(f"data.partition={partition}", "data.alpha=0.3", "release.use=dense"),
+            )  # fmt: skip
+            experiment = prepare(request, os.environ)
+            for mode in (CENTRAL, LOCAL):
+                for epsilon in (None, *SKETCH_EPSILONS):
+                    yield _sketched(name, experiment, mode, epsilon, math.sqrt(2) * clip, max(5, arguments.seeds))
+
+
+def _sketched(name: str, experiment: Experiment, mode: str, epsilon: float | None, clip: float, seeds: int) -> Row:
+    noise = NEXT_TO_NONE if epsilon is None else noise_for(epsilon, DELTA)
+    privacy = Privacy(Promise(mode, clip, noise, SAMPLE), DELTA)
+    done = [_run(experiment, privacy, epsilon, seed) for seed in range(seeds)]
+    tests, bits = tuple(each[1] for each in done), statistics.mean(each[2] for each in done)
+    return Row(name, mode, len(experiment.tree.devices), epsilon, clip, noise if epsilon else 0.0, bits, tests)
+
+
+def _spoken(folder: Path, into: Path) -> Path:
+    """Features of spoken digits as a file of samples, scaled by the training samples."""
+    with np.load(folder / "fsdd" / "fsdd.npz", allow_pickle=False) as arrays:
         samples = fsdd(dict(arrays))
     features, training = _features(samples["x"]), samples["split"] == 0
     features = (features - features[training].mean(0)) / features[training].std(0)
-    labels, clients = samples["y"], samples["client"]
-    own = [
-        sketch_of(features[mine], labels[mine], CLASSES, SKETCH_CLIP)
-        for device in range(clients.max() + 1)
-        for mine in [training & (clients == device)]
-    ]
-    for how in ("trusted", "each"):
-        for epsilon in (None, *SKETCH_EPSILONS):
-            noise = 0.0 if epsilon is None else noise_for(epsilon, DELTA)
-            tests = []
-            for seed in range(max(5, arguments.seeds)):
-                whole = _sum(own, how, noise, seed)
-                right = whole.scores(features[~training]).argmax(1) == labels[~training]
-                tests.append(float(right.mean()))
-            yield Row("sketch", how, len(own), epsilon, SKETCH_CLIP, noise, 0.0, tuple(tests))
-
-
-def _sum(own: Sequence[Sketch], how: str, noise: float, seed: int) -> Sketch:
-    secret = seed.to_bytes(32, "little")
-    said = [each.noised(secret, f"device {n}", noise) for n, each in enumerate(own)] if how == "each" else own
-    total = said[0]
-    for each in said[1:]:
-        total = total + each
-    return total.noised(secret, "sum", noise) if how == "trusted" else total
+    path = into / "spoken.npz"
+    np.savez(path, **{**samples, "x": features.astype(np.float32)})
+    return path
 
 
 def _features(x: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -182,12 +204,12 @@ def _features(x: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 def table(rows: Sequence[Row]) -> str:
     """All of it, a line for each case."""
-    lines = [f"{'':8} {'':8} {'devices':>7} {'epsilon':>7} {'clip':>5} {'noise':>6} {'bits':>6} {'test':>13}"]
+    lines = [f"{'':16} {'':8} {'devices':>7} {'epsilon':>7} {'clip':>5} {'noise':>6} {'bits':>6} {'test':>13}"]
     for row in rows:
         epsilon = "none" if row.epsilon is None else f"{row.epsilon:g}"
         bits = f"{row.bits:.2f}" if row.bits else ""
         test = f"{100 * row.test:.1f} +- {100 * row.deviation:.1f}"
-        case = f"{row.table:8} {row.how:8} {row.devices:>7} {epsilon:>7}"
+        case = f"{row.table:16} {row.how:8} {row.devices:>7} {epsilon:>7}"
         lines.append(f"{case} {row.clip:>5g} {row.noise:>6.2f} {bits:>6} {test:>13}")
     return "\n".join(lines)
 
@@ -200,7 +222,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     from matplotlib import pyplot
 
     names = list(dict.fromkeys(row.table for row in rows))
-    figure, axes = pyplot.subplots(1, len(names), figsize=(6.5 * len(names), 4.5), squeeze=False)
+    figure, axes = pyplot.subplots(1, len(names), figsize=(6 * len(names), 4.5), squeeze=False)
     for axis, name in zip(axes[0], names, strict=True):
         kinds = list(dict.fromkeys((row.devices, row.how) for row in rows if row.table == name and row.how != "none"))
         colors = {devices: f"C{n}" for n, devices in enumerate(dict.fromkeys(devices for devices, _ in kinds))}
@@ -219,7 +241,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         axis.set_xscale("log", base=2)
         axis.set_xlabel("epsilon at delta 1e-5")
         axis.set_ylabel("accuracy on test samples, %")
-        axis.set_title({"updates": "updates: digits, whole devices", "sketch": "sketch: spoken digits, single samples"}[name])
+        axis.set_title("updates: digits, whole devices" if name == "updates" else f"{name}, single samples")
         axis.set_ylim(0, 100)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)

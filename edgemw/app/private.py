@@ -22,6 +22,14 @@ def check_privacy(privacy: Privacy, codec: Codec, plan: Plan) -> None:
         if privacy != Privacy(masks=privacy.masks, threshold=privacy.threshold):
             raise ConfigError('says something where privacy.mode is not given: "central" or "local"', key="privacy")
         return
+    _check_codec(codec)
+    if plan.rare:
+        raise ConfigError(promised.RARE_IS_LOST, key="plan.rare")
+    if plan.personal and privacy.unit == promised.SAMPLE:
+        raise ConfigError(promised.NO_PERSONAL, key="plan.personal")
+
+
+def _check_codec(codec: Codec) -> None:
     if codec.use != "lattice":
         raise ConfigError(f"privacy counts in integers, and {codec.use} has none: use lattice", key="codec.use")
     if codec.parameters.get("rounding", "stochastic") != "stochastic":
@@ -33,8 +41,8 @@ def check_privacy(privacy: Privacy, codec: Codec, plan: Plan) -> None:
     for name in ("budget_round", "budget_run"):
         if getattr(codec, name) is not None:
             raise ConfigError("follows what updates weigh; under privacy privacy.kappa alone decides", key=f"codec.{name}")
-    if plan.rare:
-        raise ConfigError(promised.RARE_IS_LOST, key="plan.rare")
+    if "most" in codec.parameters:
+        raise ConfigError("follows from [privacy]: leave it away", key="codec.parameters")
 
 
 def check_window(privacy: Privacy, window: Window, key: str) -> None:
@@ -72,5 +80,5 @@ def privacy_of(privacy: Privacy) -> promised.Privacy | None:
     """What the top promises; None where it promises nothing."""
     if not privacy.mode:
         return None
-    promise = promised.Promise(privacy.mode, privacy.clip, privacy.noise)
+    promise = promised.Promise(privacy.mode, privacy.clip, privacy.noise, privacy.unit)
     return promised.Privacy(promise, privacy.delta, privacy.epsilon, privacy.kappa)

@@ -324,6 +324,10 @@ class Insisted:
         min=0,
         max=1e6,
     )
+    unit: Literal["device", "sample"] = option(
+        "device",
+        help="device: what least_noise protects. sample: it trains also where noise is for single samples (privacy.unit, top)",
+    )
     require_masks: bool = option(
         False, help="device: it sends nothing to a fog node that asks for updates without masks (privacy.masks at the top)"
     )
@@ -533,7 +537,17 @@ class Privacy:
         help="differential privacy of devices. central: the top adds noise to sums, and sees what it sums; local: devices add "
         "it, and nobody sees more. Needs pip install 'edgemw[privacy]' at the top; empty: none",
     )
-    clip: float = option(1.0, help="largest norm of an update; all devices weigh the same", above=0, max=1e6)
+    unit: Literal["device", "sample"] = option(
+        "device",
+        help="who is protected. device: all samples of one; sample: any one of them, for small models and fleets: an update is "
+        "one step, a sum over samples of which each has the bound",
+    )
+    clip: float = option(
+        1.0,
+        help="largest norm of an update, or of what one sample adds to it (unit); all devices weigh the same",
+        above=0,
+        max=1e6,
+    )
     noise: float = option(1.0, help="deviation of the noise of every parameter, as a multiple of clip", above=0, max=1e6)
     delta: float = option(1e-5, help="epsilon is said at this delta; less than one over the number of devices", above=0, below=1)
     epsilon: float = option(0.0, help="no release is made that would exceed this; 0: no limit", min=0)

@@ -24,6 +24,7 @@ from edgemw.device.agent import DeviceRole, Parts
 from edgemw.device.events import Served
 from edgemw.device.uplink import Uplink
 from edgemw.fog.agent import FogRole
+from edgemw.fog.privacy import SAMPLE
 from edgemw.fog.rate import Budget
 from edgemw.fog.release import TopOptions
 from edgemw.fog.server import ServerOptions
@@ -104,6 +105,7 @@ def run_device(settings: DeviceFile, env: Mapping[str, str], origin: Sequence[st
             max_batch=largest_batch(profile, settings.training),
             nice=settings.training.nice,
             least_noise=settings.privacy.least_noise,
+            by_sample=settings.privacy.unit == SAMPLE,
             uplink=uplink,
             require_masks=settings.privacy.require_masks,
             stored=lambda task: thetas.pop(task, None),

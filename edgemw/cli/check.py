@@ -304,7 +304,8 @@ def _learning_facts(settings: Deployment | FogFile) -> Iterator[tuple[str, str]]
     privacy = settings.privacy
     if privacy.mode:
         kept = f", training ends before epsilon {privacy.epsilon:g}" if privacy.epsilon else ""
-        yield "privacy", f"{privacy.mode}, norms at most {privacy.clip:g}, noise {privacy.noise:g} times that{kept}"
+        whose = "norms" if privacy.unit == "device" else "norms of what a sample adds"
+        yield "privacy", f"{privacy.mode}, {whose} at most {privacy.clip:g}, noise {privacy.noise:g} times that{kept}"
     yield "release", f"lattice, {step}" if release.use == "lattice" else "dense, float32"
     if settings.privacy.masks:
         yield "masks", f"{settings.privacy.threshold} % of a group of devices take them off its sum"

@@ -11,14 +11,20 @@ from edgemw.compression.coarse import can_coarsen
 from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Manifest
 from edgemw.core.config.units import duration_text
+from edgemw.fog.privacy import SAMPLE
 from edgemw.robust.options import FEWEST, protects
 from edgemw.wire.groups import needed
+
+_OF_STEPS = ("optimizer", "momentum", "weight_decay", "prox_mu", "epochs", "steps", "batch_size", "clip")
 
 
 def unused(settings: Deployment | FogFile) -> Iterator[str]:
     """Keys about learning that others leave without effect."""
     plan, codec, release = settings.plan, settings.codec, settings.release
-    if plan.steps and plan.epochs:
+    if settings.privacy.unit == SAMPLE:
+        given = [name for name in _OF_STEPS if name in plan.changes()]
+        yield from (f"plan.{name}: not used, since privacy.unit = {SAMPLE!r} takes one step, over all samples" for name in given)
+    elif plan.steps and plan.epochs:
         yield "plan.epochs: not used, since plan.steps is given"
     if codec.kappa != Codec().kappa and settings.privacy.mode:
         yield "codec.kappa: not used, since privacy.kappa decides under privacy"

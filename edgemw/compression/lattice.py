@@ -49,6 +49,8 @@ _HEADER = struct.Struct("<fI")
 _RANGED = 1 << 31
 _NOTHING = bytes(_HEADER.size)
 _FLOAT_ERROR = 2.0**-23
+LARGEST_MOST = 1 << 24
+"""Of |q|: what float32 can say to the last integer."""
 _ROUNDINGS: dict[str, Rounding] = {"nearest": nearest, "stochastic": stochastic}
 
 
@@ -60,6 +62,7 @@ class Lattice:
         rounding: "stochastic", without error feedback, or "nearest", with it.
         steps: "free", or "dyadic" for releases that announce powers of two.
         kappa: root mean squares in a step where the release announces none; 0 sends nothing then.
+        most: the largest |q| of a device, from 127 to 2^24; more where updates are sums over samples.
 
     Attributes:
         coders: the implementations that read and write symbols.
@@ -68,11 +71,15 @@ class Lattice:
     name = "lattice"
     merging: Merging = "exact"
     stepped = True
-    most = MOST_STEPS
 
-    def __init__(self, coder: str = "range", rounding: str = "stochastic", steps: str = "free", kappa: float = 0.0) -> None:
+    def __init__(
+        self, coder: str = "range", rounding: str = "stochastic", steps: str = "free", kappa: float = 0.0, most: int = MOST_STEPS
+    ) -> None:
         if not isinstance(kappa, int | float) or not 0 <= kappa < math.inf:
             raise CodecError(f"kappa = {kappa!r} is not a number of 0 or more")
+        if isinstance(most, bool) or not isinstance(most, int) or not MOST_STEPS <= most <= LARGEST_MOST:
+            raise CodecError(f"most = {most!r} is not a whole number from {MOST_STEPS} to {LARGEST_MOST}")
+        self.most = most
         self._kappa = float(kappa)
         self._ranged = known_name("coder", coder, ("range", "golomb")) == "range"
         self._round = _ROUNDINGS[known_name("rounding", rounding, tuple(_ROUNDINGS))]
@@ -88,11 +95,11 @@ class Lattice:
 
     def to_nearest(self) -> Lattice:
         """The same codec with nearest rounding."""
-        other = Lattice("range" if self._ranged else "golomb", "nearest", "dyadic" if self.dyadic else "free", self._kappa)
-        return other.using(self.coders)
+        coder, steps = "range" if self._ranged else "golomb", "dyadic" if self.dyadic else "free"
+        return Lattice(coder, "nearest", steps, self._kappa, self.most).using(self.coders)
 
     def encode(self, vector: Vector, step: float) -> bytes:
-        """Write a vector on the lattice; what exceeds 127 steps, or float32, is left out."""
+        """Write a vector on the lattice; what exceeds `most` steps, or float32, is left out."""
         if not 0 <= step <= LARGEST:
             raise CodecError(f"step {step}")
         if not np.isfinite(np.abs(vector).max(initial=0)):
@@ -100,7 +107,7 @@ class Lattice:
         step32 = self._step_for(vector, step)
         if step32 == 0:
             return _NOTHING
-        places, symbols = self._round(vector, step32)
+        places, symbols = self._round(vector, step32, self.most)
         return _written(step32, self._ranged, places.size, self._pack(self._ranged, places, symbols, vector.size))
 
     def decode(self, payload: bytes, size: int) -> Vector:
@@ -194,7 +201,7 @@ class Lattice:
     def bound(self, vector: Vector, step: float) -> Bound:
         """Half a step within the range, a whole one where rounding is stochastic; what exceeds the range stays out."""
         step32, sizes = self._step_for(vector, step), np.abs(vector.astype(np.float64))
-        reach = most_steps(step32) * step32 if step32 else 0.0
+        reach = most_steps(step32, self.most) * step32 if step32 else 0.0
         off = step32 / 2 if self.feedback else step32
         bound: Bound = np.maximum(off, sizes - reach) + _FLOAT_ERROR * sizes
         return bound

@@ -18,23 +18,23 @@ from edgemw.core.bundle import LARGEST, Vector
 
 MOST_STEPS = 127
 
-Rounding = Callable[[Vector, float], tuple[Positions, Symbols]]
-"""A finite float32[P] and a step above 0 that is a float32, to the places and values that are not zero."""
+Rounding = Callable[[Vector, float, int], tuple[Positions, Symbols]]
+"""A finite float32[P], a step above 0 that is a float32 and the most steps, to the places and values that are not zero."""
 
 
-def most_steps(step: float) -> int:
-    """The largest magnitude that is written on a step above 0."""
-    return min(MOST_STEPS, math.floor(LARGEST / step))
+def most_steps(step: float, most: int = MOST_STEPS) -> int:
+    """The largest magnitude that is written on a step above 0, where `most` is that of any."""
+    return min(most, math.floor(LARGEST / step))
 
 
-def nearest(vector: Vector, step: float) -> tuple[Positions, Symbols]:
+def nearest(vector: Vector, step: float, most: int = MOST_STEPS) -> tuple[Positions, Symbols]:
     """To the nearest step, halves away from zero."""
     near = np.flatnonzero(np.abs(vector) >= np.float32(step) * np.float32(0.49))  # only these can round away from zero
     scaled = vector[near].astype(np.float64) / step
-    return _kept(near, np.trunc(scaled + np.copysign(0.5, scaled)), step)
+    return _kept(near, np.trunc(scaled + np.copysign(0.5, scaled)), step, most)
 
 
-def stochastic(vector: Vector, step: float) -> tuple[Positions, Symbols]:
+def stochastic(vector: Vector, step: float, most: int = MOST_STEPS) -> tuple[Positions, Symbols]:
     """Up as often as the value is above the step below it: |q| = floor(|p| / step + u), u uniform in [0, 1).
 
     Unbiased over u within the range, but for the rounding of float32: a sum that it lifts to the next integer stays below that
@@ -45,13 +45,13 @@ def stochastic(vector: Vector, step: float) -> tuple[Positions, Symbols]:
     with np.errstate(over="ignore"):  # infinitely many steps are out of range, as many are
         scaled += np.abs(vector) / np.float32(step)
         places = np.flatnonzero(scaled >= 1)
-        most = np.ceil(np.abs(vector[places]) / np.float32(step))
-    return _kept(places, np.copysign(np.minimum(np.floor(scaled[places]), most), vector[places]), step)
+        above = np.ceil(np.abs(vector[places]) / np.float32(step))
+    return _kept(places, np.copysign(np.minimum(np.floor(scaled[places]), above), vector[places]), step, most)
 
 
-def _kept(places: Positions, rounded: npt.NDArray[np.floating[Any]], step: float) -> tuple[Positions, Symbols]:
+def _kept(places: Positions, rounded: npt.NDArray[np.floating[Any]], step: float, most: int) -> tuple[Positions, Symbols]:
     """Those that are not zero, within the range."""
-    limit = most_steps(step)
+    limit = most_steps(step, most)
     symbols = rounded.clip(-limit, limit).astype(np.int32)
     kept = np.flatnonzero(symbols)
     return places[kept], symbols[kept]

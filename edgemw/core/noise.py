@@ -16,6 +16,7 @@ Source: Box and Muller, Annals of Mathematical Statistics 29(2), 1958; FIPS 202,
 from __future__ import annotations
 
 import hashlib
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,12 @@ Integers = npt.NDArray[np.int64]
 LEAST_SECRET_BYTES = 16
 MOST_SCALE = 2.0**56
 _UNIT = 2.0**-53
+_PLACES = 12
+
+
+def unit_of(clip: float) -> float:
+    """What integers stand for where the norm of a part is at most `clip` > 0: a power of two, from clip / 2^13 to clip / 2^12."""
+    return math.ldexp(1.0, math.frexp(clip)[1] - 1 - _PLACES)
 
 
 def gaussian_integers(secret: bytes, purpose: str, size: int, scale: float) -> Integers:

@@ -25,7 +25,7 @@ LIMITS: Mapping[str, tuple[int, int]] = MappingProxyType(
 PATTERNS = ("personal", "frozen", "rare")
 """What a plan says by patterns over the names of tensors, with spaces between them."""
 
-OF_THE_RUN = ("update_clip", "update_noise")
+OF_THE_RUN = ("update_clip", "update_noise", "by_sample")
 """What the top alone says, since it keeps the account of what that promises."""
 
 MAX_PATTERNS = 1000  # characters
@@ -52,6 +52,7 @@ class Plan:
         rare_every: for `rare`.
         update_clip: largest norm of what an update says, which then weighs 1; 0 is no limit. See `compression/bounded.py`.
         update_noise: deviation of the noise that a device adds to it, as a multiple of `update_clip`; 0 is none.
+        by_sample: 1: `update_clip` is of what each sample adds to the update. See `learning/summing.py`.
     """
 
     optimizer: str = "sgd"
@@ -69,6 +70,7 @@ class Plan:
     rare_every: int = 5
     update_clip: float = 0.0
     update_noise: float = 0.0
+    by_sample: int = 0
 
 
 def check_plan(values: Mapping[str, object], key: str) -> None:

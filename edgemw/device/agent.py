@@ -77,6 +77,7 @@ class Parts:
         nice: niceness of the training thread.
         least_noise: that updates must get, as a multiple of their bound, or it does not train; 0 is none.
             With it no measure of held-out samples is sent.
+        by_sample: whether that may be noise that protects single samples.
         uplink: what may be sent; None is no limit.
         stored: the last release of a task that was served; None where there is none.
         trust: what this device signs with, and whose releases it takes.
@@ -93,6 +94,7 @@ class Parts:
     max_batch: int = 0
     nice: int = 10
     least_noise: float = 0.0
+    by_sample: bool = False
     uplink: Uplink | None = None
     stored: Callable[[str], Served | None] = lambda task: None
     trust: Trust = ANYBODY
@@ -271,7 +273,7 @@ class DeviceRole:
 
     def _train(self, opened: _Opened, data: Dataset, action: Work) -> tuple[Trained, float]:
         plan = within(action.release.plan or plan_of(opened.bundle.manifest.training), self._parts.max_batch)
-        if refusal := _too_little_noise(plan, self._parts.least_noise):
+        if refusal := _too_little_noise(plan, self._parts):
             raise DataError(f"release {action.release.number} {refusal}")
         started = time.perf_counter()
         with self._parts.training():
@@ -291,12 +293,14 @@ class DeviceRole:
         return tally | {"uplink": (float(sent - before[0]), 1.0), "downlink": (float(received - before[1]), 1.0)}
 
 
-def _too_little_noise(plan: Plan, least: float) -> str:
+def _too_little_noise(plan: Plan, parts: Parts) -> str:
     """Why a device that insists on noise does not train by a plan; empty where it does."""
-    if not least or (plan.update_clip > 0 and plan.update_noise >= least):
+    least, unit = parts.least_noise, "" if parts.by_sample else " for all of its samples (privacy.unit)"
+    if not least or (plan.update_clip > 0 and plan.update_noise >= least and (parts.by_sample or not plan.by_sample)):
         return ""
     asked = f"noise {plan.update_noise:g}" if plan.update_clip else "no noise"
-    return f"asks for {asked}; this device insists on privacy.least_noise = {least:g}"
+    asked += " for single samples" if plan.by_sample else ""
+    return f"asks for {asked}; this device insists on privacy.least_noise = {least:g}{unit}"
 
 
 def _lower_priority(nice: int) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgemw.compression.bounded import Bound, Noise, encode_bounded
+from edgemw.compression.bounded import Bound, Noise, encode_bounded, encode_summed
 from edgemw.compression.codec import Codec, Past, is_guided
 from edgemw.compression.residual import Contribution, encode_update, give_back
 from edgemw.compression.table import codec_named
@@ -18,6 +18,7 @@ from edgemw.core.bundle import Vector
 from edgemw.core.errors import CodecError, TooLargeError, WireError
 from edgemw.core.events import Fact
 from edgemw.core.ids import UpdateId
+from edgemw.core.noise import Integers
 from edgemw.core.plan import Tally
 from edgemw.core.ranges import Ranges
 from edgemw.device.events import Memory, Work, Worked
@@ -92,7 +93,7 @@ def make_update(
     contribution = Contribution(update_id, event.number, trained.weight, trained.delta, memory.weight_owed, past)
     memory = replace(memory, trained_on=event.number)
     if is_bounded(manifest):
-        return _bounded(empty, contribution, work, ranges, memory, room, noise)
+        return _bounded(empty, contribution, trained.sums, work, ranges, memory, room, noise)
     try:
         codec = codec_named(manifest.codec, **manifest.parameters)
         encoded, left = encode_update(codec, contribution, residual, manifest.step, room(codec, empty), ranges)
@@ -148,7 +149,14 @@ def kept_back(event: Worked, work: Work, ranges: Ranges, memory: Memory, update_
 
 
 def _bounded(
-    empty: Update, contribution: Contribution, work: Work, ranges: Ranges, memory: Memory, room: Room, noise: Noise
+    empty: Update,
+    contribution: Contribution,
+    sums: Integers | None,
+    work: Work,
+    ranges: Ranges,
+    memory: Memory,
+    room: Room,
+    noise: Noise,
 ) -> Made:
     """The answer of a device whose updates have a bound: each says what was trained from one release, and nothing of before.
 
@@ -160,8 +168,12 @@ def _bounded(
     left = memory.residual if memory.residual is not None else np.zeros(size, np.float32)
     try:
         codec = codec_named(manifest.codec, **manifest.parameters)
-        bound = Bound(manifest.plan.update_clip, manifest.plan.update_noise)
-        encoded = encode_bounded(codec, contribution, bound, manifest.step, noise, ranges, room(codec, empty))
+        plan = manifest.plan
+        bound = Bound(plan.update_clip, plan.update_noise, bool(plan.by_sample))
+        if sums is None:
+            encoded = encode_bounded(codec, contribution, bound, manifest.step, noise, ranges, room(codec, empty))
+        else:
+            encoded = encode_summed(codec, contribution, sums, bound, manifest.step, noise, ranges, room(codec, empty))
     except (CodecError, WireError) as error:
         refused = replace(empty, tally=empty.tally | {REFUSED: (1.0, 1.0)})
         return Made(refused, memory, _refusal(str(error)), str(error), isinstance(error, TooLargeError))

@@ -342,7 +342,8 @@ class Collector:
                 if refusal:
                     return refusal
                 if release.plan is not None and release.plan.update_clip:
-                    bound = Bound(release.plan.update_clip, release.plan.update_noise)
+                    plan = release.plan
+                    bound = Bound(plan.update_clip, plan.update_noise, bool(plan.by_sample))
                     if not is_within(codec, section, update.size, bound):
                         return f"weight or norm above the bound of {bound.clip:g} that was asked for"
                 if is_ringed(codec) and self.window.counted(section.base) + section.count > codec.members:

@@ -3,12 +3,13 @@
     central    noise N(0, (z S)^2) is added to the sum of the updates of every base, once per window ; devices trust the fogs
     local      devices add it, each to its own update ; nobody is trusted
 
-Spent, of a device that takes part in every release:
+Spent, of a device (unit = device) or of one sample of a device (sample) that takes part in every release:
 
     central    sensitivity S: its updates are there, or are zeros in their place. At most one of them is in the sums of one base,
                so release n has cost n mechanisms of noise z, however windows were cut and whoever was late
-    local      sensitivity 2 S: its samples are these, or any others. An update is made once, whatever becomes of it, so release n
-               has cost n mechanisms of noise z / 2, and one more where it asks for training
+    local      sensitivity 2 S: its samples are these, or any others; of a sample, S: it is there or not. An update is made
+               once, whatever becomes of it, so release n has cost n mechanisms of noise z / 2, of a sample z, and one more where
+               it asks for training
 
 Runs on one disk are on the same data: their costs add (`core/accountant.py`).
 
@@ -26,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgemw.compression.bounded import Bound, bounded_step
+from edgemw.compression.lattice import LARGEST_MOST
 from edgemw.core.accountant import epsilon_of
 from edgemw.core.encoded import Section
 from edgemw.core.errors import ConfigError
@@ -35,6 +37,8 @@ from edgemw.core.ranges import Ranges, blank
 from edgemw.wire.messages import ReleaseManifest
 
 CENTRAL, LOCAL = "central", "local"
+DEVICE, SAMPLE = "device", "sample"
+NO_PERSONAL = 'with privacy.unit = "sample" all that is learned is a sum, which is sent: freeze them, or leave it away'
 RARE_IS_LOST = "what waits for a later update is lost under privacy: send it always, or never"
 
 SectionNoise = Callable[[Section], npt.NDArray[np.float64]]
@@ -48,20 +52,24 @@ class Promise:
         mode: central or local.
         clip: largest norm of an update.
         noise: deviation, as a multiple of it.
+        unit: who is protected: a device with all its samples, or one sample, of which `clip` is then the bound.
     """
 
     mode: str
     clip: float
     noise: float
+    unit: str = DEVICE
 
     @property
     def bound(self) -> Bound:
         """What is asked of devices."""
-        return Bound(self.clip, self.noise if self.mode == LOCAL else 0.0)
+        return Bound(self.clip, self.noise if self.mode == LOCAL else 0.0, self.unit == SAMPLE)
 
     def mechanisms(self, number: int, *, train: bool) -> tuple[float, int]:
         """Deviation over sensitivity, and how often, once a release is out."""
-        return (self.noise / 2, number + train) if self.mode == LOCAL else (self.noise, number)
+        if self.mode != LOCAL:
+            return self.noise, number
+        return (self.noise if self.unit == SAMPLE else self.noise / 2), number + train
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +92,12 @@ class Privacy:
     def plan(self) -> dict[str, float]:
         """What devices are told, by the names of a plan."""
         bound = self.promise.bound
-        return {"update_clip": bound.clip, "update_noise": bound.noise}
+        return {"update_clip": bound.clip, "update_noise": bound.noise, "by_sample": int(bound.by_sample)}
+
+    @property
+    def parameters(self) -> dict[str, int | float | str]:
+        """What updates need of the codec, by the names of its parameters."""
+        return {"most": LARGEST_MOST} if self.promise.unit == SAMPLE else {}
 
     def step(self, ranges: Ranges) -> float:
         """Of all releases of a run."""
@@ -161,7 +174,7 @@ def check_promise(privacy: Privacy | None, spent: Spent | None, *, ended: bool =
     known = spent.promise if spent is not None else None
     if promise == known:
         return ""
-    has = f"mode {known.mode}, clip {known.clip:g}, noise {known.noise:g}" if known else "no privacy"
+    has = f"mode {known.mode}, clip {known.clip:g}, noise {known.noise:g}, unit {known.unit}" if known else "no privacy"
     if promise and known:
         if ended:
             return f"the run with {has} has ended: a new bundle begins one as [privacy] says, and the costs of both are added"
@@ -187,6 +200,8 @@ def check_bounded(privacy: Privacy | None, ranges: Ranges) -> None:
         hint = f"keep them at home with plan.personal = [{sent[0]!r}, ...]"
         reason = f"{sent[0]!r} holds running statistics, which have no bound: {hint}"
         raise ConfigError(reason, key="privacy.mode")
+    if privacy is not None and privacy.promise.unit == SAMPLE and ranges.personal:
+        raise ConfigError(NO_PERSONAL, key="plan.personal")
     if privacy is not None and ranges.rare:
         raise ConfigError(RARE_IS_LOST, key="plan.rare")
 
@@ -225,6 +240,7 @@ def privacy_facts(privacy: Privacy | None, spent: Spent | None, manifest: Releas
         return {}
     epsilon, mode = spent.epsilon(manifest, privacy.delta), spent.promise.mode
     words = f"epsilon {epsilon:.3g} at delta {privacy.delta:g} after {manifest.number} releases, {mode}"
+    words += ", of single samples" if spent.promise.unit == SAMPLE else ""
     words += "" if may_go_on(privacy, spent, manifest) else f"; one more would exceed {privacy.budget:g}"
     return {"epsilon": round(epsilon, 6), "privacy": words}
 

@@ -238,7 +238,8 @@ def _parameters(bundle: Bundle, options: TopOptions) -> dict[str, int | float | 
         codec = codec_named(options.codec, **options.parameters)
         empty_bytes = empty_update_bytes(manifest.name, manifest.metrics, codec, manifest.size)
         kappa = first_kappa(options.budget, empty_bytes, manifest.size)
-    return {"kappa": kappa, **options.parameters}
+    promised = options.privacy.parameters if options.privacy is not None else {}
+    return {"kappa": kappa, **options.parameters, **promised}
 
 
 def _limit_bytes(nxt: Released, budget: Budget, trail: Trail, beside: bytes) -> float:

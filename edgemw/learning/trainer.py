@@ -13,12 +13,14 @@ import numpy.typing as npt
 
 from edgemw.core.bundle import Manifest, Vector
 from edgemw.core.errors import DataError
+from edgemw.core.noise import Integers, unit_of
 from edgemw.core.plan import Plan, Tally
 from edgemw.core.ranges import blank, cut, put, ranges_of
 from edgemw.learning.dataset import Samples
 from edgemw.learning.metrics import metric_named
 from edgemw.learning.optimiser import Pull, optimiser
 from edgemw.learning.oracle import Oracle, Predict
+from edgemw.learning.summing import sum_over_samples
 
 EVALUATION_BATCH = 256
 
@@ -34,12 +36,14 @@ class Trained:
         weight: number of training examples of the device.
         loss: mean training loss over the steps.
         steps: optimiser steps made.
+        sums: int64[P], delta in integers of a unit, where the plan asks for a sum over samples; else None.
     """
 
     delta: Vector
     weight: int
     loss: float
     steps: int
+    sums: Integers | None = None
 
 
 def train(oracle: Oracle, theta: Vector, samples: Samples, plan: Plan, seed: int, stopped: Callable[[], bool]) -> Trained:
@@ -49,7 +53,7 @@ def train(oracle: Oracle, theta: Vector, samples: Samples, plan: Plan, seed: int
         oracle: loss and gradient.
         theta: float32[P], the release.
         samples: fitted training samples, at least one.
-        plan: optimiser and amount of work; `steps` > 0 replaces `epochs`.
+        plan: optimiser and amount of work; `steps` > 0 replaces `epochs`, `by_sample` both.
         seed: decides the order of the samples and dropout masks.
         stopped: asked before every step; True ends training early and counts what was done.
 
@@ -59,6 +63,9 @@ def train(oracle: Oracle, theta: Vector, samples: Samples, plan: Plan, seed: int
     """
     if len(samples) == 0:
         raise DataError("no samples to train on")
+    if plan.by_sample:
+        sums, loss = sum_over_samples(oracle, theta, samples, plan, seed, stopped)
+        return Trained((sums * unit_of(plan.update_clip)).astype(np.float32), len(samples), loss, 1, sums)
     manifest = oracle.manifest
     current = theta.copy()
     optimise = optimiser(plan, theta.size)

@@ -574,8 +574,9 @@ _PLAN = Record(
         "rare_every": integer(1, 10**6),
         "update_clip": AMOUNT,
         "update_noise": AMOUNT,
+        "by_sample": integer(0, 1),
     },
-    later=("update_clip", "update_noise"),
+    later=("update_clip", "update_noise", "by_sample"),
 )
 _DIFFERENCE = Record(
     Difference,

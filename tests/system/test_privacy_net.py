@@ -56,6 +56,21 @@ def test_epsilon_is_shown_and_outlives_the_top(fleet: Fleet, mode: str) -> None:
     fleet.said("top", f"has begun with mode {mode}, clip 0.3, noise 4")
 
 
+def test_noise_for_single_samples_is_enough_only_where_a_device_says_so(fleet: Fleet) -> None:
+    """A whole net that learns sums over samples; a device that insists on noise for all of its samples takes no part."""
+    task = {"bundle": str(BUNDLE), "rounds": 2}
+    fleet.fog("top", task=task, privacy={"mode": "local", "unit": "sample", "clip": 0.3, "noise": 4.0})
+    fleet.device("device-0", "top", privacy={"least_noise": 4.0, "unit": "sample"})
+    fleet.device("device-1", "top", privacy={"least_noise": 4.0})
+    fleet.start("top", "device-0", "device-1")
+    states = fleet.until(lambda s: "top" in s and s["top"].status.state == "finished")
+    assert fact(states["top"], "epsilon") == pytest.approx(epsilon_of([(4.0, 2)], 1e-5), abs=1e-5)
+    assert str(states["top"].status.facts["privacy"]).endswith("after 2 releases, local, of single samples")
+    assert (fact(states["device-0"], "updates_sent"), fact(states["device-1"], "updates_sent")) == (2, 0)
+    reason = states["device-1"].status.reason
+    assert "asks for noise 4 for single samples; this device insists on privacy.least_noise = 4 for all of its samples" in reason
+
+
 def test_a_file_that_breaks_its_promise_is_refused_where_it_is_checked(fleet: Fleet) -> None:
     path = fleet.fog("top", privacy={"mode": "central"}, codec={"use": "topk"})
     done = edgemw("check", str(path))

@@ -71,7 +71,7 @@ facts = st.dictionaries(words, st.integers(-MAX_INTEGER, MAX_INTEGER) | reals | 
 parents = st.just("") | nodes
 plans = st.builds(
     Plan, words, amounts, amounts, amounts, amounts, st.integers(0, 10**6), st.integers(0, 10**9), st.integers(1, 10**6), amounts,
-    update_clip=st.just(0.0) | amounts, update_noise=st.just(0.0) | amounts,
+    update_clip=st.just(0.0) | amounts, update_noise=st.just(0.0) | amounts, by_sample=st.integers(0, 1),
 )  # fmt: skip
 
 
@@ -241,9 +241,10 @@ def test_what_is_neither_signed_nor_masked_takes_no_byte_more(frame: Frame) -> N
 def test_places_that_a_later_version_added_are_there_only_where_they_say_something(plan: Plan) -> None:
     (record,) = (part for part in PARTS if part.cls is Plan)
     places = record.write(plan)
-    assert len(places) == 15 if plan.update_noise else len(places) == 14 if plan.update_clip else len(places) == 13
+    last = max((at for at, name in enumerate(("update_clip", "update_noise", "by_sample"), 1) if getattr(plan, name)), default=0)
+    assert len(places) == 13 + last
     assert record.read(tuple(places)) == plan
-    assert record.read((*places, *(0.0,) * (15 - len(places)))) == plan
+    assert record.read((*places, *(0.0, 0.0, 0)[len(places) - 13 :])) == plan
     with pytest.raises(WireError, match="13 places"):
         record.read(tuple(places[:12]))
 

@@ -1,0 +1,237 @@
+"""Privacy of single samples: what one adds to an update is bounded in integers, and a net that learns a sketch so is right."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgemw.app.private import privacy_of
+from edgemw.app.settings import Deployment, load_file
+from edgemw.app.wiring import open_oracle
+from edgemw.cli.oddities import unused
+from edgemw.compile.export import compile_task
+from edgemw.compile.sketch import ClassMeans, own_class
+from edgemw.compile.task import Task
+from edgemw.compression.bounded import Bound, bounded_step, encode_summed
+from edgemw.compression.lattice import LARGEST_MOST, Lattice
+from edgemw.compression.residual import Contribution
+from edgemw.core.accountant import epsilon_of
+from edgemw.core.bundle import Bundle
+from edgemw.core.errors import CodecError, ConfigError
+from edgemw.core.ids import UpdateId
+from edgemw.core.noise import Integers, unit_of
+from edgemw.core.plan import Plan
+from edgemw.core.ranges import Ranges
+from edgemw.device.events import Work, Worked
+from edgemw.fog.privacy import CENTRAL, LOCAL, SAMPLE, Privacy, Promise, check_bounded, spent_of
+from edgemw.fog.release import TopOptions
+from edgemw.fog.server import ServerOptions
+from edgemw.fog.window import WindowOptions
+from edgemw.learning.dataset import Samples
+from edgemw.learning.oracle import Oracle
+from edgemw.learning.trainer import Trained, train
+from edgemw.simulation.rounds import Run, run_rounds
+from edgemw.simulation.tree import Tree
+
+CLASSES, FEATURES, CLIP = 3, 5, 2.0
+BOUND = math.sqrt(2) * CLIP
+UNIT = unit_of(BOUND)
+DEVICES = [f"device-{n}" for n in range(4)]
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    target, training = ((), "int64"), {"lr": 1.0}
+    made = Task("means", lambda: ClassMeans(FEATURES, CLASSES, CLIP), own_class, (FEATURES,), target, ("accuracy",), training)
+    return compile_task(replace(made, classes=CLASSES))
+
+
+@pytest.fixture(scope="module")
+def oracle(bundle: Bundle) -> Oracle:
+    return open_oracle(bundle, 1)
+
+
+def drawn(seed: int, rows: int, scale: float = 1.0) -> Samples:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, CLASSES, rows)
+    x = (scale * (rng.standard_normal((rows, FEATURES)) * 0.3 + np.eye(CLASSES, FEATURES)[labels])).astype(np.float32)
+    return Samples(x, labels)
+
+
+def summed(oracle: Oracle, samples: Samples, plan: Plan, theta: float = 0.0) -> Integers:
+    start = np.full(oracle.manifest.size, theta, np.float32)
+    made = train(oracle, start, samples, plan, 1, lambda: False)
+    assert made.sums is not None
+    assert made.sums.tobytes() == train(oracle, start, samples, plan, 1, lambda: False).sums.tobytes()  # type: ignore[union-attr]
+    return made.sums
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 2**31),
+    st.integers(0, 5),
+    st.floats(1e-6, 1e6),
+    st.floats(1e-3, 1e3),
+    st.floats(1e-3, 1e3),
+    st.sampled_from([0.0, 3.0]),
+)
+def test_a_sample_changes_an_update_by_at_most_its_bound(
+    oracle: Oracle, seed: int, row: int, scale: float, clip: float, lr: float, theta: float
+) -> None:
+    """In integers: whatever the others are, and whatever the loss, the change has a norm of at most the clip."""
+    samples, plan = drawn(seed, 6, scale), Plan(lr=lr, update_clip=clip, by_sample=1)
+    without = samples.take(np.array([each for each in range(6) if each != row]))
+    change = summed(oracle, samples, plan, theta) - summed(oracle, without, plan, theta)
+    assert sum(int(value) ** 2 for value in change) * unit_of(clip) ** 2 <= clip**2
+
+
+@given(st.floats(1e-30, 1e30))
+def test_the_unit_is_a_power_of_two_of_which_a_bound_has_thousands(clip: float) -> None:
+    mantissa, _ = math.frexp(unit_of(clip))
+    assert mantissa == 0.5
+    assert 2**12 <= clip / unit_of(clip) < 2**13
+
+
+def test_an_update_of_class_means_is_the_sketch_wherever_it_began(oracle: Oracle) -> None:
+    samples, plan = drawn(3, 40), Plan(lr=1.0, update_clip=BOUND, by_sample=1)
+    x = samples.x * np.minimum(1.0, CLIP / np.linalg.norm(samples.x, axis=1, keepdims=True))
+    expected = np.zeros((CLASSES, FEATURES + 1))
+    np.add.at(expected, samples.y, np.concatenate([x, np.full((40, 1), CLIP)], 1))
+    for theta in (0.0, 5.0):
+        found = summed(oracle, samples, plan, theta).reshape(expected.shape) * UNIT
+        np.testing.assert_allclose(found, expected, atol=40 * UNIT)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.8, 5.0])
+def test_what_is_sent_is_the_sum_with_noise_on_the_announced_step(noise: float) -> None:
+    bound, size = Bound(BOUND, noise, by_sample=True), 4000
+    step, drawn_with = bounded_step(bound, 0.5, size), list[float]()
+
+    def draw(count: int, scale: float) -> Integers:
+        drawn_with.append(scale)
+        return np.random.default_rng(1).normal(0, scale, count).round().astype(np.int64)
+
+    sums = np.random.default_rng(2).integers(-50_000, 50_000, size)
+    contribution = Contribution(UpdateId("d", 1, 1), 0, 7, (sums * UNIT).astype(np.float32))
+    codec = Lattice(most=LARGEST_MOST)
+    encoded = encode_summed(codec, contribution, sums, bound, step, draw, Ranges(size), None)
+    (section,) = encoded.sections
+    assert (section.weight, section.count, section.energy) == (1, 1, bound.clip**2)
+    said = codec.decode(section.payload, size).astype(np.float64)
+    if not noise:
+        assert step == UNIT
+        assert np.array_equal(said, sums * UNIT)
+        return
+    assert drawn_with == [noise * BOUND / UNIT]
+    assert np.std(said - sums * UNIT) == pytest.approx(noise * BOUND, rel=0.1)
+
+
+def test_a_sum_needs_its_step_and_integers_of_its_own() -> None:
+    contribution = Contribution(UpdateId("d", 1, 1), 0, 1, np.zeros(4, np.float32))
+    nothing, bound = np.zeros(4, np.int64), Bound(BOUND, by_sample=True)
+    for codec, step in ((Lattice(), UNIT / 2), (Lattice(), 0.3), (Lattice(rounding="nearest"), UNIT)):
+        with pytest.raises(CodecError, match="a sum over samples needs"):
+            encode_summed(codec, contribution, nothing, bound, step, lambda size, scale: nothing, Ranges(4), None)
+
+
+# -- nets
+
+
+def run(bundle: Bundle, oracle: Oracle, mode: str, noise: float, seed: int = 0) -> Run:
+    shares = {device: drawn(n, 10 + 20 * n) for n, device in enumerate(DEVICES)}
+    privacy = Privacy(Promise(mode, BOUND, noise, SAMPLE), 1e-5)
+    window, server = WindowOptions(0, 10.0, 1, 4, 0), ServerOptions()
+    options = TopOptions(window, server, {}, rounds=1, release_codec="dense", privacy=privacy)
+
+    def do(node: str, work: Work) -> Worked:
+        trained: Trained | None = None
+        if work.train:
+            assert work.release.plan is not None
+            trained = train(oracle, work.theta, shares[node], work.release.plan, 1, lambda: False)
+        loss = {"train_loss": (1.0, 1.0)} if work.train else {}
+        return Worked(work.release.number, trained, loss)
+
+    tree = Tree({"fog-0": "top"} | {device: "fog-0" if n % 2 else "top" for n, device in enumerate(DEVICES)})
+    return run_rounds(tree, bundle.to_bytes(), options, do, seed=seed)
+
+
+def means(theta: np.ndarray) -> np.ndarray:
+    sums = theta.reshape(CLASSES, FEATURES + 1).astype(np.float64)
+    quotient: np.ndarray = CLIP * sums[:, :-1] / sums[:, -1:]
+    return quotient
+
+
+@pytest.mark.parametrize("mode", [CENTRAL, LOCAL])
+def test_a_net_learns_the_means_of_all_samples_whatever_a_device_has_of_them(bundle: Bundle, oracle: Oracle, mode: str) -> None:
+    done = run(bundle, oracle, mode, 1e-5)
+    assert done.accounts.conserved
+    assert done.accounts.weight_counted == len(DEVICES)  # and nobody says how many samples it has
+    everybody = [drawn(n, 10 + 20 * n) for n in range(len(DEVICES))]
+    x, y = np.concatenate([each.x for each in everybody]), np.concatenate([each.y for each in everybody])
+    x = x * np.minimum(1.0, CLIP / np.linalg.norm(x, axis=1, keepdims=True))
+    expected = np.stack([x[y == c].mean(0) for c in range(CLASSES)])
+    np.testing.assert_allclose(means(done.theta), expected, atol=2e-3)
+
+
+@pytest.mark.parametrize(("mode", "adders"), [(CENTRAL, 1), (LOCAL, len(DEVICES))])
+def test_the_noise_of_a_release_is_that_of_the_promise_and_so_is_epsilon(
+    bundle: Bundle, oracle: Oracle, mode: str, adders: int
+) -> None:
+    noise, calm = 3.0, run(bundle, oracle, mode, 1e-6).theta
+    noisy = [run(bundle, oracle, mode, noise, seed) for seed in range(20)]
+    said = np.stack([each.theta - calm for each in noisy]) * len(DEVICES)  # releases are means over devices
+    assert np.std(said) == pytest.approx(noise * BOUND * math.sqrt(adders), rel=0.15)
+    assert noisy[0].rounds[-1].metrics["epsilon"] == pytest.approx(epsilon_of([(noise, 1)], 1e-5), abs=1e-6)
+    assert str(noisy[0].rounds[-1].metrics["privacy"]).endswith(f"{mode}, of single samples")
+
+
+def test_what_is_promised_to_samples_is_on_the_disk_and_older_promises_are_of_devices() -> None:
+    old = '{"promise": {"mode": "local", "clip": 1.0, "noise": 2.0}, "earlier": []}'
+    spent = spent_of(old)
+    assert spent is not None
+    assert spent.promise.mechanisms(3, train=False) == (1.0, 3)
+    assert replace(spent.promise, unit=SAMPLE).mechanisms(3, train=True) == (2.0, 4)
+
+
+def test_personal_tensors_are_no_part_of_a_sum(bundle: Bundle) -> None:
+    privacy = Privacy(Promise(CENTRAL, 1.0, 1.0, SAMPLE), 1e-5)
+    (slot,) = bundle.manifest.layout
+    with pytest.raises(ConfigError, match="personal"):
+        check_bounded(privacy, Ranges(slot.size, personal=(slot,)))
+
+
+def test_the_example_compiles_and_its_file_is_right() -> None:
+    from edgemw.compile.load import load_task
+
+    example = Path(__file__).parents[2] / "examples" / "means"
+    made = compile_task(load_task(str(example / "task.py")))
+    assert made.manifest.size == 650
+    settings = load_file(Deployment, example / "edgemw.toml", env={}).value
+    privacy = privacy_of(settings.privacy)
+    assert privacy is not None
+    assert privacy.promise.unit == SAMPLE
+    assert epsilon_of([privacy.promise.mechanisms(1, train=False)], privacy.delta) < privacy.budget < 2.1
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [("plan.personal=['a']", "plan.personal"), ("codec.parameters={most=128}", "codec.parameters"), ("privacy.mode=", "privacy")],
+)
+def test_what_does_not_go_with_it_is_refused_with_its_key(override: str, key: str) -> None:
+    example = Path(__file__).parents[2] / "examples" / "means" / "edgemw.toml"
+    with pytest.raises(ConfigError) as refused:
+        load_file(Deployment, example, env={}, overrides=[override])
+    assert refused.value.key == key
+
+
+def test_what_a_plan_says_of_steps_is_said_not_to_be_used() -> None:
+    example = Path(__file__).parents[2] / "examples" / "means" / "edgemw.toml"
+    given = load_file(Deployment, example, env={}, overrides=["plan.epochs=3", "plan.lr=0.5", "plan.momentum=0.9"]).value
+    said = [text for text in unused(given) if "privacy.unit" in text]
+    assert [text.split(":")[0] for text in said] == ["plan.momentum", "plan.epochs"]
