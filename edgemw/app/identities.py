@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 
 from edgemw.app.deployment import members
@@ -37,6 +39,29 @@ def check_identities(settings: Deployment) -> None:
     """Refuse a deployment in which a node could not connect. Raises ConfigError."""
     for key, reason in missing(settings):
         raise ConfigError(f"{reason}: `edgemw pki issue DIR --for FILE` makes them", key=key)
+
+
+def certificate_problem(path: Path, node: str, now: datetime) -> str:
+    """What is wrong with the certificate that a node would show to a broker; empty where nothing is seen to be.
+
+    Without `cryptography` nothing is looked at, and a file that holds no certificate is left to whoever loads it.
+    """
+    if find_spec("cryptography") is None or not path.is_file():
+        return ""
+    from edgemw.trust.credentials import certificate, names_of
+
+    try:
+        found = certificate(path.read_bytes())
+    except (ConfigError, OSError):
+        return ""
+    names = list(names_of(found))
+    if node not in names:
+        named = " and ".join(map(repr, names)) or "nobody"
+        return f"is of {named}, not of {node!r}: rules by name (`edgemw broker config`) let it write as that alone"
+    if not found.not_valid_before_utc <= now <= found.not_valid_after_utc:
+        since, until = found.not_valid_before_utc, found.not_valid_after_utc
+        return f"is valid from {since:%Y-%m-%d} to {until:%Y-%m-%d} alone: `edgemw pki issue --renew` makes another"
+    return ""
 
 
 def _add(found: defaultdict[str, list[Path]], key: str, broker: Broker, nodes: Iterable[str]) -> None:

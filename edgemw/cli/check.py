@@ -8,11 +8,12 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from edgemw.app.afford import check_afforded
 from edgemw.app.checks import AUTO
-from edgemw.app.identities import missing, own_files
+from edgemw.app.identities import certificate_problem, missing, own_files
 from edgemw.app.masking import check_masked_task
 from edgemw.app.places import NODE
 from edgemw.app.private import check_account, check_bundle
@@ -39,7 +40,7 @@ from edgemw.app.tiers import fan_in
 from edgemw.app.trust import check_trust, role_of
 from edgemw.app.wiring import check_plan_fits, load_bundle
 from edgemw.cli.budgets import budget_text, budget_warnings
-from edgemw.cli.oddities import plan_oddities, quorum_of_masks, robust_oddities, unused, unused_burst, unused_in_tiers
+from edgemw.cli.oddities import drowned, plan_oddities, quorum_of_masks, robust_oddities, unused, unused_burst, unused_in_tiers
 from edgemw.compression.codec import Codec, is_guided
 from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Manifest
@@ -139,6 +140,7 @@ def check(path: Path, kind: Kind | None, overrides: list[str], env: Mapping[str,
     manifest = _check_bundle(settings, loaded.origins)
     if manifest is not None:
         warnings = (*warnings, *budget_warnings(settings, manifest), *plan_oddities(settings, manifest))
+        warnings = (*warnings, *drowned(settings, manifest))
     if isinstance(settings, Deployment):
         return Report(kind, settings.name, (*_deployment_facts(settings), *_room(settings, manifest)), warnings)
     return Report(kind, settings.node.id, tuple(_fog_facts(settings)), warnings)
@@ -400,6 +402,10 @@ def _warnings(settings: Settings) -> Iterator[str]:
         yield from unused_in_tiers(settings)
     else:
         yield from _profile_warnings("node.profile", settings.node.profile)
+        cert = settings.broker.tls.cert
+        problem = cert and certificate_problem(cert, settings.node.id, datetime.now(UTC))
+        if problem:
+            yield f"broker.tls.cert: {cert} {problem}"
         if settings.energy.budget and not float(settings.energy.interval):
             yield "energy.budget: not used, since energy.interval is 0s"
     if isinstance(settings, DeviceFile):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from edgemw.app.sections import Codec, Privacy, Release, Window
@@ -11,10 +12,11 @@ from edgemw.compression.coarse import can_coarsen
 from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Manifest
 from edgemw.core.config.units import duration_text
-from edgemw.fog.privacy import SAMPLE
+from edgemw.fog.privacy import LOCAL, SAMPLE
 from edgemw.robust.options import FEWEST, protects
 from edgemw.wire.groups import needed
 
+_DROWNED = 30  # times; `benchmarks/privacy.py`: 13 keeps 84 % of the accuracy, 24 two thirds, 54 a third
 _OF_STEPS = ("optimizer", "momentum", "weight_decay", "prox_mu", "epochs", "steps", "batch_size", "clip")
 
 
@@ -48,6 +50,21 @@ def plan_oddities(settings: Deployment | FogFile, manifest: Manifest) -> Iterato
         yield (
             f"plan.personal: data.partition {data.partition} deals out test samples at random, so a device's own tensors are "
             "measured on others' samples too: natural keeps each client's together"
+        )
+
+
+def drowned(settings: Deployment | FogFile, manifest: Manifest) -> Iterator[str]:
+    """Noise for whole devices in which so many devices say nothing to so many parameters (docs/security-privacy.md)."""
+    privacy = settings.privacy
+    if not isinstance(settings, Deployment) or not privacy.mode or privacy.unit == SAMPLE:
+        return
+    devices = sum(tier.count for tier in settings.tiers.values() if tier.role == "device")
+    times = privacy.noise * math.sqrt(manifest.size * (devices if privacy.mode == LOCAL else 1)) / devices
+    if times > _DROWNED:
+        yield (
+            f"privacy.noise: the noise of a release on {manifest.size} parameters is {times:.0f} times as long as the most that "
+            f"{devices} devices can agree on, so next to nothing is learned: a smaller model, privacy.unit = {SAMPLE!r}, more "
+            "devices, or less noise"
         )
 
 

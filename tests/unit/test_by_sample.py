@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edgemw.app.private import privacy_of
 from edgemw.app.settings import Deployment, load_file
 from edgemw.app.wiring import open_oracle
-from edgemw.cli.oddities import unused
+from edgemw.cli.oddities import drowned, unused
 from edgemw.compile.export import compile_task
 from edgemw.compile.sketch import ClassMeans, own_class
 from edgemw.compile.task import Task
@@ -22,7 +22,7 @@ from edgemw.compression.bounded import Bound, bounded_step, encode_summed
 from edgemw.compression.lattice import LARGEST_MOST, Lattice
 from edgemw.compression.residual import Contribution
 from edgemw.core.accountant import epsilon_of
-from edgemw.core.bundle import Bundle
+from edgemw.core.bundle import Bundle, read_bundle
 from edgemw.core.errors import CodecError, ConfigError
 from edgemw.core.ids import UpdateId
 from edgemw.core.noise import Integers, unit_of
@@ -212,6 +212,7 @@ def test_the_example_compiles_and_its_file_is_right() -> None:
     example = Path(__file__).parents[2] / "examples" / "means"
     made = compile_task(load_task(str(example / "task.py")))
     assert made.manifest.size == 650
+    assert read_bundle((example / "means.edge").read_bytes()).manifest.layout == made.manifest.layout
     settings = load_file(Deployment, example / "edgemw.toml", env={}).value
     privacy = privacy_of(settings.privacy)
     assert privacy is not None
@@ -228,6 +229,22 @@ def test_what_does_not_go_with_it_is_refused_with_its_key(override: str, key: st
     with pytest.raises(ConfigError) as refused:
         load_file(Deployment, example, env={}, overrides=[override])
     assert refused.value.key == key
+
+
+def test_noise_in_which_nothing_can_be_heard_is_warned_of() -> None:
+    quickstart = Path(__file__).parents[2] / "examples" / "quickstart" / "edgemw.toml"
+    manifest = read_bundle((quickstart.parent / "digits.edge").read_bytes()).manifest
+
+    def said(*overrides: str) -> list[str]:
+        return list(drowned(load_file(Deployment, quickstart, env={}, overrides=overrides).value, manifest))
+
+    (warning,) = said("privacy.mode=central", "privacy.noise=8")
+    assert "225 times as long as the most that 8 devices can agree on" in warning
+    assert said("privacy.mode=central", "privacy.noise=1") == []  # 28 times
+    (warning,) = said("privacy.mode=local", "privacy.noise=1")
+    assert " 80 times " in warning
+    assert said("privacy.mode=local", "privacy.noise=1", "privacy.unit=sample") == []
+    assert said() == []
 
 
 def test_what_a_plan_says_of_steps_is_said_not_to_be_used() -> None:

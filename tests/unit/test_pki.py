@@ -19,6 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID as Use
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgemw.app.identities import certificate_problem
 from edgemw.app.places import identity_settings
 from edgemw.cli.main import main
 from edgemw.core.errors import ConfigError
@@ -452,6 +453,26 @@ def test_a_passphrase_comes_from_a_file_or_the_environment(
     monkeypatch.setenv("EDGEMW_SECRET_CA", "wrong")
     code, _, err = run(capsys, "issue", tmp_path / "pki", "device-1", "--passphrase-env", "EDGEMW_SECRET_CA")
     assert (code, "wrong" in err) == (3, True)
+
+
+def test_a_certificate_of_another_node_or_of_another_time_is_warned_of(pki: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    issue(pki, "device-0", "device-1")
+
+    def said(whose: str, node: str) -> list[str]:
+        folder, path = pki / "nodes" / whose, pki / "device.toml"
+        tls = f'ca = "{folder}/ca.pem"\ncert = "{folder}/cert.pem"\nkey = "{folder}/key.pem"\n'
+        broker = f'[broker]\nurl = "mqtts://localhost:8883"\n[broker.tls]\n{tls}'
+        path.write_text(f'net = "n"\n{broker}[node]\nid = "{node}"\nparent = "top"\n')
+        assert main(["check", str(path)]) == 0
+        return [line for line in capsys.readouterr().err.splitlines() if "tls.cert" in line]
+
+    assert said("device-0", "device-0") == []
+    (line,) = said("device-1", "device-0")
+    assert "is of 'device-1', not of 'device-0'" in line
+    cert = pki / "nodes" / "device-0" / "cert.pem"
+    assert certificate_problem(cert, "device-0", NOW + DAY) == ""
+    assert "is valid from" in certificate_problem(cert, "device-0", NOW + 400 * DAY)
+    assert certificate_problem(pki / "ca.key", "device-0", NOW) == ""  # none at all is for whoever loads it
 
 
 def test_without_cryptography_it_says_what_to_install(tmp_path: Path) -> None:
