@@ -71,21 +71,26 @@ def run_publish(args: argparse.Namespace) -> int:
     own = None if args.pki is None else signing_key(args.pki, AUTHOR)
     signer = signer_of(args.sign or own, args.config)
 
-    async def work(console: Console) -> tuple[str, ReleaseManifest | None]:
+    async def work(console: Console) -> tuple[str, ReleaseManifest | None, str]:
         await console.settle()
         top = args.to or console.census.top()
         if top is None:
             raise EdgeError("no top fog node has been seen in this net: start one, or name it with --to")
         _refuse_others(console, top)
-        return top, await console.publish_task(top, task, data, args.timeout, signer)
+        made = await console.publish_task(top, task, data, args.timeout, signer)
+        states = [] if made is not None else await console.ask()
+        return top, made, "; ".join(s.status.reason for s in states if (s.node, s.task) == (top, task) and s.status.reason)
 
-    top, manifest = with_console(args, work, AUTHOR)
+    top, manifest, reason = with_console(args, work, AUTHOR)
     if args.json:
         print(
             json.dumps(
                 {"task": task, "top": top, "taken": manifest is not None, "release": manifest.number if manifest else None}
+                | {"reason": reason}
             )
         )
+    elif reason:
+        print(f"{task}: {top} has not taken it within {args.timeout:g} s, and says: {reason}")
     elif manifest is None:
         print(
             f"{task}: on the broker, but {top} has not taken it within {args.timeout:g} s; it will when it runs (edgemw status)"

@@ -152,6 +152,8 @@ def test_without_a_key_of_its_own_nobody_can_propose_a_bundle(fleet: Fleet) -> N
     where = ("--broker", fleet.url, "--net", fleet.net, "--to", "top")
     refused = edgemw("task", "publish", BUNDLE, *where, "--timeout", "1", "--sign", fleet.folder / "pki/nodes/rogue/sign.key")
     assert refused.returncode == 1
+    assert "top has not taken it within 1 s, and says: bundle" in refused.stdout
+    assert "its proposal is not signed by a key of security.release_key" in refused.stdout
     statuses = fleet.until(lambda s: "top" in s and s["top"].task == "digits")
     assert "its proposal is not signed by a key" in statuses["top"].status.reason
     taken = edgemw("task", "publish", BUNDLE, *where, "--sign", fleet.folder / "pki/nodes/top/sign.key")
