@@ -16,7 +16,7 @@ from edgemw.fog.privacy import LOCAL, SAMPLE
 from edgemw.robust.options import FEWEST, protects
 from edgemw.wire.groups import needed
 
-_DROWNED = 30  # times; `benchmarks/privacy.py`: 13 keeps 84 % of the accuracy, 24 two thirds, 54 a third
+_DROWNED = 30  # times; `benchmarks/privacy.py`: 13 keeps 80 % of the accuracy, 24 three fifths, 54 a third
 _OF_STEPS = ("optimizer", "momentum", "weight_decay", "prox_mu", "epochs", "steps", "batch_size", "clip")
 
 
