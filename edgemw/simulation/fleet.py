@@ -282,6 +282,10 @@ class Fleet(World):
             self._on_round(Round(frame.message, self.now, up, down))
         super()._publish(text, frame, retain=retain)
 
+    def _read(self, frame: Frame, data: bytes) -> Frame:
+        """The same one: whatever is written is read as it was, and of a large fleet that is a tenth of the time."""
+        return frame
+
     def _save(self, name: str, disk: Disk, action: Any) -> None:
         super()._save(name, disk, action)
         if disk.outbox or disk.forwarded:

@@ -542,7 +542,7 @@ class World:
         if name in self.offline and not is_will:
             return
         topic, data = topics.parse(text), self._packed(frame)
-        frame, size_bytes = unpack(data), len(data) + added_bytes(text, len(data))
+        frame, size_bytes = self._read(frame, data), len(data) + added_bytes(text, len(data))
         if self.sessions is not None and not self.sessions.takes(size_bytes):
             return
         if retain:
@@ -553,6 +553,10 @@ class World:
             at = self.links.arrival(name, "up", size_bytes, at)
         for reader in list(self._readers(topic)):
             self._deliver(reader, topic, frame, size_bytes, at, "" if is_will else name)
+
+    def _read(self, frame: Frame, data: bytes) -> Frame:
+        """What a frame that was written as these bytes is for who reads it."""
+        return unpack(data)
 
     def _packed(self, frame: Frame) -> bytes:
         """The bytes of a frame, made once where it is asked for several times in a row."""

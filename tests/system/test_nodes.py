@@ -128,7 +128,9 @@ def test_a_bundle_is_published_to_a_running_net_and_picked_up(fleet: Fleet) -> N
     fleet.start(*nodes)
     fleet.until(lambda s: set(s) == set(nodes) and all("no task" in x.status.reason for x in s.values()))
     published = edgemw("task", "publish", BUNDLE, "--broker", fleet.url, "--net", fleet.net, "--json")
-    assert json.loads(published.stdout) == {"task": "digits", "top": "top", "taken": True, "release": 0, "reason": ""}, published.stderr
+    assert json.loads(published.stdout) == {"task": "digits", "top": "top", "taken": True, "release": 0, "reason": ""}, (
+        published.stderr
+    )
     fleet.until(lambda s: fact(s["device-0"], "release") >= 1)
 
 
