@@ -152,7 +152,8 @@ def _next(args: argparse.Namespace) -> list[str]:
     if args.kind == "mosquitto":
         owner = f"chown -R mosquitto: {args.out} && " if os.geteuid() == 0 else ""
         lines.append(f"start it: {owner}(cd {args.out} && {find_mosquitto() or 'mosquitto'} -d -c mosquitto.conf)")
-        lines.append("after a later change of acl or crl.pem: kill -HUP of the broker")
+        lines.append("where it does not start, the same without -d says why")
+        lines.append("after a later change: kill the broker, wait until it has ended, start it again; nothing is lost")
     else:
         lines.append(f"untested: see brokers/{args.kind}/README.md for where they belong")
     return lines

@@ -46,12 +46,12 @@ examples:
   edgemw pki issue pki device-3 --renew --days 90
 """
 _REVOKE = """All that NAME was ever given is put on DIR/crl.pem. The broker has a copy, which it looks at when somebody
-connects, and rules, which hold for who is connected, too: write both again and tell it. Fog nodes have a copy for signatures:
+connects, and rules, which hold for who is connected, too: write both again and restart it. Fog nodes have a copy for signatures:
 DIR/nodes/*/crl.pem are new; copy it to the machines of fog nodes again, which read it within seconds.
 
 examples:
   edgemw pki revoke pki device-3
-  edgemw broker config edgemw.toml --for mosquitto --pki pki --out broker && kill -HUP "$(pidof mosquitto)"
+  edgemw broker config edgemw.toml --for mosquitto --pki pki --out broker && systemctl restart mosquitto
 """
 _LIST = """exit code: 0 all is well, 1 something ends within 30 days, or has ended, and was not renewed
 
@@ -163,7 +163,7 @@ def run_revoke(args: argparse.Namespace) -> int:
         signer.revoke(args.names, _now())
         signer.refresh()
     copies = f"copy crl.pem of {args.folder / NODES}/NAME again to fog nodes, and to whoever else has security.crl"
-    what = f"write the broker's files again (edgemw broker config --pki {args.folder}) and send it SIGHUP"
+    what = f"write the broker's files again (edgemw broker config --pki {args.folder}) and restart it"
     text = f"revoked {', '.join(args.names)}: {what}; {copies}"
     _say(args, {"revoked": args.names, "list": str(args.folder / "crl.pem")}, text)
     return 0
