@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import ipaddress
 import json
 import os
 from pathlib import Path
@@ -71,11 +72,21 @@ examples:
 """
 
 
+class _NamesAnywhere(argparse.ArgumentParser):
+    """Takes names behind flags, too: `issue pki --renew device-3`, which argparse reads as no names and a word too many."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        found, left = super().parse_known_args(args, namespace)
+        if left and not any(word.startswith("-") for word in left) and getattr(found, "names", None) == []:
+            found.names, left = left, []
+        return found, left
+
+
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the main program."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = subparsers.add_parser("pki", help="a small certificate authority", epilog=_EXAMPLES, formatter_class=raw)
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_NamesAnywhere)
     init = verbs.add_parser("init", help="make an authority", epilog=_INIT, formatter_class=raw)
     issue = verbs.add_parser("issue", help="certificates of nodes and of the broker", epilog=_ISSUE, formatter_class=raw)
     revoke = verbs.add_parser("revoke", help="let somebody in no longer", epilog=_REVOKE, formatter_class=raw)
@@ -213,9 +224,16 @@ def _wanted(args: argparse.Namespace, names: list[str]) -> tuple[list[str], str]
 
 def _check_hosts(hosts: list[str]) -> None:
     for host in hosts:
-        letters = host.replace("-", "").replace(".", "").replace(":", "")
-        if not (0 < len(host) <= 253 and letters.isascii() and letters.isalnum()):
-            raise ConfigError(f"{host!r} is neither a name nor an address", key="--host")
+        letters = host.replace("-", "").replace(".", "")
+        if not (_is_ipv6(host) or (0 < len(host) <= 253 and letters.isascii() and letters.isalnum())):
+            raise ConfigError(f"{host!r} is neither a name nor an address, without scheme and port", key="--host")
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ipaddress.IPv6Address(host).scope_id is None
+    except ValueError:
+        return False
 
 
 def _passphrase(args: argparse.Namespace) -> str | None:

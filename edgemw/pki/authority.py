@@ -48,9 +48,8 @@ def init(folder: Path, passphrase: str | None, now: datetime.datetime, days: int
     """
     for name in (layout.AUTHORITY, layout.AUTHORITY_KEY, layout.INDEX):
         if (folder / name).exists():
-            raise ConfigError(
-                "there is an authority already: every certificate of it would be worth nothing", file=str(folder / name)
-            )
+            reason = "there is an authority already, and every certificate of it would be worth nothing"
+            raise ConfigError(f"{reason}: `edgemw pki issue` makes more of them", file=str(folder / name))
     layout.make_folder(folder)
     signer = new_authority(COMMON_NAME, now, days)
     layout.write_private(folder / layout.AUTHORITY_KEY, _key_pem(signer.key, passphrase))
