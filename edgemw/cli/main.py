@@ -61,8 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # vectors are short here: threads of a BLAS would only spin on other nodes' cores
     given = sys.argv[1:] if arguments is None else arguments
-    args = parser(given[:1] if given and given[0] in COMMANDS else COMMANDS).parse_args(given)
     try:
+        args = parser(given[:1] if given and given[0] in COMMANDS else COMMANDS).parse_args(given)
         return int(args.run(args))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

@@ -209,6 +209,9 @@ def test_an_authority_is_not_made_twice(pki: Path) -> None:
     before = (pki / "ca.key").read_bytes()
     with pytest.raises(ConfigError, match="there is an authority already"):
         authority.init(pki, None, NOW)
+    (pki / "issued.json").unlink()
+    with pytest.raises(ConfigError, match="there is a part of an authority"):
+        authority.init(pki, None, NOW)
     assert (pki / "ca.key").read_bytes() == before
 
 
