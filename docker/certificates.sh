@@ -101,7 +101,7 @@ if [ -n "${REVOKE:-}" ]; then
   serial=$(openssl x509 -in "nodes/$REVOKE.pem" -noout -serial)
   grep -qi "	${serial#serial=}	" revoked.txt || quietly openssl ca -config ca.conf -revoke "nodes/$REVOKE.pem"
   grep -qxF -e "$REVOKE" nodes.revoked || echo "$REVOKE" >> nodes.revoked
-  echo "revoked $REVOKE; tell the broker: docker compose kill --signal HUP broker"
+  echo "revoked $REVOKE; tell the broker: docker compose restart broker"
 else
   for name in "$@"; do node "$name"; done
 fi

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,12 +21,14 @@ def read_books(folders: Sequence[Path]) -> list[Books]:
     """The books in all databases below these folders.
 
     Raises:
-        ConfigError: there are none, or two of one node; a node is running, or its file is damaged or of another version.
+        ConfigError: there are none, or two of one node; a node is running, or its file is damaged or of another version; a folder
+            cannot be read.
     """
     found: dict[tuple[str, str], Books] = {}
     where: dict[str, Path] = {}
-    for path in sorted({path for folder in folders for path in folder.rglob("state.db")}):
-        for books in _books_in(path.parent):
+    for folder in states_in(folders):
+        path = folder / "state.db"
+        for books in _books_in(folder):
             if where.setdefault(books.node, path) != path:
                 raise ConfigError(f"{where[books.node]} is of {books.node!r} as well: leave one out", file=str(path))
             found[books.node, books.task] = books
@@ -35,6 +38,20 @@ def read_books(folders: Sequence[Path]) -> list[Books]:
             f"no node has kept anything about a task below {names}: give the folders of [node] state, or of up --out"
         )
     return list(found.values())
+
+
+def states_in(folders: Sequence[Path]) -> list[Path]:
+    """The folders of state in these and below.
+
+    Raises:
+        ConfigError: a folder cannot be looked into; nobody would miss the books in it.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise ConfigError(error.strerror or str(error), file=str(error.filename)) from error
+
+    walks = (os.walk(folder, onerror=refuse) for folder in folders)
+    return sorted({Path(where) for walk in walks for where, _, names in walk if "state.db" in names})
 
 
 def _books_in(folder: Path) -> Iterator[Books]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgemw.app.books import states_in
 from edgemw.core.errors import ConfigError, WireError
 from edgemw.fog.evidence import Evidence, Proven, Summed, Verdict, verify
 from edgemw.storage import evidence, journal, outbox
@@ -39,7 +40,7 @@ def _read(folders: Sequence[Path]) -> tuple[list[Evidence], frozenset[str]]:
     """What is shown, and which fog nodes there are, also where they show nothing."""
     shown: list[Evidence] = []
     fogs: set[str] = set()
-    for path in _states_in(folders):
+    for path in states_in(folders):
         db = Database(path)
         try:
             place = db.place()
@@ -53,10 +54,6 @@ def _read(folders: Sequence[Path]) -> tuple[list[Evidence], frozenset[str]]:
         names = ", ".join(map(str, folders))
         raise ConfigError(f"no fog node below {names} has kept evidence: give security.evidence a size", key="--ca")
     return shown, frozenset(fogs)
-
-
-def _states_in(folders: Sequence[Path]) -> list[Path]:
-    return sorted({path.parent for folder in folders for path in folder.rglob("state.db")})
 
 
 def _shown_in(db: Database, net: str, node: str) -> Iterator[Evidence]:

@@ -118,6 +118,7 @@ class Report:
             "restarts": self.restarts,
             "failed": self.failed,
             "reasons": self.reasons,
+            **({"epsilon": last.metrics["epsilon"]} if "epsilon" in last.metrics else {}),
         }
 
     def _energy(self) -> dict[str, Any] | None:
@@ -204,6 +205,8 @@ class Report:
             f"  {'updates':<18}{_sent(accounts.updates_sent)}, {accounts.updates_counted} counted",
             f"  {'examples':<18}{_sent(accounts.weight_sent)}, {accounts.weight_counted} counted",
         ]
+        if "epsilon" in summary:
+            lines.append(f"  {'epsilon':<18}{summary['epsilon']:.4g} after {summary['rounds']} releases")
         if summary["energy"] is not None:
             lines.append(f"  {'energy':<18}{energy_told(summary['energy'])}")
         if accounts.updates_returned:

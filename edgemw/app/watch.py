@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from edgemw.app.census import NodeStatus
 from edgemw.app.console import Console, open_console
@@ -20,7 +21,7 @@ from edgemw.app.rounds import Round, round_told
 from edgemw.app.settings import Broker, Deployment
 from edgemw.core.errors import EdgeError, LinkError, single
 from edgemw.transport.broker import Broker as EmbeddedBroker
-from edgemw.wire.messages import RoundReport
+from edgemw.wire.messages import RoundReport, Status
 
 TICK_S = 0.25
 QUIET_S = 2.0
@@ -241,6 +242,16 @@ class Watch:
                 "reason": self._reason(s),
             }
             for s in statuses
+        ]
+        self._report.nodes += self._absent({s.node for s in statuses}) if not self._signals else []
+
+    def _absent(self, there: Collection[str]) -> list[dict[str, Any]]:
+        """The nodes that nobody has seen: perhaps the broker does not let them in, or does not take what they say."""
+        absent = [spec for spec in self._specs if spec.id not in there and spec.id not in self._processes.failures]
+        reason = f"was never seen, and its log says why: {self._out / 'logs'}/"
+        return [
+            {"node": spec.id, "task": "", **asdict(Status(spec.role, spec.parent or "", "absent", f"{reason}{spec.id}.log", {}))}
+            for spec in absent
         ]
 
     def _reason(self, status: NodeStatus) -> str:

@@ -112,6 +112,7 @@ def run_config(args: argparse.Namespace) -> int:
     made = f"Made by `edgemw broker config` for the net {settings.name}: who may do what. Nobody else may do anything."
     own = []
     if args.pki is not None:
+        _check_apart(args.out.resolve(), args.pki.resolve())
         check_hosts(settings, args.pki)
         own = [*certificates(kind, args.pki)]
         rules = without_revoked(rules, args.pki)
@@ -125,6 +126,12 @@ def run_config(args: argparse.Namespace) -> int:
     for line in _next(args):
         print(line)
     return 0
+
+
+def _check_apart(out: Path, pki: Path) -> None:
+    if out == pki or out in pki.parents or pki in out.parents:
+        reason = f"the broker's user is to own this folder, and {pki} has the keys of everybody: give one of its own"
+        raise ConfigError(reason, key="--out")
 
 
 def _moved(text: str) -> tuple[str, str]:
@@ -145,7 +152,8 @@ def _next(args: argparse.Namespace) -> list[str]:
     if args.kind == "mosquitto":
         owner = f"chown -R mosquitto: {args.out} && " if os.geteuid() == 0 else ""
         lines.append(f"start it: {owner}(cd {args.out} && {find_mosquitto() or 'mosquitto'} -d -c mosquitto.conf)")
-        lines.append("after a later change of acl or crl.pem: kill -HUP of the broker")
+        lines.append("where it does not start, the same without -d says why")
+        lines.append("after a later change: kill the broker, wait until it has ended, start it again; nothing is lost")
     else:
         lines.append(f"untested: see brokers/{args.kind}/README.md for where they belong")
     return lines

@@ -118,6 +118,8 @@ def _as_user(broker: Broker, pki: Path | None, user: str) -> Broker:
     if pki is None:
         return for_node(broker, user)
     files = identity_files(pki, user)
+    if not (folder := files["cert"].parent).is_dir():
+        raise ConfigError(f"there is no folder {folder}: `edgemw pki issue DIR {user}` makes it", key="--pki")
     return replace(broker, url=SECURED if broker.url == EMBEDDED else broker.url, tls=replace(broker.tls, **files))
 
 

@@ -61,16 +61,19 @@ def main(arguments: list[str] | None = None) -> int:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # vectors are short here: threads of a BLAS would only spin on other nodes' cores
     given = sys.argv[1:] if arguments is None else arguments
-    args = parser(given[:1] if given and given[0] in COMMANDS else COMMANDS).parse_args(given)
     try:
+        args = parser(given[:1] if given and given[0] in COMMANDS else COMMANDS).parse_args(given)
         return int(args.run(args))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except (EdgeError, BrokenPipeError, BaseExceptionGroup) as raised:
+    except (EdgeError, BrokenPipeError, PermissionError, BaseExceptionGroup) as raised:
         error = single(raised)
         if isinstance(error, BrokenPipeError):  # whoever read what we print has seen enough, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE
+        if isinstance(error, PermissionError) and error.filename is not None:  # of another user, for a start
+            print(f"edgemw: {error.filename}: {error.strerror}: run it as the user that owns it", file=sys.stderr)
+            return 1
         if not isinstance(error, EdgeError):
             raise
         print(f"edgemw: {error}", file=sys.stderr)

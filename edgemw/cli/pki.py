@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import ipaddress
 import json
 import os
 from pathlib import Path
@@ -46,12 +47,12 @@ examples:
   edgemw pki issue pki device-3 --renew --days 90
 """
 _REVOKE = """All that NAME was ever given is put on DIR/crl.pem. The broker has a copy, which it looks at when somebody
-connects, and rules, which hold for who is connected, too: write both again and tell it. Fog nodes have a copy for signatures:
+connects, and rules, which hold for who is connected, too: write both again and restart it. Fog nodes have a copy for signatures:
 DIR/nodes/*/crl.pem are new; copy it to the machines of fog nodes again, which read it within seconds.
 
 examples:
   edgemw pki revoke pki device-3
-  edgemw broker config edgemw.toml --for mosquitto --pki pki --out broker && kill -HUP "$(pidof mosquitto)"
+  edgemw broker config edgemw.toml --for mosquitto --pki pki --out broker && systemctl restart mosquitto
 """
 _LIST = """exit code: 0 all is well, 1 something ends within 30 days, or has ended, and was not renewed
 
@@ -71,11 +72,21 @@ examples:
 """
 
 
+class _NamesAnywhere(argparse.ArgumentParser):
+    """Takes names behind flags, too: `issue pki --renew device-3`, which argparse reads as no names and a word too many."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        found, left = super().parse_known_args(args, namespace)
+        if left and not any(word.startswith("-") for word in left) and getattr(found, "names", None) == []:
+            found.names, left = left, []
+        return found, left
+
+
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the main program."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = subparsers.add_parser("pki", help="a small certificate authority", epilog=_EXAMPLES, formatter_class=raw)
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_NamesAnywhere)
     init = verbs.add_parser("init", help="make an authority", epilog=_INIT, formatter_class=raw)
     issue = verbs.add_parser("issue", help="certificates of nodes and of the broker", epilog=_ISSUE, formatter_class=raw)
     revoke = verbs.add_parser("revoke", help="let somebody in no longer", epilog=_REVOKE, formatter_class=raw)
@@ -163,7 +174,7 @@ def run_revoke(args: argparse.Namespace) -> int:
         signer.revoke(args.names, _now())
         signer.refresh()
     copies = f"copy crl.pem of {args.folder / NODES}/NAME again to fog nodes, and to whoever else has security.crl"
-    what = f"write the broker's files again (edgemw broker config --pki {args.folder}) and send it SIGHUP"
+    what = f"write the broker's files again (edgemw broker config --pki {args.folder}) and restart it"
     text = f"revoked {', '.join(args.names)}: {what}; {copies}"
     _say(args, {"revoked": args.names, "list": str(args.folder / "crl.pem")}, text)
     return 0
@@ -213,9 +224,16 @@ def _wanted(args: argparse.Namespace, names: list[str]) -> tuple[list[str], str]
 
 def _check_hosts(hosts: list[str]) -> None:
     for host in hosts:
-        letters = host.replace("-", "").replace(".", "").replace(":", "")
-        if not (0 < len(host) <= 253 and letters.isascii() and letters.isalnum()):
-            raise ConfigError(f"{host!r} is neither a name nor an address", key="--host")
+        letters = host.replace("-", "").replace(".", "")
+        if not (_is_ipv6(host) or (0 < len(host) <= 253 and letters.isascii() and letters.isalnum())):
+            raise ConfigError(f"{host!r} is neither a name nor an address, without scheme and port", key="--host")
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ipaddress.IPv6Address(host).scope_id is None
+    except ValueError:
+        return False
 
 
 def _passphrase(args: argparse.Namespace) -> str | None:

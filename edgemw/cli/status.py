@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         nodes = [{"node": s.node, "task": s.task, **asdict(s.status)} for s in statuses]
         print(json.dumps({"nodes": nodes, "energy": energy}, indent=1))
     elif not statuses:
-        print("no node has ever been seen in this net: is its name right, and the broker the one that its nodes use?")
+        print("no node has ever been seen in this net: is its name right, is this its broker, may this user ask?")
     else:
         print(f"{'node':<16}{'role':<8}{'parent':<12}{'task':<12}{'state':<12}{'release':>7}  {'last update':<12}  details")
         for status in statuses:

@@ -122,13 +122,15 @@ class _Look:
             evidence.node: {window.sent.id: window.sent for window in evidence.windows if window.sent is not None}
             for evidence in shown
         }
-        self._windows = self._signatures = 0
+        self._windows = self._signatures = self._unsigned = 0
         self._notes: list[str] = []
 
     def verdict(self) -> Verdict:
         faults = tuple(fault for evidence in self._shown for fault in self._faults_of(evidence))
         if not self._windows:
             self._notes.append("no window was added up again")
+        if self._signatures and self._unsigned == self._signatures:
+            self._notes.append("nobody's signature is of a certificate of --ca: is that the authority of this net?")
         return Verdict(self._task, self._windows, self._signatures, faults, tuple(self._notes))
 
     def _faults_of(self, evidence: Evidence) -> Iterator[str]:
@@ -185,6 +187,7 @@ class _Look:
         text = frame_text(evidence.net, evidence.node, member)
         shown = evidence.credentials.get(member.node, ())
         if not any(self._proven(member.node, der, text, member.signature) for der in shown):
+            self._unsigned += 1
             yield f"{evidence.node} has altered or invented {member.id}: {member.node} has not signed it"
 
 

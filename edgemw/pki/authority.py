@@ -46,11 +46,14 @@ def init(folder: Path, passphrase: str | None, now: datetime.datetime, days: int
         ConfigError: there is one already.
         EdgeError: a file cannot be written.
     """
-    for name in (layout.AUTHORITY, layout.AUTHORITY_KEY, layout.INDEX):
-        if (folder / name).exists():
-            raise ConfigError(
-                "there is an authority already: every certificate of it would be worth nothing", file=str(folder / name)
-            )
+    names = (layout.AUTHORITY, layout.AUTHORITY_KEY, layout.INDEX)
+    there = [folder / name for name in names if (folder / name).exists()]
+    if len(there) == len(names):
+        reason = "there is an authority already, and every certificate of it would be worth nothing"
+        raise ConfigError(f"{reason}: `edgemw pki issue` makes more of them", file=str(there[0]))
+    if there:
+        reason = "there is a part of an authority, one that was not finished or has lost files"
+        raise ConfigError(f"{reason}: put them back, or give another folder", file=str(there[0]))
     layout.make_folder(folder)
     signer = new_authority(COMMON_NAME, now, days)
     layout.write_private(folder / layout.AUTHORITY_KEY, _key_pem(signer.key, passphrase))

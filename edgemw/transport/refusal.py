@@ -43,7 +43,7 @@ def from_exception(error: Exception, where: str) -> LinkError:
         case ssl.SSLError() if not isinstance(error, ssl.SSLEOFError):
             return _from_tls(error, where)
         case ssl.SSLEOFError() | ConnectionResetError() | BrokenPipeError() if where.startswith("mqtts:"):
-            hint = "does this port speak TLS, and does the broker want a client certificate (tls.cert, tls.key)?"
+            hint = "does this port speak TLS, and does the broker want a client certificate (tls.cert, tls.key) that holds?"
             return BrokerUnreachable("the broker hung up on TLS", where=where, hint=hint)
         case socket.gaierror():
             return BrokerUnreachable("the host name is not known", where=where, hint="check the URL and the name server")

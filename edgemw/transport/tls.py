@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import ssl
-from pathlib import Path
 
 from edgemw.core.errors import LinkError
 from edgemw.transport.settings import TlsSettings
@@ -39,13 +39,13 @@ def tls_context(tls: TlsSettings) -> ssl.SSLContext:
         raise LinkError("tls.cert and tls.key do not belong together", where=_blamed(tls), hint=hint) from error
     except OSError as error:
         reason = f"certificates cannot be read ({error.strerror or error})"
-        raise LinkError(reason, where=_blamed(tls), hint="are the files of [broker.tls] there?") from error
+        raise LinkError(reason, where=_blamed(tls), hint="are these files there, and may this user read them?") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.sslsocket_class = _TidySocket
     return context
 
 
 def _blamed(tls: TlsSettings) -> str:
-    """The files that are missing, or else all of them."""
+    """The files that are missing or cannot be read, or else all of them."""
     paths = [path for path in (tls.ca, tls.cert, tls.key) if path is not None]
-    return ", ".join(str(path) for path in paths if not Path(path).exists()) or ", ".join(map(str, paths))
+    return ", ".join(str(path) for path in paths if not os.access(path, os.R_OK)) or ", ".join(map(str, paths))

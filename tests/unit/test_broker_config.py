@@ -233,6 +233,19 @@ def test_a_broker_that_nodes_reach_by_another_name_than_it_shows_is_refused(
         assert (tmp_path / "out" / name).is_file()
 
 
+@pytest.mark.parametrize("out", ["pki", "pki/broker", "."])
+def test_files_of_the_broker_are_not_put_where_the_authority_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], out: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("edgemw.toml").write_text(TREE)
+    assert main(["pki", "init", "pki", "--host", "localhost"]) == 0
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["broker", "config", "edgemw.toml", "--for", "mosquitto", "--pki", "pki", "--out", out]) == 3
+    assert "--out: the broker's user is to own this folder" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 def test_files_that_root_replaces_stay_those_of_the_brokers_user(tmp_path: Path) -> None:
     file, out = tmp_path / "edgemw.toml", tmp_path / "out"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from edgemw.app.books import read_books
 from edgemw.app.proofs import proven_with, read_evidence, read_verdicts
 from edgemw.core.errors import ConfigError
 from edgemw.core.ids import Place
@@ -125,6 +127,22 @@ def test_without_evidence_it_is_said_what_to_do(tmp_path: Path, ca: Path) -> Non
     run(tmp_path, evidence_bytes=0)
     with pytest.raises(ConfigError, match=r"give security\.evidence a size"):
         read_verdicts([tmp_path], ca)
+
+
+def test_a_folder_that_cannot_be_looked_into_is_not_taken_for_an_empty_one(
+    net_folder: Path, ca: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, denied = os.scandir, str(net_folder / "fog-1")
+
+    def scandir(path: str) -> Any:
+        if str(path) == denied:
+            raise PermissionError(13, "Permission denied", denied)
+        return whole(path)
+
+    monkeypatch.setattr("os.scandir", scandir)
+    for read in (read_books, read_evidence):
+        with pytest.raises(ConfigError, match="fog-1: Permission denied"):
+            read([net_folder])
 
 
 def test_a_key_that_is_changed_while_an_update_waits_in_the_window_proves_it_still(tmp_path: Path, ca: Path) -> None:
@@ -251,6 +269,7 @@ def test_a_certificate_that_the_authority_has_not_signed_proves_nothing(shown: l
     other = Office()
     swapped = [replace(evidence, credentials={n: (other.der(n),) for n in evidence.credentials}) for evidence in shown]
     assert len(look(swapped, ca).faults) == look(shown, ca).signatures
+    assert look(swapped, ca).notes[-1].endswith("is that the authority of this net?")
 
 
 def test_a_fog_that_sent_a_lie_and_shows_nothing_at_all_is_found(shown: list[Evidence], ca: Path) -> None:

@@ -210,7 +210,21 @@ def test_an_authority_is_not_made_twice(pki: Path) -> None:
     before = (pki / "ca.key").read_bytes()
     with pytest.raises(ConfigError, match="there is an authority already"):
         authority.init(pki, None, NOW)
+    (pki / "issued.json").unlink()
+    with pytest.raises(ConfigError, match="there is a part of an authority"):
+        authority.init(pki, None, NOW)
     assert (pki / "ca.key").read_bytes() == before
+
+
+def test_names_may_stand_behind_flags(pki: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "issue", pki, "--days", "9", "a", "b")[0] == 0
+    assert run(capsys, "issue", pki, "--renew", "b")[0] == 0
+    assert [each.name for each in read_index(pki / "issued.json").certificates] == ["a", "a", "b", "b", "b", "b"]
+    with pytest.raises(SystemExit):
+        main(["pki", "issue", str(pki), "--renwe", "b"])
+    with pytest.raises(SystemExit):
+        main(["pki", "list", str(pki), "b"])
+    assert run(capsys, "issue", pki, "--broker", "--host", "::1", "--host", "192.0.2.1")[0] == 0
 
 
 def test_two_commands_at_once_do_not_lose_what_either_issued(pki: Path) -> None:
@@ -426,6 +440,8 @@ def test_the_list_says_what_ends_and_what_was_revoked(tmp_path: Path, capsys: py
         (("issue", "PKI", "device-0", "--host", "x"), "--broker"),
         (("issue", "PKI", "--broker", "--host", "a b"), "neither a name nor an address"),
         (("issue", "PKI", "--broker", "--host", "x\ny"), "neither a name nor an address"),
+        (("issue", "PKI", "--broker", "--host", "localhost:8883"), "without scheme and port"),
+        (("issue", "PKI", "--broker", "--host", "fe80::1%eth0"), "neither a name nor an address"),
         (("revoke", "PKI", "nobody"), "nothing was issued to 'nobody'"),
         (("issue", "PKI/none", "device-0"), "edgemw pki init"),
         (("list", "PKI/none"), "edgemw pki init"),

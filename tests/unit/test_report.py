@@ -69,6 +69,15 @@ def test_updates_without_an_outcome_are_named(returned: int, said: str) -> None:
     assert ("on their way" in stopped.screen([])) is bool(said)
 
 
+def test_what_privacy_has_cost_is_in_the_summary_where_it_is_counted() -> None:
+    report = Report("n", "accuracy", 8, finished=True)
+    report.add(Round(33, 9.0, {"accuracy": 0.5, "epsilon": 2.995043}, 1, 1, 1, 1, ()))
+    assert "  epsilon           2.995 after 33 releases" in report.screen([])
+    assert report.summary()["epsilon"] == 2.995043
+    report.add(Round(34, 9.0, {"accuracy": 0.5}, 1, 1, 1, 1, ()))
+    assert "epsilon" not in report.summary()
+
+
 def test_a_run_that_did_not_finish_says_how_far_it_came() -> None:
     stopped = report()
     assert stopped.screen([]).startswith("net: stopped after 3 of 60 rounds in 4.5 s")

@@ -39,6 +39,24 @@ def test_files_that_cannot_be_used_are_named(nodes: Path, cert: str, key: str, w
     assert ("ca.pem" in str(caught.value.where)) == ("No such" not in what)
 
 
+def test_files_of_another_user_are_named_and_end_in_no_traceback(
+    nodes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(nodes / "a/ca.pem"))
+
+    monkeypatch.setattr("edgemw.transport.tls.ssl.create_default_context", denied)
+    monkeypatch.setattr("edgemw.transport.tls.os.access", lambda path, _: "key" in str(path))
+    with pytest.raises(LinkError) as caught:
+        tls_context(TlsSettings(nodes / "a/ca.pem", nodes / "a/cert.pem", nodes / "a/key.pem"))
+    assert str(caught.value.where) == f"{nodes / 'a/ca.pem'}, {nodes / 'a/cert.pem'}"
+    assert "may this user read them" in str(caught.value)
+    capsys.readouterr()
+    monkeypatch.setattr("edgemw.pki.authority.init", denied)
+    assert main(["pki", "init", str(nodes / "a")]) == 1
+    assert capsys.readouterr().err == f"edgemw: {nodes / 'a/ca.pem'}: Permission denied: run it as the user that owns it\n"
+
+
 def test_a_certificate_that_the_broker_calls_revoked_is_not_one_of_an_unknown_authority() -> None:
     error = ssl.SSLError(1, "alert certificate revoked")
     error.reason = "SSL/TLS_ALERT_CERTIFICATE_REVOKED"  # as OpenSSL gives it

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from edgemw.app.census import NodeStatus
+from edgemw.app.deployment import expand, load_deployment
+from edgemw.app.report import Report
 from edgemw.app.rounds import Round
-from edgemw.app.watch import QUIET_S, patience
+from edgemw.app.watch import QUIET_S, Listener, Watch, patience
+from edgemw.cli.main import main
 from edgemw.cli.up import Screen
+from edgemw.wire.messages import Status
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "quickstart" / "edgemw.toml"
 
 
 @pytest.mark.parametrize(
@@ -37,3 +48,35 @@ def test_a_round_without_a_measure_leaves_every_column_in_its_place(capsys: pyte
         ["2", "1.0s", "-", "-"],
         ["3", "1.0s", "-", "0.7500"],
     ]
+
+
+class Heard:
+    """A console to which all nodes but one have spoken."""
+
+    def __init__(self, *nodes: str) -> None:
+        self.census: Any = self
+        self._nodes = nodes
+
+    async def ask(self) -> list[NodeStatus]:
+        return [NodeStatus(node, "", Status("device", "fog-0", "idle", "", {})) for node in self._nodes]
+
+    def last_facts(self) -> dict[str, dict[str, Any]]:
+        return {}
+
+
+def test_a_node_that_nobody_has_seen_is_in_the_summary(tmp_path: Path) -> None:
+    settings = load_deployment(EXAMPLE, None, {})
+    devices = {f"device-{number}": tmp_path / f"{number}.npz" for number in range(8)}
+    specs = expand(settings, "mqtt://127.0.0.1:1", tmp_path / "nodes", devices)
+    report = Report("n", "accuracy", 8, finished=True)
+    watch = Watch(settings, specs, tmp_path, {}, Listener(print, print, print), report, None)
+    asyncio.run(watch._settle(Heard(*(spec.id for spec in specs if spec.id != "device-2"))))  # type: ignore[arg-type]
+    assert report.reasons == {"device-2": f"was never seen, and its log says why: {tmp_path / 'logs/device-2.log'}"}
+    assert "  device-2          absent: was never seen" in report.screen([])
+
+
+def test_a_folder_of_certificates_that_is_not_there_is_said_by_its_flag(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status", "--config", str(EXAMPLE), "--pki", str(tmp_path)]) == 3
+    assert f"--pki: there is no folder {tmp_path / 'nodes/monitor'}: `edgemw pki issue DIR monitor`" in capsys.readouterr().err
