@@ -82,7 +82,8 @@ def train(oracle: Oracle, theta: Vector, samples: Samples, plan: Plan, seed: int
         step = oracle.loss_and_grad(current, batch.x, batch.y, int(rng.integers(1 << 31)))
         grad = step.grad
         blank(grad, frozen)
-        norm = float(np.linalg.norm(grad))
+        with np.errstate(over="ignore"):  # what leaves float32 is infinite, and said below
+            norm = float(np.linalg.norm(grad))
         if not (np.isfinite(step.loss) and np.isfinite(norm)):
             raise DataError(f"loss or gradient is not finite after {steps} steps: the learning rate may be too large")
         if plan.clip and norm > plan.clip:

@@ -56,7 +56,8 @@ class Linear:
         grad[start : start + FEATURES] = 2 * (error @ x) / len(x)
         loss = float(np.mean(error * error))
         if len(self.seen) - 1 == self.spoil_at:
-            grad[-1], loss = (np.nan, loss) if self.spoil == "grad" else (grad[-1], float("inf"))
+            spoilt = {"grad": np.nan, "large": np.float32(1e30)}  # whose square is none of float32
+            grad[-1], loss = (spoilt[self.spoil], loss) if self.spoil in spoilt else (grad[-1], float("inf"))
         buffers = np.array([x[:, 0].mean(), x[:, 1].mean(), len(self.seen)], np.float32) if self.statistics else None
         return Step(loss, grad, buffers)
 
@@ -181,7 +182,7 @@ def test_a_gradient_under_the_clip_is_left_alone() -> None:
     assert run(plan).delta.tobytes() == run(replace(plan, clip=1e6)).delta.tobytes()
 
 
-@pytest.mark.parametrize("spoil", ["grad", "loss"])
+@pytest.mark.parametrize("spoil", ["grad", "large", "loss"])
 def test_a_loss_or_gradient_that_is_not_finite_is_an_error_with_its_step(spoil: str) -> None:
     with pytest.raises(DataError, match="not finite after 2 steps"):
         run(Plan(batch_size=10), oracle=Linear(spoil_at=2, spoil=spoil))
