@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -56,7 +57,7 @@ class Linear:
         grad[start : start + FEATURES] = 2 * (error @ x) / len(x)
         loss = float(np.mean(error * error))
         if len(self.seen) - 1 == self.spoil_at:
-            spoilt = {"grad": np.nan, "large": np.float32(1e30)}  # whose square is none of float32
+            spoilt = {"grad": math.nan, "large": 1e30}  # whose square is none of float32
             grad[-1], loss = (spoilt[self.spoil], loss) if self.spoil in spoilt else (grad[-1], float("inf"))
         buffers = np.array([x[:, 0].mean(), x[:, 1].mean(), len(self.seen)], np.float32) if self.statistics else None
         return Step(loss, grad, buffers)
