@@ -139,7 +139,8 @@ class Cycle:
         self._sent_at: float | None = None
         self._too_large: tuple[str, Mapping[str, Parameter]] | None = None  # the codec whose updates may not be sent
         self._reasons: dict[str, str] = {}
-        self._masks = Masks(place, task, trust.signer, left.joined, required=require_masks)
+        most_bytes = self._budget.limit_bytes(coarser=False)
+        self._masks = Masks(place, task, trust.signer, left.joined, required=require_masks, most_bytes=most_bytes)
         self._held: tuple[Worked, tuple[Work, Ranges, Past | None]] | None = None  # what waits for its group
 
     # -- what others may look at

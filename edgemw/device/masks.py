@@ -27,14 +27,23 @@ class Masks:
     """See the module."""
 
     def __init__(
-        self, place: Place, task: str, signer: Signer | None, kept: tuple[Joined, ...], *, required: bool = False
+        self,
+        place: Place,
+        task: str,
+        signer: Signer | None,
+        kept: tuple[Joined, ...],
+        *,
+        required: bool = False,
+        most_bytes: int | None = None,
     ) -> None:
         """Go on with the groups of an earlier life.
 
         Args:
             signer: of what is said to a fog node.
             required: nothing is sent without masks.
+            most_bytes: that can leave in one message; None is no limit.
         """
+        self._most_bytes = most_bytes
         self._place, self._task, self._signer, self._kept, self._required = place, task, signer, kept, required
         self._member: GroupMember | None = None
         self._why_none = ""
@@ -102,5 +111,5 @@ class Masks:
             except ModuleNotFoundError:
                 self._why_none = NO_LIBRARY
                 return None
-            self._member = GroupMember(self._place, self._task, self._signer, self._kept)
+            self._member = GroupMember(self._place, self._task, self._signer, self._kept, self._most_bytes)
         return self._member

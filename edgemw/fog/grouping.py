@@ -223,6 +223,8 @@ class Grouping:
         if known.phase == "keys":
             if node not in known.keys and len(known.keys) >= MAX_MEMBERS:
                 return [self._refuse(node, known.release, f"{MAX_MEMBERS} other devices add together already")]
+            if not _are_keys(keys):
+                return [self._refuse(node, known.release, "its keys are none that others can agree with")]
             known.keys[node] = keys
             if known.due == math.inf:
                 known.due = now + self._deadline_s
@@ -382,6 +384,12 @@ def masked_in(frames: Sequence[Frame]) -> list[Frame]:
 
 def _asked(release: ReleaseManifest) -> tuple[int, int, int, str, dict[str, int | float | str]]:
     return release.run, release.number, release.threshold, release.codec, release.parameters
+
+
+def _are_keys(said: MaskKeys) -> bool:
+    from edgemw.masking.keys import is_key
+
+    return is_key(said.mask) and is_key(said.cipher)
 
 
 def _has_library() -> bool:

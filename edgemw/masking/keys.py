@@ -67,6 +67,15 @@ def public(private: bytes) -> bytes:
     return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
 
 
+def is_key(said: bytes) -> bool:
+    """Whether others can agree with a public key; with one of small order everybody would agree on zeros."""
+    try:
+        agreed(bytes(KEY_BYTES), said, b"", b"")
+    except Tampered:
+        return False
+    return True
+
+
 def agreed(private: bytes, other: bytes, transcript: bytes, purpose: bytes) -> bytes:
     """The key that two members have in common: 32 bytes, the same at both ends.
 

@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 
 from edgemw.compression.lanes import Lanes, lanes_of
 from edgemw.compression.merge import merge
-from edgemw.device.events import SaveJoined
+from edgemw.device.events import Joined, SaveJoined
 from edgemw.device.member import GroupMember
+from edgemw.fog import grouping
+from edgemw.fog.events import Action
 from edgemw.fog.grouping import GROUP_OVER, PLAIN, UNASKED
 from edgemw.fog.window import parts_of
 from edgemw.wire.chunks import bitmap
 from edgemw.wire.groups import needed
 from edgemw.wire.messages import Frame, Group, MaskKeys, Message, NoGroup, Revealed, Shares, Unmask, Update
-from tests.support.groups import DEADLINE_S, FOG, TASK, Ring, place
+from tests.support.groups import DEADLINE_S, FOG, NET, TASK, Ring, place
 
 NAMES = [f"device-{n}" for n in range(10)]
 SIZE = 61
@@ -272,3 +274,65 @@ def test_no_two_groups_have_a_key_of_one_seed() -> None:
 
 def _seed_of(actions: Sequence[object]) -> bytes:
     return next(action.joined.seed for action in actions if isinstance(action, SaveJoined) and action.joined is not None)
+
+
+@pytest.mark.parametrize("kind", ["mask", "cipher"])
+def test_a_key_that_nobody_can_agree_with_is_left_out(kind: str) -> None:
+    """One of small order makes X25519 fail."""
+    made = hostile(kind)
+    made.agree()
+    assert "none that others can agree with" in made.refused[NAMES[3]]
+    assert [made.members[device].verdict((1, 5)) for device in NAMES[:3]] == [""] * 3
+
+
+@pytest.mark.parametrize("kind", ["mask", "cipher"])
+def test_a_device_is_in_no_group_with_such_a_key(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grouping, "_are_keys", lambda said: True)
+    made = hostile(kind)
+    made.agree()
+    assert [made.members[device].verdict((1, 5)) for device in NAMES[:3]] == [f"{NAMES[3]}: a public key of small order"] * 3
+
+
+def hostile(kind: str) -> Ring:
+    """Four devices, of which one says zeros for a key and does what else it has to."""
+    made = ring(4)
+    made.members[NAMES[3]]._unfit = lambda known, group: ""  # type: ignore[method-assign]
+    hears = made.fog.on_message
+
+    def on_message(frame: Frame, message: MaskKeys | Shares | Revealed, now: float) -> list[Action]:
+        odd = frame.node == NAMES[3] and isinstance(message, MaskKeys)
+        return hears(frame, replace(message, **{kind: bytes(32)}) if odd else message, now)
+
+    made.fog.on_message = on_message  # type: ignore[method-assign]
+    return made
+
+
+def test_whoever_seals_nonsense_is_named() -> None:
+    made = ring(3)
+    made.alters = lambda device, message: (
+        replace(message, sealed=(b"", *message.sealed[1:2], bytes(82)))
+        if isinstance(message, Shares) and device == NAMES[0]
+        else message
+    )
+    made.agree()
+    assert made.members[NAMES[0]].verdict((1, 5)) == f"{NAMES[2]}: a sealed share was altered"
+
+
+@pytest.mark.parametrize(("net", "node"), [("other", NAMES[0]), (NET, "renamed")])
+def test_a_device_begins_with_groups_of_another_net_or_name(net: str, node: str) -> None:
+    made = ring(3)
+    made.agree()
+    moved = replace(place(NAMES[0], 2), net=net, node=node)
+    member = GroupMember(moved, TASK, None, made.disks[NAMES[0]].values())
+    assert member.verdict((1, 5))
+    assert member.begin(replace(made.manifest, number=6), (), 0.0)[0] == SaveJoined(
+        Joined(1, 6, FOG, member._rounds[1, 6].joined.seed), ((1, 5),)
+    )
+
+
+def test_a_device_whose_uplink_takes_no_message_of_a_group_is_in_none() -> None:
+    made = ring(6)
+    made.members[NAMES[0]] = GroupMember(place(NAMES[0]), TASK, None, (), 400)
+    made.agree()
+    assert "uplink.burst" in (made.members[NAMES[0]].verdict((1, 5)) or "")
+    assert [made.members[device].verdict((1, 5)) for device in NAMES[1:6]] == [""] * 5

@@ -64,6 +64,11 @@ def test_a_deployment_with_masks_is_taken_and_said(tmp_path: Path) -> None:
         ({"devices": 258}, "tiers.fog.count", "has 129 devices, and a group has 128"),
         ({"fog": "window = { k = 2 }"}, "tiers.fog.window.k", "and 3 of 4 devices take masks off"),
         ({"devices": 256, "fog": 'limits = { max_message_bytes = "10kB" }'}, "tiers.fog.limits.max_message_bytes", "14464 bytes"),
+        (
+            {"devices": 64, "fog": '[tiers.device.uplink]\nrate = "1kB"\nburst = "2048B"'},
+            "tiers.device.uplink.burst",
+            "in a group of 32 takes 2944 bytes",
+        ),
         ({"privacy": "threshold = 101"}, "privacy.threshold", "at most 100"),
         ({"privacy": 'mode = "local"'}, "privacy.masks", "is added to lattice payloads"),
     ],
