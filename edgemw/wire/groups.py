@@ -26,8 +26,8 @@ def label_of(transcript: bytes) -> bytes:
 
 
 def needed(members: int, percent: int) -> int:
-    """How many of a group take the masks off its sum, and are in it: so many percent, more than half, and no two alone."""
-    return max(LEAST_MEMBERS, members // 2 + 1, members * percent // 100)
+    """How many of a group take the masks off its sum, and are in it: at least so many percent, more than half, no two alone."""
+    return max(LEAST_MEMBERS, members // 2 + 1, -(-members * percent // 100))
 
 
 def is_masked(frame: Frame) -> bool:

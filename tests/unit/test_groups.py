@@ -241,6 +241,16 @@ def test_a_wrong_share_of_a_key_is_noticed() -> None:
     assert NAMES[3] in made.fog.failed
 
 
+@given(st.integers(3, 128), st.integers(51, 100))
+def test_a_percentage_is_never_rounded_down(members: int, percent: int) -> None:
+    """Two sums of one group need 2 t - n members that lie, which is what a threshold promises: of 5 at 67 % not 1, but 3."""
+    least = needed(members, percent)
+    assert 3 <= least <= members
+    assert 2 * least > members
+    assert 100 * least >= percent * members
+    assert (needed(5, 67), needed(10, 67), needed(3, 51)) == (4, 7, 3)
+
+
 def test_a_group_of_two_is_none() -> None:
     made = ring(2)
     made.agree()
@@ -300,8 +310,9 @@ def hostile(kind: str) -> Ring:
     hears = made.fog.on_message
 
     def on_message(frame: Frame, message: MaskKeys | Shares | Revealed, now: float) -> list[Action]:
-        odd = frame.node == NAMES[3] and isinstance(message, MaskKeys)
-        return hears(frame, replace(message, **{kind: bytes(32)}) if odd else message, now)
+        if frame.node == NAMES[3] and isinstance(message, MaskKeys):
+            message = replace(message, mask=bytes(32)) if kind == "mask" else replace(message, cipher=bytes(32))
+        return hears(frame, message, now)
 
     made.fog.on_message = on_message  # type: ignore[method-assign]
     return made
