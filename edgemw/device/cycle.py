@@ -538,7 +538,8 @@ class Cycle:
             self._note("outcome", f"update {update} was returned: {outcome.reason}")
         fact = Fact("settled", {"counted": int(outcome.counted), "reason": outcome.reason})
         save = SaveMemory(self._memory, (update,), durable=not outcome.counted)
-        return [save, fact]
+        forgotten = self._masks.settled(message) if isinstance(message, Update) else []
+        return [save, *forgotten, fact]
 
     def _when_stopped(self) -> list[Action]:
         done = self._work is None and (self._held is None or self._grace_over) and (self._sender.waiting == 0 or self._grace_over)

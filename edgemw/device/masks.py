@@ -90,6 +90,12 @@ class Masks:
         """Say again what is due."""
         return [] if self._member is None else [*self._member.resend(now, hurry=hurry), *self._timer()]
 
+    def settled(self, update: Update) -> list[Action]:
+        """An update has an outcome: forget what masks it."""
+        if self._member is None or not update.sections:
+            return []
+        return self._member.settled((update.run, update.sections[0].base))
+
     def clear(self) -> list[Action]:
         """Another run has begun."""
         return [] if self._member is None else self._member.clear()

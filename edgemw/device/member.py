@@ -136,6 +136,10 @@ class GroupMember:
         known_round.percent, known_round.sent = manifest.threshold, False
         return [*saved, *self._ask(known_round, now)]
 
+    def settled(self, key: tuple[int, int]) -> list[Action]:
+        """The update that was masked in a group has an outcome: nothing of the group is needed any more, on the disk either."""
+        return [SaveJoined(None, (key,))] if self._rounds.pop(key, None) is not None else []
+
     def clear(self) -> list[Action]:
         """Forget every group: another run has begun."""
         over = tuple(self._rounds)

@@ -137,6 +137,17 @@ def test_a_fog_node_has_nothing_of_a_device_that_can_be_read() -> None:
     assert world.machines["device-0"].facts(world.now)["group"] == 4
 
 
+def test_nothing_of_a_group_is_left_once_its_updates_are_settled() -> None:
+    """Who takes a device away later, and has kept what it said, reads none of it."""
+    world = Masked(rounds=2)
+    world.loses = lambda target, frame: isinstance(frame.message, Revealed)
+    world.until(lambda: world.has(Unmask))
+    assert all(world.disks[device].joined for device in DEVICES)
+    world.loses = lambda target, frame: False
+    world.ends()
+    assert [world.disks[device].joined for device in DEVICES] == [{}] * 4
+
+
 def test_without_masks_nothing_is_said_of_them() -> None:
     world = Masked(threshold=0, rounds=2)
     world.ends()
