@@ -120,7 +120,7 @@ class Cycle:
         """
         self._place, self._task, self._memory = place, task, left.memory
         self._accepting = Accepting(place, task, trust.releases, left.newest)
-        self._sender = Sender(place, task, left.kept, now, trust.signer)
+        self._sender = Sender(place, task, left.kept, now, trust.signer, only_masked=require_masks)
         self._budget = Budget(uplink or NO_LIMIT)
         self._short = False  # of tokens
         self._seq = 0
@@ -158,7 +158,9 @@ class Cycle:
     def reason(self, now: float) -> str:
         """Why something is not right; empty when all is."""
         shortage = self._budget.shortage(now) if self._short else None
-        return "; ".join(dict.fromkeys([*self._reasons.values(), *([str(shortage)] if shortage else [])]))
+        unsaid = f"privacy.require_masks: {self._sender.unsaid} updates of before have no masks, and are not sent"
+        more = [*([str(shortage)] if shortage else []), *([unsaid] if self._sender.unsaid else [])]
+        return "; ".join(dict.fromkeys([*self._reasons.values(), *more]))
 
     def facts(self, now: float) -> dict[str, int | float | str]:
         """Numbers for `status`."""

@@ -302,6 +302,32 @@ def test_a_device_that_insists_sends_nothing_without_masks(monkeypatch: pytest.M
     assert world.disks["device-0"].memory.residual is not None
 
 
+def test_what_was_not_masked_before_a_device_insists_is_sent_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = Masked(threshold=0, rounds=2)
+    world.loses = lambda target, frame: target == "fog" and frame.node in DEVICES[:2] and isinstance(frame.message, Update)
+    world.until(lambda: len(world.disks["fog"].window) == 2 and all(world.disks[device].outbox for device in DEVICES[:2]))
+    for device in DEVICES[:2]:
+        world.kill(device)
+    monkeypatch.setattr(module_of_world, "Cycle", partial(Cycle, require_masks=True))
+    world.loses = lambda target, frame: False
+    world.said.clear()
+    for device in DEVICES[:2]:
+        world.start(device)
+    world.run(5000, lambda: world.machines["top"].state == "finished")
+    assert world.machines["top"].state == "finished"  # they answer, and nobody waits for what they do not say
+    for device in DEVICES[:2]:
+        assert not world.updates_of(device)
+        assert "1 updates of before have no masks" in world.machines[device].reason(world.now)
+        assert [receiver for _, receiver, _ in world.disks[device].outbox.values()] == ["fog"]
+    monkeypatch.setattr(module_of_world, "Cycle", Cycle)
+    for device in DEVICES[:2]:
+        world.kill(device)
+        world.start(device)
+    world.run(5000, lambda: not any(world.disks[device].outbox for device in DEVICES))
+    (found,) = audit(books_of(world))
+    assert found.faults == ()
+
+
 def test_running_statistics_are_not_sent_beside_masked_lanes() -> None:
     layout = (Slot("w", (SIZE - 2,), 0), Slot("norm.running_mean", (2,), SIZE - 2, False))
     manifest: Manifest = replace(toy_bundle(SIZE).manifest, layout=layout)
