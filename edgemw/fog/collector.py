@@ -97,7 +97,7 @@ class Collector:
             misfits = [frame for frame in self.window.frames if self._is_misfit(frame, manifest)]
             self.window.give_up(misfits, now)
             returned += self.give_back(misfits, OTHER_PARAMETERS)
-        self._grouping.begin(manifest)
+        returned += self._grouping.begin(manifest)
         orphans = [frame for frame in masked_in(self.window.frames) if not self._grouping.belongs(frame)]
         self.window.give_up(orphans, now)
         returned += self.give_back(orphans, GROUP_OVER)

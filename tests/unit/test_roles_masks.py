@@ -32,7 +32,7 @@ from edgemw.wire.groups import is_masked
 from edgemw.wire.messages import Frame, Group, MaskKeys, NoGroup, Presence, Revealed, Shares, Unmask, Update
 from edgemw.wire.topics import Topic
 from tests.support.signing import Office
-from tests.support.world import World
+from tests.support.world import Fact, World
 
 OFFICE = Office()
 
@@ -267,6 +267,29 @@ def test_a_device_that_comes_after_the_group_was_made_keeps_what_it_trained() ->
     del world.holding["device-0"]
     world.ends()
     assert world.disks["device-3"].memory.updates_sent > 0
+
+
+def test_a_device_that_never_deals_out_shares_delays_three_groups_and_not_all() -> None:
+    """Its messages of keys come through, its boxes never do."""
+    world = Masked(rounds=8)
+    world.loses = lambda target, frame: (target, frame.node) == ("fog", "device-3") and isinstance(frame.message, Shares)
+    world.ends()
+    assert world.now == 3 * 20.0
+    assert world.disks["device-0"].memory.updates_returned == 0
+    assert world.machines["fog"].facts(world.now)["groups_unmasked"] == 8
+
+
+def test_a_release_that_comes_before_a_sum_is_said() -> None:
+    """The top has another child, and a shorter deadline than this group takes."""
+    world = Masked(rounds=2)
+    world.holding["device-3"] = []
+    world.until(lambda: len(world.disks["fog"].window) == 3)
+    machine = world.machines["fog"]
+    collector = machine._collector
+    actions = collector.begin(replace(collector.release, number=1), world.now)
+    assert [action.values["outcome"] for action in actions if isinstance(action, Fact) and action.name == "masks"] == ["given up"]
+    assert machine.facts(world.now)["groups_given_up"] == 1
+    assert "group of release 0 was given up: release 1 came before its sum" in machine.reason(world.now)
 
 
 def test_every_first_message_is_lost_and_the_run_goes_on() -> None:
