@@ -33,6 +33,7 @@ masks = true
 {privacy}
 [tiers.top]
 role = "fog"
+{top}
 [tiers.fog]
 role = "fog"
 parent = "top"
@@ -45,9 +46,12 @@ count = {devices}
 """
 
 
-def path_of(folder: Path, *, fogs: int = 2, devices: int = 8, privacy: str = "", fog: str = "") -> Path:
+PATIENT = 'window = { deadline = "90s" }'
+
+
+def path_of(folder: Path, *, fogs: int = 2, devices: int = 8, privacy: str = "", fog: str = "", top: str = PATIENT) -> Path:
     path = folder / "edgemw.toml"
-    path.write_text(FILE.format(fogs=fogs, devices=devices, privacy=privacy, fog=fog))
+    path.write_text(FILE.format(fogs=fogs, devices=devices, privacy=privacy, fog=fog, top=top))
     return path
 
 
@@ -77,6 +81,22 @@ def test_what_does_not_go_is_refused_with_its_key(tmp_path: Path, given: dict[st
     with pytest.raises(ConfigError, match=reason) as refused:
         load_file(Deployment, path_of(tmp_path, **given), env={})  # type: ignore[arg-type]  # as path_of's
     assert refused.value.key == key
+
+
+@pytest.mark.parametrize(
+    ("top", "fog", "warning"),
+    [
+        ("", "", "tiers.top.window.deadline: a group of fog takes up to 90s where devices are silent"),
+        (PATIENT, 'window = { deadline = "31s" }', "tiers.top.window.deadline: a group of fog takes up to 93s"),
+        ("window = { k = 1 }", "", "tiers.top.window.k: a group of fog that is not among the first 1 of 2 gives up"),
+        ("window = { quorum = 2 }", "", ""),
+        (PATIENT, "", ""),
+    ],
+)
+def test_whoever_makes_releases_before_groups_are_through_is_warned(tmp_path: Path, top: str, fog: str, warning: str) -> None:
+    said = [text for text in check(path_of(tmp_path, top=top, fog=fog), None, [], {}).warnings if "a group of" in text]
+    assert len(said) == bool(warning)
+    assert all(text.startswith(warning) for text in said)
 
 
 def test_a_codec_without_lanes_is_refused(tmp_path: Path) -> None:
