@@ -26,6 +26,7 @@ KEY_BYTES = 32
 SEED_BYTES = 32
 TAG_BYTES = 16
 _NONCE = bytes(12)  # every key seals one message
+_ANYBODY = X25519PrivateKey.from_private_bytes(bytes(KEY_BYTES))  # multiples of 8, which all are, tell keys of small order
 
 
 class Tampered(Exception):
@@ -70,8 +71,8 @@ def public(private: bytes) -> bytes:
 def is_key(said: bytes) -> bool:
     """Whether others can agree with a public key; with one of small order everybody would agree on zeros."""
     try:
-        agreed(bytes(KEY_BYTES), said, b"", b"")
-    except Tampered:
+        _ANYBODY.exchange(X25519PublicKey.from_public_bytes(said))
+    except ValueError:
         return False
     return True
 

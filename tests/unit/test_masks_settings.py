@@ -13,6 +13,7 @@ from edgemw.app.masking import check_library, check_masked_task
 from edgemw.app.sections import Privacy
 from edgemw.app.settings import Deployment, DeviceFile, FogFile, load_file
 from edgemw.app.wiring import fog_options
+from edgemw.bench.scenario import scenario_of
 from edgemw.cli.check import check
 from edgemw.core.errors import ConfigError
 from edgemw.fog.release import TopOptions
@@ -147,6 +148,16 @@ def test_a_task_whose_statistics_travel_beside_is_refused() -> None:
         check_masked_task(Privacy(masks=True), manifest, {})
     check_masked_task(Privacy(masks=True), manifest, {"personal": "norm.*"})
     check_masked_task(Privacy(), manifest, {})
+
+
+def test_a_simulation_refuses_what_up_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = tmp_path / "toy.edge"
+    bundle.write_bytes(toy_bundle(4).to_bytes())
+    given = [f"task.bundle={bundle}"]
+    assert scenario_of(path_of(tmp_path), None, 0, {}, given, train=False).tree.devices
+    monkeypatch.setattr(masking, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'edgemw\[security\]'"):
+        scenario_of(path_of(tmp_path), None, 0, {}, given, train=False)
 
 
 def test_without_the_library_a_node_does_not_begin(monkeypatch: pytest.MonkeyPatch) -> None:
