@@ -134,6 +134,9 @@ class GroupMember:
         else:
             saved = [SaveJoined(None, over)] if over else []
         known_round.percent, known_round.sent = manifest.threshold, False
+        group = known_round.joined.group
+        if group is not None and (reason := _too_few(group, manifest.threshold)):
+            self._refuse(known_round, reason)  # it was made before more were asked for
         return [*saved, *self._ask(known_round, now)]
 
     def settled(self, key: tuple[int, int]) -> list[Action]:
@@ -248,7 +251,8 @@ class GroupMember:
         return [said]
 
     def _on_group(self, known: _Round, group: Group, now: float) -> list[Action]:
-        if known.joined.group is not None or known.refused:
+        begun = known.percent > 0  # by a release that this life has heard: before, nobody knows which threshold was asked for
+        if not begun or known.joined.group is not None or known.refused:
             return []
         reason = self._unfit(known, group)
         if reason:
@@ -273,9 +277,7 @@ class GroupMember:
             return "the group was made without this device's keys"
         if len(group.members) < LEAST_MEMBERS:
             return f"a group of {len(group.members)}: its sum would tell too much"
-        if group.threshold < needed(len(group.members), known.percent):
-            return f"a threshold of {group.threshold} in a group of {len(group.members)}: too few would take the masks off"
-        return ""
+        return _too_few(group, known.percent)
 
     def _dealing(self, known: _Round, group: Group) -> Shares:
         """A share of both secrets for every other member, sealed. Raises Tampered."""
@@ -362,6 +364,13 @@ class GroupMember:
         topic = topics.build(self._place.net, fog, "update", node=self._place.node, task=self._task)
         frame = Frame(self._task, self._place.node, self._place.boot, 0, message)
         return Upload(topic, frame if self._signer is None else signed_frame(self._signer, self._place.net, fog, frame))
+
+
+def _too_few(group: Group, percent: int) -> str:
+    """Why a group's threshold is none for a release that asks for so many percent; empty where it is one."""
+    if group.threshold >= needed(len(group.members), percent):
+        return ""
+    return f"a threshold of {group.threshold} in a group of {len(group.members)}: too few would take the masks off"
 
 
 def fixed(energy: float) -> int:

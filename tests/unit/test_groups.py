@@ -341,6 +341,23 @@ def test_a_device_begins_with_groups_of_another_net_or_name(net: str, node: str)
     )
 
 
+def test_a_device_takes_no_smaller_threshold_than_its_release_asks_for_in_any_life() -> None:
+    made = ring(5, percent=100, loses=lambda device, message: device == NAMES[0] and isinstance(message, Group))
+    made.agree()
+    group = next(message for _, message in made.heard if isinstance(message, Group))
+    again = made.restart(NAMES[0])
+    assert again.on_message(FOG, replace(group, threshold=3), 0.0) == []  # the release is not heard yet
+    again.begin(made.manifest, (), 0.0)
+    assert again.on_message(FOG, replace(group, threshold=3), 0.0) == []
+    assert "a threshold of 3" in (again.verdict((1, 5)) or "")
+
+    raised = ring(5, percent=51)
+    raised.agree()
+    later = raised.restart(NAMES[0])
+    later.begin(replace(raised.manifest, threshold=100), (), 0.0)
+    assert "a threshold of 3" in (later.verdict((1, 5)) or "")
+
+
 def test_a_device_whose_uplink_takes_no_message_of_a_group_is_in_none() -> None:
     made = ring(6)
     made.members[NAMES[0]] = GroupMember(place(NAMES[0]), TASK, None, (), 400)

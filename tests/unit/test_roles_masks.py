@@ -292,6 +292,15 @@ def test_a_release_that_comes_before_a_sum_is_said() -> None:
     assert "group of release 0 was given up: release 1 came before its sum" in machine.reason(world.now)
 
 
+def test_a_device_that_is_one_too_many_is_told_so() -> None:
+    world = Masked(devices=3, rounds=2, children=3, max_children=3)
+    world.holding["device-0"] = []
+    world.until(lambda: world.has(Shares, "fog"))
+    world.device("device-3", "fog")
+    world.run(1)
+    assert "too many children" in world.machines["device-3"].reason(world.now)
+
+
 def test_every_first_message_is_lost_and_the_run_goes_on() -> None:
     world, seen = Masked(deadline_s=60.0), set[tuple[str, str, type]]()
 
