@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from edgemw.compression.lanes import Lanes, lanes_of
 from edgemw.compression.merge import merge
+from edgemw.core.errors import WireError
 from edgemw.device.events import Joined, SaveJoined
 from edgemw.device.member import GroupMember
 from edgemw.fog import grouping
@@ -20,11 +23,14 @@ from edgemw.fog.grouping import GROUP_OVER, PLAIN, UNASKED
 from edgemw.fog.window import parts_of
 from edgemw.wire.chunks import bitmap
 from edgemw.wire.groups import needed
-from edgemw.wire.messages import Frame, Group, MaskKeys, Message, NoGroup, Revealed, Shares, Unmask, Update
+from edgemw.wire.messages import Frame, Group, MaskKeys, Message, NoGroup, Revealed, Shares, Unmask, Update, pack, unpack
 from tests.support.groups import DEADLINE_S, FOG, NET, TASK, Ring, place
+from tests.system.fuzz_frames import damaged
 
 NAMES = [f"device-{n}" for n in range(10)]
 SIZE = 61
+Part = MaskKeys | Shares | Revealed
+Hears = Callable[[Frame, Part, float], list[Action]]
 
 
 def refusal(made: Ring, frame: Frame) -> str:
@@ -364,3 +370,49 @@ def test_a_device_whose_uplink_takes_no_message_of_a_group_is_in_none() -> None:
     made.agree()
     assert "uplink.burst" in (made.members[NAMES[0]].verdict((1, 5)) or "")
     assert [made.members[device].verdict((1, 5)) for device in NAMES[1:6]] == [""] * 5
+
+
+@pytest.mark.parametrize("first", [0, 20, 40])
+def test_whatever_members_and_fog_node_say_nobody_fails_or_answers_twice(first: int) -> None:
+    """Messages of both sides are damaged at random, as far as they can be read still; members begin other lives."""
+    for seed in range(first, first + 20):
+        rng = random.Random(seed)
+        made, percent = ring(rng.randint(3, 6), percent=rng.choice([51, 67, 100])), rng.choice([0.02, 0.1, 0.3])
+        hears = made.fog.on_message
+
+        def on_message(frame: Frame, message: Part, now: float, hears: Hears = hears, rng: Any = rng, p: float = percent) -> Any:
+            said = altered(rng, frame) if rng.random() < p else message
+            return [action for _ in range(rng.choice([1, 1, 2])) for action in hears(frame, said, now)]
+
+        def to_device(device: str, message: Message, rng: Any = rng, p: float = percent) -> Any:
+            return altered(rng, Frame(TASK, FOG, 1, 0, message)) if rng.random() < p else message
+
+        made.fog.on_message, made.alters = on_message, to_device  # type: ignore[method-assign]
+        made.agree()
+        sent = updates(made, [*made.members])
+        frames = [masked for plain, masked in sent.values() if refusal(made, masked) == ""]
+        for device in made.members:
+            if rng.random() < 0.3:
+                made.restart(device)
+        if frames:
+            made.unmask(frames)
+        for _ in range(8):
+            made.now += 5.0
+            made.from_fog(made.fog.look(made.now, NAMES, 0))
+        if made.fog.solved:
+            made.fog.sum_of(made.codec, frames)
+        made.from_fog(made.fog.end())
+        answers = {(device, said.group, said.shares) for device, said in made.heard if isinstance(said, Revealed)}
+        assert len(answers) == len({(device, group) for device, group, _ in answers})
+
+
+def altered(rng: Any, frame: Frame) -> Any:
+    """A message with something wrong that can be read still, or as it is where none was found."""
+    for _ in range(30):
+        try:
+            said = unpack(damaged(rng, [pack(frame)])).message
+        except WireError:
+            continue
+        if type(said) is type(frame.message) and said != frame.message:
+            return said
+    return frame.message
