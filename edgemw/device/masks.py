@@ -53,8 +53,8 @@ class Masks:
 
     def begin(self, manifest: ReleaseManifest, waiting: Collection[tuple[int, int]], now: float) -> list[Action]:
         """A release is trained from: ask for a part in its sum; `waiting` are releases whose masked updates have no outcome."""
-        if not manifest.threshold:
-            return []
+        if not manifest.threshold:  # it may have asked for masks before
+            return [] if self._member is None else self._member.forget((manifest.run, manifest.number))
         member = self._load()
         return [] if member is None else [*member.begin(manifest, waiting, now), *self._timer()]
 
@@ -75,12 +75,19 @@ class Masks:
         return verdict
 
     def masked(self, frame: Frame) -> Frame | None:
-        """An update as it is to be sent; None where it is sent as it is."""
+        """An update as it is to be sent; None where it is sent as it is.
+
+        Raises:
+            RuntimeError: it may not be sent; never where its verdict was asked for, and is empty.
+        """
         update = frame.message
-        if self._member is None or not isinstance(update, Update) or not update.sections:
+        if not isinstance(update, Update) or not update.sections:
             return None
-        key = update.run, update.sections[0].base
-        return self._member.masked(frame) if self._member.verdict(key) == "" else None
+        if self._member is not None and (update.run, update.sections[0].base) in self._member:
+            return self._member.masked(frame)
+        if self._required:
+            raise RuntimeError(f"{PLAIN_ASKED}: update {frame.id}")
+        return None
 
     def on_message(self, fog: str, message: Group | Shares | Unmask | NoGroup, now: float) -> list[Action]:
         """Take what a fog node says of a group."""
@@ -94,7 +101,7 @@ class Masks:
         """An update has an outcome: forget what masks it."""
         if self._member is None or not update.sections:
             return []
-        return self._member.settled((update.run, update.sections[0].base))
+        return self._member.forget((update.run, update.sections[0].base))
 
     def clear(self) -> list[Action]:
         """Another run has begun."""

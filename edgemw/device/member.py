@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 
 from edgemw.compression.lanes import lanes_of, with_lanes
-from edgemw.core.ids import Place
+from edgemw.core.ids import Place, UpdateId
 from edgemw.device.events import Action, Joined, SaveJoined
 from edgemw.masking.keys import Secrets, Tampered, derived, public, seal, unseal
 from edgemw.masking.masks import WIDE_BITS, WIDE_BYTES, Mask, add_pairs, pair_key
@@ -75,6 +75,7 @@ class _Round:
         asking: what is said again until there is an answer; None where nothing is waited for.
         interval_s, due: of that.
         sent: an update was masked in it.
+        masked: which, in this life.
     """
 
     joined: Joined
@@ -89,6 +90,7 @@ class _Round:
     interval_s: float = FIRST_S
     due: float = 0.0
     sent: bool = False
+    masked: UpdateId | None = None
 
 
 class GroupMember:
@@ -110,6 +112,10 @@ class GroupMember:
 
     def __len__(self) -> int:
         return len(self._rounds)
+
+    def __contains__(self, key: object) -> bool:
+        """Whether a release, by run and number, has asked for masks."""
+        return key in self._rounds
 
     @property
     def due(self) -> float | None:
@@ -139,8 +145,8 @@ class GroupMember:
             self._refuse(known_round, reason)  # it was made before more were asked for
         return [*saved, *self._ask(known_round, now)]
 
-    def settled(self, key: tuple[int, int]) -> list[Action]:
-        """The update that was masked in a group has an outcome: nothing of the group is needed any more, on the disk either."""
+    def forget(self, key: tuple[int, int]) -> list[Action]:
+        """A group is over for this device: what was masked in it has an outcome, or nothing will be."""
         return [SaveJoined(None, (key,))] if self._rounds.pop(key, None) is not None else []
 
     def clear(self) -> list[Action]:
@@ -168,12 +174,17 @@ class GroupMember:
 
         Args:
             frame: of an update of the codec `lanes` with one section, for a release whose verdict is empty.
+
+        Raises:
+            RuntimeError: its verdict is not empty, or another update was masked so: the two would tell their difference.
         """
         update = frame.message
         assert isinstance(update, Update)
         section = update.sections[0]
         known = self._rounds[update.run, section.base]
-        known.sent = True
+        if not known.shares or known.masked not in (None, frame.id):
+            raise RuntimeError(f"update {frame.id} cannot be masked: {known.refused or 'its group has masked another one'}")
+        known.sent, known.masked = True, frame.id
         lanes = lanes_of(section.payload, update.size)
         mask = Mask.of(lanes)
         mask.add(derived(known.secrets.self_mask(known.transcript), known.transcript, b"stream"))

@@ -16,6 +16,7 @@ from edgemw.compression.lanes import Lanes, lanes_of
 from edgemw.compression.merge import merge
 from edgemw.core.errors import WireError
 from edgemw.device.events import Joined, SaveJoined
+from edgemw.device.masks import Masks
 from edgemw.device.member import GroupMember
 from edgemw.fog import grouping
 from edgemw.fog.events import Action
@@ -110,6 +111,38 @@ def test_one_masked_update_alone_is_noise() -> None:
     counts = np.bincount(lanes_of(masked.message.sections[0].payload, 32768), minlength=256)
     assert float(((counts - 128) ** 2 / 128).sum()) < 330
     assert masked.message.sections[0].energy == 0.0
+
+
+def test_two_updates_are_never_under_the_same_masks() -> None:
+    """Their difference would be the difference of what they say."""
+    made = ring(3)
+    made.agree()
+    plain = made.update(NAMES[0], np.ones(SIZE, np.float32))
+    member = made.members[NAMES[0]]
+    assert member.masked(plain) == member.masked(plain)
+    with pytest.raises(RuntimeError, match="has masked another one"):
+        member.masked(replace(plain, seq=8))
+
+
+def test_what_has_no_group_is_never_sent_plain() -> None:
+    masks = Masks(place(NAMES[0]), TASK, None, ())
+    made = ring(3)
+    masks.begin(made.manifest, (), 0.0)
+    plain = made.update(NAMES[0], np.ones(SIZE, np.float32))
+    with pytest.raises(RuntimeError, match="cannot be masked"):
+        masks.masked(plain)
+    with pytest.raises(RuntimeError, match="require_masks"):
+        Masks(place(NAMES[0]), TASK, None, (), required=True).masked(plain)
+    assert Masks(place(NAMES[0]), TASK, None, ()).masked(plain) is None
+
+
+def test_a_release_that_asks_for_masks_no_more_has_none() -> None:
+    """It was begun with masks in an earlier life, and is said again without."""
+    made = ring(3)
+    made.agree()
+    masks, release = Masks(place(NAMES[0], 2), TASK, None, tuple(made.disks[NAMES[0]].values())), made.manifest
+    assert masks.begin(replace(release, threshold=0), (), 0.0) == [SaveJoined(None, ((1, 5),))]
+    assert masks.masked(made.update(NAMES[0], np.ones(SIZE, np.float32))) is None
 
 
 def test_what_is_left_without_one_answer_is_noise_too() -> None:
