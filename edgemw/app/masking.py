@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _MEMBER_BYTES = 112  # in the list of a group: a name and two keys
 _AROUND_BYTES = 128
+_SIGNED_BYTES = 256  # of a frame around sealed shares: names, a label and a signature
 
 
 def check_masks(privacy: Privacy, codec: Codec) -> None:
@@ -44,6 +45,9 @@ def check_groups(privacy: Privacy, tiers: Mapping[str, Tier]) -> None:
         counts = child_counts({name: tier, **devices}, name) if tier.role == "fog" else ()
         if any(counts):
             _check_group(privacy, name, tier, min(counts), max(counts))
+            for below, child in devices.items():
+                if child.parent == name:
+                    _check_uplink(below, child, max(counts))
 
 
 def _check_group(privacy: Privacy, name: str, tier: Tier, fewest: int, most: int) -> None:
@@ -64,6 +68,13 @@ def _check_group(privacy: Privacy, name: str, tier: Tier, fewest: int, most: int
     if message_bytes > tier.limits.max_message_bytes:
         reason = f"what a group of {most} is told takes {message_bytes} bytes in one message: give that, or fewer devices"
         raise ConfigError(reason, key=f"tiers.{name}.limits.max_message_bytes")
+
+
+def _check_uplink(name: str, tier: Tier, most: int) -> None:
+    said_bytes = most * (MAX_SEALED_BYTES + 2) + _SIGNED_BYTES
+    if tier.uplink.rate and tier.uplink.burst < said_bytes:
+        reason = f"what a device says in a group of {most} takes {said_bytes} bytes at once: give that, or fewer devices"
+        raise ConfigError(reason, key=f"tiers.{name}.uplink.burst")
 
 
 def check_masked_task(privacy: Privacy, manifest: Manifest, changes: dict[str, int | float | str]) -> None:

@@ -13,6 +13,7 @@ from edgemw.app import sections
 from edgemw.app.checks import AUTO
 from edgemw.app.dealing import deal_out
 from edgemw.app.deployment import device_ids, load_deployment
+from edgemw.app.masking import check_library, check_masked_task
 from edgemw.app.private import check_account, check_bundle
 from edgemw.app.settings import Deployment, FogFile, Node, read_text
 from edgemw.app.tiers import Tier, child_counts, node_id
@@ -132,6 +133,8 @@ def scenario_of(
     check_plan_fits(bundle, settings.plan)
     check_bundle(settings.privacy, bundle, settings.plan)
     check_account(settings.privacy)
+    check_masked_task(settings.privacy, bundle.manifest, settings.plan.changes())
+    check_library(masks=settings.privacy.masks)
     tree = tree_of(settings)
     shares, refused, how = _shares(settings, tree, bundle) if train else ({}, {}, NOT_TRAINED)
     metric = bundle.manifest.metrics[0] if bundle.manifest.metrics else "loss"

@@ -40,7 +40,16 @@ from edgemw.app.tiers import fan_in
 from edgemw.app.trust import check_trust, role_of
 from edgemw.app.wiring import check_plan_fits, load_bundle
 from edgemw.cli.budgets import budget_text, budget_warnings
-from edgemw.cli.oddities import drowned, plan_oddities, quorum_of_masks, robust_oddities, unused, unused_burst, unused_in_tiers
+from edgemw.cli.oddities import (
+    drowned,
+    patience_with_masks,
+    plan_oddities,
+    quorum_of_masks,
+    robust_oddities,
+    unused,
+    unused_burst,
+    unused_in_tiers,
+)
 from edgemw.compression.codec import Codec, is_guided
 from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Manifest
@@ -397,6 +406,7 @@ def _warnings(settings: Settings) -> Iterator[str]:
                 yield from _window_warnings(f"tiers.{name}", tier.window, most)
                 yield from robust_oddities(f"tiers.{name}", tier.window, fewest)
                 yield from quorum_of_masks(settings, name)
+                yield from patience_with_masks(settings, name)
             if tier.broker != settings.broker:
                 yield from _broker_warnings(tier.broker, f"tiers.{name}.")
         yield from unused_in_tiers(settings)

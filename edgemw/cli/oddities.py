@@ -14,7 +14,7 @@ from edgemw.core.bundle import Manifest
 from edgemw.core.config.units import duration_text
 from edgemw.fog.privacy import LOCAL, SAMPLE
 from edgemw.robust.options import FEWEST, protects
-from edgemw.wire.groups import needed
+from edgemw.wire.groups import GROUP_DEADLINES, needed
 
 _DROWNED = 30  # times; `benchmarks/privacy.py`: 13 keeps 80 % of the accuracy, 24 three fifths, 54 a third
 _OF_STEPS = ("optimizer", "momentum", "weight_decay", "prox_mu", "epochs", "steps", "batch_size", "clip")
@@ -103,6 +103,28 @@ def quorum_of_masks(settings: Deployment, name: str) -> Iterator[str]:
             f"tiers.{name}.window.quorum: {least} of {children} devices take masks off; with fewer after {after} a window goes "
             f"back to its devices: quorum = {least} waits for them"
         )
+
+
+def patience_with_masks(settings: Deployment, name: str) -> Iterator[str]:
+    """Nodes above a tier that adds under masks, and make a release before its groups are through: their updates go back."""
+    tiers, tier = settings.tiers, settings.tiers[name]
+    adds = any(child.role == "device" and child.parent == name for child in tiers.values())
+    if not (settings.privacy.masks and adds):
+        return
+    group_s, above = GROUP_DEADLINES * float(tier.window.deadline), tier.parent
+    while above is not None:
+        window, key, children = tiers[above].window, f"tiers.{above}.window", fan_in(tiers, above)[0]
+        if isinstance(window.k, int) and window.k < children:
+            yield (
+                f"{key}.k: a group of {name} that is not among the first {window.k} of {children} gives up, and its updates go "
+                'back: "all" waits for it'
+            )
+        elif window.quorum < children and float(window.deadline) < group_s:
+            yield (
+                f"{key}.deadline: a group of {name} takes up to {duration_text(group_s)} where devices are silent, and gives up "
+                f"where a release comes before: {duration_text(group_s)} waits for it"
+            )
+        above = tiers[above].parent
 
 
 def unused_burst(settings: Tier | DeviceFile, prefix: str = "") -> Iterator[str]:

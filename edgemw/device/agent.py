@@ -176,7 +176,7 @@ class DeviceRole:
         for task, action in wanted:
             self._begin(task, action)
 
-    def _save(self, task: str, action: SaveRound | SaveMemory | SaveAck | SaveJoined | SaveJoined) -> None:
+    def _save(self, task: str, action: SaveRound | SaveMemory | SaveAck | SaveJoined) -> None:
         match action:
             case SaveRound(memory=memory, frame=frame, masked=masked):
                 outbox.put_update(self._db, frame, self._place.parent, None if masked is None else pack(masked))
@@ -309,9 +309,15 @@ def _lower_priority(nice: int) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
 
 
-def _said_again(action: SaveRound | SaveMemory | SaveAck | SaveJoined | SaveJoined) -> bool:
-    """Whether a power cut may take this back, because whoever said it says it again."""
-    return isinstance(action, SaveAck) or (isinstance(action, SaveMemory) and not action.durable)
+def _said_again(action: SaveRound | SaveMemory | SaveAck | SaveJoined) -> bool:
+    """Whether a power cut may take this back: whoever said it says it again, and what was forgotten is forgotten later."""
+    match action:
+        case SaveMemory(durable=durable):
+            return not durable
+        case SaveJoined(joined=joined):
+            return joined is None
+        case _:
+            return isinstance(action, SaveAck)
 
 
 def _group_row(joined: Joined) -> GroupRow:

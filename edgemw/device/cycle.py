@@ -120,7 +120,7 @@ class Cycle:
         """
         self._place, self._task, self._memory = place, task, left.memory
         self._accepting = Accepting(place, task, trust.releases, left.newest)
-        self._sender = Sender(place, task, left.kept, now, trust.signer)
+        self._sender = Sender(place, task, left.kept, now, trust.signer, only_masked=require_masks)
         self._budget = Budget(uplink or NO_LIMIT)
         self._short = False  # of tokens
         self._seq = 0
@@ -139,7 +139,8 @@ class Cycle:
         self._sent_at: float | None = None
         self._too_large: tuple[str, Mapping[str, Parameter]] | None = None  # the codec whose updates may not be sent
         self._reasons: dict[str, str] = {}
-        self._masks = Masks(place, task, trust.signer, left.joined, required=require_masks)
+        most_bytes = self._budget.limit_bytes(coarser=False)
+        self._masks = Masks(place, task, trust.signer, left.joined, required=require_masks, most_bytes=most_bytes)
         self._held: tuple[Worked, tuple[Work, Ranges, Past | None]] | None = None  # what waits for its group
 
     # -- what others may look at
@@ -157,7 +158,9 @@ class Cycle:
     def reason(self, now: float) -> str:
         """Why something is not right; empty when all is."""
         shortage = self._budget.shortage(now) if self._short else None
-        return "; ".join(dict.fromkeys([*self._reasons.values(), *([str(shortage)] if shortage else [])]))
+        unsaid = f"privacy.require_masks: {self._sender.unsaid} updates of before have no masks, and are not sent"
+        more = [*([str(shortage)] if shortage else []), *([unsaid] if self._sender.unsaid else [])]
+        return "; ".join(dict.fromkeys([*self._reasons.values(), *more]))
 
     def facts(self, now: float) -> dict[str, int | float | str]:
         """Numbers for `status`."""
@@ -537,7 +540,8 @@ class Cycle:
             self._note("outcome", f"update {update} was returned: {outcome.reason}")
         fact = Fact("settled", {"counted": int(outcome.counted), "reason": outcome.reason})
         save = SaveMemory(self._memory, (update,), durable=not outcome.counted)
-        return [save, fact]
+        forgotten = self._masks.settled(message) if isinstance(message, Update) else []
+        return [save, *forgotten, fact]
 
     def _when_stopped(self) -> list[Action]:
         done = self._work is None and (self._held is None or self._grace_over) and (self._sender.waiting == 0 or self._grace_over)

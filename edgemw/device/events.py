@@ -129,7 +129,7 @@ class Joined:
     Attributes:
         run, release: which.
         fog: whose group it is.
-        seed: 32 random bytes that all its secrets come from.
+        seed: 32 bytes that all its secrets come from.
         group: who is in it; None before that is known.
         dealt: sealed shares of the others, in the order of the group; empty before they have come.
         survivors: for whom shares were given up, as in Unmask; empty before anybody has asked.

@@ -27,14 +27,23 @@ class Masks:
     """See the module."""
 
     def __init__(
-        self, place: Place, task: str, signer: Signer | None, kept: tuple[Joined, ...], *, required: bool = False
+        self,
+        place: Place,
+        task: str,
+        signer: Signer | None,
+        kept: tuple[Joined, ...],
+        *,
+        required: bool = False,
+        most_bytes: int | None = None,
     ) -> None:
         """Go on with the groups of an earlier life.
 
         Args:
             signer: of what is said to a fog node.
             required: nothing is sent without masks.
+            most_bytes: that can leave in one message; None is no limit.
         """
+        self._most_bytes = most_bytes
         self._place, self._task, self._signer, self._kept, self._required = place, task, signer, kept, required
         self._member: GroupMember | None = None
         self._why_none = ""
@@ -44,8 +53,8 @@ class Masks:
 
     def begin(self, manifest: ReleaseManifest, waiting: Collection[tuple[int, int]], now: float) -> list[Action]:
         """A release is trained from: ask for a part in its sum; `waiting` are releases whose masked updates have no outcome."""
-        if not manifest.threshold:
-            return []
+        if not manifest.threshold:  # it may have asked for masks before
+            return [] if self._member is None else self._member.forget((manifest.run, manifest.number))
         member = self._load()
         return [] if member is None else [*member.begin(manifest, waiting, now), *self._timer()]
 
@@ -66,12 +75,19 @@ class Masks:
         return verdict
 
     def masked(self, frame: Frame) -> Frame | None:
-        """An update as it is to be sent; None where it is sent as it is."""
+        """An update as it is to be sent; None where it is sent as it is.
+
+        Raises:
+            RuntimeError: it may not be sent; never where its verdict was asked for, and is empty.
+        """
         update = frame.message
-        if self._member is None or not isinstance(update, Update) or not update.sections:
+        if not isinstance(update, Update) or not update.sections:
             return None
-        key = update.run, update.sections[0].base
-        return self._member.masked(frame) if self._member.verdict(key) == "" else None
+        if self._member is not None and (update.run, update.sections[0].base) in self._member:
+            return self._member.masked(frame)
+        if self._required:
+            raise RuntimeError(f"{PLAIN_ASKED}: update {frame.id}")
+        return None
 
     def on_message(self, fog: str, message: Group | Shares | Unmask | NoGroup, now: float) -> list[Action]:
         """Take what a fog node says of a group."""
@@ -80,6 +96,12 @@ class Masks:
     def resend(self, now: float, *, hurry: bool = False) -> list[Action]:
         """Say again what is due."""
         return [] if self._member is None else [*self._member.resend(now, hurry=hurry), *self._timer()]
+
+    def settled(self, update: Update) -> list[Action]:
+        """An update has an outcome: forget what masks it."""
+        if self._member is None or not update.sections:
+            return []
+        return self._member.forget((update.run, update.sections[0].base))
 
     def clear(self) -> list[Action]:
         """Another run has begun."""
@@ -102,5 +124,5 @@ class Masks:
             except ModuleNotFoundError:
                 self._why_none = NO_LIBRARY
                 return None
-            self._member = GroupMember(self._place, self._task, self._signer, self._kept)
+            self._member = GroupMember(self._place, self._task, self._signer, self._kept, self._most_bytes)
         return self._member

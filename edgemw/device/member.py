@@ -21,20 +21,33 @@ are for fog nodes that lie.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 
 from edgemw.compression.lanes import lanes_of, with_lanes
-from edgemw.core.ids import Place
+from edgemw.core.ids import Place, UpdateId
 from edgemw.device.events import Action, Joined, SaveJoined
 from edgemw.masking.keys import Secrets, Tampered, derived, public, seal, unseal
-from edgemw.masking.masks import WIDE_BITS, WIDE_BYTES, Mask, add_pairs
+from edgemw.masking.masks import WIDE_BITS, WIDE_BYTES, Mask, add_pairs, pair_key
 from edgemw.masking.shamir import COEFFICIENT_BYTES, SHARE_BYTES, split
 from edgemw.wire import topics
 from edgemw.wire.chunks import indexes
 from edgemw.wire.groups import LEAST_MEMBERS, label_of, needed, transcript
-from edgemw.wire.messages import Frame, Group, MaskKeys, NoGroup, ReleaseManifest, Revealed, Shares, Unmask, Update
+from edgemw.wire.messages import (
+    Frame,
+    Group,
+    MaskKeys,
+    Member,
+    NoGroup,
+    ReleaseManifest,
+    Revealed,
+    Shares,
+    Unmask,
+    Update,
+    pack,
+)
 from edgemw.wire.signed import Signer, signed_frame
 from edgemw.wire.traffic import Upload
 
@@ -58,9 +71,11 @@ class _Round:
         transcript: of the group.
         place: of this device in the group.
         shares: by member, once they are dealt; this device's own among them.
+        pairs: by other member of these, the key of the mask that the two have in common.
         asking: what is said again until there is an answer; None where nothing is waited for.
         interval_s, due: of that.
         sent: an update was masked in it.
+        masked: which, in this life.
     """
 
     joined: Joined
@@ -70,28 +85,37 @@ class _Round:
     transcript: bytes = b""
     place: int = -1
     shares: dict[int, _Pair] = field(default_factory=dict)
+    pairs: dict[int, bytes] = field(default_factory=dict)
     asking: MaskKeys | Shares | None = None
     interval_s: float = FIRST_S
     due: float = 0.0
     sent: bool = False
+    masked: UpdateId | None = None
 
 
 class GroupMember:
     """See the module."""
 
-    def __init__(self, place: Place, task: str, signer: Signer | None, kept: Iterable[Joined]) -> None:
+    def __init__(
+        self, place: Place, task: str, signer: Signer | None, kept: Iterable[Joined], most_bytes: int | None = None
+    ) -> None:
         """Go on with the groups of an earlier life.
 
         Args:
             place: with the secret of this life, which seeds are drawn from.
             signer: of what is said to a fog node; None signs nothing.
+            most_bytes: that can leave in one message; None is no limit.
         """
-        self._place, self._task, self._signer = place, task, signer
+        self._place, self._task, self._signer, self._most_bytes = place, task, signer, most_bytes
         self._drawn = count()  # a seed is for one group, also where a release is begun with again
         self._rounds = {joined.key: self._resumed(joined) for joined in kept}
 
     def __len__(self) -> int:
         return len(self._rounds)
+
+    def __contains__(self, key: object) -> bool:
+        """Whether a release, by run and number, has asked for masks."""
+        return key in self._rounds
 
     @property
     def due(self) -> float | None:
@@ -116,7 +140,14 @@ class GroupMember:
         else:
             saved = [SaveJoined(None, over)] if over else []
         known_round.percent, known_round.sent = manifest.threshold, False
+        group = known_round.joined.group
+        if group is not None and (reason := _too_few(group, manifest.threshold)):
+            self._refuse(known_round, reason)  # it was made before more were asked for
         return [*saved, *self._ask(known_round, now)]
+
+    def forget(self, key: tuple[int, int]) -> list[Action]:
+        """A group is over for this device: what was masked in it has an outcome, or nothing will be."""
+        return [SaveJoined(None, (key,))] if self._rounds.pop(key, None) is not None else []
 
     def clear(self) -> list[Action]:
         """Forget every group: another run has begun."""
@@ -143,19 +174,21 @@ class GroupMember:
 
         Args:
             frame: of an update of the codec `lanes` with one section, for a release whose verdict is empty.
+
+        Raises:
+            RuntimeError: its verdict is not empty, or another update was masked so: the two would tell their difference.
         """
         update = frame.message
         assert isinstance(update, Update)
         section = update.sections[0]
         known = self._rounds[update.run, section.base]
-        known.sent = True
+        if not known.shares or known.masked not in (None, frame.id):
+            raise RuntimeError(f"update {frame.id} cannot be masked: {known.refused or 'its group has masked another one'}")
+        known.sent, known.masked = True, frame.id
         lanes = lanes_of(section.payload, update.size)
         mask = Mask.of(lanes)
         mask.add(derived(known.secrets.self_mask(known.transcript), known.transcript, b"stream"))
-        group = known.joined.group
-        assert group is not None
-        others = [(place, group.members[place].mask) for place in sorted(known.shares) if place != known.place]
-        add_pairs(mask, known.place, known.secrets.mask, others, known.transcript)
+        add_pairs(mask, known.place, known.pairs.items())
         wide = (fixed(section.energy) + mask.wide) % (1 << WIDE_BITS)
         hidden = replace(section, energy=0.0, payload=with_lanes(section.payload, lanes + mask.lanes, update.size))
         label = label_of(known.transcript)
@@ -192,18 +225,25 @@ class GroupMember:
 
     def _resumed(self, joined: Joined) -> _Round:
         known = _Round(joined, Secrets.of(joined.seed))
-        if joined.group is not None:
-            self._enter(known, joined.group)
-        if joined.dealt:
-            known.shares, known.sent = self._opened(known, joined.dealt), True
+        try:
+            if joined.group is not None:
+                self._enter(known, joined.group)
+            if joined.dealt:
+                self._open(known, joined.dealt)
+                known.sent = True
+        except Tampered as error:  # this device had another name, or was in another net
+            self._refuse(known, str(error))
         return known
 
     def _enter(self, known: _Round, group: Group) -> None:
-        known.transcript = transcript(self._place.net, self._task, group)
-        known.place = next(place for place, member in enumerate(group.members) if member.node == self._place.node)
+        """Find this device in a group. Raises Tampered where it is not in it."""
+        places = [place for place, member in enumerate(group.members) if member.node == self._place.node]
+        if not places:
+            raise Tampered(f"{self._place.node} is not in this group")
+        known.transcript, known.place = transcript(self._place.net, self._task, group), places[0]
 
     def _ask(self, known: _Round, now: float) -> list[Action]:
-        """Say what has to be said next; nothing where the answer is here."""
+        """Say what has to be said next; nothing where the answer is here. Raises Tampered for keys that are none."""
         joined = known.joined
         if known.shares or known.refused:
             known.asking = None
@@ -214,18 +254,31 @@ class GroupMember:
         else:
             known.asking = self._dealing(known, joined.group)
         known.interval_s, known.due = FIRST_S, now + FIRST_S
-        return [self._upload(joined.fog, known.asking)]
+        said = self._upload(joined.fog, known.asking)
+        size_bytes = len(pack(said.frame))
+        if self._most_bytes is not None and size_bytes > self._most_bytes:
+            self._refuse(known, f"its part takes {size_bytes} bytes, and uplink.burst lets {self._most_bytes} out")
+            return []
+        return [said]
 
     def _on_group(self, known: _Round, group: Group, now: float) -> list[Action]:
-        if known.joined.group is not None or known.refused:
+        begun = known.percent > 0  # by a release that this life has heard: before, nobody knows which threshold was asked for
+        if not begun or known.joined.group is not None or known.refused:
             return []
         reason = self._unfit(known, group)
         if reason:
             self._refuse(known, reason)
             return []
-        known.joined = replace(known.joined, group=group)
-        self._enter(known, group)
-        return [SaveJoined(known.joined), *self._ask(known, now)]
+        alone, known.joined = known.joined, replace(known.joined, group=group)
+        try:
+            self._enter(known, group)
+            said = self._ask(known, now)
+        except Tampered as error:
+            self._refuse(known, str(error))
+        if known.refused:
+            known.joined = alone
+            return []
+        return [SaveJoined(known.joined), *said]
 
     def _unfit(self, known: _Round, group: Group) -> str:
         """Why this device has no part in such a group."""
@@ -235,19 +288,17 @@ class GroupMember:
             return "the group was made without this device's keys"
         if len(group.members) < LEAST_MEMBERS:
             return f"a group of {len(group.members)}: its sum would tell too much"
-        if group.threshold < needed(len(group.members), known.percent):
-            return f"a threshold of {group.threshold} in a group of {len(group.members)}: too few would take the masks off"
-        return ""
+        return _too_few(group, known.percent)
 
     def _dealing(self, known: _Round, group: Group) -> Shares:
-        """A share of both secrets for every other member, sealed."""
+        """A share of both secrets for every other member, sealed. Raises Tampered."""
         pairs = self._split(known, group)
-        sealed = [
-            b""
-            if place == known.place
-            else seal(known.secrets.cipher, member.cipher, known.transcript, _way(known.place, place), b"".join(pairs[place]))
-            for place, member in enumerate(group.members)
-        ]
+        sealed = []
+        for place, member in enumerate(group.members):
+            way, plain = _way(known.place, place), b"".join(pairs[place])
+            with _said_by(member):
+                own = place == known.place
+                sealed.append(b"" if own else seal(known.secrets.cipher, member.cipher, known.transcript, way, plain))
         return Shares(known.joined.run, known.joined.release, label_of(known.transcript), tuple(sealed))
 
     def _split(self, known: _Round, group: Group) -> list[_Pair]:
@@ -272,7 +323,7 @@ class GroupMember:
             self._refuse(known, f"shares of {dealers} members where {group.threshold} are needed")
             return []
         try:
-            known.shares = self._opened(known, sealed)
+            self._open(known, sealed)
         except Tampered as error:
             self._refuse(known, str(error))
             return []
@@ -280,20 +331,22 @@ class GroupMember:
         known.joined = replace(known.joined, dealt=sealed)
         return [SaveJoined(known.joined)]
 
-    def _opened(self, known: _Round, sealed: tuple[bytes, ...]) -> dict[int, _Pair]:
-        """The shares of whoever has dealt out any, by member. Raises Tampered."""
-        group, found = known.joined.group, {}
+    def _open(self, known: _Round, sealed: tuple[bytes, ...]) -> None:
+        """Take the shares of whoever has dealt out any, and agree on masks with them. Raises Tampered, and takes nothing."""
+        group, secrets = known.joined.group, known.secrets
         assert group is not None
-        for place, box in enumerate(sealed):
+        shares, pairs = dict[int, _Pair](), dict[int, bytes]()
+        for place, (box, member) in enumerate(zip(sealed, group.members, strict=True)):
             if place == known.place:
-                found[place] = self._split(known, group)[place]
+                shares[place] = self._split(known, group)[place]
             elif box:
-                way = _way(place, known.place)
-                plain = unseal(known.secrets.cipher, group.members[place].cipher, known.transcript, way, box)
-                if len(plain) != 2 * SHARE_BYTES:
-                    raise Tampered(f"shares of {len(plain)} bytes")
-                found[place] = plain[:SHARE_BYTES], plain[SHARE_BYTES:]
-        return found
+                with _said_by(member):
+                    plain = unseal(secrets.cipher, member.cipher, known.transcript, _way(place, known.place), box)
+                    if len(plain) != 2 * SHARE_BYTES:
+                        raise Tampered(f"shares of {len(plain)} bytes")
+                    pairs[place] = pair_key(secrets.mask, member.mask, known.transcript)
+                shares[place] = plain[:SHARE_BYTES], plain[SHARE_BYTES:]
+        known.shares, known.pairs = shares, pairs
 
     def _on_unmask(self, known: _Round, message: Unmask) -> list[Action]:
         """Give up one share for each member: of its own mask where its update is in the sum, else of its mask key."""
@@ -316,7 +369,7 @@ class GroupMember:
         return [*saved, self._upload(known.joined.fog, answer)]
 
     def _refuse(self, known: _Round, reason: str) -> None:
-        known.refused, known.asking, known.shares = known.refused or reason, None, {}
+        known.refused, known.asking, known.shares, known.pairs = known.refused or reason, None, {}, {}
 
     def _upload(self, fog: str, message: MaskKeys | Shares | Revealed) -> Upload:
         topic = topics.build(self._place.net, fog, "update", node=self._place.node, task=self._task)
@@ -324,9 +377,25 @@ class GroupMember:
         return Upload(topic, frame if self._signer is None else signed_frame(self._signer, self._place.net, fog, frame))
 
 
+def _too_few(group: Group, percent: int) -> str:
+    """Why a group's threshold is none for a release that asks for so many percent; empty where it is one."""
+    if group.threshold >= needed(len(group.members), percent):
+        return ""
+    return f"a threshold of {group.threshold} in a group of {len(group.members)}: too few would take the masks off"
+
+
 def fixed(energy: float) -> int:
     """The energy of an update in units of 2^-80, so that integers add; exact for what devices say, from 2^-68 on."""
     return round(min(energy, MOST_ENERGY) * 2.0**ENERGY_BITS)
+
+
+@contextmanager
+def _said_by(member: Member) -> Iterator[None]:
+    """Name the member whose keys or shares are wrong."""
+    try:
+        yield
+    except Tampered as error:
+        raise Tampered(f"{member.node}: {error}") from error
 
 
 def _way(sender: int, receiver: int) -> bytes:

@@ -32,6 +32,7 @@ from edgemw.wire.messages import (
     Ack,
     Frame,
     MaskKeys,
+    NoGroup,
     Outcome,
     Presence,
     ReleaseManifest,
@@ -45,6 +46,7 @@ from edgemw.wire.traffic import Send
 OUTCOMES = "outcomes"
 OTHER_RUN = "another training run"
 OTHER_RUN_OR_CODEC = "another training run or codec"
+TOO_MANY = "too many children"
 OTHER_PARAMETERS = "other parameters of the codec"
 MAX_OPEN = 8  # updates of one child in the window, where it need not hold more; a device has at most 4 on their way
 MAX_COUNT = 1 << 24  # device updates of one child
@@ -97,7 +99,7 @@ class Collector:
             misfits = [frame for frame in self.window.frames if self._is_misfit(frame, manifest)]
             self.window.give_up(misfits, now)
             returned += self.give_back(misfits, OTHER_PARAMETERS)
-        self._grouping.begin(manifest)
+        returned += self._grouping.begin(manifest)
         orphans = [frame for frame in masked_in(self.window.frames) if not self._grouping.belongs(frame)]
         self.window.give_up(orphans, now)
         returned += self.give_back(orphans, GROUP_OVER)
@@ -126,12 +128,14 @@ class Collector:
 
     def on_masks(self, frame: Frame, message: MaskKeys | Shares | Revealed, now: float) -> list[Action]:
         """A device would mask what it trained, or takes masks off; before the first release it is left to ask again."""
-        if self._release is None or (self.window.full and not self.window.knows(frame.node)):
+        if self._release is None:
             return []
         doubt = self._doubt(frame)
         self._note_doubt(frame.node, doubt)
         if doubt:
             return [Fact("update_refused", {"node": frame.node, "reason": doubt, "weight": 0})]
+        if self.window.full and not self.window.knows(frame.node):
+            return [self._reply(frame.node, NoGroup(message.run, message.release, TOO_MANY))]
         self.window.heard(frame, signed=self._senders is not None)
         return self._grouping.on_message(frame, message, now)
 
@@ -264,7 +268,7 @@ class Collector:
                 self.window.returned(frame, now)  # perhaps in an earlier life, and this one waits for the answer
             return [duplicate, self._ack(identity), *([self._outcome(identity, outcome)] if outcome else [])]
         if self.window.full and not self.window.knows(frame.node):
-            return self._refused(frame, update, "too many children", self._release)  # not kept: there may be any number
+            return self._refused(frame, update, TOO_MANY, self._release)  # not kept: there may be any number
         if self.window.held(frame.node) >= max(MAX_OPEN, self._options.quorum, self._options.k):
             return []  # it comes again, when the window has moved on
         self.window.heard(frame, signed=self._senders is not None)
@@ -367,7 +371,7 @@ class Collector:
     def _outcome(self, update: UpdateId, settled: Settled) -> Send:
         return self._reply(update.node, outcome_of(update, settled))
 
-    def _reply(self, child: str, message: Ack | Outcome) -> Send:
+    def _reply(self, child: str, message: Ack | Outcome | NoGroup) -> Send:
         place = self._place
         topic = topics.build(place.net, place.node, "reply", node=child, task=self._task)
         return Send(topic, Frame(self._task, place.node, place.boot, 0, message))

@@ -24,6 +24,7 @@ from edgemw.core.encoded import Encoded
 from edgemw.core.events import Fact, SetTimer
 from edgemw.core.ids import Place
 from edgemw.fog.events import Action
+from edgemw.fog.window import PATIENCE
 from edgemw.wire import topics
 from edgemw.wire.chunks import bitmap
 from edgemw.wire.groups import LEAST_MEMBERS, is_masked, label_of, needed, transcript
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 GROUPING = "grouping"
 AGAIN_S = 5.0
+TRIED_EVERY = 10  # groups that wait for somebody who deals out no shares
 PLAIN = "its lanes have no masks, where they were asked for"
 UNASKED = "it is under masks, where none were asked for"
 GROUP_OVER = "its group is over: nobody takes its masks off alone"
@@ -105,11 +107,14 @@ class Grouping:
         self._threshold = 0
         self._counts: Counter[str] = Counter()
         self._size = 0
+        self._missed: dict[str, int] = {}  # of the last group, who has dealt out no shares, and for how many groups in a row
         self.reason = ""
 
-    def begin(self, release: ReleaseManifest) -> None:
+    def begin(self, release: ReleaseManifest) -> list[Action]:
         """A release is out; the group of another one, or of another way to encode it, is over."""
-        old = self._round
+        old, actions = self._round, list[Action]()
+        if old is not None and old.due < math.inf and _asked(old.release) != _asked(release):
+            actions = self._end_of(old, f"release {release.number} came before its sum")
         self._threshold = release.threshold
         if not (release.threshold and release.train):
             self._round = None
@@ -117,6 +122,7 @@ class Grouping:
             self._round = _Round(release)
             if not _has_library():
                 self._close(self._round, NO_LIBRARY)
+        return actions
 
     def refusal(self, frame: Frame, update: Update) -> str:
         """Why an update with sections cannot be added, as far as masks say; empty where it can."""
@@ -159,11 +165,17 @@ class Grouping:
             return self._form(known, now)
         if known.phase == "shares":
             missing = {node for node, place in known.places.items() if place not in known.boxes}
-            if late or not missing & set(awaited):
+            if late or not {node for node in missing & set(awaited) if self._is_waited_for(node)}:
+                self._missed = {node: self._missed.get(node, 0) + 1 for node in missing}
                 return self._deal(known, now)
         if known.phase == "unmasking":
             return self._ask_again(known, now)
         return [SetTimer(GROUPING, known.due)] if now < known.due else []
+
+    def _is_waited_for(self, node: str) -> bool:
+        """Whoever has let groups wait for its shares again and again is tried now and then only."""
+        missed = self._missed.get(node, 0)
+        return missed < PATIENCE or missed % TRIED_EVERY == 0
 
     def busy(self, now: float, awaited: Collection[str]) -> bool:
         """Whether a window has to wait: for a group that is forming, or for its updates."""
@@ -223,6 +235,8 @@ class Grouping:
         if known.phase == "keys":
             if node not in known.keys and len(known.keys) >= MAX_MEMBERS:
                 return [self._refuse(node, known.release, f"{MAX_MEMBERS} other devices add together already")]
+            if not _are_keys(keys):
+                return [self._refuse(node, known.release, "its keys are none that others can agree with")]
             known.keys[node] = keys
             if known.due == math.inf:
                 known.due = now + self._deadline_s
@@ -338,10 +352,13 @@ class Grouping:
     def _give_up(self, known: _Round, reason: str) -> list[Action]:
         """Nothing comes of this group: say so to whoever waits for something."""
         waiting = known.keys if known.phase in ("keys", "shares", "updates") else {}
+        return [*(self._refuse(node, known.release, reason) for node in waiting), *self._end_of(known, reason)]
+
+    def _end_of(self, known: _Round, reason: str) -> list[Action]:
+        """Count a group that was given up."""
         self._counts["given up"] += 1
         self._close(known, reason)
-        fact = Fact("masks", {"outcome": "given up", "members": len(known.keys), "dropped": 0, "reason": reason})
-        return [*(self._refuse(node, known.release, reason) for node in waiting), fact]
+        return [Fact("masks", {"outcome": "given up", "members": len(known.keys), "dropped": 0, "reason": reason})]
 
     def _close(self, known: _Round, reason: str) -> list[Action]:
         known.phase, known.due, known.failed = "over", math.inf, reason
@@ -382,6 +399,12 @@ def masked_in(frames: Sequence[Frame]) -> list[Frame]:
 
 def _asked(release: ReleaseManifest) -> tuple[int, int, int, str, dict[str, int | float | str]]:
     return release.run, release.number, release.threshold, release.codec, release.parameters
+
+
+def _are_keys(said: MaskKeys) -> bool:
+    from edgemw.masking.keys import is_key
+
+    return is_key(said.mask) and is_key(said.cipher)
 
 
 def _has_library() -> bool:

@@ -48,13 +48,13 @@ def left_over(
         try:
             secret = join({member: shares[at] for member, shares in answers.items()}, counted)
         except ValueError as error:
-            raise Tampered(f"the shares of {group.members[place].node} do not fit together") from error
+            raise Tampered(f"what was given up for {group.members[place].node} are no shares of one secret") from error
         if place in survivors:
             mask.add(derived(secret, transcript, b"stream"))
         elif public(secret) == group.members[place].mask:
             take_off_pairs(mask, place, secret, living, transcript)
         else:
-            raise Tampered(f"the shares of {group.members[place].node} are not those of its key")
+            raise Tampered(f"what was given up for {group.members[place].node} are not the shares of its key")
     return mask
 
 

@@ -26,6 +26,7 @@ KEY_BYTES = 32
 SEED_BYTES = 32
 TAG_BYTES = 16
 _NONCE = bytes(12)  # every key seals one message
+_ANYBODY = X25519PrivateKey.from_private_bytes(bytes(KEY_BYTES))  # multiples of 8, which all are, tell keys of small order
 
 
 class Tampered(Exception):
@@ -65,6 +66,15 @@ def derived(secret: bytes, transcript: bytes, purpose: bytes, size: int = KEY_BY
 def public(private: bytes) -> bytes:
     """The X25519 key that is said to others."""
     return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+
+
+def is_key(said: bytes) -> bool:
+    """Whether others can agree with a public key; with one of small order everybody would agree on zeros."""
+    try:
+        _ANYBODY.exchange(X25519PublicKey.from_public_bytes(said))
+    except ValueError:
+        return False
+    return True
 
 
 def agreed(private: bytes, other: bytes, transcript: bytes, purpose: bytes) -> bytes:

@@ -61,21 +61,24 @@ class Mask:
         self.wide = (self.wide + (-wide if negative else wide)) % (1 << WIDE_BITS)
 
 
-def add_pairs(mask: Mask, member: int, private: bytes, others: Iterable[tuple[int, bytes]], transcript: bytes) -> None:
+def pair_key(private: bytes, other: bytes, transcript: bytes) -> bytes:
+    """The key of the mask that two members have in common. Raises Tampered as `agreed`."""
+    return agreed(private, other, transcript, b"pair")
+
+
+def add_pairs(mask: Mask, member: int, pairs: Iterable[tuple[int, bytes]]) -> None:
     """Add to a mask what a member shares with others.
 
     Args:
         mask: changed in place.
         member: whose mask it is, by its place in the group.
-        private: its mask key.
-        others: their places and public mask keys.
-        transcript: of the group.
+        pairs: places of others, and the keys that it has in common with them (`pair_key`).
     """
-    for other, key in others:
-        mask.add(agreed(private, key, transcript, b"pair"), negative=other < member)
+    for other, key in pairs:
+        mask.add(key, negative=other < member)
 
 
 def take_off_pairs(mask: Mask, dropped: int, private: bytes, survivors: Iterable[tuple[int, bytes]], transcript: bytes) -> None:
     """Add to a mask, with the key of a member that has dropped out, what survivors have added to theirs because of it."""
     for survivor, key in survivors:
-        mask.add(agreed(private, key, transcript, b"pair"), negative=dropped < survivor)
+        mask.add(pair_key(private, key, transcript), negative=dropped < survivor)

@@ -44,7 +44,7 @@ class GroupRow:
     run: int
     release: int
     fog: str
-    seed: bytes
+    seed: bytes = field(repr=False)
     group: bytes
     dealt: tuple[bytes, ...]
     survivors: bytes

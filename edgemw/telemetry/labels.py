@@ -21,6 +21,7 @@ _REASONS = (
     ("not-finite", "not-finite"),
     ("NaN or infinite", "not-finite"),
     ("malformed", "malformed"),
+    ("came before its sum", "overtaken"),
     ("masks", "masks"),
     ("its group", "masks"),
     ("shares", "masks"),

@@ -14,6 +14,9 @@ from edgemw.wire.messages import Frame, Group, Update, pack_group
 LEAST_MEMBERS = 3
 """A sum of two tells each of them what the other has said."""
 
+GROUP_DEADLINES = 3
+"""So many of its window's deadlines a group takes at most until its updates are in: for keys, for shares, for updates."""
+
 
 def transcript(net: str, task: str, group: Group) -> bytes:
     """The 32 bytes that stand for everything that is known of a group."""
@@ -26,8 +29,8 @@ def label_of(transcript: bytes) -> bytes:
 
 
 def needed(members: int, percent: int) -> int:
-    """How many of a group take the masks off its sum, and are in it: so many percent, more than half, and no two alone."""
-    return max(LEAST_MEMBERS, members // 2 + 1, members * percent // 100)
+    """How many of a group take the masks off its sum, and are in it: at least so many percent, more than half, no two alone."""
+    return max(LEAST_MEMBERS, members // 2 + 1, -(-members * percent // 100))
 
 
 def is_masked(frame: Frame) -> bool:

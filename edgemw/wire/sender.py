@@ -42,8 +42,21 @@ class Kept:
 class Sender:
     """The updates of one node and one task that have no outcome yet."""
 
-    def __init__(self, place: Place, task: str, kept: tuple[Kept, ...], now: float, signer: Signer | None = None) -> None:
-        """Begin with what is on disk, signed anew: an earlier life may have had another key, or none."""
+    def __init__(
+        self,
+        place: Place,
+        task: str,
+        kept: tuple[Kept, ...],
+        now: float,
+        signer: Signer | None = None,
+        *,
+        only_masked: bool = False,
+    ) -> None:
+        """Begin with what is on disk, signed anew: an earlier life may have had another key, or none.
+
+        With `only_masked`, what was kept without masks is not said, unless its receiver has it already: it waits for its
+        outcome, or for a life that may say it.
+        """
         self._place, self._task, self._signer = place, task, signer
         self._pending = Pending()
         self._receivers: dict[UpdateId, str] = {}
@@ -54,6 +67,8 @@ class Sender:
             frame = update.frame if update.masked is not None else self._signed(update.frame, update.receiver)
             self._pending.add(frame, now, acknowledged=update.acknowledged)
             self._receivers[update.frame.id] = update.receiver
+        plain = {one.frame.id for one in kept if one.masked is None and not one.acknowledged and _says_something(one.frame)}
+        self._unsaid = plain if only_masked else set[UpdateId]()
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -62,12 +77,19 @@ class Sender:
     def waiting(self) -> int:
         """How many the present parent has not acknowledged; what waits for a former one holds nobody up."""
         parent = self._place.parent
-        return sum(self._receivers.get(update, parent) == parent for update in self._pending.waiting)
+        waiting = (update for update in self._pending.waiting if update not in self._unsaid)
+        return sum(self._receivers.get(update, parent) == parent for update in waiting)
+
+    @property
+    def unsaid(self) -> int:
+        """How many of an earlier life are not said, because they have no masks."""
+        return len(self._unsaid)
 
     def answers(self, number: int) -> bool:
         """Whether an update without an outcome answers a release to the present parent, which therefore hears of it."""
         parent = self._place.parent
-        return any(newest(frame) >= number and self._receivers.get(frame.id, parent) == parent for frame in self._pending.frames)
+        said = (frame for frame in self._pending.frames if frame.id not in self._unsaid)
+        return any(newest(frame) >= number and self._receivers.get(frame.id, parent) == parent for frame in said)
 
     def signed(self, frame: Frame) -> Frame:
         """A new update as it is sent to the present parent, and only there: with a signature where this node has a key."""
@@ -91,7 +113,8 @@ class Sender:
 
     def resend(self, now: float) -> list[Sending]:
         """Send what is due again."""
-        return [*(self._upload(frame) for frame in self._pending.due(now)), *self._timer()]
+        due = [frame for frame in self._pending.due(now) if frame.id not in self._unsaid]
+        return [*map(self._upload, due), *self._timer()]
 
     def hurry(self, now: float) -> list[Sending]:
         """Send what is not acknowledged again, now: somebody may be listening again."""
@@ -110,12 +133,14 @@ class Sender:
         """Forget an update whose outcome is known; returns it if it was here."""
         self._receivers.pop(update, None)
         self._masked.pop(update, None)
+        self._unsaid.discard(update)
         return self._pending.settle(update)
 
     def clear(self) -> tuple[UpdateId, ...]:
         """Forget everything; returns what was here."""
         self._receivers.clear()
         self._masked.clear()
+        self._unsaid.clear()
         return tuple(frame.id for frame in self._pending.clear())
 
     def _upload(self, frame: Frame) -> Upload:
@@ -128,3 +153,7 @@ class Sender:
     def _timer(self) -> list[Sending]:
         due = self._pending.next_due()
         return [] if due is None else [SetTimer(RESEND, due)]
+
+
+def _says_something(frame: Frame) -> bool:
+    return isinstance(frame.message, Update) and frame.message.sections != ()

@@ -131,6 +131,48 @@ def test_a_net_does_all_that_it_can_do_and_nothing_is_denied(secured: Secured, r
     assert {line.split("'")[1] for line in secured.denied} == {"em1/farm/top/rq/status/fog-0"}  # siblings are not its to ask
 
 
+MASKED = f"""schema = 1
+name = "hive"
+[task]
+bundle = "{BUNDLE}"
+rounds = 3
+[data]
+source = "digits"
+[codec]
+use = "lanes"
+parameters = {{ members = 3, blocks = 4 }}
+[privacy]
+masks = true
+threshold = 100
+[tiers.top]
+role = "fog"
+[tiers.fog]
+role = "fog"
+parent = "top"
+[tiers.device]
+role = "device"
+parent = "fog"
+count = 3
+"""
+
+
+def test_keys_shares_and_masked_updates_pass_the_generated_rules(tmp_path: Path, runs: list[Run]) -> None:
+    needed("mosquitto", find_mosquitto())
+    file, out = tmp_path / "hive.toml", tmp_path / "out"
+    file.write_text(MASKED)
+    with Secured(tmp_path, file) as broker:
+        there = ("--pki", str(broker.pki), "--set", f"broker.url={broker.url}")
+        done = edgemw("up", file, *there, "--out", out, "--json", timeout_s=120)
+        assert done.returncode == 0, done.stderr
+        summary = json.loads(done.stdout.splitlines()[-1])
+        assert summary["finished"]
+        assert (summary["updates_sent"], summary["reasons"]) == (9, {})
+        assert conserved(summary)
+        audit = edgemw("audit", out)
+        assert audit.returncode == 0, audit.stdout
+        assert broker.denied == []
+
+
 def test_a_node_that_the_broker_does_not_know_says_so(secured: Secured, tmp_path: Path) -> None:
     """The control of the other test: what is denied is in the broker's log, and known where it was said."""
     assert edgemw("pki", "issue", secured.pki, "stranger").returncode == 0

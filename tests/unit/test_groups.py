@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,17 +14,24 @@ from hypothesis import strategies as st
 
 from edgemw.compression.lanes import Lanes, lanes_of
 from edgemw.compression.merge import merge
-from edgemw.device.events import SaveJoined
+from edgemw.core.errors import WireError
+from edgemw.device.events import Joined, SaveJoined
+from edgemw.device.masks import Masks
 from edgemw.device.member import GroupMember
+from edgemw.fog import grouping
+from edgemw.fog.events import Action
 from edgemw.fog.grouping import GROUP_OVER, PLAIN, UNASKED
 from edgemw.fog.window import parts_of
 from edgemw.wire.chunks import bitmap
 from edgemw.wire.groups import needed
-from edgemw.wire.messages import Frame, Group, MaskKeys, Message, NoGroup, Revealed, Shares, Unmask, Update
-from tests.support.groups import DEADLINE_S, FOG, TASK, Ring, place
+from edgemw.wire.messages import Frame, Group, MaskKeys, Message, NoGroup, Revealed, Shares, Unmask, Update, pack, unpack
+from tests.support.groups import DEADLINE_S, FOG, NET, TASK, Ring, place
+from tests.system.fuzz_frames import damaged
 
 NAMES = [f"device-{n}" for n in range(10)]
 SIZE = 61
+Part = MaskKeys | Shares | Revealed
+Hears = Callable[[Frame, Part, float], list[Action]]
 
 
 def refusal(made: Ring, frame: Frame) -> str:
@@ -102,6 +111,38 @@ def test_one_masked_update_alone_is_noise() -> None:
     counts = np.bincount(lanes_of(masked.message.sections[0].payload, 32768), minlength=256)
     assert float(((counts - 128) ** 2 / 128).sum()) < 330
     assert masked.message.sections[0].energy == 0.0
+
+
+def test_two_updates_are_never_under_the_same_masks() -> None:
+    """Their difference would be the difference of what they say."""
+    made = ring(3)
+    made.agree()
+    plain = made.update(NAMES[0], np.ones(SIZE, np.float32))
+    member = made.members[NAMES[0]]
+    assert member.masked(plain) == member.masked(plain)
+    with pytest.raises(RuntimeError, match="has masked another one"):
+        member.masked(replace(plain, seq=8))
+
+
+def test_what_has_no_group_is_never_sent_plain() -> None:
+    masks = Masks(place(NAMES[0]), TASK, None, ())
+    made = ring(3)
+    masks.begin(made.manifest, (), 0.0)
+    plain = made.update(NAMES[0], np.ones(SIZE, np.float32))
+    with pytest.raises(RuntimeError, match="cannot be masked"):
+        masks.masked(plain)
+    with pytest.raises(RuntimeError, match="require_masks"):
+        Masks(place(NAMES[0]), TASK, None, (), required=True).masked(plain)
+    assert Masks(place(NAMES[0]), TASK, None, ()).masked(plain) is None
+
+
+def test_a_release_that_asks_for_masks_no_more_has_none() -> None:
+    """It was begun with masks in an earlier life, and is said again without."""
+    made = ring(3)
+    made.agree()
+    masks, release = Masks(place(NAMES[0], 2), TASK, None, tuple(made.disks[NAMES[0]].values())), made.manifest
+    assert masks.begin(replace(release, threshold=0), (), 0.0) == [SaveJoined(None, ((1, 5),))]
+    assert masks.masked(made.update(NAMES[0], np.ones(SIZE, np.float32))) is None
 
 
 def test_what_is_left_without_one_answer_is_noise_too() -> None:
@@ -239,6 +280,16 @@ def test_a_wrong_share_of_a_key_is_noticed() -> None:
     assert NAMES[3] in made.fog.failed
 
 
+@given(st.integers(3, 128), st.integers(51, 100))
+def test_a_percentage_is_never_rounded_down(members: int, percent: int) -> None:
+    """Two sums of one group need 2 t - n members that lie, which is what a threshold promises: of 5 at 67 % not 1, but 3."""
+    least = needed(members, percent)
+    assert 3 <= least <= members
+    assert 2 * least > members
+    assert 100 * least >= percent * members
+    assert (needed(5, 67), needed(10, 67), needed(3, 51)) == (4, 7, 3)
+
+
 def test_a_group_of_two_is_none() -> None:
     made = ring(2)
     made.agree()
@@ -272,3 +323,129 @@ def test_no_two_groups_have_a_key_of_one_seed() -> None:
 
 def _seed_of(actions: Sequence[object]) -> bytes:
     return next(action.joined.seed for action in actions if isinstance(action, SaveJoined) and action.joined is not None)
+
+
+@pytest.mark.parametrize("kind", ["mask", "cipher"])
+def test_a_key_that_nobody_can_agree_with_is_left_out(kind: str) -> None:
+    """One of small order makes X25519 fail."""
+    made = hostile(kind)
+    made.agree()
+    assert "none that others can agree with" in made.refused[NAMES[3]]
+    assert [made.members[device].verdict((1, 5)) for device in NAMES[:3]] == [""] * 3
+
+
+@pytest.mark.parametrize("kind", ["mask", "cipher"])
+def test_a_device_is_in_no_group_with_such_a_key(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grouping, "_are_keys", lambda said: True)
+    made = hostile(kind)
+    made.agree()
+    assert [made.members[device].verdict((1, 5)) for device in NAMES[:3]] == [f"{NAMES[3]}: a public key of small order"] * 3
+
+
+def hostile(kind: str) -> Ring:
+    """Four devices, of which one says zeros for a key and does what else it has to."""
+    made = ring(4)
+    made.members[NAMES[3]]._unfit = lambda known, group: ""  # type: ignore[method-assign]
+    hears = made.fog.on_message
+
+    def on_message(frame: Frame, message: MaskKeys | Shares | Revealed, now: float) -> list[Action]:
+        if frame.node == NAMES[3] and isinstance(message, MaskKeys):
+            message = replace(message, mask=bytes(32)) if kind == "mask" else replace(message, cipher=bytes(32))
+        return hears(frame, message, now)
+
+    made.fog.on_message = on_message  # type: ignore[method-assign]
+    return made
+
+
+def test_whoever_seals_nonsense_is_named() -> None:
+    made = ring(3)
+    made.alters = lambda device, message: (
+        replace(message, sealed=(b"", *message.sealed[1:2], bytes(82)))
+        if isinstance(message, Shares) and device == NAMES[0]
+        else message
+    )
+    made.agree()
+    assert made.members[NAMES[0]].verdict((1, 5)) == f"{NAMES[2]}: a sealed share was altered"
+
+
+@pytest.mark.parametrize(("net", "node"), [("other", NAMES[0]), (NET, "renamed")])
+def test_a_device_begins_with_groups_of_another_net_or_name(net: str, node: str) -> None:
+    made = ring(3)
+    made.agree()
+    moved = replace(place(NAMES[0], 2), net=net, node=node)
+    member = GroupMember(moved, TASK, None, made.disks[NAMES[0]].values())
+    assert member.verdict((1, 5))
+    assert member.begin(replace(made.manifest, number=6), (), 0.0)[0] == SaveJoined(
+        Joined(1, 6, FOG, member._rounds[1, 6].joined.seed), ((1, 5),)
+    )
+
+
+def test_a_device_takes_no_smaller_threshold_than_its_release_asks_for_in_any_life() -> None:
+    made = ring(5, percent=100, loses=lambda device, message: device == NAMES[0] and isinstance(message, Group))
+    made.agree()
+    group = next(message for _, message in made.heard if isinstance(message, Group))
+    again = made.restart(NAMES[0])
+    assert again.on_message(FOG, replace(group, threshold=3), 0.0) == []  # the release is not heard yet
+    again.begin(made.manifest, (), 0.0)
+    assert again.on_message(FOG, replace(group, threshold=3), 0.0) == []
+    assert "a threshold of 3" in (again.verdict((1, 5)) or "")
+
+    raised = ring(5, percent=51)
+    raised.agree()
+    later = raised.restart(NAMES[0])
+    later.begin(replace(raised.manifest, threshold=100), (), 0.0)
+    assert "a threshold of 3" in (later.verdict((1, 5)) or "")
+
+
+def test_a_device_whose_uplink_takes_no_message_of_a_group_is_in_none() -> None:
+    made = ring(6)
+    made.members[NAMES[0]] = GroupMember(place(NAMES[0]), TASK, None, (), 400)
+    made.agree()
+    assert "uplink.burst" in (made.members[NAMES[0]].verdict((1, 5)) or "")
+    assert [made.members[device].verdict((1, 5)) for device in NAMES[1:6]] == [""] * 5
+
+
+@pytest.mark.parametrize("first", [0, 20, 40])
+def test_whatever_members_and_fog_node_say_nobody_fails_or_answers_twice(first: int) -> None:
+    """Messages of both sides are damaged at random, as far as they can be read still; members begin other lives."""
+    for seed in range(first, first + 20):
+        rng = random.Random(seed)
+        made, percent = ring(rng.randint(3, 6), percent=rng.choice([51, 67, 100])), rng.choice([0.02, 0.1, 0.3])
+        hears = made.fog.on_message
+
+        def on_message(frame: Frame, message: Part, now: float, hears: Hears = hears, rng: Any = rng, p: float = percent) -> Any:
+            said = altered(rng, frame) if rng.random() < p else message
+            return [action for _ in range(rng.choice([1, 1, 2])) for action in hears(frame, said, now)]
+
+        def to_device(device: str, message: Message, rng: Any = rng, p: float = percent) -> Any:
+            return altered(rng, Frame(TASK, FOG, 1, 0, message)) if rng.random() < p else message
+
+        made.fog.on_message, made.alters = on_message, to_device  # type: ignore[method-assign]
+        made.agree()
+        sent = updates(made, [*made.members])
+        frames = [masked for plain, masked in sent.values() if refusal(made, masked) == ""]
+        for device in made.members:
+            if rng.random() < 0.3:
+                made.restart(device)
+        if frames:
+            made.unmask(frames)
+        for _ in range(8):
+            made.now += 5.0
+            made.from_fog(made.fog.look(made.now, NAMES, 0))
+        if made.fog.solved:
+            made.fog.sum_of(made.codec, frames)
+        made.from_fog(made.fog.end())
+        answers = {(device, said.group, said.shares) for device, said in made.heard if isinstance(said, Revealed)}
+        assert len(answers) == len({(device, group) for device, group, _ in answers})
+
+
+def altered(rng: Any, frame: Frame) -> Any:
+    """A message with something wrong that can be read still, or as it is where none was found."""
+    for _ in range(30):
+        try:
+            said = unpack(damaged(rng, [pack(frame)])).message
+        except WireError:
+            continue
+        if type(said) is type(frame.message) and said != frame.message:
+            return said
+    return frame.message

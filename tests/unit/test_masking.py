@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgemw.masking.keys import Secrets, Tampered, agreed, public, seal, unseal
-from edgemw.masking.masks import WIDE_BITS, Lanes, Mask, add_pairs, take_off_pairs
+from edgemw.masking.masks import WIDE_BITS, Lanes, Mask, add_pairs, pair_key, take_off_pairs
 from edgemw.masking.shamir import COEFFICIENT_BYTES, PRIME, SHARE_BYTES, join, split, weights
 
 SEEDS = st.binary(min_size=32, max_size=32)
@@ -121,7 +121,7 @@ def test_pair_masks_cancel_and_those_of_the_dropped_come_off(seeds: list[bytes],
     total = Mask.of(lanes)
     for member in set(range(len(keys))) - dropped:
         own = Mask.of(lanes)
-        add_pairs(own, member, keys[member], [(o, public(k)) for o, k in enumerate(keys) if o != member], group)
+        add_pairs(own, member, [(o, pair_key(keys[member], public(k), group)) for o, k in enumerate(keys) if o != member])
         total.lanes += own.lanes
         total.wide = (total.wide + own.wide) % (1 << WIDE_BITS)
     left = Mask.of(lanes)
@@ -138,6 +138,6 @@ def test_the_masks_of_different_groups_have_nothing_in_common() -> None:
     found = []
     for group in (b"a" * 32, b"b" * 32):
         mask = Mask.of(np.zeros(4096, np.uint8))
-        add_pairs(mask, 0, keys[0], [(1, public(keys[1]))], group)
+        add_pairs(mask, 0, [(1, pair_key(keys[0], public(keys[1]), group))])
         found.append(mask.lanes)
     assert int((found[0] == found[1]).sum()) < 50

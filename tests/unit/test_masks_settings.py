@@ -13,6 +13,7 @@ from edgemw.app.masking import check_library, check_masked_task
 from edgemw.app.sections import Privacy
 from edgemw.app.settings import Deployment, DeviceFile, FogFile, load_file
 from edgemw.app.wiring import fog_options
+from edgemw.bench.scenario import scenario_of
 from edgemw.cli.check import check
 from edgemw.core.errors import ConfigError
 from edgemw.fog.release import TopOptions
@@ -33,6 +34,7 @@ masks = true
 {privacy}
 [tiers.top]
 role = "fog"
+{top}
 [tiers.fog]
 role = "fog"
 parent = "top"
@@ -45,9 +47,12 @@ count = {devices}
 """
 
 
-def path_of(folder: Path, *, fogs: int = 2, devices: int = 8, privacy: str = "", fog: str = "") -> Path:
+PATIENT = 'window = { deadline = "90s" }'
+
+
+def path_of(folder: Path, *, fogs: int = 2, devices: int = 8, privacy: str = "", fog: str = "", top: str = PATIENT) -> Path:
     path = folder / "edgemw.toml"
-    path.write_text(FILE.format(fogs=fogs, devices=devices, privacy=privacy, fog=fog))
+    path.write_text(FILE.format(fogs=fogs, devices=devices, privacy=privacy, fog=fog, top=top))
     return path
 
 
@@ -64,6 +69,11 @@ def test_a_deployment_with_masks_is_taken_and_said(tmp_path: Path) -> None:
         ({"devices": 258}, "tiers.fog.count", "has 129 devices, and a group has 128"),
         ({"fog": "window = { k = 2 }"}, "tiers.fog.window.k", "and 3 of 4 devices take masks off"),
         ({"devices": 256, "fog": 'limits = { max_message_bytes = "10kB" }'}, "tiers.fog.limits.max_message_bytes", "14464 bytes"),
+        (
+            {"devices": 64, "fog": '[tiers.device.uplink]\nrate = "1kB"\nburst = "2048B"'},
+            "tiers.device.uplink.burst",
+            "in a group of 32 takes 2944 bytes",
+        ),
         ({"privacy": "threshold = 101"}, "privacy.threshold", "at most 100"),
         ({"privacy": 'mode = "local"'}, "privacy.masks", "is added to lattice payloads"),
     ],
@@ -72,6 +82,22 @@ def test_what_does_not_go_is_refused_with_its_key(tmp_path: Path, given: dict[st
     with pytest.raises(ConfigError, match=reason) as refused:
         load_file(Deployment, path_of(tmp_path, **given), env={})  # type: ignore[arg-type]  # as path_of's
     assert refused.value.key == key
+
+
+@pytest.mark.parametrize(
+    ("top", "fog", "warning"),
+    [
+        ("", "", "tiers.top.window.deadline: a group of fog takes up to 90s where devices are silent"),
+        (PATIENT, 'window = { deadline = "31s" }', "tiers.top.window.deadline: a group of fog takes up to 93s"),
+        ("window = { k = 1 }", "", "tiers.top.window.k: a group of fog that is not among the first 1 of 2 gives up"),
+        ("window = { quorum = 2 }", "", ""),
+        (PATIENT, "", ""),
+    ],
+)
+def test_whoever_makes_releases_before_groups_are_through_is_warned(tmp_path: Path, top: str, fog: str, warning: str) -> None:
+    said = [text for text in check(path_of(tmp_path, top=top, fog=fog), None, [], {}).warnings if "a group of" in text]
+    assert len(said) == bool(warning)
+    assert all(text.startswith(warning) for text in said)
 
 
 def test_a_codec_without_lanes_is_refused(tmp_path: Path) -> None:
@@ -122,6 +148,16 @@ def test_a_task_whose_statistics_travel_beside_is_refused() -> None:
         check_masked_task(Privacy(masks=True), manifest, {})
     check_masked_task(Privacy(masks=True), manifest, {"personal": "norm.*"})
     check_masked_task(Privacy(), manifest, {})
+
+
+def test_a_simulation_refuses_what_up_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = tmp_path / "toy.edge"
+    bundle.write_bytes(toy_bundle(4).to_bytes())
+    given = [f"task.bundle={bundle}"]
+    assert scenario_of(path_of(tmp_path), None, 0, {}, given, train=False).tree.devices
+    monkeypatch.setattr(masking, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'edgemw\[security\]'"):
+        scenario_of(path_of(tmp_path), None, 0, {}, given, train=False)
 
 
 def test_without_the_library_a_node_does_not_begin(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ from edgemw.wire.groups import is_masked
 from edgemw.wire.messages import Frame, Group, MaskKeys, NoGroup, Presence, Revealed, Shares, Unmask, Update
 from edgemw.wire.topics import Topic
 from tests.support.signing import Office
-from tests.support.world import World
+from tests.support.world import Fact, World
 
 OFFICE = Office()
 
@@ -135,6 +135,17 @@ def test_a_fog_node_has_nothing_of_a_device_that_can_be_read() -> None:
     facts = world.machines["fog"].facts(world.now)
     assert (facts["group"], facts["groups_unmasked"], facts["groups_given_up"]) == (4, 4, 0)
     assert world.machines["device-0"].facts(world.now)["group"] == 4
+
+
+def test_nothing_of_a_group_is_left_once_its_updates_are_settled() -> None:
+    """Who takes a device away later, and has kept what it said, reads none of it."""
+    world = Masked(rounds=2)
+    world.loses = lambda target, frame: isinstance(frame.message, Revealed)
+    world.until(lambda: world.has(Unmask))
+    assert all(world.disks[device].joined for device in DEVICES)
+    world.loses = lambda target, frame: False
+    world.ends()
+    assert [world.disks[device].joined for device in DEVICES] == [{}] * 4
 
 
 def test_without_masks_nothing_is_said_of_them() -> None:
@@ -258,6 +269,38 @@ def test_a_device_that_comes_after_the_group_was_made_keeps_what_it_trained() ->
     assert world.disks["device-3"].memory.updates_sent > 0
 
 
+def test_a_device_that_never_deals_out_shares_delays_three_groups_and_not_all() -> None:
+    """Its messages of keys come through, its boxes never do."""
+    world = Masked(rounds=8)
+    world.loses = lambda target, frame: (target, frame.node) == ("fog", "device-3") and isinstance(frame.message, Shares)
+    world.ends()
+    assert world.now == 3 * 20.0
+    assert world.disks["device-0"].memory.updates_returned == 0
+    assert world.machines["fog"].facts(world.now)["groups_unmasked"] == 8
+
+
+def test_a_release_that_comes_before_a_sum_is_said() -> None:
+    """The top has another child, and a shorter deadline than this group takes."""
+    world = Masked(rounds=2)
+    world.holding["device-3"] = []
+    world.until(lambda: len(world.disks["fog"].window) == 3)
+    machine = world.machines["fog"]
+    collector = machine._collector
+    actions = collector.begin(replace(collector.release, number=1), world.now)
+    assert [action.values["outcome"] for action in actions if isinstance(action, Fact) and action.name == "masks"] == ["given up"]
+    assert machine.facts(world.now)["groups_given_up"] == 1
+    assert "group of release 0 was given up: release 1 came before its sum" in machine.reason(world.now)
+
+
+def test_a_device_that_is_one_too_many_is_told_so() -> None:
+    world = Masked(devices=3, rounds=2, children=3, max_children=3)
+    world.holding["device-0"] = []
+    world.until(lambda: world.has(Shares, "fog"))
+    world.device("device-3", "fog")
+    world.run(1)
+    assert "too many children" in world.machines["device-3"].reason(world.now)
+
+
 def test_every_first_message_is_lost_and_the_run_goes_on() -> None:
     world, seen = Masked(deadline_s=60.0), set[tuple[str, str, type]]()
 
@@ -289,6 +332,32 @@ def test_a_device_that_insists_sends_nothing_without_masks(monkeypatch: pytest.M
     assert not any(world.updates_of(device) for device in DEVICES)
     assert PLAIN_ASKED in world.machines["device-0"].reason(world.now)
     assert world.disks["device-0"].memory.residual is not None
+
+
+def test_what_was_not_masked_before_a_device_insists_is_sent_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = Masked(threshold=0, rounds=2)
+    world.loses = lambda target, frame: target == "fog" and frame.node in DEVICES[:2] and isinstance(frame.message, Update)
+    world.until(lambda: len(world.disks["fog"].window) == 2 and all(world.disks[device].outbox for device in DEVICES[:2]))
+    for device in DEVICES[:2]:
+        world.kill(device)
+    monkeypatch.setattr(module_of_world, "Cycle", partial(Cycle, require_masks=True))
+    world.loses = lambda target, frame: False
+    world.said.clear()
+    for device in DEVICES[:2]:
+        world.start(device)
+    world.run(5000, lambda: world.machines["top"].state == "finished")
+    assert world.machines["top"].state == "finished"  # they answer, and nobody waits for what they do not say
+    for device in DEVICES[:2]:
+        assert not world.updates_of(device)
+        assert "1 updates of before have no masks" in world.machines[device].reason(world.now)
+        assert [receiver for _, receiver, _ in world.disks[device].outbox.values()] == ["fog"]
+    monkeypatch.setattr(module_of_world, "Cycle", Cycle)
+    for device in DEVICES[:2]:
+        world.kill(device)
+        world.start(device)
+    world.run(5000, lambda: not any(world.disks[device].outbox for device in DEVICES))
+    (found,) = audit(books_of(world))
+    assert found.faults == ()
 
 
 def test_running_statistics_are_not_sent_beside_masked_lanes() -> None:

@@ -225,6 +225,8 @@ def test_no_peer_makes_the_exposition_grow_without_end() -> None:
         ("bundle abc is for task 'a', not 'b'", "task"),
         ("no samples to train on", "data"),
         ("internal error: ZeroDivisionError()", "internal"),
+        ("release 7 came before its sum", "overtaken"),
+        ("2 updates where 3 are needed to take the masks off", "masks"),
         ("", "other"),
         ("whatever a peer may say" * 100, "other"),
     ],

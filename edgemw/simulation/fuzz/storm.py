@@ -13,7 +13,7 @@ from edgemw.core.bundle import Vector, theta_bytes
 from edgemw.core.encoded import Section
 from edgemw.core.errors import WireError
 from edgemw.core.events import Fact
-from edgemw.device.events import Install, SaveMemory, Work, Worked
+from edgemw.device.events import Install, SaveJoined, SaveMemory, Work, Worked
 from edgemw.fog import events as fog
 from edgemw.fog.events import BundleGiven
 from edgemw.fog.release import TopOptions
@@ -415,6 +415,8 @@ def _is_durable(action: Any) -> bool:
             return not all(outcome.counted for _, outcome in outcomes)
         case SaveMemory(durable=durable):
             return durable
+        case SaveJoined(joined=joined):
+            return joined is not None
         case _:
             return type(action).__name__ not in ("SaveAck", "SaveShelf")
 
