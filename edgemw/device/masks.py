@@ -26,6 +26,8 @@ NO_LIBRARY = "masks need cryptography: pip install 'edgemw[security]'"
 class Masks:
     """See the module."""
 
+    __slots__ = ("_kept", "_member", "_most_bytes", "_place", "_required", "_signer", "_size", "_task", "_why_none")
+
     def __init__(
         self,
         place: Place,

@@ -67,8 +67,8 @@ class Sender:
             frame = update.frame if update.masked is not None else self._signed(update.frame, update.receiver)
             self._pending.add(frame, now, acknowledged=update.acknowledged)
             self._receivers[update.frame.id] = update.receiver
-        plain = {one.frame.id for one in kept if one.masked is None and not one.acknowledged and _says_something(one.frame)}
-        self._unsaid = plain if only_masked else set[UpdateId]()
+        plain = (one.frame.id for one in kept if one.masked is None and not one.acknowledged and _says_something(one.frame))
+        self._unsaid = frozenset(plain) if only_masked else frozenset[UpdateId]()
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -133,14 +133,14 @@ class Sender:
         """Forget an update whose outcome is known; returns it if it was here."""
         self._receivers.pop(update, None)
         self._masked.pop(update, None)
-        self._unsaid.discard(update)
+        self._unsaid -= {update}
         return self._pending.settle(update)
 
     def clear(self) -> tuple[UpdateId, ...]:
         """Forget everything; returns what was here."""
         self._receivers.clear()
         self._masked.clear()
-        self._unsaid.clear()
+        self._unsaid = frozenset()
         return tuple(frame.id for frame in self._pending.clear())
 
     def _upload(self, frame: Frame) -> Upload:
