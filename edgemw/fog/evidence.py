@@ -23,6 +23,7 @@ from edgemw.compression.merge import gathered, merge
 from edgemw.compression.table import codec_named
 from edgemw.core.errors import CodecError, WireError
 from edgemw.core.ids import UpdateId
+from edgemw.fog.accounts import total
 from edgemw.fog.window import parts_of, tally_of
 from edgemw.wire.groups import is_masked
 from edgemw.wire.messages import Frame, Update
@@ -142,6 +143,8 @@ class _Look:
                 unadded[window.why or REMAINDER] += 1
                 if window.why == MASKED and not any(is_masked(member) for member in window.members):
                     yield f"{evidence.node} says that a window for release {window.release} {MASKED}, and it was under none"
+                elif window.why == MASKED and window.sent is not None:
+                    yield from _miscount(evidence.node, window.sent, window.members)
             elif window.sent is not None:
                 self._windows += 1
                 yield from _missum(evidence.node, window)
@@ -206,11 +209,20 @@ def _missum(node: str, window: Summed) -> Iterator[str]:
     except (CodecError, WireError) as error:
         yield f"the members of window {sent.id} of {node} do not add: {error}"
         return
-    tally, report_on = tally_of(members)
     if sections != said.sections:
         yield f"window {sent.id} of {node} is not the sum of its {len(members)} members: altered, left out or put in"
-    elif (tally, report_on) != (said.tally, said.report_on):
+    elif tally_of(members) != (said.tally, said.report_on):
         yield f"window {sent.id} of {node} does not say what its members have measured"
     runs = {member.message.run for member in members if isinstance(member.message, Update)}
     if runs - {said.run}:
         yield f"window {sent.id} of {node} is said to be of run {said.run}, its members are of {sorted(runs)}"
+
+
+def _miscount(node: str, sent: Frame, members: tuple[Frame, ...]) -> Iterator[str]:
+    """Says so where a window is of other amounts than its members: under masks these are in plain."""
+    said = sent.message
+    brought = total(members, said.run) if isinstance(said, Update) else None
+    if not isinstance(said, Update) or brought != total((sent,), said.run):
+        yield f"window {sent.id} of {node} is not of the {len(members)} members that it shows: left out or put in"
+    elif tally_of(list(members)) != (said.tally, said.report_on):
+        yield f"window {sent.id} of {node} does not say what its members have measured"

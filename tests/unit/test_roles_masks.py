@@ -450,6 +450,9 @@ def test_evidence_of_windows_under_masks_is_looked_at_for_its_signatures() -> No
     altered = replace(first, members=(forged, *first.members[1:]))
     (verdict,) = verify([replace(evidence, windows=(altered,))], proven)
     assert any("has altered or invented" in fault for fault in verdict.faults)
+    less = replace(first, members=first.members[1:])  # what a member claims is not under masks
+    (verdict,) = verify([replace(evidence, windows=(less,))], proven)
+    assert any("is not of the 3 members that it shows" in fault for fault in verdict.faults)
 
 
 def masked_windows(windows: list[Summed]) -> list[Summed]:
