@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from edgemw.app.private import privacy_of
 from edgemw.app.settings import Deployment, load_file
@@ -22,8 +23,8 @@ from edgemw.compression.bounded import Bound, bounded_step, encode_summed
 from edgemw.compression.lattice import LARGEST_MOST, Lattice
 from edgemw.compression.residual import Contribution
 from edgemw.core.accountant import epsilon_of
-from edgemw.core.bundle import Bundle, read_bundle
-from edgemw.core.errors import CodecError, ConfigError
+from edgemw.core.bundle import Bundle, Vector, read_bundle
+from edgemw.core.errors import CodecError, ConfigError, DataError
 from edgemw.core.ids import UpdateId
 from edgemw.core.noise import Integers, unit_of
 from edgemw.core.plan import Plan
@@ -34,7 +35,7 @@ from edgemw.fog.release import TopOptions
 from edgemw.fog.server import ServerOptions
 from edgemw.fog.window import WindowOptions
 from edgemw.learning.dataset import Samples
-from edgemw.learning.oracle import Oracle
+from edgemw.learning.oracle import Array, Oracle, Step
 from edgemw.learning.trainer import Trained, train
 from edgemw.simulation.rounds import Run, run_rounds
 from edgemw.simulation.tree import Tree
@@ -89,6 +90,50 @@ def test_a_sample_changes_an_update_by_at_most_its_bound(
     without = samples.take(np.array([each for each in range(6) if each != row]))
     change = summed(oracle, samples, plan, theta) - summed(oracle, without, plan, theta)
     assert sum(int(value) ** 2 for value in change) * unit_of(clip) ** 2 <= clip**2
+
+
+@pytest.fixture(scope="module")
+def dropping() -> Oracle:
+    def module() -> nn.Module:
+        return nn.Sequential(nn.Linear(FEATURES, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, CLASSES))
+
+    made = Task("drop", module, nn.functional.cross_entropy, (FEATURES,), ((), "int64"), ("accuracy",), {"lr": 1.0})
+    return open_oracle(compile_task(replace(made, classes=CLASSES)), 1)
+
+
+@pytest.mark.parametrize("row", [0, 7, 19])
+def test_a_sample_decides_on_the_dropout_mask_of_no_other(dropping: Oracle, row: int) -> None:
+    samples, plan = drawn(5, 20), Plan(lr=1.0, update_clip=0.3, by_sample=1)
+    without = samples.take(np.delete(np.arange(20), row))
+    whole, alone = summed(dropping, samples, plan, 0.3), summed(dropping, samples.take(np.array([row])), plan, 0.3)
+    assert np.array_equal(whole - alone, summed(dropping, without, plan, 0.3))
+    other = train(dropping, np.full(dropping.manifest.size, 0.3, np.float32), samples, plan, 2, lambda: False)
+    assert not np.array_equal(whole, other.sums)  # masks are of a release, too
+
+
+def test_a_sample_whose_gradient_is_not_finite_adds_nothing_and_takes_nothing_away(oracle: Oracle) -> None:
+    class Overflowing:
+        """The oracle, but for samples that begin with 9, as of a task that overflows."""
+
+        manifest = oracle.manifest
+        predictor = oracle.predictor
+
+        def loss_and_grad(self, theta: Vector, x: Array, y: Array, seed: int) -> Step:
+            step = oracle.loss_and_grad(theta, x, y, seed)
+            return replace(step, grad=np.full_like(step.grad, np.inf)) if x[0, 0] == 9 else step
+
+    samples, plan = drawn(4, 6), Plan(lr=1.0, update_clip=BOUND, by_sample=1)
+    samples.x[2, 0] = 9
+    without = samples.take(np.array([0, 1, 3, 4, 5]))
+    assert np.array_equal(summed(Overflowing(), samples, plan), summed(oracle, without, plan))
+    assert not summed(Overflowing(), samples.take(np.array([2])), plan).any()
+
+
+def test_training_that_is_stopped_says_nothing_of_the_samples_it_has_seen(oracle: Oracle) -> None:
+    asked = iter([False, False, True])
+    start, plan = np.zeros(oracle.manifest.size, np.float32), Plan(lr=1.0, update_clip=BOUND, by_sample=1)
+    with pytest.raises(DataError, match="stopped"):
+        train(oracle, start, drawn(4, 6), plan, 1, lambda: next(asked))
 
 
 @given(st.floats(1e-30, 1e30))
