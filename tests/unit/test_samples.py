@@ -175,8 +175,7 @@ def test_test_fraction_splits_everything_and_no_sample_decides_what_another_one_
         path = saved(tmp_path_factory.mktemp("split"), {"x": arrays(30)["x"][rows], "y": arrays(30)["y"][rows]})
         try:
             loaded = load_samples([Data(path=path, test_fraction=fraction)], manifest())
-        except DataError as error:
-            assert "leaves none of" in str(error)
+        except DataError:  # none is left to train on
             return [], sorted(rows)
         return numbers(loaded.train.x), numbers(loaded.test.x)
 
