@@ -30,8 +30,8 @@ from edgemw.core.noise import Integers, unit_of
 from edgemw.core.plan import Plan
 from edgemw.core.ranges import Ranges
 from edgemw.device.events import Work, Worked
-from edgemw.fog.privacy import CENTRAL, LOCAL, SAMPLE, Privacy, Promise, check_bounded, spent_of
-from edgemw.fog.release import TopOptions
+from edgemw.fog.privacy import CENTRAL, LOCAL, SAMPLE, Privacy, Promise, Spent, begun, check_bounded, check_promise, spent_of
+from edgemw.fog.release import TopOptions, first_release
 from edgemw.fog.server import ServerOptions
 from edgemw.fog.window import WindowOptions
 from edgemw.learning.dataset import Samples
@@ -242,6 +242,38 @@ def test_what_is_promised_to_samples_is_on_the_disk_and_older_promises_are_of_de
     assert spent is not None
     assert spent.promise.mechanisms(3, train=False) == (1.0, 3)
     assert replace(spent.promise, unit=SAMPLE).mechanisms(3, train=True) == (2.0, 4)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "counted"),
+    [
+        (Promise(CENTRAL, 1.0, 2.0, SAMPLE), Promise(LOCAL, 1.0, 3.0, SAMPLE), 2.0),
+        (Promise(LOCAL, 1.0, 2.0, SAMPLE), Promise(CENTRAL, 1.0, 3.0, SAMPLE), 2.0),
+        (Promise(CENTRAL, 1.0, 2.0), Promise(CENTRAL, 1.0, 3.0, SAMPLE), 1.0),  # from one update to zeros and to the other
+        (Promise(CENTRAL, 1.0, 2.0), Promise(LOCAL, 1.0, 3.0), 1.0),
+        (Promise(LOCAL, 1.0, 2.0), Promise(CENTRAL, 1.0, 3.0, SAMPLE), 1.0),
+        (Promise(LOCAL, 1.0, 2.0), Promise(CENTRAL, 1.0, 3.0), 1.0),
+        (Promise(CENTRAL, 1.0, 2.0), Promise(CENTRAL, 1.0, 3.0), 2.0),
+        (Promise(CENTRAL, 1.0, 2.0, SAMPLE), Promise(CENTRAL, 1.0, 3.0), 0.0),  # a device may have any number of samples
+        (Promise(LOCAL, 1.0, 2.0, SAMPLE), Promise(LOCAL, 1.0, 3.0), 0.0),
+    ],
+)
+def test_what_an_earlier_run_has_cost_is_counted_for_whom_the_next_one_protects(
+    bundle: Bundle, first: Promise, then: Promise, counted: float
+) -> None:
+    window = WindowOptions(0, 10.0, 1, 4, 0)
+    options = TopOptions(window, ServerOptions(), {}, privacy=Privacy(then, 1e-5))
+    last = replace(first_release(bundle, bytes(16), 1, options), number=4, train=False)
+    spent = begun(Privacy(then, 1e-5), Spent(first), last)
+    assert spent == Spent(then, ((counted, 4),))
+    own = then.mechanisms(1, train=False)
+    assert spent.epsilon(replace(last, number=1), 1e-5) == epsilon_of([(counted, 4), own], 1e-5)
+    said = check_promise(Privacy(then, 1e-5), Spent(first), ended=True)
+    assert ("epsilon is infinite" in said) == (counted == 0.0)
+    if counted == 0.0:  # nor is it forgotten in a third one
+        third = begun(Privacy(first, 1e-5), spent, last)
+        assert third is not None
+        assert third.earlier[0] == (0.0, 4)
 
 
 def test_personal_tensors_are_no_part_of_a_sum(bundle: Bundle) -> None:
