@@ -545,10 +545,10 @@ class Privacy:
     clip: float = option(
         1.0,
         help="largest norm of an update, or of what one sample adds to it (unit); all devices weigh the same",
-        above=0,
+        min=1e-25,
         max=1e6,
     )
-    noise: float = option(1.0, help="deviation of the noise of every parameter, as a multiple of clip", above=0, max=1e6)
+    noise: float = option(1.0, help="deviation of the noise of every parameter, as a multiple of clip", min=1e-6, max=1e6)
     delta: float = option(1e-5, help="epsilon is said at this delta; less than one over the number of devices", above=0, below=1)
     epsilon: float = option(0.0, help="no release is made that would exceed this; 0: no limit", min=0)
     kappa: float = option(

@@ -143,6 +143,14 @@ def test_the_unit_is_a_power_of_two_of_which_a_bound_has_thousands(clip: float) 
     assert 2**12 <= clip / unit_of(clip) < 2**13
 
 
+@pytest.mark.parametrize("clip", [5e-324, 1e-290, 1e-40, 1e40, math.inf])
+def test_a_bound_for_which_float64_holds_nothing_is_refused_by_a_device(oracle: Oracle, clip: float) -> None:
+    """At 1e-290 norms of 1e-200, of a learning rate, would be 0, and nothing would be cut."""
+    start, plan = np.zeros(oracle.manifest.size, np.float32), Plan(lr=1e-200, update_clip=clip, update_noise=1.0, by_sample=1)
+    with pytest.raises(CodecError, match="not between"):
+        train(oracle, start, drawn(4, 6), plan, 1, lambda: False)
+
+
 def test_an_update_of_class_means_is_the_sketch_wherever_it_began(oracle: Oracle) -> None:
     samples, plan = drawn(3, 40), Plan(lr=1.0, update_clip=BOUND, by_sample=1)
     x = samples.x * np.minimum(1.0, CLIP / np.linalg.norm(samples.x, axis=1, keepdims=True))
@@ -180,7 +188,7 @@ def test_what_is_sent_is_the_sum_with_noise_on_the_announced_step(noise: float) 
 def test_a_sum_needs_its_step_and_integers_of_its_own() -> None:
     contribution = Contribution(UpdateId("d", 1, 1), 0, 1, np.zeros(4, np.float32))
     nothing, bound = np.zeros(4, np.int64), Bound(BOUND, by_sample=True)
-    for codec, step in ((Lattice(), UNIT / 2), (Lattice(), 0.3), (Lattice(rounding="nearest"), UNIT)):
+    for codec, step in ((Lattice(), UNIT / 2), (Lattice(), 2.0**60), (Lattice(), 0.3), (Lattice(rounding="nearest"), UNIT)):
         with pytest.raises(CodecError, match="a sum over samples needs"):
             encode_summed(codec, contribution, nothing, bound, step, lambda size, scale: nothing, Ranges(4), None)
 

@@ -564,6 +564,8 @@ def test_a_file_says_what_is_promised() -> None:
         ("privacy.mode=", "privacy"),
         ("privacy.noise=0", "privacy.noise"),
         ("privacy.clip=0", "privacy.clip"),
+        ("privacy.clip=1e-300", "privacy.clip"),
+        ("privacy.noise=1e-200", "privacy.noise"),
         ("privacy.delta=1", "privacy.delta"),
     ],
 )
