@@ -70,6 +70,5 @@ def sum_over_samples(
 def _mask_of(one: Samples, seed: int) -> int:
     """The seed of a sample's dropout mask, in 31 bits: a row number would change with every sample before it."""
     hashed = hashlib.blake2b(b"%d:%d:" % (seed, one.x.nbytes), digest_size=4)
-    hashed.update(np.ascontiguousarray(one.x))
-    hashed.update(np.ascontiguousarray(one.y))
+    hashed.update(one.x.tobytes() + one.y.tobytes())
     return int.from_bytes(hashed.digest(), "little") >> 1

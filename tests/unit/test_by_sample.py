@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -108,6 +109,7 @@ def test_a_sample_decides_on_the_dropout_mask_of_no_other(dropping: Oracle, row:
     whole, alone = summed(dropping, samples, plan, 0.3), summed(dropping, samples.take(np.array([row])), plan, 0.3)
     assert np.array_equal(whole - alone, summed(dropping, without, plan, 0.3))
     other = train(dropping, np.full(dropping.manifest.size, 0.3, np.float32), samples, plan, 2, lambda: False)
+    assert other.sums is not None
     assert not np.array_equal(whole, other.sums)  # masks are of a release, too
 
 
@@ -159,6 +161,39 @@ def test_an_update_of_class_means_is_the_sketch_wherever_it_began(oracle: Oracle
     for theta in (0.0, 5.0):
         found = summed(oracle, samples, plan, theta).reshape(expected.shape) * UNIT
         np.testing.assert_allclose(found, expected, atol=40 * UNIT)
+
+
+def test_a_class_that_nobody_has_is_never_predicted_and_noise_makes_no_score_that_is_not_finite() -> None:
+    """With a mean at 0 it would be nearest to whatever is far from all others."""
+    model, x = ClassMeans(FEATURES, CLASSES, CLIP).eval(), torch.tensor(drawn(6, 200).x) * 0.1
+    with torch.no_grad():
+        model.sums[:2, :-1], model.sums[:2, -1] = torch.eye(2, FEATURES) * 10 * CLIP, 10 * CLIP
+        assert 2 not in model(x).argmax(1)
+        for sums in (torch.zeros(CLASSES, FEATURES + 1), torch.randn(CLASSES, FEATURES + 1) * 100 - 50):
+            model.sums[:] = sums
+            assert torch.isfinite(model(x)).all()
+
+
+def test_means_are_of_the_features_that_are_predicted_from() -> None:
+    """Not of those that dropout left, or that one sample would be after it is normalised by itself."""
+
+    def module() -> nn.Module:
+        torch.manual_seed(1)
+        return ClassMeans(8, CLASSES, CLIP, nn.Sequential(nn.Linear(FEATURES, 8), nn.BatchNorm1d(8), nn.Dropout(0.5)))
+
+    made = Task("e", module, own_class, (FEATURES,), ((), "int64"), ("accuracy",), {"lr": 1.0, "frozen": "embed.*"})
+    bundle = compile_task(replace(made, classes=CLASSES))
+    samples, plan = drawn(3, 40), Plan(lr=1.0, update_clip=BOUND, by_sample=1, frozen="embed.*")
+    found = train(open_oracle(bundle, 1), bundle.theta0.copy(), samples, plan, 1, lambda: False).sums
+    assert found is not None
+    model = module().eval()
+    with torch.no_grad():
+        phi = model.embed(torch.tensor(samples.x))  # type: ignore[operator]
+        phi = (phi * (CLIP / phi.norm(dim=1, keepdim=True)).clamp_max(1.0)).numpy()
+    expected = np.stack([phi[samples.y == c].sum(0) for c in range(CLASSES)])
+    (slot,) = (slot for slot in bundle.manifest.layout if slot.name == "sums")
+    sums = found[slot.offset : slot.offset + slot.size].reshape(CLASSES, -1)[:, :-1] * UNIT
+    np.testing.assert_allclose(sums, expected, atol=40 * UNIT)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.8, 5.0])
