@@ -213,7 +213,12 @@ class Data:
     split: str = option("", help="column that tells training from test samples; empty: test_fraction decides")
     train: int | str = option(0, help="value of the split column for training samples")
     test: int | str = option(1, help="value of the split column for test samples")
-    test_fraction: float = option(0.2, help="part of the samples kept for testing where there is no split column", min=0, below=1)
+    test_fraction: float = option(
+        0.2,
+        help="chance of a sample to be kept for testing, where there is no split column; the sample itself decides",
+        min=0,
+        below=1,
+    )
 
     def __post_init__(self) -> None:
         if (self.path is None) == (not self.use):
