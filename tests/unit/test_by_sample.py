@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edgemw.app.private import privacy_of
-from edgemw.app.settings import Deployment, load_file
+from edgemw.app.settings import Deployment, DeviceFile, load_file
 from edgemw.app.wiring import open_oracle
-from edgemw.cli.oddities import drowned, unused
+from edgemw.cli.oddities import drowned, unused, unused_unit
 from edgemw.compile.export import compile_task
 from edgemw.compile.sketch import ClassMeans, own_class
 from edgemw.compile.task import Task
@@ -372,3 +372,17 @@ def test_what_a_plan_says_of_steps_is_said_not_to_be_used() -> None:
     given = load_file(Deployment, example, env={}, overrides=["plan.epochs=3", "plan.lr=0.5", "plan.momentum=0.9"]).value
     said = [text for text in unused(given) if "privacy.unit" in text]
     assert [text.split(":")[0] for text in said] == ["plan.momentum", "plan.epochs"]
+    for mode, used in ((CENTRAL, False), (LOCAL, True)):
+        given = load_file(Deployment, example, env={}, overrides=["privacy.kappa=0.25", f"privacy.mode={mode}"]).value
+        assert any(text.startswith("privacy.kappa") for text in unused(given)) != used
+
+
+def test_a_device_that_insists_on_nothing_is_told_so() -> None:
+    device = Path(__file__).parents[2] / "examples" / "quickstart" / "device.toml"
+    for overrides, said in (
+        (["privacy.unit=sample"], True),
+        (["privacy.unit=sample", "privacy.least_noise=1"], False),
+        ([], False),
+    ):
+        given = load_file(DeviceFile, device, env={}, overrides=overrides).value
+        assert bool(list(unused_unit(given))) == said
