@@ -213,7 +213,12 @@ class Data:
     split: str = option("", help="column that tells training from test samples; empty: test_fraction decides")
     train: int | str = option(0, help="value of the split column for training samples")
     test: int | str = option(1, help="value of the split column for test samples")
-    test_fraction: float = option(0.2, help="part of the samples kept for testing where there is no split column", min=0, below=1)
+    test_fraction: float = option(
+        0.2,
+        help="chance of a sample to be kept for testing, where there is no split column; the sample itself decides",
+        min=0,
+        below=1,
+    )
 
     def __post_init__(self) -> None:
         if (self.path is None) == (not self.use):
@@ -545,10 +550,10 @@ class Privacy:
     clip: float = option(
         1.0,
         help="largest norm of an update, or of what one sample adds to it (unit); all devices weigh the same",
-        above=0,
+        min=1e-25,
         max=1e6,
     )
-    noise: float = option(1.0, help="deviation of the noise of every parameter, as a multiple of clip", above=0, max=1e6)
+    noise: float = option(1.0, help="deviation of the noise of every parameter, as a multiple of clip", min=1e-6, max=1e6)
     delta: float = option(1e-5, help="epsilon is said at this delta; less than one over the number of devices", above=0, below=1)
     epsilon: float = option(0.0, help="no release is made that would exceed this; 0: no limit", min=0)
     kappa: float = option(

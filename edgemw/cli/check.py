@@ -49,6 +49,7 @@ from edgemw.cli.oddities import (
     unused,
     unused_burst,
     unused_in_tiers,
+    unused_unit,
 )
 from edgemw.compression.codec import Codec, is_guided
 from edgemw.compression.table import codec_named
@@ -420,6 +421,7 @@ def _warnings(settings: Settings) -> Iterator[str]:
             yield "energy.budget: not used, since energy.interval is 0s"
     if isinstance(settings, DeviceFile):
         yield from unused_burst(settings)
+        yield from unused_unit(settings)
     else:
         yield from unused(settings)
         yield from _learning_warnings(settings)

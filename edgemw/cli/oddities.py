@@ -12,7 +12,7 @@ from edgemw.compression.coarse import can_coarsen
 from edgemw.compression.table import codec_named
 from edgemw.core.bundle import Manifest
 from edgemw.core.config.units import duration_text
-from edgemw.fog.privacy import LOCAL, SAMPLE
+from edgemw.fog.privacy import CENTRAL, LOCAL, SAMPLE
 from edgemw.robust.options import FEWEST, protects
 from edgemw.wire.groups import GROUP_DEADLINES, needed
 
@@ -28,6 +28,8 @@ def unused(settings: Deployment | FogFile) -> Iterator[str]:
         yield from (f"plan.{name}: not used, since privacy.unit = {SAMPLE!r} takes one step, over all samples" for name in given)
     elif plan.steps and plan.epochs:
         yield "plan.epochs: not used, since plan.steps is given"
+    if settings.privacy.unit == SAMPLE and settings.privacy.mode == CENTRAL and settings.privacy.kappa != Privacy().kappa:
+        yield f"privacy.kappa: not used, since sums over samples (privacy.unit = {SAMPLE!r}) are sent to the last integer"
     if codec.kappa != Codec().kappa and settings.privacy.mode:
         yield "codec.kappa: not used, since privacy.kappa decides under privacy"
     elif codec.kappa != Codec().kappa and not codec_named(codec.use, **codec.parameters).stepped:
@@ -131,6 +133,12 @@ def unused_burst(settings: Tier | DeviceFile, prefix: str = "") -> Iterator[str]
     """A burst without a rate."""
     if settings.uplink.burst != Uplink().burst and not settings.uplink.rate:
         yield f"{prefix}uplink.burst: not used, since there is no {prefix}uplink.rate"
+
+
+def unused_unit(settings: DeviceFile) -> Iterator[str]:
+    """A unit of noise that a device does not insist on."""
+    if settings.privacy.unit == SAMPLE and not settings.privacy.least_noise:
+        yield "privacy.unit: not used, since privacy.least_noise is not given"
 
 
 def _budget_of_the_top(prefix: str) -> str:

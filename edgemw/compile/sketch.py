@@ -1,7 +1,8 @@
 """A model that is a sketch: for every class the sum of its samples' features, and how many there are. It is learned in one round.
 
     phi <- phi min(1, C / |phi|) ;  B = sum over samples of [phi, C] (x) e_y        C: clip
-    score of class c = phi . m_c - |m_c|^2 / 2 ,  m_c = C B_c[:d] / B_c[d]          the largest is that of the nearest mean
+    score of class c = phi . m_c - |m_c|^2 / 2 ,  m_c = C B_c[:d] / B_c[d]          the largest is that of the nearest mean;
+                       -1e9 where B_c[d] says that next to nobody has samples of it
 
 The loss of a sample is -[phi, C] . B_y, whose gradient is minus its part of the sum: so with lr = 1 and `privacy.unit = "sample"`
 an update *is* the sketch of a device, at whatever B it began, and a bound of sqrt(2) C (`privacy.clip`) cuts nothing off. It has
@@ -15,7 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-_LEAST = 0.01  # of the mean number of samples in a class: with fewer, as noise has it, its mean goes towards 0
+_LEAST = 0.01  # of the mean number of samples in a class; with fewer, or as noise has it less than none, there is no mean
+_NEVER = -1e9
 
 
 class ClassMeans(nn.Module):
@@ -25,7 +27,8 @@ class ClassMeans(nn.Module):
         features: d, how many `embed` gives.
         classes: K.
         clip: largest norm of a sample's features; longer ones are shortened.
-        embed: from samples to float32[B, d]; left out, samples are flattened. Freeze its tensors: `frozen=("embed.*",)`.
+        embed: from samples to float32[B, d]; left out, samples are flattened. Freeze its tensors: `frozen=("embed.*",)`. It is
+            in evaluation mode always, so that means are of the features that are predicted from, and one sample is enough.
     """
 
     def __init__(self, features: int, classes: int, clip: float, embed: nn.Module | None = None) -> None:
@@ -33,6 +36,13 @@ class ClassMeans(nn.Module):
         self.embed = embed or nn.Flatten()
         self.clip = clip
         self.sums = nn.Parameter(torch.zeros(classes, features + 1))
+        self.embed.eval()
+
+    def train(self, mode: bool = True) -> ClassMeans:
+        """As of any module, but `embed` stays as it is."""
+        super().train(mode)
+        self.embed.eval()
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
@@ -44,7 +54,7 @@ class ClassMeans(nn.Module):
         counts = sums[:, -1:] / self.clip
         least = _LEAST * counts.mean().clamp_min(0.0) + 1e-6
         means = sums[:, :-1] / torch.maximum(counts, least)
-        return phi @ means.T - 0.5 * means.square().sum(1)
+        return torch.where(least <= counts.T, phi @ means.T - 0.5 * means.square().sum(1), _NEVER)
 
 
 def own_class(outputs: Tensor, target: Tensor) -> Tensor:

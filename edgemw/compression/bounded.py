@@ -37,6 +37,7 @@ from edgemw.core.noise import Integers, unit_of
 from edgemw.core.ranges import Ranges, blank
 
 _FINER = 16  # places, of the grid that noise is added on
+_COARSEST = 60  # places, of a step above the unit of a sum: int64 holds that and the noise
 _TRIES, _SAFELY = 40, 0.99
 _WITHIN = 1 - 1e-9  # what float64 may make of a norm
 
@@ -112,9 +113,10 @@ def encode_summed(
         TooLargeError: the payload has more bytes than the limit.
     """
     unit = unit_of(bound.clip)
-    if not isinstance(codec, Lattice) or codec.feedback or not is_power(step) or step < unit:
+    most = math.ldexp(unit, _COARSEST)
+    if not isinstance(codec, Lattice) or codec.feedback or not is_power(step) or not unit <= step <= most:
         raise CodecError(
-            f"a sum over samples needs codec lattice with rounding by chance, on a power of two of at least {unit:g}"
+            f"a sum over samples needs codec lattice with rounding by chance, on a power of two from {unit:g} to {most:g}"
         )
     noised = sums + noise(sums.size, bound.noise * bound.clip / unit) if bound.noise else sums
     return _encoded(codec, contribution, bound, _nearest(codec, noised, unit, step, ranges), limit_bytes)

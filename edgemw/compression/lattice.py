@@ -36,6 +36,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from edgemw.compression.codec import Bound, Merging, known_name
 from edgemw.compression.coders import Coders, fastest
@@ -116,6 +117,14 @@ class Lattice:
         places, symbols = self._unpack(opened, size)
         vector = np.zeros(size, np.float32)
         vector[places] = np.clip(symbols * opened.step, -LARGEST, LARGEST)
+        return vector
+
+    def exact(self, payload: bytes, size: int) -> npt.NDArray[np.float64]:
+        """The same, float64[size]: where the step is a power of two, all of a sum's bits, of which float32 keeps 24."""
+        opened = _opened(payload)
+        places, symbols = self._unpack(opened, size)
+        vector = np.zeros(size)
+        vector[places] = symbols * float(opened.step)
         return vector
 
     def merge(self, payloads: Sequence[bytes], size: int) -> bytes:

@@ -27,12 +27,19 @@ Integers = npt.NDArray[np.int64]
 
 LEAST_SECRET_BYTES = 16
 MOST_SCALE = 2.0**56
+LEAST_CLIP = 2.0**-100
 _UNIT = 2.0**-53
 _PLACES = 12
 
 
 def unit_of(clip: float) -> float:
-    """What integers stand for where the norm of a part is at most `clip` > 0: a power of two, from clip / 2^13 to clip / 2^12."""
+    """What integers stand for where the norm of a part is at most `clip`: a power of two, from clip / 2^13 to clip / 2^12.
+
+    Raises:
+        CodecError: the clip is not between 2^-100 and 2^100; far beyond, what float64 says of a norm would not hold.
+    """
+    if not LEAST_CLIP <= clip <= 1 / LEAST_CLIP:
+        raise CodecError(f"a bound of {clip:g} is not between 2^-100 and 2^100")
     return math.ldexp(1.0, math.frexp(clip)[1] - 1 - _PLACES)
 
 

@@ -11,7 +11,8 @@ Spent, of a device (unit = device) or of one sample of a device (sample) that ta
                once, whatever becomes of it, so release n has cost n mechanisms of noise z / 2, of a sample z, and one more where
                it asks for training
 
-Runs on one disk are on the same data: their costs add (`core/accountant.py`).
+Runs on one disk are on the same data: their costs add (`core/accountant.py`), as `Promise.counted_as` says where they promise
+different things.
 
 Source: central: McMahan et al., ICLR 2018, and zero-out: Kairouz et al., arXiv:2103.00039, section 2; local: Duchi, Jordan and
 Wainwright, FOCS 2013, with Gaussian noise.
@@ -70,6 +71,16 @@ class Promise:
         if self.mode != LOCAL:
             return self.noise, number
         return (self.noise if self.unit == SAMPLE else self.noise / 2), number + train
+
+    def counted_as(self, then: Promise, noise: float) -> float:
+        """What a mechanism of a run under this promise is worth to another one; deviation over sensitivity.
+
+        A bound of single samples is none of a device, which may have any number of them: 0. Updates of which each is at most S
+        away from zeros are 2 S apart where samples differ. Where they may be any others, one of them may.
+        """
+        if self.unit == SAMPLE:
+            return noise if then.unit == SAMPLE else 0.0
+        return noise / 2 if self.mode != LOCAL and (then.unit == SAMPLE or then.mode == LOCAL) else noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +145,13 @@ class Spent:
         """Of all that is out with a release. Raises ConfigError where dp-accounting is not installed."""
         return epsilon_of((*self.earlier, self.mechanisms(manifest)), delta)
 
-    def ended(self, manifest: ReleaseManifest) -> tuple[tuple[float, int], ...]:
-        """The mechanisms of all runs, when the present one has ended with a release."""
-        noise, times = self.mechanisms(manifest)
-        before = dict(self.earlier)
-        return tuple(sorted((before | {noise: before.get(noise, 0) + times}).items()))
+    def ended(self, manifest: ReleaseManifest, then: Promise) -> tuple[tuple[float, int], ...]:
+        """The mechanisms of all runs, when the present one has ended with a release, as the next promise counts them."""
+        counted: dict[float, int] = {}
+        for noise, times in (*self.earlier, self.mechanisms(manifest)):
+            noise = self.promise.counted_as(then, noise)
+            counted[noise] = counted.get(noise, 0) + times
+        return tuple(sorted(counted.items()))
 
 
 def begun(privacy: Privacy | None, before: Spent | None, manifest: ReleaseManifest | None) -> Spent | None:
@@ -153,7 +166,7 @@ def begun(privacy: Privacy | None, before: Spent | None, manifest: ReleaseManife
         return None
     if manifest is None or (before is None and manifest.number == 0):
         return Spent(privacy.promise)
-    return Spent(privacy.promise, before.ended(manifest) if before is not None else ((0.0, manifest.number),))
+    return Spent(privacy.promise, before.ended(manifest, privacy.promise) if before is not None else ((0.0, manifest.number),))
 
 
 def check_promise(privacy: Privacy | None, spent: Spent | None, *, ended: bool = False) -> str:
@@ -177,7 +190,10 @@ def check_promise(privacy: Privacy | None, spent: Spent | None, *, ended: bool =
     has = f"mode {known.mode}, clip {known.clip:g}, noise {known.noise:g}, unit {known.unit}" if known else "no privacy"
     if promise and known:
         if ended:
-            return f"the run with {has} has ended: a new bundle begins one as [privacy] says, and the costs of both are added"
+            costs = "the costs of both are added"
+            if not known.counted_as(promise, known.noise):
+                costs = "epsilon is infinite then, since that run promised nothing to whole devices"
+            return f"the run with {has} has ended: a new bundle begins one as [privacy] says, and {costs}"
         hint = (
             "say the same until that run has ended (task.rounds); then another promise and a new bundle begin another run here, "
             "and the costs of both are added"

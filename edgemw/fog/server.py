@@ -20,6 +20,7 @@ import numpy as np
 
 from edgemw.compression import side
 from edgemw.compression.codec import Codec
+from edgemw.compression.lattice import Lattice
 from edgemw.compression.merge import gathered
 from edgemw.core.bundle import Vector
 from edgemw.core.encoded import Encoded, Section
@@ -58,9 +59,12 @@ def mean_update(codec: Codec, merged: Encoded, release: int, staleness: str, noi
     weight = 0.0
     for section in merged.sections:
         discount = _discount(section, release, staleness)
-        summed = codec.decode(section.payload, merged.size).astype(np.float64)
-        if noise is not None:
-            summed += noise(section)  # before anything is rounded: what is weighed apart leaves its low bits
+        if noise is not None and isinstance(codec, Lattice):  # no other codec goes with noise
+            # before anything is rounded: what is weighed apart leaves its low bits, and float32 would move two sums
+            # that are a bound apart further apart
+            summed = codec.exact(section.payload, merged.size) + noise(section)
+        else:
+            summed = codec.decode(section.payload, merged.size).astype(np.float64)
         total += discount * summed
         weight += discount * section.weight
     return (total / weight).astype(np.float32)

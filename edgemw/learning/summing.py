@@ -4,7 +4,8 @@
 
 in integers of a unit u, a power of two from S / 2^13 to S / 2^12. A sample that is there or is not changes the sum by a vector of
 norm S at most, exactly. All gradients are at the release, so no step of a device follows from an earlier one: optimisers, epochs
-and batches of a plan say nothing here.
+and batches of a plan say nothing here. Nor may anything else of a sample follow from which others there are: its dropout mask is
+drawn from the sample itself, and one whose gradient is not finite adds nothing, where a refusal would tell of it.
 
 A sum over samples is also what a sketch is: where f_i is linear in theta, v_i is a feature of sample i and the update their sum
 (`compile/sketch.py`).
@@ -14,6 +15,7 @@ Source: per-example gradients, clipped: Abadi et al., Deep learning with differe
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 
@@ -33,7 +35,7 @@ _WITHIN = 1 - 1e-9  # what float64 may make of a norm
 def sum_over_samples(
     oracle: Oracle, theta: Vector, samples: Samples, plan: Plan, seed: int, stopped: Callable[[], bool]
 ) -> tuple[Integers, float]:
-    """The sum, int64[P] in `unit_of(plan.update_clip)`, and the mean loss at theta.
+    """The sum, int64[P] in `unit_of(plan.update_clip)`, and the mean loss at theta of what is finite; NaN if nothing is.
 
     Args:
         oracle: loss and gradient.
@@ -41,25 +43,32 @@ def sum_over_samples(
         samples: fitted training samples, at least one.
         plan: with `by_sample`; its `lr` and `frozen` count.
         seed: of dropout masks.
-        stopped: asked before every sample; True sums over those that were seen.
+        stopped: asked before every sample.
 
     Raises:
-        DataError: a loss or gradient is not finite.
+        DataError: it was stopped; which samples were seen by then depends on how many there are.
         ConfigError: the patterns of the plan do not fit the task.
     """
     frozen = ranges_of(oracle.manifest.layout, plan).frozen
-    masks = np.random.Generator(np.random.Philox(seed))
     unit, total, loss, seen = unit_of(plan.update_clip), np.zeros(theta.size, np.int64), 0.0, 0
     for row in range(len(samples)):
         if stopped():
-            break
+            raise DataError("stopped before all samples were seen")
         one = samples.take(np.array([row]))
-        step = oracle.loss_and_grad(theta, one.x, one.y, int(masks.integers(1 << 31)))
-        v = -plan.lr * step.grad.astype(np.float64)
-        blank(v, frozen)
-        norm = math.sqrt(float(np.dot(v, v)))
+        step = oracle.loss_and_grad(theta, one.x, one.y, _mask_of(one, seed))
+        with np.errstate(over="ignore", invalid="ignore"):  # what leaves float64 is not finite, and left out below
+            v = -plan.lr * step.grad.astype(np.float64)
+            blank(v, frozen)
+            norm = math.sqrt(float(np.dot(v, v)))
         if not (math.isfinite(step.loss) and math.isfinite(norm)):
-            raise DataError("the loss or gradient of a sample is not finite")
+            continue
         total += np.trunc(v * (min(1.0, plan.update_clip * _WITHIN / max(norm, 1e-300)) / unit)).astype(np.int64)
         loss, seen = loss + step.loss, seen + 1
-    return total, loss / max(seen, 1)
+    return total, loss / seen if seen else math.nan
+
+
+def _mask_of(one: Samples, seed: int) -> int:
+    """The seed of a sample's dropout mask, in 31 bits: a row number would change with every sample before it."""
+    hashed = hashlib.blake2b(b"%d:%d:" % (seed, one.x.nbytes), digest_size=4)
+    hashed.update(one.x.tobytes() + one.y.tobytes())
+    return int.from_bytes(hashed.digest(), "little") >> 1

@@ -506,6 +506,20 @@ def test_noise_is_added_before_anything_is_rounded() -> None:
     assert not mean_update(codec, merged, 2, "sqrt", lambda section: -said).any()
 
 
+def test_sums_that_are_a_bound_apart_are_no_further_apart_where_noise_is_added() -> None:
+    """Of a sum of more than 2^24 steps float32 would keep multiples of a few, and two sums could be on different ones."""
+    codec, step, many = Lattice(most=1 << 24), 2.0**-12, 40
+
+    def summed(last: int) -> Vector:
+        symbols = [*[(1 << 24) - 1] * many, last]
+        payload = codec.merge([codec.encode(np.full(SIZE, symbol * step, np.float32), step) for symbol in symbols], SIZE)
+        merged = Encoded("lattice", SIZE, (Sum(0, many + 1, many + 1, 1.0, payload),), frozenset())
+        return mean_update(codec, merged, 0, "sqrt", lambda section: np.full(SIZE, -many * (1 << 24) * step)) * (many + 1)
+
+    said = np.stack([summed(last) for last in range(64)])
+    np.testing.assert_allclose(np.diff(said, axis=0), step, rtol=1e-3)
+
+
 def _none(size: int, scale: float) -> Integers:
     return np.zeros(size, np.int64)
 
@@ -550,6 +564,8 @@ def test_a_file_says_what_is_promised() -> None:
         ("privacy.mode=", "privacy"),
         ("privacy.noise=0", "privacy.noise"),
         ("privacy.clip=0", "privacy.clip"),
+        ("privacy.clip=1e-300", "privacy.clip"),
+        ("privacy.noise=1e-200", "privacy.noise"),
         ("privacy.delta=1", "privacy.delta"),
     ],
 )

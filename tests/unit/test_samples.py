@@ -59,10 +59,10 @@ def numbers(x: Array) -> list[int]:
 
 
 def test_the_table_of_the_task_comes_before_the_one_for_any_task(tmp_path: Path) -> None:
-    any_ = Data(path=saved(tmp_path, name="any.npz"))
+    any_ = Data(path=saved(tmp_path, name="any.npz"), test_fraction=0)
     own = Data(task="toy", path=saved(tmp_path, arrays(6), name="own.npz"), test_fraction=0)
     assert len(load_samples([any_, own], manifest()).train) == 6
-    assert len(load_samples([any_, own], manifest(name="else")).train) == 32
+    assert len(load_samples([any_, own], manifest(name="else")).train) == 40
 
 
 def test_a_task_without_a_table_is_refused(tmp_path: Path) -> None:
@@ -167,18 +167,35 @@ def test_samples_with_another_value_in_the_split_column_are_left_out(tmp_path: P
 
 
 @settings(max_examples=30)
-@given(count=st.integers(1, 30), fraction=st.floats(0, 0.999))
-def test_test_fraction_splits_everything_and_leaves_something_to_train_on(
-    tmp_path_factory: pytest.TempPathFactory, count: int, fraction: float
+@given(count=st.integers(2, 30), fraction=st.floats(0, 0.5), without=st.integers(0, 29))
+def test_test_fraction_splits_everything_and_no_sample_decides_what_another_one_is_for(
+    tmp_path_factory: pytest.TempPathFactory, count: int, fraction: float, without: int
 ) -> None:
-    columns = {"x": arrays(30)["x"][:count], "y": arrays(30)["y"][:count]}
-    path = saved(tmp_path_factory.mktemp("split"), columns)
-    loaded = load_samples([Data(path=path, test_fraction=fraction)], manifest())
-    again = load_samples([Data(path=path, test_fraction=fraction)], manifest())
-    assert sorted(numbers(loaded.train.x) + numbers(loaded.test.x)) == list(range(count))
-    assert len(loaded.train) >= 1
-    assert abs(len(loaded.test) - fraction * count) <= 1
-    np.testing.assert_array_equal(loaded.test.x, again.test.x)
+    def split(rows: list[int]) -> tuple[list[int], list[int]]:
+        path = saved(tmp_path_factory.mktemp("split"), {"x": arrays(30)["x"][rows], "y": arrays(30)["y"][rows]})
+        try:
+            loaded = load_samples([Data(path=path, test_fraction=fraction)], manifest())
+        except DataError:  # none is left to train on
+            return [], sorted(rows)
+        return numbers(loaded.train.x), numbers(loaded.test.x)
+
+    train, test = split(list(range(count)))
+    assert sorted(train + test) == list(range(count))
+    fewer = split([row for row in range(count) if row != without % count])
+    assert fewer == ([row for row in train if row != without % count], [row for row in test if row != without % count])
+
+
+def test_about_a_test_fraction_of_many_samples_is_held_out(tmp_path: Path) -> None:
+    columns = {"x": np.random.default_rng(0).standard_normal((2000, 2)), "y": np.arange(2000)}
+    for fraction in (0.0, 0.2, 0.7):
+        loaded = load_samples([Data(path=saved(tmp_path, columns), test_fraction=fraction)], manifest())
+        assert len(loaded.test) == pytest.approx(2000 * fraction, abs=100)
+
+
+def test_a_fraction_that_leaves_nothing_to_train_on_is_said(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"x": arrays(30)["x"][:1], "y": arrays(30)["y"][:1]})
+    with pytest.raises(DataError, match="leaves none of 1 samples"):
+        load_samples([Data(path=path, test_fraction=0.999999999)], manifest())
 
 
 # -- shapes
