@@ -97,10 +97,13 @@ class Authority:
             key = certificate.public_key()
             since, until = certificate.not_valid_before_utc, certificate.not_valid_after_utc
             signs = _is_for_signatures(certificate)
+            whole = der.endswith(b"\0" + certificate.signature)  # else bits of it are said to be unused, and it has two forms
         except InvalidSignature as error:
             raise ConfigError("its certificate is not signed by the authority in security.ca") from error
         except Exception as error:  # what is wrong with a certificate has no common base there, and anybody may show one
             raise ConfigError(f"its certificate cannot be read, or is of another authority: {error}") from error
+        if not whole:
+            raise ConfigError("its certificate is not the one that was issued: its signature has unused bits")
         if names != [node]:
             raise ConfigError(f"its certificate is of {', '.join(map(str, names)) or 'nobody'}, not of {node}")
         if not isinstance(key, Ed25519PublicKey):

@@ -123,6 +123,17 @@ def of_version_7(der: bytes) -> bytes:
     return der[:at] + bytes([7]) + der[at + 1 :]
 
 
+def test_a_certificate_has_one_form() -> None:
+    """The byte before its signature says how many of the last bits are unused: nobody signs that."""
+    for number in range(64):  # where the last bit is 0 another form of it can be read
+        office = Office()
+        der = bytearray(office.der("device-0"))
+        at = len(der) - len(office.certificates["device-0"].signature) - 1
+        assert office.senders().learn("device-0", bytes(der)) == ""
+        der[at] = 1
+        assert office.senders().learn("device-0", bytes(der)) != "", number
+
+
 def test_a_certificate_that_is_damaged_in_any_way_is_refused_in_our_words() -> None:
     der, rng = office().der("device-0"), random.Random(2)
     assert "cannot be read" in office().senders().learn("device-0", of_version_7(der))
